@@ -1,0 +1,29 @@
+"""What every configuration section shares: frozen, no unknown keys, parsed expressions."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from mlops_pipeline.config.expressions import Node, parse
+
+
+class Section(BaseModel):
+    """A part of the configuration: immutable, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+def _checked(text: str) -> str:
+    parse(text)
+    return text
+
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
+Expression = Annotated[str, AfterValidator(_checked)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Days = Annotated[int, Field(ge=0, le=36_500)]
+
+
+def tree(expression: str) -> Node:
+    """Return the parsed tree of a configured expression."""
+    return parse(expression)

@@ -1,0 +1,167 @@
+"""Reading configs/*.yaml into UseCase, with errors a person can act on; the JSON Schema."""
+
+import difflib
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.errors import ConfigError, MlopsError
+
+SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def load_use_case(path: Path) -> UseCase:
+    """Read one configuration file.
+
+    Raises
+    ------
+    ConfigError
+        Naming file, key, what was expected and found, and the nearest valid key.
+    """
+    if not path.is_file():
+        raise ConfigError("the configuration file does not exist", where=str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+        document = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 # it extends SafeLoader
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            "the file is not valid YAML", where=str(path), found=str(error)
+        ) from error
+    if not isinstance(document, dict):
+        raise ConfigError(
+            "the file is not a mapping of keys",
+            where=str(path),
+            expected="name: ..., description: ..., ...",
+            found=type(document).__name__,
+        )
+    try:
+        use_case = UseCase.model_validate(document)
+    except ValidationError as error:
+        raise _explain(path, error) from error
+    if use_case.name != path.stem:
+        raise ConfigError(
+            "the name of the use case is not the name of its file",
+            where=f"{path}: name",
+            expected=path.stem,
+            found=use_case.name,
+        )
+    return use_case
+
+
+def load_use_cases(folder: Path) -> dict[str, UseCase]:
+    """Read every configs/*.yaml, in order of name."""
+    files = sorted(folder.glob("*.yaml"))
+    if not files:
+        raise ConfigError(
+            "there is no use case",
+            where=str(folder),
+            expected="at least one <use_case>.yaml",
+            way_out="run from the project's root, or write one (docs/configuration.md)",
+        )
+    return {path.stem: load_use_case(path) for path in files}
+
+
+def json_schema() -> dict[str, object]:
+    """Return the JSON Schema (draft 2020-12) of a configuration file, for editors."""
+    return {"$schema": SCHEMA_DIALECT, **UseCase.model_json_schema()}
+
+
+def config_hash(use_case: UseCase) -> str:
+    """Return the sha256 of the canonical JSON of a configuration."""
+    text = json.dumps(use_case.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """A safe loader for which a key given twice is an error instead of the last one winning."""
+
+
+def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[object, object]:
+    seen: set[object] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key {key!r} is given twice", key_node.start_mark
+            )
+        seen.add(key)
+    return loader.construct_mapping(node, deep=True)
+
+
+_UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
+
+
+def _explain(path: Path, error: ValidationError) -> MlopsError:
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    place = [str(part) for part in first["loc"]]
+    key = ".".join(place) or "(the whole file)"
+    hint = None
+    if first["type"] == "extra_forbidden":
+        known = _keys_at(UseCase, place[:-1])
+        near = difflib.get_close_matches(place[-1], known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"valid keys: {', '.join(sorted(known))}"
+    more = f" ({len(problems) - 1} more problems in this file)" if len(problems) > 1 else ""
+    found = None if first["type"] == "value_error" else repr(first["input"])[:120]
+    return ConfigError(
+        f"the configuration is not valid{more}",
+        where=f"{path}: {key}",
+        expected="no such key" if first["type"] == "extra_forbidden" else first["msg"],
+        found=found,
+        way_out=hint,
+    )
+
+
+def _keys_at(model: type[BaseModel], place: list[str]) -> list[str]:
+    """Return the valid keys of the section at `place` (unions: of every member that has them)."""
+    candidates: list[object] = [model]
+    for part in place:
+        following: list[object] = []
+        for item in candidates:
+            if isinstance(item, type) and issubclass(item, BaseModel):
+                field = item.model_fields.get(part)
+                following += _unfold(field.annotation) if field else []
+            elif isinstance(item, tuple):
+                following += list(item)
+        tagged = [item for item in candidates if _tag_of(item) == part]
+        candidates = following or tagged or candidates
+    return sorted(
+        {
+            name
+            for item in candidates
+            if isinstance(item, type) and issubclass(item, BaseModel)
+            for name in item.model_fields
+        }
+    )
+
+
+def _tag_of(item: object) -> str | None:
+    if isinstance(item, type) and issubclass(item, BaseModel):
+        for tag in ("rule", "kind"):
+            field = item.model_fields.get(tag)
+            values = typing.get_args(field.annotation) if field else ()
+            if len(values) == 1:
+                return str(values[0])
+    return None
+
+
+def _unfold(annotation: object) -> list[object]:
+    """Return the section types inside an annotation; containers become a tuple of theirs."""
+    origin = typing.get_origin(annotation)
+    arguments = [item for item in typing.get_args(annotation) if item is not type(None)]
+    if origin in (dict, Mapping):
+        return [tuple(_unfold(arguments[1]))]
+    if origin is tuple:
+        return [tuple(_unfold(arguments[0]))]
+    if origin in (typing.Union, types.UnionType):
+        return [part for item in arguments for part in _unfold(item)]
+    if origin is typing.Annotated:
+        return _unfold(arguments[0])
+    return [annotation]

@@ -1,0 +1,208 @@
+"""Configuration of split, training, evaluation, gate rules, rollout and retraining."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from mlops_pipeline.config.base import Days, Fraction, Name, Section
+
+MetricName = Literal["roc_auc", "pr_auc", "log_loss", "brier", "precision", "recall", "f1", "ece"]
+Effect = Literal["block", "review", "warn"]
+
+
+class Split(Section):
+    """How labelled rows are divided. Time: cut on whole periods, one label horizon purged."""
+
+    method: Literal["time", "random"] = "time"
+    train: Fraction = 0.70
+    validation: Fraction = 0.15
+    test: Fraction = 0.15
+
+    @model_validator(mode="after")
+    def _sums_to_one(self) -> "Split":
+        total = self.train + self.validation + self.test
+        if abs(total - 1) > 1e-9:
+            raise ValueError(f"train + validation + test must be 1, found {total:g}")
+        return self
+
+
+class LightGBM(Section):
+    """Gradient-boosted trees. The defaults are regularised: wide trees overfit small sets."""
+
+    kind: Literal["lightgbm"]
+    trees: int = Field(400, ge=1, le=5_000)
+    leaves: int = Field(15, ge=2, le=1_024)
+    learning_rate: float = Field(0.05, gt=0, le=1)
+    min_leaf_rows: int = Field(100, ge=1)
+    row_fraction: float = Field(0.8, gt=0, le=1)
+    column_fraction: float = Field(0.7, gt=0, le=1)
+    l2: float = Field(5.0, ge=0)
+    early_stopping_rounds: int = Field(
+        30, ge=0, description="On validation log loss; 0 = off. The best tree count is kept."
+    )
+
+
+class RandomForest(Section):
+    """LightGBM's random-forest mode (bagged, unboosted trees)."""
+
+    kind: Literal["random_forest"]
+    trees: int = Field(150, ge=1, le=5_000)
+    leaves: int = Field(127, ge=2, le=4_096)
+    min_leaf_rows: int = Field(50, ge=1)
+    row_fraction: float = Field(0.6, gt=0, lt=1)
+    column_fraction: float = Field(0.5, gt=0, le=1)
+
+
+class Logistic(Section):
+    """Logistic regression on standardised numbers and one-hot categories."""
+
+    kind: Literal["logistic"]
+    c: float = Field(0.05, gt=0, description="Inverse strength of the L2 penalty.")
+    max_iterations: int = Field(300, ge=1)
+
+
+class Dummy(Section):
+    """The base rate for everyone: the floor that a model has to beat."""
+
+    kind: Literal["dummy"]
+
+
+Candidate = Annotated[LightGBM | RandomForest | Logistic | Dummy, Field(discriminator="kind")]
+
+
+class Costs(Section):
+    """What a wrong decision costs, in one unit; threshold = fp / (fp + fn)."""
+
+    false_positive: float = Field(1.0, gt=0)
+    false_negative: float = Field(1.0, gt=0)
+
+
+class Training(Section):
+    """What is tried, and how the choice becomes a decision."""
+
+    candidates: dict[Name, Candidate] = Field(min_length=1)
+    seed: int = 7
+    class_weight: Literal["none", "balanced"] = "none"
+    calibration: Literal["isotonic", "sigmoid", "none"] = "isotonic"
+    refit: Literal["all_labelled", "none"] = "all_labelled"
+    costs: Costs = Costs()
+    tie_tolerance: float = Field(
+        0.0005, ge=0, description="Validation log losses this close are a tie: the simpler wins."
+    )
+    min_positives: int = Field(
+        50, ge=1, description="Fewer positive labels in the training part are an error."
+    )
+    cost_per_second: float = Field(
+        0.0001, ge=0, description="Cost of one second of training, in `currency`."
+    )
+    currency: str = "EUR"
+
+
+class Evaluation(Section):
+    """How the test part is looked at, beyond the overall figures."""
+
+    slices: tuple[str, ...] = Field((), description="Features or protected attributes.")
+    min_slice_rows: int = Field(200, ge=10)
+    missing_block: str | None = Field(
+        None, description="Stress case: this feature view arrives empty."
+    )
+    newest_within_days: Days = Field(
+        180, description="Stress case: only entities first seen this recently."
+    )
+    first_seen: str | None = Field(
+        None, description="The feature that counts days since the entity was first seen."
+    )
+
+
+class MetricRule(Section):
+    """A test metric is at least / at most a value."""
+
+    rule: Literal["metric"]
+    metric: MetricName
+    at_least: float | None = None
+    at_most: float | None = None
+    effect: Effect = "block"
+
+    @model_validator(mode="after")
+    def _one_bound(self) -> "MetricRule":
+        if (self.at_least is None) == (self.at_most is None):
+            raise ValueError("give exactly one of at_least and at_most")
+        return self
+
+
+class GapRule(Section):
+    """The training part is better than the test part by at most this much."""
+
+    rule: Literal["train_test_gap"]
+    metric: MetricName = "roc_auc"
+    at_most: float = 0.05
+    effect: Effect = "block"
+
+
+class NotWorseRule(Section):
+    """The challenger is not worse than the champion by more than a margin, with confidence."""
+
+    rule: Literal["not_worse_than_champion"]
+    metric: MetricName = "roc_auc"
+    by: float = Field(0.01, ge=0)
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    effect: Effect = "block"
+
+
+class BetterRule(Section):
+    """The challenger is better than the champion by at least a margin (point estimate)."""
+
+    rule: Literal["better_than_champion"]
+    metric: MetricName = "roc_auc"
+    by: float = Field(0.02, ge=0)
+    effect: Effect = "review"
+
+
+class SliceRule(Section):
+    """No computable slice is worse than a value."""
+
+    rule: Literal["worst_slice"]
+    metric: MetricName = "roc_auc"
+    at_least: float | None = None
+    at_most: float | None = None
+    effect: Effect = "warn"
+
+    @model_validator(mode="after")
+    def _one_bound(self) -> "SliceRule":
+        if (self.at_least is None) == (self.at_most is None):
+            raise ValueError("give exactly one of at_least and at_most")
+        return self
+
+
+class ParityRule(Section):
+    """Selection rates differ between groups of a protected attribute by at most this."""
+
+    rule: Literal["demographic_parity"]
+    at_most: float = Field(0.05, ge=0, le=1)
+    attributes: tuple[str, ...] = Field((), description="Default: every protected attribute.")
+    effect: Effect = "warn"
+
+
+GateRule = Annotated[
+    MetricRule | GapRule | NotWorseRule | BetterRule | SliceRule | ParityRule,
+    Field(discriminator="rule"),
+]
+
+
+class Rollout(Section):
+    """The stages a new version goes through."""
+
+    stages: tuple[Literal["full"], ...] = ("full",)
+    approval: Literal["when_gate_asks", "always"] = Field(
+        "when_gate_asks",
+        description="`always`: a person approves every version but the first champion.",
+    )
+
+
+class Retraining(Section):
+    """When the lifecycle runs by itself."""
+
+    new_labels: int = Field(10_000, ge=1, description="More new labels than this: retrain.")
+    on_new_data: bool = Field(False, description="Turns the new-data sensor on.")
+    monthly_day: int = Field(5, ge=1, le=28, description="Day of the monthly retraining.")
+    max_attempts: int = Field(3, ge=1, le=10, description="Runs on the same evidence.")

@@ -1,0 +1,243 @@
+"""The whole configuration of one use case, and the checks that need more than one section."""
+
+import difflib
+from collections.abc import Iterable
+
+from pydantic import Field, model_validator
+
+from mlops_pipeline.config.base import Name, Section, tree
+from mlops_pipeline.config.expressions import columns_of
+from mlops_pipeline.config.features import (
+    NEEDS_NO_COLUMN,
+    DerivedFeature,
+    FeatureColumn,
+    FeatureView,
+    ProtectedAttribute,
+)
+from mlops_pipeline.config.modelling import (
+    Evaluation,
+    GateRule,
+    ParityRule,
+    Retraining,
+    Rollout,
+    Split,
+    Training,
+)
+from mlops_pipeline.config.tables import (
+    Entity,
+    Freshness,
+    Grid,
+    Label,
+    MinRows,
+    Population,
+    Source,
+)
+
+SPINE = ("as_of",)  # columns that every frame has beside the entity key
+
+
+class UseCase(Section):
+    """One use case: tabular binary classification from sources to deployment."""
+
+    name: Name
+    description: str = Field(min_length=10)
+    owner: str = Field(min_length=1)
+    intended_use: str = Field(min_length=10)
+    out_of_scope: tuple[str, ...] = ()
+    entity: Entity
+    grid: Grid
+    population: Population
+    sources: dict[Name, Source] = Field(min_length=1)
+    label: Label
+    views: dict[Name, FeatureView] = Field(min_length=1)
+    derived: dict[Name, DerivedFeature] = Field(default_factory=dict)
+    protected: dict[Name, ProtectedAttribute] = Field(default_factory=dict)
+    split: Split = Split()
+    training: Training
+    evaluation: Evaluation = Evaluation()
+    gates: tuple[GateRule, ...] = Field(min_length=1)
+    rollout: Rollout = Rollout()
+    retraining: Retraining = Retraining()
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Every feature name, in the order of the file: views, then derived."""
+        names = [name for view in self.views.values() for name in view.columns]
+        return (*names, *self.derived)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The model inputs: every feature, and protected attributes declared as inputs."""
+        declared = [name for name, item in self.protected.items() if item.as_input]
+        return (*self.features, *declared)
+
+    @property
+    def label_horizon_days(self) -> int:
+        """Days from as_of until an event label is known."""
+        return (self.label.horizon_days or 0) + self.label.delay_days
+
+    def feature_type(self, name: str) -> str:
+        """Return the declared dtype of a feature or protected attribute."""
+        for view in self.views.values():
+            if name in view.columns:
+                return view.columns[name].dtype
+        return self.derived[name].dtype if name in self.derived else "string"
+
+    @model_validator(mode="after")
+    def _references_exist(self) -> "UseCase":
+        for where, name in self._source_references():
+            _known(where, name, self.sources, "source")
+        for source_name, source in self.sources.items():
+            _check_source(f"sources.{source_name}", source)
+        self._check_population_and_label()
+        return self
+
+    @model_validator(mode="after")
+    def _features_fit(self) -> "UseCase":
+        seen: dict[str, str] = {self.entity.key: "entity", "as_of": "grid", "label": "label"}
+        for view_name, view in self.views.items():
+            for name, column in view.columns.items():
+                where = f"views.{view_name}.columns.{name}"
+                _unique(where, name, seen)
+                self._check_feature(where, view, column)
+        for name, derived in self.derived.items():
+            where = f"derived.{name}"
+            available = [item for item in seen if item not in ("as_of", "label", self.entity.key)]
+            for used in sorted(columns_of(tree(derived.expression))):
+                _known(f"{where}.expression", used, available, "feature (defined above it)")
+            _unique(where, name, seen)
+        for name, attribute in self.protected.items():
+            _unique(f"protected.{name}", name, seen)
+            self._check_expression(f"protected.{name}.of", attribute.of, attribute.source)
+        return self
+
+    @model_validator(mode="after")
+    def _evaluation_fits(self) -> "UseCase":
+        known = (*self.features, *self.protected)
+        for name in self.evaluation.slices:
+            _known("evaluation.slices", name, known, "feature or protected attribute")
+        if self.evaluation.missing_block is not None:
+            _known("evaluation.missing_block", self.evaluation.missing_block, self.views, "view")
+        if self.evaluation.first_seen is not None:
+            _known("evaluation.first_seen", self.evaluation.first_seen, known, "feature")
+        for index, rule in enumerate(self.gates):
+            if isinstance(rule, ParityRule):
+                for name in rule.attributes:
+                    _known(f"gates.{index}.attributes", name, self.protected, "attribute")
+        return self
+
+    def _source_references(self) -> Iterable[tuple[str, str]]:
+        yield "population.source", self.population.source
+        yield "label.source", self.label.source
+        if self.population.leaves_with:
+            yield "population.leaves_with", self.population.leaves_with
+        for name, view in self.views.items():
+            yield f"views.{name}.source", view.source
+        for name, attribute in self.protected.items():
+            yield f"protected.{name}.source", attribute.source
+
+    def _check_expression(self, where: str, expression: str, source: str) -> None:
+        for used in sorted(columns_of(tree(expression))):
+            _known(where, used, self.sources[source].columns, f"column of source {source}")
+
+    def _check_population_and_label(self) -> None:
+        for source_name in {item for _, item in self._source_references()}:
+            _known(
+                f"sources.{source_name}.columns (entity.key)",
+                self.entity.key,
+                self.sources[source_name].columns,
+                f"column of source {source_name}",
+            )
+            types = {
+                name: self.sources[name].column(self.entity.key).type
+                for name in (source_name, self.population.source)
+            }
+            if len(set(types.values())) > 1:
+                raise ValueError(
+                    f"sources.{source_name}.columns.{self.entity.key}: the entity key has type "
+                    f"{types[source_name]} here and {types[self.population.source]} in "
+                    f"{self.population.source}; the two cannot be joined"
+                )
+        if self.population.where:
+            self._check_expression(
+                "population.where", self.population.where, self.population.source
+            )
+        self._check_label()
+        if self.grid.every != "event" and self.grid.start is None:
+            raise ValueError("grid.start: required unless `every: event`")
+
+    def _check_label(self) -> None:
+        label = self.label
+        columns = self.sources[label.source].columns
+        if label.kind == "column":
+            if label.column is None:
+                raise ValueError("label.column: required for `kind: column`")
+            for name in (label.column, label.available_at, label.treatment):
+                if name is not None:
+                    _known("label", name, columns, f"column of source {label.source}")
+            if self.grid.every != "event":
+                raise ValueError("label.kind: `column` needs `grid.every: event`")
+        elif not label.horizon_days:
+            raise ValueError(f"label.horizon_days: required for `kind: {label.kind}`")
+        if label.where:
+            self._check_expression("label.where", label.where, label.source)
+
+    def _check_feature(self, where: str, view: FeatureView, column: FeatureColumn) -> None:
+        for key, expression in (("of", column.of), ("where", column.where)):
+            if expression is not None:
+                self._check_expression(f"{where}.{key}", expression, view.source)
+                self._check_no_label(f"{where}.{key}", expression, view.source)
+        if view.request_time:
+            if column.aggregate is not None or column.of is None:
+                raise ValueError(f"{where}: a request_time column has `of` and no `aggregate`")
+            if self.grid.every != "event" or view.source != self.population.source:
+                raise ValueError(
+                    f"{where}: request_time needs `grid.every: event` and the population's source"
+                )
+        elif column.aggregate is None:
+            raise ValueError(f"{where}.aggregate: required (only request_time views have none)")
+        elif column.of is None and column.aggregate not in NEEDS_NO_COLUMN:
+            raise ValueError(f"{where}.of: required for `aggregate: {column.aggregate}`")
+
+    def _check_no_label(self, where: str, expression: str, source: str) -> None:
+        uses = self.label.column in columns_of(tree(expression)) and source == self.label.source
+        if self.label.kind == "column" and uses:
+            raise ValueError(
+                f"{where}: reads the label column {self.label.column}; that leaks the outcome"
+            )
+
+
+def _check_source(where: str, source: Source) -> None:
+    columns = source.columns
+    for key, name in (("event_time", source.event_time), ("available_at", source.available_at)):
+        if name is not None:
+            _known(f"{where}.{key}", name, columns, "column of this source")
+            if source.column(name).type not in ("timestamp", "date"):
+                raise ValueError(f"{where}.{key}: {name} is not a timestamp or date")
+    for name in source.key:
+        _known(f"{where}.key", name, columns, "column of this source")
+    for index, rule in enumerate(source.rules):
+        used: Iterable[str] = ()
+        if rule.rule == "not_null":
+            used = rule.columns
+        elif rule.rule == "check":
+            used = sorted(columns_of(tree(rule.expression)))
+        elif not isinstance(rule, MinRows | Freshness):
+            used = (rule.column,)
+        for name in used:
+            _known(f"{where}.rules.{index}", name, columns, "column of this source")
+
+
+def _known(where: str, name: str, known: Iterable[str], what: str) -> None:
+    names = list(known)
+    if name in names:
+        return
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(sorted(names)[:12])}"
+    raise ValueError(f"{where}: {name!r} is no {what}{hint}")
+
+
+def _unique(where: str, name: str, seen: dict[str, str]) -> None:
+    if name in seen:
+        raise ValueError(f"{where}: the name {name!r} is already used by {seen[name]}")
+    seen[name] = where

@@ -1,0 +1,1 @@
+"""Schemas, rules, periods, labels and splits: pure."""

@@ -1,0 +1,95 @@
+"""Every error that this package raises on purpose.
+
+MlopsError
+ +-- ConfigError           a configuration file or setting is wrong
+ +-- ExpressionError       a scalar expression does not parse or does not fit its columns
+ +-- DataError             the data cannot be used as they are
+ |    +-- SourceError      a source file is missing, unreadable or breaks its schema
+ |    +-- ValidationError  too much of a source failed its rules; nothing was accepted
+ |    +-- SplitError       a part of the train/validation/test split is empty or has one class
+ +-- NotFoundError         something was asked for by name that does not exist
+ +-- LeaseError            another lifecycle of the same use case is running
+ +-- StateError            the ops database or registry does not allow this step now
+ +-- ContractError         a stored model does not reload and score as it did when it was made
+
+Belongs here: the tree and how a message is built. Translation to exit codes belongs to cli/,
+to HTTP status codes to serving/.
+"""
+
+
+class MlopsError(Exception):
+    """An error with a message a person can act on.
+
+    Parameters
+    ----------
+    what : str
+        What went wrong, one sentence.
+    where : str, optional
+        File, key, column, table or run it concerns.
+    expected, found : str, optional
+        What would have been right, and what was there instead.
+    way_out : str, optional
+        What to do about it.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str | None = None,
+        expected: str | None = None,
+        found: str | None = None,
+        way_out: str | None = None,
+    ) -> None:
+        self.what = what
+        self.where = where
+        self.expected = expected
+        self.found = found
+        self.way_out = way_out
+        named = [
+            ("where", where),
+            ("expected", expected),
+            ("found", found),
+            ("what to do", way_out),
+        ]
+        super().__init__("\n  ".join([what, *(f"{name}: {text}" for name, text in named if text)]))
+
+
+class ConfigError(MlopsError):
+    """A configuration file or setting is wrong."""
+
+
+class ExpressionError(MlopsError):
+    """A scalar expression does not parse or does not fit its columns."""
+
+
+class DataError(MlopsError):
+    """The data cannot be used as they are."""
+
+
+class SourceError(DataError):
+    """A source file is missing, unreadable or breaks its schema."""
+
+
+class ValidationError(DataError):
+    """Too much of a source failed its rules; nothing was accepted."""
+
+
+class SplitError(DataError):
+    """A part of the train/validation/test split is empty or has one class only."""
+
+
+class NotFoundError(MlopsError):
+    """Something was asked for by name that does not exist."""
+
+
+class LeaseError(MlopsError):
+    """Another lifecycle of the same use case is running."""
+
+
+class StateError(MlopsError):
+    """The ops database or registry does not allow this step now."""
+
+
+class ContractError(MlopsError):
+    """A stored model does not reload and score as it did when it was made."""

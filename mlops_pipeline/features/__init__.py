@@ -1,0 +1,1 @@
+"""Feature definitions compiled to point-in-time frames."""

@@ -1,0 +1,329 @@
+"""Point-in-time feature frames as Ibis expressions: what was known strictly before as_of.
+
+One definition for every reader. A frame of a month, week or day grid is computed for one as_of
+(the per-period form is as fast as one query for all, flat in memory, and incremental); a frame of
+an event grid is computed for the events of one period, each at its own time.
+
+Exactness: sums, means and deviations of floats add integers (the value scaled by its declared
+precision), so that the result does not depend on the order of addition, that is, on threads.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from mlops_pipeline.config.features import COUNTS, FeatureColumn, FeatureView
+from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.data.periods import Period
+from mlops_pipeline.features.compile import compiled
+
+EVENT_ROW = "event_row"  # on an event grid: the row of the population's source
+SECONDS_PER_DAY = 86_400
+
+
+def feature_frame(
+    use_case: UseCase,
+    tables: Mapping[str, Any],
+    period: Period,
+    *,
+    revised: frozenset[str] = frozenset(),
+) -> Any:
+    """Return the frame of one period: entity key, as_of, features, protected attributes.
+
+    Parameters
+    ----------
+    tables : mapping of source name to Ibis table
+        Accepted rows, with `_row_no`, `_available_at` and `_superseded_at`.
+    revised : frozenset of str
+        Sources that hold revisions; the others skip that test.
+
+    Returns
+    -------
+    ibis.Table
+        One row per entity (event grid: per event), ordered by it.
+    """
+    build = _Frame(use_case, tables, period, revised)
+    return build.whole()
+
+
+def population(
+    use_case: UseCase,
+    tables: Mapping[str, Any],
+    period: Period,
+    *,
+    revised: frozenset[str] = frozenset(),
+) -> Any:
+    """Return who belongs at the period: entity key and as_of, one row each."""
+    return _Frame(use_case, tables, period, revised).spine()
+
+
+class _Frame:
+    def __init__(
+        self, use_case: UseCase, tables: Mapping[str, Any], period: Period, revised: frozenset[str]
+    ) -> None:
+        self.use_case = use_case
+        self.tables = tables
+        self.period = period
+        self.revised = revised
+        self.by_event = use_case.grid.every == "event"
+        self.key = use_case.entity.key
+        self.row_key = EVENT_ROW if self.by_event else self.key
+        self.moment = _naive(period.start)
+
+    # who
+
+    def spine(self) -> Any:
+        import ibis
+
+        if self.by_event:
+            rows = self._event_rows()
+            return rows.select(
+                self.key,
+                as_of=rows[self._population_source().event_time],
+                **{EVENT_ROW: rows._row_no},
+            )
+        rule = self.use_case.population
+        rows = self._known(rule.source)
+        if rule.where:
+            rows = rows.filter(compiled(rule.where, rows))
+        if rule.active_within_days:
+            since = self.moment - timedelta(days=rule.active_within_days)
+            rows = rows.filter(rows[self._population_source().event_time] >= since)
+        spine = rows.filter(rows[self.key].notnull()).select(self.key).distinct()
+        if rule.leaves_with:
+            spine = spine.anti_join(self._known(rule.leaves_with), self.key)
+        return spine.mutate(as_of=ibis.literal(self.moment))
+
+    def _population_source(self) -> Any:
+        return self.use_case.sources[self.use_case.population.source]
+
+    def _event_rows(self) -> Any:
+        """Rows of the population's source that happened within the period: they are the grid."""
+        rule = self.use_case.population
+        rows = self.tables[rule.source]
+        happened = rows[self._population_source().event_time]
+        rows = rows.filter((happened >= self.moment) & (happened < _naive(self.period.end)))
+        if rule.source in self.revised:
+            rows = rows.filter(rows._superseded_at.isnull())
+        if rule.where:
+            rows = rows.filter(compiled(rule.where, rows))
+        return rows.filter(rows[self.key].notnull())
+
+    # what was known
+
+    def _known(self, name: str, window: timedelta | None = None) -> Any:
+        """Rows of a source known before as_of; on an event grid, joined to each event."""
+        source = self.use_case.sources[name]
+        rows = self.tables[name]
+        if self.by_event:
+            events = self.spine().rename(_event_key=self.key)
+            rows = rows.inner_join(events, rows[self.key] == events._event_key)
+            as_of = rows.as_of
+        else:
+            as_of = self.moment
+        happened = rows[source.event_time]
+        known = (happened < as_of) & (rows._available_at < as_of)
+        if name in self.revised:
+            known &= rows._superseded_at.isnull() | (rows._superseded_at >= as_of)
+        if window is not None:
+            known &= happened >= _before(as_of, window)
+        return rows.filter(known)
+
+    # features
+
+    def whole(self) -> Any:
+        frame = self.spine()
+        for view in self.use_case.views.values():
+            part = self._request_time(view) if view.request_time else self._aggregated(view)
+            frame = self._attached(frame, part)
+        frame = self._with_protected(frame)
+        frame = self._with_unseen(frame)
+        for name, derived in self.use_case.derived.items():
+            value = compiled(derived.expression, frame)
+            frame = frame.mutate(**{name: _typed(value, derived.dtype, derived.precision)})
+        first = [self.key, "as_of", *([EVENT_ROW] if self.by_event else [])]
+        names = [*first, *self.use_case.features, *self.use_case.protected]
+        return frame.select(*names).order_by(["as_of", self.row_key])
+
+    def _attached(self, frame: Any, part: Any) -> Any:
+        right = part.rename(_part_key=self.row_key)
+        return frame.left_join(right, frame[self.row_key] == right._part_key).drop("_part_key")
+
+    def _request_time(self, view: FeatureView) -> Any:
+        rows = self._event_rows()
+        return rows.select(
+            **{
+                EVENT_ROW: rows._row_no,
+                **{
+                    name: _typed(compiled(column.of or name, rows), column.dtype, column.precision)
+                    for name, column in view.columns.items()
+                },
+            }
+        )
+
+    def _aggregated(self, view: FeatureView) -> Any:
+        source = self.use_case.sources[view.source]
+        windows = [_reach(column) for column in view.columns.values()]
+        widest = None if None in windows else max(item for item in windows if item is not None)
+        rows = self._known(view.source, widest)
+        rows = rows.filter(rows[self.key].notnull())
+        latest = {name: c for name, c in view.columns.items() if c.aggregate == "last"}
+        others = {name: c for name, c in view.columns.items() if c.aggregate != "last"}
+        parts = []
+        if others:
+            happened = rows[source.event_time]
+            as_of = rows.as_of if self.by_event else self.moment
+            aggregates = {
+                name: _aggregate(rows, happened, as_of, column) for name, column in others.items()
+            }
+            if self.by_event:
+                parts.append(rows.group_by(EVENT_ROW).aggregate(**aggregates))
+            else:
+                parts.append(rows.group_by(self.key).aggregate(**aggregates))
+        if latest:
+            parts.append(self._latest(rows, source.event_time, latest))
+        if len(parts) == 1:
+            return parts[0]
+        right = parts[1].rename(_latest_key=self.row_key)
+        joined = parts[0].left_join(right, parts[0][self.row_key] == right._latest_key)
+        return joined.drop("_latest_key")
+
+    def _latest(self, rows: Any, event_time: str, columns: Mapping[str, FeatureColumn]) -> Any:
+        """Take values of the latest row: by event time, then availability, then arrival."""
+        import ibis
+
+        order = [
+            ibis.desc(rows[event_time]),
+            ibis.desc(rows._available_at),
+            ibis.desc(rows._row_no),
+        ]
+        rank = ibis.row_number().over(group_by=rows[self.row_key], order_by=order)
+        first = rows.mutate(_rank=rank).filter(lambda table: table._rank == 0)
+        return first.select(
+            self.row_key,
+            **{
+                name: _typed(compiled(column.of or name, first), column.dtype, column.precision)
+                for name, column in columns.items()
+            },
+        )
+
+    def _with_protected(self, frame: Any) -> Any:
+        by_source: dict[str, dict[str, FeatureColumn]] = {}
+        for name, attribute in self.use_case.protected.items():
+            column = FeatureColumn(aggregate="last", of=attribute.of, dtype="string")
+            by_source.setdefault(attribute.source, {})[name] = column
+        for source, columns in by_source.items():
+            if self.by_event and source == self.use_case.population.source:
+                part = self._request_time(
+                    FeatureView(source=source, request_time=True, columns=dict(columns))
+                )
+            else:
+                rows = self._known(source)
+                rows = rows.filter(rows[self.key].notnull())
+                part = self._latest(rows, self.use_case.sources[source].event_time, columns)
+            frame = self._attached(frame, part)
+        return frame
+
+    def _with_unseen(self, frame: Any) -> Any:
+        """Fill what an entity without any row gets: counts 0, others their `unseen`."""
+        filled = {}
+        for view in self.use_case.views.values():
+            for name, column in view.columns.items():
+                value = column.unseen
+                if value is None and column.aggregate in COUNTS:
+                    value = 0
+                if value is not None:
+                    filled[name] = _typed(
+                        frame[name].fill_null(value), column.dtype, column.precision
+                    )
+        return frame.mutate(**filled) if filled else frame
+
+
+def _aggregate(rows: Any, happened: Any, as_of: Any, column: FeatureColumn) -> Any:
+    where = _window(happened, as_of, column)
+    if column.where:
+        condition = compiled(column.where, rows)
+        where = condition if where is None else where & condition
+    value: Any = compiled(column.of, rows) if column.of else None
+    match column.aggregate:
+        case "count":
+            result = rows.count(where=where) if value is None else value.count(where=where)
+        case "count_distinct":
+            result = value.nunique(where=where)
+        case "min":
+            result = value.min(where=where)
+        case "max":
+            result = value.max(where=where)
+        case "days_since_last":
+            result = _days_between(happened.max(where=where), as_of, rows)
+        case "days_since_first":
+            result = _days_between(happened.min(where=where), as_of, rows)
+        case _:
+            result = _exact(value, where, column)
+    return _typed(result, column.dtype, column.precision)
+
+
+def _exact(value: Any, where: Any, column: FeatureColumn) -> Any:
+    """Sum, mean or sample standard deviation by exact integer addition."""
+    scale = 1 if value.type().is_integer() else 10**column.precision
+    units = value if scale == 1 else (value.cast("float64") * scale).round().cast("int64")
+    total = units.cast("int64").sum(where=where).cast("float64")
+    if column.aggregate == "sum":
+        return total / scale
+    count = units.count(where=where).cast("float64")
+    if column.aggregate == "mean":
+        return total / count.nullif(0.0) / scale
+    squares = (units.cast("int64") * units.cast("int64")).sum(where=where).cast("float64")
+    variance = (squares - total * total / count.nullif(0.0)) / (count - 1).nullif(0.0)
+    import ibis
+
+    return ibis.greatest(variance, 0.0).sqrt() / scale
+
+
+def _window(happened: Any, as_of: Any, column: FeatureColumn) -> Any:
+    conditions = []
+    if column.window_days is not None:
+        reach = timedelta(days=column.window_days + column.offset_days)
+        conditions.append(happened >= _before(as_of, reach))
+    if column.offset_days:
+        conditions.append(happened < _before(as_of, timedelta(days=column.offset_days)))
+    if not conditions:
+        return None
+    return conditions[0] if len(conditions) == 1 else conditions[0] & conditions[1]
+
+
+def _before(as_of: Any, span: timedelta) -> Any:
+    if isinstance(as_of, datetime):
+        return as_of - span
+    import ibis
+
+    return as_of - ibis.interval(days=span.days)
+
+
+def _days_between(earlier: Any, as_of: Any, rows: Any) -> Any:
+    if isinstance(as_of, datetime):
+        seconds = (as_of - datetime(1970, 1, 1)).total_seconds()  # noqa: DTZ001 # naive UTC inside
+        return (seconds - earlier.epoch_seconds()) / SECONDS_PER_DAY
+    return (rows.as_of.max().epoch_seconds() - earlier.epoch_seconds()) / SECONDS_PER_DAY
+
+
+def _reach(column: FeatureColumn) -> timedelta | None:
+    if column.window_days is None:
+        return None
+    return timedelta(days=column.window_days + column.offset_days)
+
+
+def _typed(value: Any, dtype: str, precision: int) -> Any:
+    if dtype == "float64":
+        number = value.cast("float64")
+        finite = number.isnan() | number.isinf()
+        import ibis
+
+        return ibis.ifelse(finite, ibis.null("float64"), number).round(precision).cast("float64")
+    if dtype == "int64" and value.type().is_floating():
+        return value.round().cast("int64")
+    return value.cast(dtype)
+
+
+def _naive(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=None)

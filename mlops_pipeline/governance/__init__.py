@@ -1,0 +1,1 @@
+"""Fairness, model card, registry metadata: pure."""

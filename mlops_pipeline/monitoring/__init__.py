@@ -1,0 +1,1 @@
+"""Drift, performance and the retraining decision: pure."""

@@ -1,0 +1,1 @@
+"""The assets of the lifecycle, one file per stage."""

@@ -1,0 +1,191 @@
+"""raw_data, validated_data and features of a use case."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.orchestration.assets.describe import use_case_asset
+from mlops_pipeline.orchestration.step import asset_step, is_whole_lifecycle
+
+
+class AsOf(dg.Config):
+    """Run config of `features`: the moment the run looks from."""
+
+    as_of: str | None = None
+
+
+def data_assets(use_case: UseCase) -> list[dg.AssetsDefinition]:
+    """Return the assets from source files to point-in-time features."""
+    return [_raw_data(use_case), _validated_data(use_case), _features(use_case)]
+
+
+def check_name(source: str) -> str:
+    """Return the name of a source's asset check."""
+    return f"{source}_rules"
+
+
+def _raw_data(use_case: UseCase) -> dg.AssetsDefinition:
+    @use_case_asset(
+        use_case,
+        "raw_data",
+        group="data",
+        kinds={"delta", "duckdb"},
+        description="Every source, ingested incrementally into versioned Delta tables. "
+        "A second run on the same files adds nothing.",
+        after=(),
+    )
+    def raw_data(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+        from mlops_pipeline.stores.ingestion import ingest
+        from mlops_pipeline.stores.offline import finished_through
+
+        with asset_step(context, use_case) as step:
+            finished = finished_through(step.work)
+            done = []
+            for name in use_case.sources:
+                done.append(ingest(step.work, name, now=step.now, finished_through=finished))
+                context.log.info(f"{name}: {done[-1].rows_added:,} of {done[-1].rows:,} rows new")
+            columns = ["source", "version", "rows", "added", "late", "revised", "too_late", "hash"]
+            table = [
+                dg.TableRecord(
+                    dict(
+                        zip(
+                            columns,
+                            (
+                                item.source,
+                                item.version,
+                                item.rows,
+                                item.rows_added,
+                                item.rows_late,
+                                item.rows_revised,
+                                item.rows_too_late,
+                                item.content_hash,
+                            ),
+                            strict=True,
+                        )
+                    )
+                )
+                for item in done
+            ]
+            late = {item.source: item.rows_too_late for item in done if item.rows_too_late}
+            return dg.MaterializeResult(
+                data_version=dg.DataVersion(
+                    "+".join(f"{item.version}-{item.content_hash[:8]}" for item in done)
+                ),
+                metadata={
+                    "dagster/row_count": sum(item.rows for item in done),
+                    "rows_added": sum(item.rows_added for item in done),
+                    "sources": dg.MetadataValue.table(table),
+                    **({"too_late_rows": dg.MetadataValue.json(late)} if late else {}),
+                },
+            )
+
+    return raw_data
+
+
+def _validated_data(use_case: UseCase) -> dg.AssetsDefinition:
+    key = dg.AssetKey([use_case.name, "validated_data"])
+    checks = [
+        dg.AssetCheckSpec(
+            check_name(name),
+            asset=key,
+            blocking=True,
+            description=f"Every rule of source {name}, over all of its rows.",
+        )
+        for name in use_case.sources
+    ]
+
+    @use_case_asset(
+        use_case,
+        "validated_data",
+        group="data",
+        kinds={"delta", "duckdb", "greatexpectations"},
+        description="The rules of the configuration, judged over all rows. Rows that break "
+        "one go to quarantine; then the accepted pointer moves. Downstream reads accepted "
+        "versions only.",
+        after=("raw_data",),
+        check_specs=checks,
+    )
+    def validated_data(
+        context: dg.AssetExecutionContext,
+    ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[Any]]:
+        from mlops_pipeline.orchestration.assets.validation_results import check_result, refused
+        from mlops_pipeline.stores.validation import judge, quarantine_examples
+
+        with asset_step(context, use_case) as step:
+            judgements = [judge(step.work, name, now=step.now) for name in use_case.sources]
+            for judgement in judgements:
+                examples = quarantine_examples(step.work, judgement)
+                yield check_result(key, check_name(judgement.source), judgement, examples)
+            if not all(judgement.passed for judgement in judgements):
+                raise refused(judgements)
+            accepted = {item.source: item.accepted.to_dict() for item in judgements}
+            step.set_pointer("accepted", accepted)
+            yield dg.MaterializeResult(
+                data_version=dg.DataVersion(
+                    "+".join(
+                        f"{item.accepted.version}-{item.accepted.quarantine_version}"
+                        for item in judgements
+                    )
+                ),
+                metadata={
+                    "dagster/row_count": sum(item.accepted.rows for item in judgements),
+                    "quarantined": sum(item.accepted.quarantined for item in judgements),
+                    "accepted": dg.MetadataValue.json(accepted),
+                },
+            )
+
+    return validated_data
+
+
+def _features(use_case: UseCase) -> dg.AssetsDefinition:
+    @use_case_asset(
+        use_case,
+        "features",
+        group="data",
+        kinds={"delta", "ibis", "duckdb"},
+        description="Point-in-time features on the as_of grid: what was known strictly "
+        "before each as_of. Only new periods are computed.",
+        after=("validated_data",),
+    )
+    def features(context: dg.AssetExecutionContext, config: AsOf) -> dg.MaterializeResult[Any]:
+        from mlops_pipeline.stores.asof import resolve_as_of
+        from mlops_pipeline.stores.offline import build_features
+
+        with asset_step(context, use_case) as step:
+            accepted = step.accepted()
+            as_of = resolve_as_of(use_case, accepted, config.as_of, now=step.now)
+            if is_whole_lifecycle(context):
+                trigger = context.run.tags.get("mlops/trigger", "manual")
+                step.ops.start_lifecycle(
+                    use_case.name, context.run_id, as_of=as_of, trigger=trigger, now=step.now
+                )
+            built = build_features(
+                step.work,
+                accepted,
+                as_of,
+                progress=lambda name, rows: context.log.info(f"period {name}: {rows:,} rows"),
+            )
+            step.set_pointer(
+                "features",
+                {
+                    "as_of": as_of.isoformat(),
+                    "version": built.version,
+                    "definitions": built.definitions,
+                    "content_hash": built.content_hash,
+                },
+            )
+            return dg.MaterializeResult(
+                data_version=dg.DataVersion(f"{built.definitions}-{built.content_hash}"),
+                metadata={
+                    "dagster/row_count": sum(item.rows for item in built.periods),
+                    "as_of": dg.MetadataValue.text(as_of.date().isoformat()),
+                    "periods_built": len(built.built),
+                    "periods": len(built.periods),
+                    "features": len(use_case.features),
+                    "table_version": built.version,
+                },
+            )
+
+    return features

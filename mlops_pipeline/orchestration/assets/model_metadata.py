@@ -1,0 +1,98 @@
+"""Plots and figures of a training and of an evaluation as Dagster metadata."""
+
+import base64
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+if TYPE_CHECKING:
+    from mlops_pipeline.stores.evaluation_runs import JudgedTraining
+    from mlops_pipeline.stores.training_runs import StoredTraining
+
+SHOWN_METRICS = ("roc_auc", "pr_auc", "log_loss", "brier", "ece")
+
+
+def training_metadata(stored: "StoredTraining", experiment: str) -> dict[str, Any]:
+    """Return what the UI shows of a training."""
+    facts = stored.facts
+    table = [
+        dg.TableRecord(
+            {
+                "candidate": item.name,
+                "kind": item.model.kind,
+                "validation_log_loss": round(item.validation_log_loss, 5),
+                **{
+                    name: round(figure.value, 4)
+                    for name, figure in item.validation.items()
+                    if figure.value is not None and name in SHOWN_METRICS
+                },
+                "seconds": round(item.seconds, 2),
+            }
+        )
+        for item in stored.training.candidates
+    ]
+    plots = stored.candidate_plots.get(facts.chosen, {})
+    return {
+        "chosen": facts.chosen,
+        "reason": facts.reason,
+        "candidates": dg.MetadataValue.table(_aligned(table)),
+        "parts": dg.MetadataValue.json(facts.parts),
+        "rows_purged": facts.purged,
+        "cost": f"{stored.cost:.4f} {stored.currency}",
+        "fingerprint": facts.fingerprint,
+        "mlflow_experiment": experiment,
+        "artifacts": dg.MetadataValue.path(str(stored.folder)),
+        **{name.removesuffix(".png"): picture(content) for name, content in plots.items()},
+        **(
+            {"dropped_inputs": dg.MetadataValue.json(facts.dropped_inputs)}
+            if facts.dropped_inputs
+            else {}
+        ),
+    }
+
+
+def evaluation_metadata(judged: "JudgedTraining") -> dict[str, Any]:
+    """Return what the UI shows of an evaluation: verdict, rules, figures, plots, report."""
+    rules = [
+        dg.TableRecord(
+            {
+                "rule": rule.name,
+                "value": "" if rule.value is None else round(rule.value, 4),
+                "threshold": rule.threshold,
+                "verdict": {True: "passed", False: "failed", None: "not computable"}[rule.passed],
+                "effect": rule.effect,
+                "reason": rule.reason,
+            }
+        )
+        for rule in judged.gate.rules
+    ]
+    figures = {
+        name: estimate.value
+        for name, estimate in judged.evaluation.metrics.items()
+        if estimate.value is not None
+    }
+    return {
+        "verdict": judged.verdict,
+        "gate": dg.MetadataValue.table(rules),
+        **{name: value for name, value in figures.items() if name in SHOWN_METRICS},
+        "report": dg.MetadataValue.url((judged.folder / "report.html").as_uri()),
+        **(
+            {"what_changed": dg.MetadataValue.url((judged.folder / "evidently.html").as_uri())}
+            if judged.has_drift_report
+            else {}
+        ),
+        **{name: picture(content) for name, content in judged.plots.items()},
+    }
+
+
+def picture(png: bytes) -> dg.MarkdownMetadataValue:
+    """Return a plot that the UI shows inline."""
+    return dg.MetadataValue.md(f"![plot](data:image/png;base64,{base64.b64encode(png).decode()})")
+
+
+def _aligned(records: list[dg.TableRecord]) -> list[dg.TableRecord]:
+    """Give every record the same columns."""
+    columns = list(dict.fromkeys(name for record in records for name in record.data))
+    return [
+        dg.TableRecord({name: record.data.get(name, "") for name in columns}) for record in records
+    ]

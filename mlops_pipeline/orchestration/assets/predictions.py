@@ -1,0 +1,55 @@
+"""batch_predictions of a use case: the champion's scores of one period."""
+
+from typing import Any
+
+import dagster as dg
+
+from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.orchestration.assets.describe import use_case_asset
+from mlops_pipeline.orchestration.step import asset_step
+
+
+class ScoredPeriod(dg.Config):
+    """Run config of `batch_predictions`: a period's ISO date; default the newest."""
+
+    period: str | None = None
+
+
+def batch_predictions(use_case: UseCase) -> dg.AssetsDefinition:
+    """Return the asset that scores a period with the champion."""
+
+    @use_case_asset(
+        use_case,
+        "batch_predictions",
+        group="serving",
+        kinds={"delta", "lightgbm"},
+        description="The champion's scores for every entity of a period. Scoring a period "
+        "twice with one version changes nothing.",
+        after=(
+            "features",
+            "deployment",
+        ),
+    )
+    def predictions(
+        context: dg.AssetExecutionContext, config: ScoredPeriod
+    ) -> dg.MaterializeResult[Any]:
+        from mlops_pipeline.stores.champions import champion_model
+        from mlops_pipeline.stores.predictions import score_period
+
+        with asset_step(context, use_case, is_last=True) as step:
+            version, model = champion_model(step.ops, step.settings, use_case)
+            scored = score_period(
+                step.work, model, version, config.period, run_id=context.run_id, now=step.now
+            )
+            return dg.MaterializeResult(
+                data_version=dg.DataVersion(f"{scored.period}-v{version}"),
+                metadata={
+                    "dagster/row_count": scored.rows,
+                    "period": scored.period,
+                    "model_version": version,
+                    "positive_decisions": scored.positives,
+                    "newly_scored": scored.is_new,
+                },
+            )
+
+    return predictions

@@ -1,0 +1,142 @@
+"""registry_entry and deployment of a use case."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.orchestration.assets.describe import use_case_asset
+from mlops_pipeline.orchestration.step import Step, asset_step
+
+
+class OnRejection(dg.Config):
+    """Run config of `registry_entry`: `keep` leaves a refused run green, `fail` turns it red."""
+
+    on_rejection: str = "keep"
+
+
+def release_assets(use_case: UseCase) -> list[dg.AssetsDefinition]:
+    """Return the assets from a passed gate to a deployed champion."""
+    return [_registry_entry(use_case), _deployment(use_case)]
+
+
+def _registry_entry(use_case: UseCase) -> dg.AssetsDefinition:
+    @use_case_asset(
+        use_case,
+        "registry_entry",
+        group="release",
+        kinds={"mlflow"},
+        description="Only if the gate lets it, otherwise skipped: refit on all labelled rows, "
+        "model version, metadata document, model card, contract test in a fresh process, "
+        "`complete`, alias last.",
+        after=("evaluation_report",),
+        mlflow=True,
+        output_required=False,
+    )
+    def registry_entry(
+        context: dg.AssetExecutionContext, config: OnRejection
+    ) -> Iterator[dg.MaterializeResult[Any]]:
+        from mlops_pipeline.errors import StateError
+        from mlops_pipeline.stores.evaluated import read_evaluation
+        from mlops_pipeline.stores.release_runs import refused_verdict, release_trained
+
+        with asset_step(context, use_case) as step:
+            trained = step.pointer("trained_model", "trained_model").value
+            champion = step.ops.champion(use_case.name)
+            stored = read_evaluation(Path(trained["folder"]))
+            if not stored.gate.passed:
+                verdict = refused_verdict(champion.version if champion else None, stored.gate)
+                context.log.warning(verdict)
+                _finish(step, "refused", trained["fingerprint"], verdict)
+                if config.on_rejection == "fail":
+                    raise StateError(verdict, way_out="on_rejection: keep leaves the run green")
+                return
+            released = release_trained(
+                step.work,
+                trained,
+                stored,
+                champion_version=champion.version if champion else None,
+                dagster_run_id=context.run_id,
+                now=step.now,
+            )
+            step.set_pointer(
+                "registry", {"version": released.version, "fingerprint": trained["fingerprint"]}
+            )
+            yield dg.MaterializeResult(
+                data_version=dg.DataVersion(f"{use_case.name}-v{released.version}"),
+                metadata={
+                    "version": released.version,
+                    "mlflow_run_id": released.mlflow_run_id,
+                    "model_card": dg.MetadataValue.md(released.card),
+                    "metadata": dg.MetadataValue.json(released.metadata),
+                },
+            )
+
+    return registry_entry
+
+
+def _deployment(use_case: UseCase) -> dg.AssetsDefinition:
+    @use_case_asset(
+        use_case,
+        "deployment",
+        group="release",
+        kinds={"sqlalchemy"},
+        description="Opens the rollout in the ops database. The first accepted model is "
+        "champion at once; a version that needs a person waits for "
+        "`mlops approve|reject`. The rollout's state is the truth; MLflow aliases follow it.",
+        after=("registry_entry",),
+        mlflow=True,
+    )
+    def deployment(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+        from mlops_pipeline.stores.deployments import open_deployment
+
+        with asset_step(context, use_case, is_last=True) as step:
+            entry = step.pointer("registry", "registry_entry").value
+            gate = step.pointer("evaluation", "evaluation_report").value
+            rollout = open_deployment(
+                step.ops,
+                step.settings,
+                use_case,
+                int(entry["version"]),
+                needs_review=bool(gate["needs_review"]),
+                now=step.now,
+            )
+            verdict = "champion" if rollout.state == "full" else "awaiting approval"
+            context.log.info(f"version {rollout.version}: {rollout.state}; {rollout.reason}")
+            _finish(step, verdict, str(entry["fingerprint"]), rollout.reason)
+            return dg.MaterializeResult(
+                data_version=dg.DataVersion(f"v{rollout.version}-{rollout.state}"),
+                metadata={
+                    "version": rollout.version,
+                    "state": rollout.state,
+                    "reason": rollout.reason,
+                    **({"waiting_for": rollout.waiting_for} if rollout.waiting_for else {}),
+                },
+            )
+
+    return deployment
+
+
+def _finish(step: Step, verdict: str, fingerprint: str, reason: str) -> None:
+    """Write the lifecycle's end, when this run is a whole lifecycle."""
+    started = step.ops.last_lifecycle(step.use_case.name)
+    if started is not None and started.run_id == step.run_id:
+        step.ops.finish_lifecycle(
+            step.use_case.name,
+            step.run_id,
+            verdict=verdict,
+            fingerprint=fingerprint,
+            summary={"reason": reason},
+            now=step.now,
+        )
+    step.ops.record_decision(
+        step.use_case.name,
+        "promotion",
+        verdict,
+        reason,
+        {"fingerprint": fingerprint, "run_id": step.run_id},
+        now=step.now,
+        run_key=step.run_id,
+    )

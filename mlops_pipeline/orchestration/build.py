@@ -1,0 +1,61 @@
+"""Builds the code location: assets, checks, jobs, sensors and schedules of every use case."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from mlops_pipeline.config import UseCase, load_use_cases
+from mlops_pipeline.orchestration.assets.data import data_assets
+from mlops_pipeline.orchestration.assets.model import model_assets
+from mlops_pipeline.orchestration.assets.predictions import batch_predictions
+from mlops_pipeline.orchestration.assets.release import release_assets
+from mlops_pipeline.orchestration.executors import lifecycle_executor
+from mlops_pipeline.orchestration.jobs import batch_score_job, lifecycle_job
+from mlops_pipeline.orchestration.resources import Platform, mlflow_resource
+from mlops_pipeline.orchestration.schedules import monthly_retrain
+from mlops_pipeline.orchestration.sensors import new_data_sensor, new_labels_sensor, run_failures
+from mlops_pipeline.stores.settings import project_root
+
+
+def build_definitions(
+    *, config_dir: Path | None = None, resource_overrides: Mapping[str, Any] | None = None
+) -> dg.Definitions:
+    """Return fresh definitions for every configs/*.yaml.
+
+    Raises
+    ------
+    ConfigError
+        When a configuration file is wrong; it names file and key.
+    """
+    use_cases = load_use_cases(config_dir or project_root() / "configs")
+    parts = [_of_use_case(use_case) for use_case in use_cases.values()]
+    return dg.Definitions(
+        assets=[asset for part in parts for asset in part["assets"]],
+        jobs=[job for part in parts for job in part["jobs"]],
+        sensors=[sensor for part in parts for sensor in part["sensors"]]
+        + [run_failures(tuple(use_cases))],
+        schedules=[part["schedule"] for part in parts],
+        resources={
+            "platform": Platform(),
+            **{f"mlflow_{name}": mlflow_resource(name) for name in use_cases},
+            **(resource_overrides or {}),
+        },
+        executor=lifecycle_executor,
+    )
+
+
+def _of_use_case(use_case: UseCase) -> dict[str, Any]:
+    lifecycle = lifecycle_job(use_case)
+    return {
+        "assets": [
+            *data_assets(use_case),
+            *model_assets(use_case),
+            *release_assets(use_case),
+            batch_predictions(use_case),
+        ],
+        "jobs": [lifecycle, batch_score_job(use_case)],
+        "sensors": [new_labels_sensor(use_case, lifecycle), new_data_sensor(use_case, lifecycle)],
+        "schedule": monthly_retrain(use_case, lifecycle),
+    }

@@ -1,0 +1,38 @@
+"""Jobs: one per use case for the lifecycle, one for batch scoring."""
+
+from typing import Any
+
+import dagster as dg
+
+from mlops_pipeline.config.use_case import UseCase
+
+LIFECYCLE = (
+    "raw_data",
+    "validated_data",
+    "features",
+    "trained_model",
+    "evaluation_report",
+    "registry_entry",
+    "deployment",
+)
+
+
+def lifecycle_job(use_case: UseCase) -> Any:
+    """Return `<use_case>_lifecycle`: from raw data to deployment."""
+    return dg.define_asset_job(
+        f"{use_case.name}_lifecycle",
+        selection=[dg.AssetKey([use_case.name, name]) for name in LIFECYCLE],
+        description=f"{use_case.description} From raw data to deployment; a refused model leaves "
+        "the champion in place.",
+        tags={"use_case": use_case.name, "mlops/kind": "lifecycle"},
+    )
+
+
+def batch_score_job(use_case: UseCase) -> Any:
+    """Return `<use_case>_batch_score`: the champion's scores of one period."""
+    return dg.define_asset_job(
+        f"{use_case.name}_batch_score",
+        selection=[dg.AssetKey([use_case.name, "batch_predictions"])],
+        description="Scores a period with the champion, idempotent by period.",
+        tags={"use_case": use_case.name, "mlops/kind": "batch_score"},
+    )

@@ -1,0 +1,106 @@
+"""Sensors: new labels, new data, and the alert for a run that failed outside its assets."""
+
+from collections.abc import Callable
+from typing import Any
+
+import dagster as dg
+
+from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.monitoring.retraining import Trigger
+from mlops_pipeline.orchestration.retrain import ask
+
+INTERVAL_SECONDS = 60  # a tick looks at file times first and counts only when something changed
+
+
+def new_labels_sensor(use_case: UseCase, job: Any) -> dg.SensorDefinition:
+    """Return `<use_case>_new_labels`: retrain when enough labels became known."""
+    return dg.SensorDefinition(
+        name=f"{use_case.name}_new_labels",
+        job=job,
+        evaluation_fn=_evaluation(use_case, "new_labels"),
+        minimum_interval_seconds=INTERVAL_SECONDS,
+        default_status=dg.DefaultSensorStatus.STOPPED,
+        description=f"Retrains on more than {use_case.retraining.new_labels:,} newly known labels "
+        "since the last finished lifecycle. Every decision is stored, also to skip.",
+        required_resource_keys={"platform"},
+    )
+
+
+def new_data_sensor(use_case: UseCase, job: Any) -> dg.SensorDefinition:
+    """Return `<use_case>_new_data`: run when a source is newer than what was accepted."""
+    status = dg.DefaultSensorStatus.STOPPED
+    if use_case.retraining.on_new_data:
+        status = dg.DefaultSensorStatus.RUNNING
+    return dg.SensorDefinition(
+        name=f"{use_case.name}_new_data",
+        job=job,
+        evaluation_fn=_evaluation(use_case, "new_data"),
+        minimum_interval_seconds=INTERVAL_SECONDS,
+        default_status=status,
+        description="Runs the lifecycle when a source has newer rows than the accepted ones. Off "
+        "unless `retraining.on_new_data` turns it on.",
+        required_resource_keys={"platform"},
+    )
+
+
+def run_failures(names: tuple[str, ...]) -> dg.SensorDefinition:
+    """Return `run_failures`: an alert for every failed run of a use case, once."""
+
+    @dg.run_failure_sensor(
+        name="run_failures",
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=INTERVAL_SECONDS,
+        description="Leaves an alert for a run that died without a chance to say why.",
+    )
+    def failed(context: dg.RunFailureSensorContext, platform: dg.ResourceParam[Any]) -> None:
+        from datetime import UTC, datetime
+
+        from mlops_pipeline.stores.opsdb import OpsDatabase
+
+        use_case = context.dagster_run.tags.get("use_case", "")
+        if use_case not in names:
+            return
+        run_id = context.dagster_run.run_id
+        with OpsDatabase.open(platform.settings().database_url) as ops:
+            ops.raise_alert(
+                use_case,
+                "run_failed",
+                "error",
+                context.failure_event.message or "the run failed",
+                f"open run {run_id} in the Dagster UI, mend the cause, run it again",
+                now=datetime.now(UTC),
+                run_id=run_id,
+                dedupe_key=f"run_failed:{run_id}",
+            )
+
+    return failed
+
+
+def _evaluation(
+    use_case: UseCase, trigger: Trigger
+) -> Callable[[dg.SensorEvaluationContext], dg.SensorResult]:
+    def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        from mlops_pipeline.stores.opsdb import OpsDatabase
+        from mlops_pipeline.stores.peek import sources_state
+
+        settings = context.resources.platform.settings()
+        with OpsDatabase.open(settings.database_url) as ops:
+            last = ops.last_finished_lifecycle(use_case.name)
+            lease = ops.get_lease(f"lifecycle:{use_case.name}")
+        held = lease.token if lease is not None and lease.state != "released" else "free"
+        seen = (
+            f"{sources_state(use_case, settings)}:{last.run_id if last else None}:{held}:"
+            f"{settings.now().date()}"
+        )
+        if seen == context.cursor:
+            return dg.SensorResult(
+                skip_reason="nothing changed since the last decision, which is stored",
+                cursor=seen,
+            )
+        decision, request = ask(use_case, settings, trigger)
+        context.log.info(decision.reason)
+        if request is None:
+            return dg.SensorResult(skip_reason=decision.reason, cursor=seen)
+        return dg.SensorResult(run_requests=[request], cursor=seen)
+
+    return evaluate

@@ -1,0 +1,136 @@
+"""What every asset of a lifecycle does around its work: lease, timing, the alert on failure."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.errors import MlopsError, NotFoundError
+from mlops_pipeline.stores.settings import Settings
+
+if TYPE_CHECKING:
+    from mlops_pipeline.stores.opsdb import OpsDatabase, Pointer
+    from mlops_pipeline.stores.validation import AcceptedSource
+    from mlops_pipeline.stores.workspace import Workspace
+
+LEASE_SECONDS = 30.0  # without a heartbeat for this long, a lease expires
+HEARTBEAT_SECONDS = 5.0
+LINGER_SECONDS = 30.0  # between two steps of one run: the next process has to start
+DOCS = "docs/runbook.md"
+
+
+@dataclass(frozen=True)
+class Step:
+    """An asset of a use case at work."""
+
+    use_case: UseCase
+    settings: Settings
+    ops: "OpsDatabase"
+    run_id: str
+    now: datetime
+    work: "Workspace"
+    hold: Any
+
+    def pointer(self, name: str, made_by: str) -> "Pointer":
+        """Return a pointer of the ops database.
+
+        Raises
+        ------
+        NotFoundError
+            When the asset that sets it has never run.
+        """
+        found = self.ops.get_pointer(self.use_case.name, name)
+        if found is None:
+            raise NotFoundError(
+                f"{self.use_case.name} has no {name} yet",
+                way_out=f"materialize {self.use_case.name}/{made_by} first",
+            )
+        return found
+
+    def accepted(self) -> "dict[str, AcceptedSource]":
+        """Return the accepted version of every source."""
+        from mlops_pipeline.stores.validation import AcceptedSource
+
+        value = self.pointer("accepted", "validated_data").value
+        return {name: AcceptedSource.from_dict(item) for name, item in value.items()}
+
+    def set_pointer(self, name: str, value: dict[str, Any]) -> None:
+        """Move a pointer, unless the lease was lost meanwhile."""
+        self.hold.check()
+        self.ops.set_pointer(self.use_case.name, name, value, run_id=self.run_id, now=self.now)
+
+
+@contextmanager
+def asset_step(
+    context: dg.AssetExecutionContext, use_case: UseCase, *, is_last: bool = False
+) -> Iterator[Step]:
+    """Hold the use case's lease while an asset works; record its seconds, alert on failure.
+
+    Parameters
+    ----------
+    is_last : bool
+        Give the lease back at the end instead of keeping it for the run's next step.
+    """
+    from mlops_pipeline.stores.opsdb import HeldLease, OpsDatabase
+    from mlops_pipeline.stores.tracking import quiet
+    from mlops_pipeline.stores.workspace import open_workspace
+
+    quiet()
+    settings = context.resources.platform.settings()
+    asset = context.asset_key.path[-1] if len(context.op.output_defs) == 1 else context.op.name
+    begun = time.perf_counter()
+    with OpsDatabase.open(settings.database_url) as ops:
+        try:
+            hold = HeldLease(
+                ops,
+                f"lifecycle:{use_case.name}",
+                context.run_id,
+                clock=lambda: datetime.now(UTC),
+                ttl_s=LEASE_SECONDS,
+                heartbeat_s=HEARTBEAT_SECONDS,
+                linger_s=0.0 if is_last else LINGER_SECONDS,
+            )
+            with hold, open_workspace(use_case, settings) as work:
+                yield Step(use_case, settings, ops, context.run_id, settings.now(), work, hold)
+        except Exception as error:
+            _alert(context, ops, use_case, asset, error)
+            raise
+        finally:
+            ops.record_step_seconds(
+                use_case.name, context.run_id, asset, time.perf_counter() - begun
+            )
+
+
+def _alert(
+    context: dg.AssetExecutionContext,
+    ops: "OpsDatabase",
+    use_case: UseCase,
+    asset: str,
+    error: Exception,
+) -> None:
+    way_out = error.way_out if isinstance(error, MlopsError) else None
+    action = way_out or f"open the run {context.run_id} in the Dagster UI; see {DOCS}"
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    ops.raise_alert(
+        use_case.name,
+        "run_failed",
+        "error",
+        f"{asset}: {error}",
+        action,
+        now=datetime.now(UTC),
+        run_id=context.run_id,
+        dedupe_key=f"run_failed:{context.run_id}",
+    )
+    context.log.error(f"{use_case.name}/{asset} failed: {reason}. What to do: {action}")
+
+
+def is_whole_lifecycle(context: dg.AssetExecutionContext) -> bool:
+    """Whether this run goes on to deployment (and not a click on one asset)."""
+    selection = context.run.asset_selection
+    key = dg.AssetKey([*context.asset_key.path[:-1], "deployment"])
+    return key in selection if selection is not None else context.job_name.endswith("_lifecycle")

@@ -1,0 +1,1 @@
+"""Staged deployment: pure."""

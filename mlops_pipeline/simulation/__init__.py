@@ -1,0 +1,1 @@
+"""Worlds that make demo data with known drift, bias and label delay."""

@@ -1,0 +1,1 @@
+"""All input and output: lake, ops database, model registry, files."""

@@ -1,0 +1,44 @@
+"""Which as_of a run has: the one it was given, or the last complete grid point."""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.data.periods import default_as_of, floor_to, step_of
+from mlops_pipeline.errors import DataError
+from mlops_pipeline.stores.settings import parse_time
+from mlops_pipeline.stores.validation import AcceptedSource
+
+
+def resolve_as_of(
+    use_case: UseCase, accepted: Mapping[str, AcceptedSource], given: str | None, *, now: datetime
+) -> datetime:
+    """Return the run's as_of, a point of the grid (UTC).
+
+    Raises
+    ------
+    DataError
+        When the given one is in the future or no grid point, or no source holds a row.
+    """
+    step = step_of(use_case.grid)
+    if given is None:
+        marks = [item.watermark for item in accepted.values() if item.watermark is not None]
+        if not marks:
+            raise DataError("no accepted source holds a row", where=use_case.name)
+        return default_as_of(use_case.grid, now, marks)
+    as_of = parse_time(given)
+    if as_of > now:
+        raise DataError(
+            "as_of is in the future",
+            expected=f"at most {now.isoformat()}",
+            found=as_of.isoformat(),
+            way_out="give an earlier --as-of",
+        )
+    if floor_to(as_of, step) != as_of:
+        raise DataError(
+            f"as_of is not the start of a {step}",
+            expected=floor_to(as_of, step).date().isoformat(),
+            found=as_of.isoformat(),
+            way_out=f"give the start of a {step} (UTC)",
+        )
+    return as_of

@@ -1,0 +1,130 @@
+"""The contract test of a stored model: plain MLflow, a fresh process, none of our code.
+
+The script of the stored model is compared with its known hash before anything runs it.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlops_pipeline.errors import ContractError
+from mlops_pipeline.stores.tracking import QUIET
+from mlops_pipeline.training import scoring
+
+TOLERANCE = 1e-12  # the same library reads the same numbers: differences are a broken store
+TIMEOUT_S = 180
+SCRIPT = "model_script.py"
+_TAIL = Path(__file__).with_name("pyfunc_tail.py")
+_RUNNER = """
+import json, sys
+class NoProject:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "mlops_pipeline":
+            raise ImportError("the stored model must not need this project")
+sys.meta_path.insert(0, NoProject())
+import mlflow.pyfunc, pandas
+model = mlflow.pyfunc.load_model(sys.argv[1])
+rows = json.load(open(sys.argv[2]))
+frame = pandas.DataFrame(rows["data"], columns=rows["columns"])
+for name, kind in rows["types"].items():
+    frame[name] = frame[name].astype("object" if kind == "category" else "float64")
+print("RESULT" + json.dumps([float(value) for value in model.predict(frame)["probability"]]))
+"""
+
+
+def model_script() -> str:
+    """Return the script stored with each model: scoring.py, and the MLflow class behind it."""
+    tail = _TAIL.read_text(encoding="utf-8").replace(
+        "from mlops_pipeline.training.scoring import ScoringModel\n", ""
+    )
+    return Path(scoring.__file__).read_text(encoding="utf-8") + "\n\n" + tail
+
+
+def input_example(model: scoring.ScoringModel, columns: Any, rows: int = 5) -> dict[str, Any]:
+    """Return the first rows as plain JSON: columns, data, types; missing values are null."""
+    inputs = model.document["inputs"]
+    data = []
+    for index in range(min(rows, len(columns[inputs[0]["name"]]))):
+        row = []
+        for item in inputs:
+            value = columns[item["name"]][index]
+            if item["type"] != "category":
+                value = None if np.isnan(value) else float(value)
+            row.append(value)
+        data.append(row)
+    return {
+        "columns": [item["name"] for item in inputs],
+        "types": {item["name"]: item["type"] for item in inputs},
+        "data": data,
+    }
+
+
+def example_columns(example: dict[str, Any]) -> dict[str, npt.NDArray[Any]]:
+    """Return an input example as columns for ScoringModel."""
+    columns = {}
+    for index, name in enumerate(example["columns"]):
+        values = [row[index] for row in example["data"]]
+        if example["types"][name] == "category":
+            columns[name] = np.asarray(values, dtype=object)
+        else:
+            columns[name] = np.asarray(
+                [np.nan if value is None else value for value in values], dtype=np.float32
+            )
+    return columns
+
+
+def check_contract(
+    model_folder: Path, example_path: Path, expected: npt.NDArray[np.float64]
+) -> None:
+    """Load a stored model with plain MLflow in a fresh process and compare its scores.
+
+    Raises
+    ------
+    ContractError
+        When the script is not the known one, the model does not load, or it scores differently.
+    """
+    script = (model_folder / SCRIPT).read_text(encoding="utf-8")
+    known, found = (hashlib.sha256(text.encode()).hexdigest() for text in (model_script(), script))
+    if known != found:
+        raise ContractError(
+            "the stored model's script is not the one this project writes",
+            where=str(model_folder / SCRIPT),
+            expected=known,
+            found=found,
+            way_out="do not load this model; train it again",
+        )
+    done = subprocess.run(  # noqa: S603 # our own interpreter and script
+        [sys.executable, "-c", _RUNNER, str(model_folder), str(example_path)],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+        cwd=model_folder,
+        env=_environment(),
+    )
+    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT")]
+    if done.returncode != 0 or not lines:
+        raise ContractError(
+            "the stored model does not load and score in a fresh process",
+            where=str(model_folder),
+            found=done.stderr.strip()[-800:],
+        )
+    scores = np.asarray(json.loads(lines[-1].removeprefix("RESULT")))
+    if scores.shape != expected.shape or np.abs(scores - expected).max() > TOLERANCE:
+        raise ContractError(
+            "the stored model scores differently in a fresh process",
+            where=str(model_folder),
+            expected=str(expected.tolist()),
+            found=str(scores.tolist()),
+        )
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, **QUIET, "PYTHONWARNINGS": "ignore"}

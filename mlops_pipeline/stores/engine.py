@@ -1,0 +1,97 @@
+"""One DuckDB connection through Ibis: limits, and tables of the lake as Ibis tables.
+
+The connection is in memory and private to its owner; what it makes is gone with it. All times
+inside are naive UTC.
+"""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from mlops_pipeline.stores.lake import TableState
+from mlops_pipeline.stores.settings import Settings
+
+BATCH_ROWS = 100_000
+
+
+class Engine:
+    """A DuckDB connection with the project's limits."""
+
+    def __init__(self, settings: Settings, scratch: str) -> None:
+        import ibis
+
+        self.ibis = ibis.duckdb.connect(
+            threads=settings.threads,
+            memory_limit=settings.memory_limit,
+            temp_directory=scratch,
+            TimeZone="UTC",
+            preserve_insertion_order=False,
+            autoinstall_known_extensions=False,
+        )
+        self.sql = self.ibis.con
+
+    def query(
+        self, statement: str, parameters: Sequence[Any] | None = None
+    ) -> list[tuple[Any, ...]]:
+        """Run SQL and return every row."""
+        rows: list[tuple[Any, ...]] = self.sql.execute(statement, parameters).fetchall()
+        return rows
+
+    def batches(self, statement: str) -> Any:
+        """Run SQL and return a streaming Arrow reader."""
+        return self.sql.sql(statement).to_arrow_reader(BATCH_ROWS)
+
+    def register(self, name: str, state: TableState, *, without: TableState | None = None) -> Any:
+        """Make a table version an Ibis table; rows listed in `without` (_row_no) are left out."""
+        scan = self.scan(state)
+        if without is not None and without.facts.get("rows"):
+            hidden = self.scan(without)
+            scan = (
+                f"(SELECT * FROM {scan} ANTI JOIN (SELECT _row_no FROM {hidden}) USING (_row_no))"
+            )
+        self.sql.execute(f"CREATE OR REPLACE VIEW {quoted(name)} AS SELECT * FROM {scan}")
+        return self.ibis.table(name)
+
+    def scan(self, state: TableState) -> str:
+        """Return the FROM item that reads a table version."""
+        if "://" in state.uri and not state.uri.startswith("file://"):
+            from deltalake import DeltaTable
+
+            name = f"remote_{abs(hash((state.uri, state.version)))}"
+            self.sql.register(
+                name, DeltaTable(state.uri, version=state.version).to_pyarrow_dataset()
+            )
+            return quoted(name)
+        return f"read_parquet({file_list(state.files)}, union_by_name = true)"
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.ibis.disconnect()
+
+
+@contextmanager
+def open_engine(settings: Settings) -> Iterator[Engine]:
+    """Yield an engine whose spill files are removed at the end."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".spill-", dir=settings.data_dir) as scratch:
+        engine = Engine(settings, scratch)
+        try:
+            yield engine
+        finally:
+            engine.close()
+
+
+def quoted(name: str) -> str:
+    """Return an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """Return an SQL text literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def file_list(files: Sequence[str]) -> str:
+    """Return an SQL list of file names."""
+    return "[" + ", ".join(literal(name) for name in files) + "]"

@@ -1,0 +1,202 @@
+"""One evaluation from a stored training to evaluation.json, report.html and MLflow."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from mlops_pipeline.data.frame import LabelledFrame
+from mlops_pipeline.stores.evaluated import (
+    current_champion,
+    evaluate_training,
+    save_evaluation,
+    test_rows,
+)
+from mlops_pipeline.stores.provenance import git_state
+from mlops_pipeline.stores.registry import Registry
+from mlops_pipeline.stores.tracking import open_tracking
+from mlops_pipeline.stores.trained import TrainingFacts, read_training
+from mlops_pipeline.stores.validation import AcceptedSource
+from mlops_pipeline.stores.workspace import Workspace
+from mlops_pipeline.training import plots
+from mlops_pipeline.training.evaluation import Evaluation
+from mlops_pipeline.training.gates import Gate
+from mlops_pipeline.training.metrics import Estimate
+from mlops_pipeline.training.report import (
+    CandidateFacts,
+    PartFacts,
+    ReportFacts,
+    SourceFacts,
+    headline,
+    parity_limits,
+    render_report,
+)
+from mlops_pipeline.training.scoring import ScoringModel
+from mlops_pipeline.training.selection import Choice
+
+WORST_COLUMNS = 5  # features named as most changed between the train and the test part
+
+
+@dataclass(frozen=True)
+class JudgedTraining:
+    """An evaluation with its verdict and where its files are."""
+
+    evaluation: Evaluation
+    gate: Gate
+    verdict: str
+    folder: Path
+    plots: Mapping[str, bytes]
+    has_drift_report: bool
+
+
+def evaluate_and_store(
+    work: Workspace,
+    accepted: Mapping[str, AcceptedSource],
+    folder: Path,
+    *,
+    champion_version: int | None,
+    mlflow_run_id: str,
+    dagster_run_id: str,
+    now: datetime,
+) -> JudgedTraining:
+    """Evaluate a stored training on its test part, judge the gate, write the report."""
+    facts, model = read_training(folder)
+    tracking = open_tracking(work.settings, work.use_case.name)
+    champion = current_champion(Registry(tracking, work.use_case.name), champion_version)
+    test = test_rows(work, accepted, facts)
+    evaluation, gate = evaluate_training(work, facts, model, test, champion)
+    drawn = _plots(work, facts, model, test, evaluation)
+    moved = _drift(work, folder, test)
+    provenance = {
+        "commit": git_state(work.settings).commit,
+        "run fingerprint": facts.fingerprint,
+        "Dagster run": dagster_run_id,
+        "MLflow run": mlflow_run_id,
+        "seed": str(work.use_case.training.seed),
+    }
+    report = _report_facts(work, facts, model, accepted, evaluation, gate, drawn, moved, provenance)
+    (folder / "report.html").write_text(render_report(report), encoding="utf-8")
+    save_evaluation(folder, evaluation, gate)
+    tracking.log(
+        mlflow_run_id,
+        metrics={
+            f"test_{name}": figure.value
+            for name, figure in evaluation.metrics.items()
+            if figure.value is not None
+        },
+        tags={"gate_passed": str(gate.passed).lower()},
+        now=now,
+    )
+    for name in ("report.html", "evaluation.json"):
+        tracking.client.log_artifact(mlflow_run_id, str(folder / name))
+    verdict = headline(gate, work.use_case, has_champion=champion is not None).sentence
+    return JudgedTraining(evaluation, gate, verdict, folder, drawn, bool(moved))
+
+
+def _plots(
+    work: Workspace,
+    facts: TrainingFacts,
+    model: ScoringModel,
+    test: LabelledFrame,
+    evaluation: Evaluation,
+) -> dict[str, bytes]:
+    probability = model.predict(test.columns)
+    drawn = {
+        "reliability": plots.reliability_plot(evaluation.reliability),
+        "roc": plots.roc_plot(test.label, probability),
+        "precision_recall": plots.precision_recall_plot(test.label, probability),
+        "scores": plots.score_plot(test.label, probability, model.threshold),
+        "confusion": plots.confusion_plot(test.label, probability, model.threshold),
+        "shap": plots.importance_plot(
+            evaluation.shap, title=f"Mean |SHAP|: {facts.chosen}", axis="log-odds"
+        ),
+    }
+    if evaluation.slices:
+        drawn["slices"] = plots.slice_plot(
+            evaluation.slices, "roc_auc", evaluation.metrics["roc_auc"]
+        )
+    limits = parity_limits(work.use_case)
+    for audit in evaluation.fairness:
+        drawn[f"fairness_{audit.attribute}"] = plots.selection_plot(
+            audit, limits.get(audit.attribute)
+        )
+    return drawn
+
+
+def _drift(work: Workspace, folder: Path, test: LabelledFrame) -> dict[str, float]:
+    """Write Evidently's report of the train against the test part; return the worst columns."""
+    import pandas as pd
+
+    from mlops_pipeline.stores.evidently_report import write_drift_report
+
+    reference = pd.read_parquet(folder / "train_sample.parquet")
+    current = pd.DataFrame(dict(test.columns))
+    summary = write_drift_report(
+        folder / "evidently.html", reference, current, seed=work.use_case.training.seed
+    )
+    return summary.worst(WORST_COLUMNS)
+
+
+def _report_facts(  # noqa: PLR0913, PLR0917 # private, one caller: every part of the page
+    work: Workspace,
+    facts: TrainingFacts,
+    model: ScoringModel,
+    accepted: Mapping[str, AcceptedSource],
+    evaluation: Evaluation,
+    gate: Gate,
+    drawn: Mapping[str, bytes],
+    moved: Mapping[str, float],
+    provenance: Mapping[str, str],
+) -> ReportFacts:
+    settings = work.use_case.training
+    notes = []
+    if settings.refit == "all_labelled":
+        notes.append(
+            "Every figure belongs to the model evaluated here; the registered one is its recipe, "
+            f"refitted on all {facts.labelled_rows:,} labelled rows."
+        )
+    if moved:
+        names = ", ".join(f"{name} ({score:.2f})" for name, score in moved.items())
+        notes.append(f"Most changed between the training and the test part: {names}.")
+    return ReportFacts(
+        use_case=work.use_case,
+        as_of=facts.as_of[:10],
+        provenance=provenance,
+        sources=[
+            SourceFacts(name, item.version, item.rows, item.quarantined)
+            for name, item in accepted.items()
+        ],
+        parts=[
+            PartFacts(name, _span(part["periods"]), part["rows"], part["positive_rate"])
+            for name, part in facts.parts.items()
+        ],
+        purged_rows=facts.purged,
+        candidates=[_candidate(item, settings.cost_per_second) for item in facts.candidates],
+        chosen=Choice(facts.chosen, facts.reason),
+        threshold=model.threshold,
+        evaluation=evaluation,
+        gate=gate,
+        dropped=facts.dropped_inputs,
+        plots=drawn,
+        links={"What changed between training and test (Evidently)": "evidently.html"},
+        notes=notes,
+    )
+
+
+def _candidate(item: Mapping[str, Any], rate: float) -> CandidateFacts:
+    return CandidateFacts(
+        name=item["name"],
+        kind=item["kind"],
+        log_loss=item["validation_log_loss"],
+        validation={
+            name: Estimate(value, reason=None if value is not None else "not computable")
+            for name, value in item["validation"].items()
+        },
+        seconds=item["seconds"],
+        cost=item["seconds"] * rate,
+    )
+
+
+def _span(periods: list[str]) -> str:
+    return periods[0] if len(periods) == 1 else f"{periods[0]} to {periods[-1]}"

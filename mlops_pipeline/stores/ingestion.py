@@ -1,0 +1,271 @@
+"""Incremental ingestion of a source into its raw Delta table.
+
+A row's identity is its content and, for true duplicates, its occurrence: a delivery is compared
+as a bag with what is stored, so a second run on the same files adds nothing. For a source with a
+key, a row with a known key and other content is a revision: it closes the earlier row at the
+moment the revision could be known, so that every as_of still sees what was known then.
+
+Stored beside the declared columns:
+
+    _row_no         position of the row in the table's history, from 0
+    _available_at   when the row counts as known: its declared availability; for a row that
+                    arrives behind the watermark, the time of its ingestion
+    _ingested_at    the Clock at ingestion
+    _superseded_at  when a revision replaced it, or null
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from mlops_pipeline.config.tables import Source
+from mlops_pipeline.stores.engine import Engine, literal, quoted
+from mlops_pipeline.stores.lake import TableState
+from mlops_pipeline.stores.sources import Delivery, open_delivery
+from mlops_pipeline.stores.workspace import Workspace
+
+INTERNAL = ("_row_no", "_available_at", "_ingested_at", "_superseded_at")
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What one run did to one source."""
+
+    source: str
+    uri: str
+    version: int
+    rows: int
+    rows_added: int
+    rows_late: int
+    rows_revised: int
+    rows_too_late: int
+    watermark: datetime | None
+    content_hash: str
+    files: tuple[str, ...]
+
+
+def ingest(
+    work: Workspace, name: str, *, now: datetime, finished_through: datetime | None
+) -> Ingested:
+    """Bring what is new in a source's files into its raw table.
+
+    Parameters
+    ----------
+    now : datetime
+        The Clock, UTC.
+    finished_through : datetime or None
+        The newest finished feature period: a row that becomes known only now counts from now.
+
+    Raises
+    ------
+    SourceError
+        For files that cannot be used; the table is then untouched.
+    """
+    engine, source = work.engine, work.use_case.sources[name]
+    delivery = open_delivery(engine, work.settings, name, source)
+    uri = work.lake.table_uri(work.use_case.name, "raw", name)
+    state = work.lake.state(uri)
+    engine.sql.execute(f"CREATE OR REPLACE TEMP VIEW delivery AS {delivery.select}")
+    too_late = _stage(engine, source, state)
+    increment = _facts(engine, source, state, now=now, finished_through=finished_through)
+    if state is not None and increment["rows_added"] == 0:
+        return _result(
+            name, delivery, state.facts, uri=uri, version=state.version, missed=too_late, added=0
+        )
+    version = _write(work, source, state, increment, uri=uri)
+    added = increment["rows_added"]
+    return _result(
+        name, delivery, increment, uri=uri, version=version, missed=too_late, added=added
+    )
+
+
+def _stage(engine: Engine, source: Source, state: TableState | None) -> int:
+    """Make `staged` = the rows of the delivery that the table does not hold; count those missed."""
+    engine.sql.execute("DROP TABLE IF EXISTS increment")
+    if state is None:
+        engine.sql.execute("CREATE OR REPLACE TEMP VIEW staged AS SELECT * FROM delivery")
+        return 0
+    columns = ", ".join(quoted(column) for column in source.columns)
+    availability = quoted(source.availability)
+    recent = "TRUE"
+    if state.facts.get("watermark"):
+        watermark = datetime.fromisoformat(state.facts["watermark"])
+        cut = _timestamp(watermark - timedelta(days=source.lateness_days))
+        recent = f"({availability} IS NULL OR {availability} >= {cut})"
+    stored = engine.scan(state)
+    engine.sql.execute(
+        f"CREATE TEMP TABLE increment AS "
+        f"SELECT {columns} FROM delivery WHERE {recent} "
+        f"EXCEPT ALL SELECT {columns} FROM {stored} WHERE {recent}"
+    )
+    engine.sql.execute("CREATE OR REPLACE TEMP VIEW staged AS SELECT * FROM increment")
+    if recent == "TRUE":
+        return 0
+    behind, held = engine.query(
+        f"SELECT (SELECT count(*) FROM delivery WHERE NOT {recent}), "
+        f"(SELECT count(*) FROM {stored} WHERE NOT {recent})"
+    )[0]
+    return max(0, int(behind) - int(held))
+
+
+def _facts(
+    engine: Engine,
+    source: Source,
+    state: TableState | None,
+    *,
+    now: datetime,
+    finished_through: datetime | None,
+) -> dict[str, Any]:
+    """Return the commit's facts; they are known before the rows are written."""
+    before = dict(state.facts) if state else {}
+    watermark = _parse(before.get("watermark"))
+    late_before = max(
+        (moment for moment in (watermark, finished_through) if moment and state), default=None
+    )
+    availability = quoted(source.availability)
+    late = f"{availability} < {_timestamp(late_before)}" if late_before else "FALSE"
+    columns = ", ".join(quoted(column) for column in source.columns)
+    added, newest, late_rows, digest = engine.query(
+        f"SELECT count(*), max({availability}) FILTER ({availability} <= {_timestamp(now)}), "
+        f"count(*) FILTER ({late}), coalesce(sum(hash({columns})::HUGEINT), 0) FROM staged"
+    )[0]
+    newest = newest.replace(tzinfo=UTC) if newest else None
+    marks = [moment for moment in (watermark, newest) if moment]
+    modulus = 2**64
+    previous = int(before.get("content_hash", "0"), 16)
+    return {
+        "rows": int(before.get("rows", 0)) + int(added),
+        "rows_added": int(added),
+        "rows_late": int(late_rows),
+        "rows_revised": 0,
+        "has_revisions": bool(before.get("has_revisions", False)),
+        "watermark": max(marks).isoformat() if marks else None,
+        "late_before": late_before.isoformat() if late_before else None,
+        "content_hash": f"{(previous + int(digest)) % modulus:016x}",
+        "ingested_at": now.isoformat(),
+    }
+
+
+def _write(
+    work: Workspace, source: Source, state: TableState | None, facts: dict[str, Any], *, uri: str
+) -> int:
+    engine, lake = work.engine, work.lake
+    select = _select_new(source, state, facts)
+    if not source.key or not _has_revisions(engine, source, state):
+        return lake.write(uri, engine.batches(select), facts, "append")
+    facts["has_revisions"] = True
+    chained = _with_replaced(engine, select, source, state)
+    if state is None:
+        facts["rows_revised"] = int(
+            engine.query(f"SELECT count(_superseded_at) FROM ({chained})")[0][0]
+        )
+        return lake.write(
+            uri, engine.batches(f"SELECT * EXCLUDE (_replaces) FROM ({chained})"), facts, "append"
+        )
+    rows = engine.sql.sql(chained).to_arrow_table()
+    facts["rows_revised"] = len(rows) - rows.column("_replaces").null_count
+    return lake.supersede(uri, rows, facts)
+
+
+def _select_new(source: Source, state: TableState | None, facts: dict[str, Any]) -> str:
+    columns = ", ".join(quoted(column) for column in source.columns)
+    availability = quoted(source.availability)
+    effective = availability
+    if facts["late_before"]:
+        late_before = _timestamp(datetime.fromisoformat(facts["late_before"]))
+        known = max(
+            datetime.fromisoformat(facts["ingested_at"]),
+            datetime.fromisoformat(facts["late_before"]),
+        )
+        effective = (
+            f"CASE WHEN {availability} < {late_before} THEN {_timestamp(known)} "
+            f"ELSE {availability} END"
+        )
+    first = int(state.facts.get("rows", 0)) if state else 0
+    order = ", ".join(quoted(column) for column in _order(source))
+    now = _timestamp(datetime.fromisoformat(facts["ingested_at"]))
+    return (
+        f"SELECT {columns}, {first} + row_number() OVER (ORDER BY {order}) - 1 AS _row_no, "
+        f"{effective} AS _available_at, {now} AS _ingested_at, "
+        f"CAST(NULL AS TIMESTAMP) AS _superseded_at FROM staged ORDER BY _row_no"
+    )
+
+
+def _order(source: Source) -> list[str]:
+    first = [source.event_time, source.availability, *source.key]
+    return list(dict.fromkeys([*first, *source.columns]))
+
+
+def _has_revisions(engine: Engine, source: Source, state: TableState | None) -> bool:
+    """Whether a key occurs again, in the delivery or beside the stored rows, at another time."""
+    keys = ", ".join(quoted(column) for column in source.key)
+    availability = quoted(source.availability)
+    repeated = engine.query(
+        f"SELECT 1 FROM staged GROUP BY {keys} "
+        f"HAVING min({availability}) <> max({availability}) LIMIT 1"
+    )
+    if repeated or state is None:
+        return bool(repeated)
+    return bool(
+        engine.query(
+            f"SELECT 1 FROM staged SEMI JOIN {engine.scan(state)} AS stored USING ({keys}) LIMIT 1"
+        )
+    )
+
+
+def _with_replaced(engine: Engine, select: str, source: Source, state: TableState | None) -> str:
+    """Close each row where its successor begins; `_replaces` names the stored row it closes."""
+    keys = ", ".join(quoted(column) for column in source.key)
+    chained = (
+        f"SELECT *, lead(_available_at) OVER same_key AS _next, "
+        f"lag(_row_no) OVER same_key AS _previous FROM ({select}) "
+        f"WINDOW same_key AS (PARTITION BY {keys} ORDER BY _available_at, _row_no)"
+    )
+    joined, replaces = f"FROM ({chained}) AS fresh", "CAST(NULL AS BIGINT)"
+    if state is not None:
+        joined += (
+            f" LEFT JOIN (SELECT {keys}, max(_row_no) AS _open, max(_available_at) AS _since "
+            f"FROM {engine.scan(state)} WHERE _superseded_at IS NULL GROUP BY {keys}) AS held "
+            f"USING ({keys})"
+        )
+        replaces = "CASE WHEN _previous IS NULL AND _available_at > _since THEN _open END"
+    columns = ", ".join(quoted(column) for column in (*source.columns, *INTERNAL[:-1]))
+    return (
+        f"SELECT {columns}, CASE WHEN _next > _available_at THEN _next END AS _superseded_at, "
+        f"{replaces} AS _replaces {joined} ORDER BY _row_no"
+    )
+
+
+def _result(
+    name: str,
+    delivery: Delivery,
+    facts: Mapping[str, Any],
+    *,
+    uri: str,
+    version: int,
+    missed: int,
+    added: int,
+) -> Ingested:
+    return Ingested(
+        source=name,
+        uri=uri,
+        version=version,
+        rows=int(facts["rows"]),
+        rows_added=added,
+        rows_late=int(facts["rows_late"]) if added else 0,
+        rows_revised=int(facts["rows_revised"]) if added else 0,
+        rows_too_late=missed,
+        watermark=_parse(facts.get("watermark")),
+        content_hash=str(facts["content_hash"]),
+        files=delivery.files,
+    )
+
+
+def _parse(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
+
+
+def _timestamp(moment: datetime) -> str:
+    naive = moment.astimezone(UTC).replace(tzinfo=None)
+    return f"TIMESTAMP {literal(naive.isoformat(sep=' '))}"

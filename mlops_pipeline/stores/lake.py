@@ -1,0 +1,188 @@
+"""Versioned tables (Delta) and files of the lake: the only place that knows their layout.
+
+    <lake>/<use_case>/raw/<source>           every ingested row, append-only, system-versioned
+    <lake>/<use_case>/quarantine/<source>    rows that broke a rule, with the rule
+    <lake>/<use_case>/features/<definition>  one commit per period
+    <lake>/<use_case>/predictions            batch scores, one commit per period and version
+    <lake>/<use_case>/artifacts/<id>/        files of one training: models, report, documents
+
+Facts about a commit (watermark, rows, periods) travel in the Delta commit's own metadata, so
+that data and facts move together.
+"""
+
+import json
+import re
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mlops_pipeline.errors import NotFoundError
+
+FACTS = "mlops_facts"  # the key of our own facts in a commit's metadata
+COMMIT_ATTEMPTS = 5
+
+
+@dataclass(frozen=True)
+class TableState:
+    """A Delta table at one version."""
+
+    uri: str
+    version: int
+    files: tuple[str, ...]
+    facts: Mapping[str, Any]
+
+
+class Lake:
+    """The lake below one address (a local folder, or object storage by URI)."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri.rstrip("/")
+
+    def table_uri(self, use_case: str, layer: str, name: str = "") -> str:
+        """Return the address of a table."""
+        return "/".join(part for part in (self.uri, use_case, layer, name) if part)
+
+    def state(self, uri: str, version: int | None = None) -> TableState | None:
+        """Return a table's files and newest facts, or None when it does not exist.
+
+        Raises
+        ------
+        NotFoundError
+            When the table exists and the version does not.
+        """
+        from deltalake import DeltaTable
+        from deltalake.exceptions import TableNotFoundError
+
+        try:
+            table = DeltaTable(uri, version=version)
+        except TableNotFoundError:
+            return None
+        except Exception as error:
+            if version is not None and DeltaTable.is_deltatable(uri):
+                raise NotFoundError(
+                    f"version {version} of the table does not exist", where=uri
+                ) from error
+            raise
+        facts: dict[str, Any] = next(
+            (json.loads(entry[FACTS]) for entry in table.history(20) if FACTS in entry), {}
+        )
+        return TableState(uri, table.version(), tuple(sorted(table.file_uris())), facts)
+
+    def facts_of_commits(self, uri: str) -> list[dict[str, Any]]:
+        """Return the facts of every commit, oldest first; each with its `version`."""
+        from deltalake import DeltaTable
+
+        if not DeltaTable.is_deltatable(uri):
+            return []
+        return [
+            {**json.loads(entry[FACTS]), "version": entry["version"]}
+            for entry in reversed(DeltaTable(uri).history())
+            if FACTS in entry
+        ]
+
+    def write(
+        self, uri: str, batches: Any, facts: Mapping[str, Any], mode: Literal["append", "overwrite"]
+    ) -> int:
+        """Write Arrow batches as one commit; return the new version. All or nothing."""
+        from deltalake import DeltaTable, WriterProperties, write_deltalake
+
+        write_deltalake(
+            uri,
+            batches,
+            mode=mode,
+            schema_mode="overwrite" if mode == "overwrite" else None,
+            writer_properties=WriterProperties(compression="ZSTD", compression_level=1),
+            commit_properties=_commit(facts),
+        )
+        return int(DeltaTable(uri).version())
+
+    def supersede(self, uri: str, rows: Any, facts: Mapping[str, Any]) -> int:
+        """Insert rows and close the ones they replace, in one commit; return the version.
+
+        `rows` is an Arrow table of the table's columns plus `_replaces` (the `_row_no` that is
+        closed at `_available_at`, or null).
+        """
+        import pyarrow as pa
+        import pyarrow.compute
+        from deltalake import DeltaTable
+
+        closing = rows.filter(pyarrow.compute.is_valid(rows["_replaces"]))
+        both = pa.concat_tables(
+            [
+                closing.set_column(
+                    closing.schema.get_field_index("_row_no"), "_row_no", closing["_replaces"]
+                ).append_column("_close", pa.array([True] * len(closing), pa.bool_())),
+                rows.append_column("_close", pa.array([False] * len(rows), pa.bool_())),
+            ]
+        )
+        table = DeltaTable(uri)
+        names = [name for name in rows.column_names if name != "_replaces"]
+        (
+            table.merge(
+                both,
+                "t._row_no = s._row_no AND s._close",
+                source_alias="s",
+                target_alias="t",
+                commit_properties=_commit(facts),
+            )
+            .when_matched_update({"_superseded_at": "s._available_at"})
+            .when_not_matched_insert(
+                {name: f's."{name}"' for name in names}, predicate="NOT s._close"
+            )
+            .execute()
+        )
+        return int(DeltaTable(uri).version())
+
+    def artifact_folder(self, use_case: str, name: str) -> Path:
+        """Return the folder of an artifact set; it may not exist yet."""
+        return self.local() / use_case / "artifacts" / name
+
+    @contextmanager
+    def new_artifacts(self, use_case: str, name: str) -> Iterator[Path]:
+        """Yield an empty folder that takes its place whole on success, replacing an older one."""
+        target = self.artifact_folder(use_case, name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(target.parent)
+        work = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
+        work.mkdir()
+        try:
+            yield work
+            if target.exists():
+                old = target.parent / f".{target.name}.old-{uuid.uuid4().hex[:8]}"
+                target.rename(old)
+                work.rename(target)
+                shutil.rmtree(old)
+            else:
+                work.rename(target)
+        finally:
+            if work.exists():
+                shutil.rmtree(work)
+
+    def local(self) -> Path:
+        """Return the folder for artifact files: the lake itself, when it is a local one."""
+        if re.match(r"^[a-z0-9+]{2,}://", self.uri):
+            raise NotFoundError(
+                "artifact files need a local lake",
+                where=self.uri,
+                way_out="object storage holds tables today; set MLOPS_LAKE_URI to a folder",
+            )
+        return Path(self.uri)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed runs left: hidden work folders (the lease keeps others away)."""
+    for left in folder.glob(".*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _commit(facts: Mapping[str, Any]) -> Any:
+    from deltalake import CommitProperties
+
+    return CommitProperties(
+        custom_metadata={FACTS: json.dumps(facts, sort_keys=True, default=str)},
+        max_commit_retries=COMMIT_ATTEMPTS,
+    )

@@ -1,0 +1,324 @@
+"""The offline feature table: one Delta commit per finished period, and reading it for training.
+
+A period that is there is finished: what arrives later counts as known later (ingestion.py), so an
+incremental build equals a rebuild. The table's name holds the hash of the feature definitions:
+other definitions are another table.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.data.frame import LabelledFrame
+from mlops_pipeline.data.labels import column_labels, events_in_horizon, labelled_periods
+from mlops_pipeline.data.periods import Period, periods
+from mlops_pipeline.errors import DataError, NotFoundError
+from mlops_pipeline.features.frames import EVENT_ROW, feature_frame
+from mlops_pipeline.stores.engine import quoted
+from mlops_pipeline.stores.lake import TableState
+from mlops_pipeline.stores.validation import AcceptedSource, register_accepted
+from mlops_pipeline.stores.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class PeriodFacts:
+    """One finished period of the feature table."""
+
+    period: str
+    rows: int
+    content_hash: str
+
+
+@dataclass(frozen=True)
+class BuiltFeatures:
+    """What one run did to the feature table."""
+
+    uri: str
+    version: int
+    definitions: str
+    built: tuple[PeriodFacts, ...]
+    periods: tuple[PeriodFacts, ...]
+
+    @property
+    def content_hash(self) -> str:
+        """Hash over every period's name, rows and content."""
+        text = json.dumps([(item.period, item.rows, item.content_hash) for item in self.periods])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def definitions_hash(use_case: UseCase) -> str:
+    """Return the hash of everything that determines feature values, 12 hex digits."""
+    document = use_case.model_dump(
+        mode="json",
+        include={"entity", "grid", "population", "views", "derived", "protected"},
+    )
+    text = json.dumps(document, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def features_uri(work: Workspace) -> str:
+    """Return the address of the feature table of the present definitions."""
+    return work.lake.table_uri(work.use_case.name, "features", definitions_hash(work.use_case))
+
+
+def finished_periods(work: Workspace) -> dict[str, PeriodFacts]:
+    """Return the finished periods of the present definitions by name."""
+    return {
+        facts["period"]: PeriodFacts(facts["period"], facts["rows"], facts["content_hash"])
+        for facts in work.lake.facts_of_commits(features_uri(work))
+    }
+
+
+def finished_through(work: Workspace) -> datetime | None:
+    """Return the newest moment up to which any feature table of the use case is finished."""
+    folder = work.lake.table_uri(work.use_case.name, "features", definitions_hash(work.use_case))
+    ends = [facts["end"] for facts in work.lake.facts_of_commits(folder)]
+    return max(map(datetime.fromisoformat, ends), default=None)
+
+
+def build_features(
+    work: Workspace,
+    accepted: Mapping[str, AcceptedSource],
+    as_of: datetime,
+    *,
+    progress: Callable[[str, int], None] | None = None,
+) -> BuiltFeatures:
+    """Compute the periods up to `as_of` that are not finished, one commit each.
+
+    Raises
+    ------
+    DataError
+        When a view's source shares no entity with the population: keys that cannot match.
+    """
+    tables = register_accepted(work, accepted)
+    wanted = use_case_periods(work, as_of)
+    done = finished_periods(work)
+    revised = frozenset(name for name, item in accepted.items() if item.has_revisions)
+    uri, built = features_uri(work), []
+    if not done:
+        _check_keys_match(work, tables)
+    for period in wanted:
+        if period.name in done:
+            continue
+        facts = _build_period(work, tables, period, revised, uri)
+        built.append(facts)
+        if progress:
+            progress(period.name, facts.rows)
+    state = work.lake.state(uri)
+    if state is None:
+        raise DataError("there are no features", where=uri, found="no period up to as_of")
+    finished = finished_periods(work)
+    names = [period.name for period in wanted]
+    return BuiltFeatures(
+        uri=uri,
+        version=state.version,
+        definitions=definitions_hash(work.use_case),
+        built=tuple(built),
+        periods=tuple(finished[name] for name in names),
+    )
+
+
+def use_case_periods(work: Workspace, as_of: datetime) -> list[Period]:
+    """Return every period of the use case up to `as_of`."""
+    first = None
+    if work.use_case.grid.every == "event" and work.use_case.grid.start is None:
+        name = work.use_case.population.source
+        column = quoted(work.use_case.sources[name].event_time)
+        first = work.engine.query(f"SELECT min({column}) FROM {quoted(name)}")[0][0]
+        first = first.replace(tzinfo=UTC) if first else None
+    return periods(work.use_case.grid, as_of, first)
+
+
+def _build_period(
+    work: Workspace, tables: Mapping[str, Any], period: Period, revised: frozenset[str], uri: str
+) -> PeriodFacts:
+    frame = feature_frame(work.use_case, tables, period, revised=revised)
+    engine = work.engine
+    engine.sql.execute(f"CREATE OR REPLACE TEMP TABLE period_frame AS {engine.ibis.compile(frame)}")
+    rows, digest = engine.query(
+        f"SELECT count(*), coalesce(sum(hash({_columns(work)})::HUGEINT), 0) FROM period_frame"
+    )[0]
+    facts = PeriodFacts(period.name, int(rows), f"{int(digest) % 2**64:016x}")
+    order = ", ".join(["as_of", quoted(_row_key(work.use_case))])
+    work.lake.write(
+        uri,
+        engine.batches(f"SELECT * FROM period_frame ORDER BY {order}"),
+        {
+            "period": facts.period,
+            "rows": facts.rows,
+            "content_hash": facts.content_hash,
+            "end": period.end.isoformat(),
+        },
+        "append",
+    )
+    return facts
+
+
+def _columns(work: Workspace) -> str:
+    use_case = work.use_case
+    names = [_row_key(use_case), "as_of", *use_case.features, *use_case.protected]
+    return ", ".join(quoted(name) for name in names)
+
+
+def _row_key(use_case: UseCase) -> str:
+    return EVENT_ROW if use_case.grid.every == "event" else use_case.entity.key
+
+
+def _check_keys_match(work: Workspace, tables: Mapping[str, Any]) -> None:
+    home = work.use_case.population.source
+    key = quoted(work.use_case.entity.key)
+    for name in {view.source for view in work.use_case.views.values()} - {home}:
+        shared = work.engine.query(
+            f"SELECT 1 FROM {quoted(name)} SEMI JOIN {quoted(home)} USING ({key}) LIMIT 1"
+        )
+        if not shared and tables[name] is not None:
+            example = work.engine.query(f"SELECT {key} FROM {quoted(name)} LIMIT 1")
+            other = work.engine.query(f"SELECT {key} FROM {quoted(home)} LIMIT 1")
+            raise DataError(
+                f"the sources {home} and {name} share no {work.use_case.entity.key}",
+                where=f"sources.{name}",
+                expected=f"keys like {other[0][0]!r} of {home}",
+                found=f"keys like {example[0][0]!r}" if example else "no row",
+                way_out="deliver both with the same identifiers",
+            )
+
+
+def load_frame(
+    work: Workspace,
+    accepted: Mapping[str, AcceptedSource],
+    as_of: datetime,
+    *,
+    only: Collection[str] | None = None,
+) -> LabelledFrame:
+    """Read every row whose label is known at `as_of`, in a stable order.
+
+    Parameters
+    ----------
+    only : collection of str, optional
+        Names of the periods to read; default all.
+
+    Raises
+    ------
+    DataError
+        When no label is known yet.
+    NotFoundError
+        When the features of a period were never built.
+    """
+    tables = register_accepted(work, accepted)
+    every = use_case_periods(work, as_of)
+    if work.use_case.label.kind == "column":
+        labels, wanted = _column_label_table(work, tables, as_of), every
+    else:
+        wanted = labelled_periods(work.use_case, every, as_of)
+        labels = _event_label_table(work, tables, wanted, as_of) if wanted else ""
+    if not wanted:
+        raise DataError(
+            "no label is known yet",
+            expected=f"an as_of at least {work.use_case.label_horizon_days} days after the grid's "
+            f"start {work.use_case.grid.start}",
+            found=str(as_of.date()),
+        )
+    if only is not None:
+        wanted = [period for period in wanted if period.name in only]
+    done = finished_periods(work)
+    missing = [period.name for period in wanted if period.name not in done]
+    state = work.lake.state(features_uri(work))
+    if missing or state is None:
+        raise NotFoundError(
+            "features were not built",
+            where=f"periods {', '.join(missing[:5])}",
+            way_out=f"materialize {work.use_case.name}/features first",
+        )
+    rows = sum(done[period.name].rows for period in wanted)
+    return _read_periods(work, state, labels, wanted, rows)
+
+
+def _event_label_table(
+    work: Workspace, tables: Mapping[str, Any], wanted: Sequence[Period], as_of: datetime
+) -> str:
+    """Make table `label_events` and return the join that adds label and known_at."""
+    frame = events_in_horizon(work.use_case, tables, wanted, as_of)
+    statement = work.engine.ibis.compile(frame)
+    work.engine.ibis._register_in_memory_tables(frame)
+    work.engine.sql.execute(f"CREATE OR REPLACE TEMP TABLE label_events AS {statement}")
+    key = quoted(work.use_case.entity.key)
+    hit, miss = (1, 0) if work.use_case.label.kind == "event_present" else (0, 1)
+    days = work.use_case.label_horizon_days
+    return (
+        f"SELECT f.*, CASE WHEN l.as_of IS NOT NULL THEN {hit} ELSE {miss} END AS _label, "
+        f"f.as_of + INTERVAL {days} DAY AS _known_at FROM f LEFT JOIN label_events AS l "
+        f"ON f.{key} = l.{key} AND f.as_of = l.as_of"
+    )
+
+
+def _column_label_table(work: Workspace, tables: Mapping[str, Any], as_of: datetime) -> str:
+    statement = work.engine.ibis.compile(column_labels(work.use_case, tables))
+    moment = as_of.replace(tzinfo=None).isoformat(sep=" ")
+    work.engine.sql.execute(
+        f"CREATE OR REPLACE TEMP TABLE label_rows AS SELECT event_row, label AS _label, "
+        f"known_at AS _known_at FROM ({statement}) "
+        f"WHERE label IS NOT NULL AND known_at <= TIMESTAMP '{moment}'"
+    )
+    return "SELECT f.*, _label, _known_at FROM f JOIN label_rows USING (event_row)"
+
+
+def _read_periods(
+    work: Workspace, state: TableState, labels: str, wanted: Sequence[Period], capacity: int
+) -> LabelledFrame:
+    """Read period by period into arrays of their final size: no second copy of the data."""
+    use_case = work.use_case
+    names = [*use_case.features, *(name for name in use_case.protected)]
+    texts = {name for name in names if use_case.feature_type(name) == "string"}
+    columns: dict[str, npt.NDArray[Any]] = {
+        name: np.empty(capacity, dtype=object if name in texts else np.float32) for name in names
+    }
+    entity: npt.NDArray[Any] | None = None
+    as_of = np.empty(capacity, dtype="datetime64[us]")
+    known_at = np.empty(capacity, dtype="datetime64[us]")
+    label = np.empty(capacity, dtype=np.int8)
+    at, row_key = 0, quoted(_row_key(use_case))
+    for period in wanted:
+        where = f"as_of = TIMESTAMP '{_plain(period.start)}'"
+        if use_case.grid.every == "event":
+            where = (
+                f"as_of >= TIMESTAMP '{_plain(period.start)}' "
+                f"AND as_of < TIMESTAMP '{_plain(period.end)}'"
+            )
+        part = work.engine.sql.sql(
+            f"WITH f AS (SELECT * FROM {work.engine.scan(state)} WHERE {where}) "
+            f"{labels} ORDER BY f.as_of, f.{row_key}"
+        ).to_arrow_table()
+        stop = at + len(part)
+        if entity is None:
+            kind = part.column(use_case.entity.key).type
+            is_number = str(kind).startswith("int")
+            entity = np.empty(capacity, dtype=np.int64 if is_number else object)
+        for name in names:
+            columns[name][at:stop] = part.column(name).to_numpy()
+        entity[at:stop] = part.column(use_case.entity.key).to_numpy()
+        as_of[at:stop] = part.column("as_of").to_numpy()
+        known_at[at:stop] = part.column("_known_at").to_numpy()
+        label[at:stop] = part.column("_label").to_numpy()
+        at = stop
+    if at == 0 or entity is None:
+        raise DataError("there is no labelled row", where=use_case.name)
+    protected = {name: columns[name][:at] for name in use_case.protected}
+    return LabelledFrame(
+        columns={name: columns[name][:at] for name in use_case.inputs},
+        protected=protected,
+        entity=entity[:at],
+        as_of=as_of[:at],
+        known_at=known_at[:at],
+        label=label[:at],
+    )
+
+
+def _plain(moment: datetime) -> str:
+    return moment.replace(tzinfo=None).isoformat(sep=" ")

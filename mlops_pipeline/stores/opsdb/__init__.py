@@ -1,0 +1,40 @@
+"""The ops database: state that outlives a run and is shared by all processes.
+
+One module for each topic; SQLAlchemy stays inside this package. SQLite in WAL mode by default,
+PostgreSQL by URL, with the same promises: each public method is one transaction, and writers of
+one scope take turns.
+"""
+
+from mlops_pipeline.stores.opsdb.database import OpsDatabase
+from mlops_pipeline.stores.opsdb.lease import HeldLease
+from mlops_pipeline.stores.opsdb.records import (
+    Alert,
+    Approval,
+    Decision,
+    Lease,
+    LeaseState,
+    LifecycleRun,
+    OpeningState,
+    Pointer,
+    Rollout,
+    RolloutEvent,
+    RolloutState,
+    Verdict,
+)
+
+__all__ = [
+    "Alert",
+    "Approval",
+    "Decision",
+    "HeldLease",
+    "Lease",
+    "LeaseState",
+    "LifecycleRun",
+    "OpeningState",
+    "OpsDatabase",
+    "Pointer",
+    "Rollout",
+    "RolloutEvent",
+    "RolloutState",
+    "Verdict",
+]

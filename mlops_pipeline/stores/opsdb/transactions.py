@@ -1,0 +1,136 @@
+"""Connections and transactions: the same promises on SQLite and PostgreSQL.
+
+A write transaction is alone in its scope: BEGIN IMMEDIATE on SQLite (one writer in the file), an
+advisory lock on PostgreSQL (one writer for each scope). So every method may read, decide and
+write without looking over its shoulder, and no statement needs a dialect of its own.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, func, make_url, select
+from sqlalchemy.exc import ArgumentError
+
+from mlops_pipeline.errors import ConfigError
+
+BUSY_TIMEOUT_MS = 15_000
+CONNECT_TIMEOUT_S = 10
+WRITES = "opsdb_writes"
+POSTGRES_DRIVER = "postgresql+psycopg"
+
+
+class Transactions:
+    """The engine, and the two kinds of transaction that the topics are written in.
+
+    Parameters
+    ----------
+    engine : Engine
+        From `make_engine`.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @contextmanager
+    def _read(self) -> Iterator[Connection]:
+        """One consistent look; takes no lock."""
+        with self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _write(self, scope: str) -> Iterator[Connection]:
+        """All or nothing, alone in `scope`."""
+        with write_transaction(self._engine, scope) as connection:
+            yield connection
+
+
+@contextmanager
+def write_transaction(engine: Engine, scope: str) -> Iterator[Connection]:
+    """Open a transaction that no other writer of the same scope can overlap.
+
+    Parameters
+    ----------
+    engine : Engine
+        From `make_engine`.
+    scope : str
+        What is being written, for example ``rollout:churn``. SQLite has one scope: the file.
+    """
+    with engine.connect() as connection:
+        connection.execution_options(**{WRITES: True})
+        with connection.begin():
+            if engine.dialect.name == "postgresql":
+                digest = hashlib.sha256(f"mlops:{scope}".encode()).digest()
+                key = int.from_bytes(digest[:8], "big", signed=True)
+                connection.execute(select(func.pg_advisory_xact_lock(key)))
+            yield connection
+
+
+def make_engine(url: str) -> Engine:
+    """Make an engine; nothing is connected yet, but the folder of a SQLite file is made.
+
+    Parameters
+    ----------
+    url : str
+        ``sqlite:///path/to/file.db`` or ``postgresql+psycopg://user@host:port/database``.
+
+    Raises
+    ------
+    ConfigError
+        If the URL is malformed, names another database, or its driver is not installed.
+    """
+    parsed = _parse(url)
+    if parsed.get_backend_name() == "sqlite":
+        Path(parsed.database or "").parent.mkdir(parents=True, exist_ok=True)
+        engine = create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    timeout = {} if "connect_timeout" in parsed.query else {"connect_timeout": CONNECT_TIMEOUT_S}
+    try:
+        return create_engine(parsed, pool_pre_ping=True, connect_args=timeout)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "The driver for PostgreSQL is not installed.",
+            where="MLOPS_DATABASE_URL",
+            way_out="pip install 'mlops-pipeline[postgres]'",
+        ) from error
+
+
+def _parse(url: str) -> URL:
+    expected = "sqlite:///path/to/file.db or postgresql+psycopg://user@host:port/database"
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError) as error:
+        raise ConfigError(  # the text may hold a password, so it is not repeated
+            "The URL of the ops database cannot be read.",
+            where="MLOPS_DATABASE_URL",
+            expected=expected,
+        ) from error
+    if parsed.drivername == "postgresql":
+        parsed = parsed.set(drivername=POSTGRES_DRIVER)
+    is_memory = parsed.database in {None, "", ":memory:"}
+    if parsed.drivername == POSTGRES_DRIVER or (
+        parsed.get_backend_name() == "sqlite" and not is_memory
+    ):
+        return parsed
+    raise ConfigError(
+        "The ops database is a SQLite file or PostgreSQL.",
+        where="MLOPS_DATABASE_URL",
+        expected=expected,
+        found=parsed.render_as_string(hide_password=True),
+    )
+
+
+def _prepare_sqlite(connection: Any, record: object) -> None:  # noqa: ARG001 - fixed by SQLAlchemy
+    # We begin transactions ourselves: the driver would begin them late and never IMMEDIATE.
+    connection.isolation_level = None
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get(WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

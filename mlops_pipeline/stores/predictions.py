@@ -1,0 +1,123 @@
+"""Batch scoring: the champion's predictions for one period, in a table, idempotent by period."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+from mlops_pipeline.errors import DataError
+from mlops_pipeline.features.frames import EVENT_ROW
+from mlops_pipeline.stores.engine import quoted
+from mlops_pipeline.stores.offline import features_uri, finished_periods
+from mlops_pipeline.stores.workspace import Workspace
+from mlops_pipeline.training.scoring import ScoringModel
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a scoring run did."""
+
+    uri: str
+    version: int
+    period: str
+    rows: int
+    positives: int
+    is_new: bool
+
+
+def score_period(
+    work: Workspace,
+    model: ScoringModel,
+    model_version: int,
+    period: str | None,
+    *,
+    run_id: str,
+    now: datetime,
+) -> Scored:
+    """Score every row of a period (default: the newest) with the champion.
+
+    Scoring the same period with the same version again changes nothing; another version's scores
+    are added beside the earlier ones, which stay as the record of what was said.
+
+    Raises
+    ------
+    DataError
+        When the period's features were never built.
+    """
+    done = finished_periods(work)
+    chosen = period or max(done, default=None)
+    if chosen is None or chosen not in done:
+        raise DataError(
+            "there are no features for this period",
+            expected=f"one of {', '.join(sorted(done)[-5:])}" if done else "a built period",
+            found=str(chosen),
+            way_out=f"run the lifecycle of {work.use_case.name} at a later as_of first",
+        )
+    uri = work.lake.table_uri(work.use_case.name, "predictions")
+    for facts in work.lake.facts_of_commits(uri):
+        if facts["period"] == chosen and facts["model_version"] == model_version:
+            return Scored(uri, facts["version"], chosen, facts["rows"], facts["positives"], False)
+    table = _features(work, chosen)
+    probability = model.predict(_columns(model, table))
+    decision = probability >= model.threshold
+    result = _predictions(
+        work, table, probability, decision, model_version=model_version, run_id=run_id, now=now
+    )
+    facts = {
+        "period": chosen,
+        "model_version": model_version,
+        "rows": len(result),
+        "positives": int(decision.sum()),
+    }
+    version = work.lake.write(uri, result, facts, "append")
+    return Scored(uri, version, chosen, len(result), int(decision.sum()), True)
+
+
+def _features(work: Workspace, period: str) -> Any:
+    state = work.lake.state(features_uri(work))
+    if state is None:
+        raise DataError("there are no features", where=work.use_case.name)
+    by_event = work.use_case.grid.every == "event"
+    step = work.use_case.grid.period if by_event else "day"
+    start = f"TIMESTAMP '{period} 00:00:00'"
+    key = quoted(EVENT_ROW if by_event else work.use_case.entity.key)
+    return work.engine.sql.sql(
+        f"SELECT * FROM {work.engine.scan(state)} WHERE as_of >= {start} "
+        f"AND as_of < {start} + INTERVAL 1 {step.upper()} ORDER BY as_of, {key}"
+    ).to_arrow_table()
+
+
+def _columns(model: ScoringModel, table: Any) -> dict[str, Any]:
+    columns = {}
+    for item in model.document["inputs"]:
+        values = table.column(item["name"]).to_numpy()
+        columns[item["name"]] = values if item["type"] == "category" else values.astype(np.float32)
+    return columns
+
+
+def _predictions(
+    work: Workspace,
+    table: Any,
+    probability: Any,
+    decision: Any,
+    *,
+    model_version: int,
+    run_id: str,
+    now: datetime,
+) -> Any:
+    import pyarrow as pa
+
+    rows = len(table)
+    key = work.use_case.entity.key
+    return pa.table(
+        {
+            key: table.column(key),
+            "as_of": table.column("as_of"),
+            "probability": pa.array(probability),
+            "decision": pa.array(decision),
+            "model_version": pa.array(np.full(rows, model_version)),
+            "run_id": pa.array([run_id] * rows),
+            "scored_at": pa.array([now.replace(tzinfo=None)] * rows, pa.timestamp("us")),
+        }
+    )

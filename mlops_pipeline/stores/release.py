@@ -1,0 +1,214 @@
+"""Registering a model: version, documents, contract test, `complete`, alias; in this order."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any
+
+from mlops_pipeline.config import config_hash
+from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.data.frame import LabelledFrame
+from mlops_pipeline.governance.metadata import SCHEMA
+from mlops_pipeline.governance.model_card import CardFacts, render_card
+from mlops_pipeline.stores.contract import check_contract, example_columns, input_example
+from mlops_pipeline.stores.offline import definitions_hash
+from mlops_pipeline.stores.provenance import environment_lock, git_state, hardware
+from mlops_pipeline.stores.registry import RegisteredVersion, Registry
+from mlops_pipeline.stores.settings import Settings
+from mlops_pipeline.stores.trained import TrainingFacts, write_json
+from mlops_pipeline.stores.validation import AcceptedSource
+from mlops_pipeline.training.gates import Gate
+from mlops_pipeline.training.metrics import Estimate
+from mlops_pipeline.training.scoring import ScoringModel
+
+FRAMEWORKS = {
+    "lightgbm": "lightgbm",
+    "random_forest": "lightgbm",
+    "logistic": "scikit-learn",
+    "dummy": "numpy",
+}
+
+
+@dataclass(frozen=True)
+class Release:
+    """What is registered, and from where."""
+
+    use_case: UseCase
+    settings: Settings
+    model: ScoringModel
+    facts: TrainingFacts
+    accepted: Mapping[str, AcceptedSource]
+    gate: Gate
+    metrics: Mapping[str, Estimate]
+    limitations: tuple[str, ...]
+    folder: Path
+    mlflow_run_id: str
+    dagster_run_id: str
+    refit_rows: int | None
+    previous: int | None
+
+
+def register(
+    registry: Registry, release: Release, frame: LabelledFrame, *, now: datetime
+) -> RegisteredVersion:
+    """Register a model whose gate passed; the same fingerprint returns the version it has.
+
+    Raises
+    ------
+    ContractError
+        When the stored model does not reload and score the same in a fresh process; the version
+        then stays without `complete` and is never used.
+    """
+    found = registry.find(release.facts.fingerprint)
+    if found is not None:
+        return found
+    registry.sweep()
+    git = git_state(release.settings)
+    requirements = _requirements(release.model)
+    version = registry.create(
+        release.model,
+        run_id=release.mlflow_run_id,
+        fingerprint=release.facts.fingerprint,
+        requirements=requirements,
+    )
+    documents = release.folder / "release"
+    documents.mkdir(exist_ok=True)
+    example = input_example(release.model, frame.columns)
+    write_json(documents / "input_example.json", example)
+    write_json(documents / "data_snapshot.json", _snapshot(release, now))
+    (documents / "requirements.lock").write_text(environment_lock(release.settings.root))
+    (documents / "requirements.txt").write_text("\n".join(requirements) + "\n")
+    (documents / "model_card.md").write_text(
+        render_card(release.use_case, _card_facts(release, version.version, git.commit)),
+        encoding="utf-8",
+    )
+    metadata = _metadata(release, version, documents, git.commit, git_dirty=git.is_dirty)
+    _validate(metadata)
+    write_json(documents / "metadata.json", metadata)
+    check_contract(
+        version.model_folder,
+        documents / "input_example.json",
+        release.model.predict(example_columns(example)),
+    )
+    registry.client.log_artifacts(release.mlflow_run_id, str(documents), "release")
+    registry.complete(
+        version.version,
+        {
+            "metadata_uri": str(documents / "metadata.json"),
+            "mlflow_run_id": release.mlflow_run_id,
+            "dagster_run_id": release.dagster_run_id,
+            "as_of": release.facts.as_of,
+        },
+    )
+    registry.set_alias("challenger", version.version)
+    return registry.get(version.version)
+
+
+def read_metadata(version: RegisteredVersion) -> dict[str, Any]:
+    """Read the metadata document of a complete version."""
+    document: dict[str, Any] = json.loads(
+        Path(version.tags["metadata_uri"]).read_text(encoding="utf-8")
+    )
+    return document
+
+
+def _requirements(model: ScoringModel) -> list[str]:
+    names = ["mlflow", "numpy", "pandas"]
+    if model.booster_text is not None:
+        names.append("lightgbm")
+    return [f"{name}=={installed_version(name)}" for name in names]
+
+
+def _snapshot(release: Release, now: datetime) -> dict[str, Any]:
+    return {
+        "use_case": release.use_case.name,
+        "as_of": release.facts.as_of,
+        "written_at": now.isoformat(),
+        "features": definitions_hash(release.use_case),
+        "sources": {name: item.to_dict() for name, item in release.accepted.items()},
+    }
+
+
+def _metadata(
+    release: Release, version: RegisteredVersion, documents: Path, commit: str, *, git_dirty: bool
+) -> dict[str, Any]:
+    model, facts, use_case = release.model, release.facts, release.use_case
+    framework = FRAMEWORKS[model.kind]
+    return {
+        "model_name": version.name,
+        "version": version.version,
+        "artifact_uri": str(version.model_folder),
+        "framework": {"name": framework, "version": installed_version(framework)},
+        "signature": {
+            "inputs": [
+                {"name": item["name"], "type": item["type"]} for item in model.document["inputs"]
+            ],
+            "outputs": [
+                {"name": "probability", "type": "number"},
+                {"name": "decision", "type": "boolean"},
+            ],
+        },
+        "provenance": {
+            "git_commit": commit,
+            "git_dirty": git_dirty,
+            "dataset_snapshot_uri": str(documents / "data_snapshot.json"),
+            "environment_lockfile_uri": str(documents / "requirements.lock"),
+            "config_hash": config_hash(use_case),
+            "feature_definitions_version": definitions_hash(use_case),
+            "seed": use_case.training.seed,
+            "run_fingerprint": facts.fingerprint,
+            "mlflow_run_id": release.mlflow_run_id,
+            "dagster_run_id": release.dagster_run_id,
+            "hardware": hardware(release.settings),
+        },
+        "training": {
+            "as_of": facts.as_of,
+            "parts": facts.parts,
+            "refit": use_case.training.refit,
+            "rows": release.refit_rows or facts.parts["train"]["rows"],
+            "figures_belong_to": "the model evaluated on the test part"
+            + (
+                "; this version is its recipe refitted on all labelled rows"
+                if release.refit_rows
+                else ", which this version is"
+            ),
+        },
+        "evaluation_report_uri": str(release.folder / "report.html"),
+        "model_card_uri": str(documents / "model_card.md"),
+        "approval": {"state_pointer": f"ops:rollout/{version.name}/{version.version}"},
+        "owner": use_case.owner,
+        "intended_use": use_case.intended_use,
+        "input_example_uri": str(documents / "input_example.json"),
+        "requirements_uri": str(documents / "requirements.txt"),
+        "changelog": f"replaces version {release.previous}"
+        if release.previous
+        else "first version",
+    }
+
+
+def _card_facts(release: Release, version: int, commit: str) -> CardFacts:
+    return CardFacts(
+        version=version,
+        kind=release.model.kind,
+        as_of=release.facts.as_of,
+        parts=release.facts.parts,
+        data={name: item.to_dict() for name, item in release.accepted.items()},
+        metrics=release.metrics,
+        gate=release.gate,
+        threshold=release.model.threshold,
+        limitations=release.limitations,
+        refit_rows=release.refit_rows,
+        git_commit=commit,
+        fingerprint=release.facts.fingerprint,
+    )
+
+
+def _validate(metadata: Mapping[str, Any]) -> None:
+    import jsonschema
+
+    jsonschema.Draft202012Validator(
+        dict(SCHEMA), format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER
+    ).validate(dict(metadata))

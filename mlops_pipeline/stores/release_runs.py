@@ -1,0 +1,89 @@
+"""From a stored training with a passed gate to a registered version."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from mlops_pipeline.stores.evaluated import StoredEvaluation
+from mlops_pipeline.stores.offline import load_frame
+from mlops_pipeline.stores.registry import Registry
+from mlops_pipeline.stores.release import Release, read_metadata, register
+from mlops_pipeline.stores.tracking import open_tracking
+from mlops_pipeline.stores.trained import read_training
+from mlops_pipeline.stores.validation import AcceptedSource
+from mlops_pipeline.stores.workspace import Workspace
+from mlops_pipeline.training.gates import Gate
+from mlops_pipeline.training.train import refit
+
+
+@dataclass(frozen=True)
+class Released:
+    """A registered version with its documents."""
+
+    version: int
+    mlflow_run_id: str
+    metadata: Mapping[str, Any]
+    card: str
+
+
+def refused_verdict(champion: int | None, gate: Gate) -> str:
+    """Return the sentence that says what happens after a refusal, and why."""
+    kept = f"champion kept (version {champion})" if champion else "no champion"
+    failed = [rule for rule in gate.failed if rule.effect == "block" and rule.passed is False]
+    reasons = "; ".join(f"{rule.name}: {rule.reason}" for rule in failed)
+    return f"the gate refused the model: {kept}. {reasons}"
+
+
+def release_trained(
+    work: Workspace,
+    trained: Mapping[str, Any],
+    stored: StoredEvaluation,
+    *,
+    champion_version: int | None,
+    dagster_run_id: str,
+    now: datetime,
+) -> Released:
+    """Refit when the configuration says so, register, and return the version."""
+    use_case = work.use_case
+    folder = Path(trained["folder"])
+    facts, model = read_training(folder)
+    accepted = {name: AcceptedSource.from_dict(item) for name, item in trained["accepted"].items()}
+    registry = Registry(open_tracking(work.settings, use_case.name), use_case.name)
+    found = registry.find(facts.fingerprint)
+    if found is None:
+        frame = load_frame(work, accepted, datetime.fromisoformat(facts.as_of))
+        rows = None
+        if use_case.training.refit == "all_labelled":
+            model, rows = refit(use_case, frame, model, threads=work.settings.threads), len(frame)
+        release = Release(
+            use_case=use_case,
+            settings=work.settings,
+            model=model,
+            facts=facts,
+            accepted=accepted,
+            gate=stored.gate,
+            metrics=stored.metrics,
+            limitations=_limitations(stored),
+            folder=folder,
+            mlflow_run_id=str(trained["mlflow_run_id"]),
+            dagster_run_id=dagster_run_id,
+            refit_rows=rows,
+            previous=champion_version,
+        )
+        found = register(registry, release, frame, now=now)
+    metadata = read_metadata(found)
+    card = Path(metadata["model_card_uri"]).read_text(encoding="utf-8")
+    return Released(found.version, found.mlflow_run_id, metadata, card)
+
+
+def _limitations(stored: StoredEvaluation) -> tuple[str, ...]:
+    """Name every stress case that costs ranking quality."""
+    overall = stored.metrics["roc_auc"].value
+    found = []
+    for case in stored.document["stress"]:
+        value = case["metrics"]["roc_auc"]["value"]
+        if value is not None and overall is not None and value < overall:
+            found.append(f"{case['group']}: ROC AUC {value:.3f} instead of {overall:.3f}")
+    return tuple(found)

@@ -1,0 +1,92 @@
+"""Where state lives: read from the environment when a process starts work, never at import.
+
+| variable            | default                                        |
+| ------------------- | ---------------------------------------------- |
+| MLOPS_DATA_DIR      | data/ below the project root                   |
+| MLOPS_LAKE_URI      | <data>/lake                                    |
+| MLOPS_DATABASE_URL  | sqlite:///<data>/ops.db                        |
+| MLOPS_MLFLOW_URI    | sqlite:///<data>/mlflow/mlflow.db              |
+| MLOPS_NOW           | the system clock; set it to replay a past day  |
+| MLOPS_THREADS       | the number of cores                            |
+| MLOPS_MEMORY_LIMIT  | 3GB (DuckDB; beyond it, it spills to disk)     |
+| MLOPS_GIT_COMMIT    | the commit of the checkout                     |
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mlops_pipeline.errors import ConfigError
+
+PACKAGE_PARENT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Addresses and limits of one process."""
+
+    root: Path
+    data_dir: Path
+    lake_uri: str
+    database_url: str
+    mlflow_uri: str
+    threads: int
+    memory_limit: str
+    fixed_now: datetime | None
+    git_commit: str | None
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
+        """Read the settings from environment variables."""
+        given = os.environ if environment is None else environment
+        root = project_root()
+        data = Path(given.get("MLOPS_DATA_DIR") or root / "data").absolute()
+        return cls(
+            root=root,
+            data_dir=data,
+            lake_uri=given.get("MLOPS_LAKE_URI") or str(data / "lake"),
+            database_url=given.get("MLOPS_DATABASE_URL") or f"sqlite:///{data / 'ops.db'}",
+            mlflow_uri=given.get("MLOPS_MLFLOW_URI")
+            or f"sqlite:///{data / 'mlflow' / 'mlflow.db'}",
+            threads=_positive("MLOPS_THREADS", given.get("MLOPS_THREADS"), os.cpu_count() or 1),
+            memory_limit=given.get("MLOPS_MEMORY_LIMIT") or "3GB",
+            fixed_now=parse_time(given["MLOPS_NOW"]) if given.get("MLOPS_NOW") else None,
+            git_commit=given.get("MLOPS_GIT_COMMIT") or None,
+        )
+
+    def now(self) -> datetime:
+        """Return the Clock's time (UTC, aware): MLOPS_NOW when set, else the system's."""
+        return self.fixed_now or datetime.now(UTC)
+
+
+def project_root() -> Path:
+    """Return the folder that holds configs/: the working directory, else the checkout."""
+    here = Path.cwd()
+    return here if (here / "configs").is_dir() else PACKAGE_PARENT
+
+
+def parse_time(text: str) -> datetime:
+    """Parse an ISO date or time; without a zone it is UTC.
+
+    Raises
+    ------
+    ConfigError
+        When it is not an ISO 8601 date or time.
+    """
+    try:
+        value = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigError(
+            "not a date or time", expected="for example 2025-01-01", found=repr(text)
+        ) from error
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def _positive(name: str, text: str | None, default: int) -> int:
+    if not text:
+        return default
+    if not text.isdigit() or int(text) < 1:
+        raise ConfigError("not a positive whole number", where=name, found=repr(text))
+    return int(text)

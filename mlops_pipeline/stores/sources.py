@@ -1,0 +1,215 @@
+"""Reading source files as they are delivered: found, readable, of the declared schema.
+
+Every problem is an error that names file, column, expected and found; ingestion.py does what
+follows.
+"""
+
+import difflib
+import glob
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlops_pipeline.config.tables import ColumnType, Source
+from mlops_pipeline.errors import SourceError
+from mlops_pipeline.stores.engine import Engine, file_list, literal, quoted
+from mlops_pipeline.stores.settings import Settings
+
+SQL_TYPES: dict[ColumnType, str] = {
+    "string": "VARCHAR",
+    "int64": "BIGINT",
+    "float64": "DOUBLE",
+    "boolean": "BOOLEAN",
+    "timestamp": "TIMESTAMP",
+    "date": "TIMESTAMP",
+}
+_INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER"}
+_NUMBERS = _INTEGERS | {"FLOAT", "DOUBLE"}
+_ZONED = "TIMESTAMP WITH TIME ZONE"
+_TIMES = {"DATE", "TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", _ZONED}
+_ACCEPTED: dict[ColumnType, set[str]] = {  # what loses nothing when it is read as the type
+    "string": {"VARCHAR"},
+    "int64": _INTEGERS,
+    "float64": _NUMBERS,
+    "boolean": {"BOOLEAN"},
+    "timestamp": _TIMES,
+    "date": _TIMES,
+}
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """The files of a source and the SQL that reads them as the declared columns."""
+
+    files: tuple[str, ...]
+    select: str
+
+
+def open_delivery(engine: Engine, settings: Settings, name: str, source: Source) -> Delivery:
+    """Check every file of a source and return how to read them.
+
+    Raises
+    ------
+    SourceError
+        For a missing or unreadable file and for a column that is missing, unexpected, of another
+        type, or mixes times with and without a zone.
+    """
+    files = find_files(settings, name, source)
+    described = {path: _describe(engine, source, path) for path in files}
+    for path, columns in described.items():
+        _check_columns(name, source, path, columns)
+    if source.format == "csv":
+        for path in files:
+            _check_csv_values(engine, source, path)
+    else:
+        _check_zones(source, described)
+    scan = _scan(source, files)
+    fields = ", ".join(f"{_read(source, column)} AS {quoted(column)}" for column in source.columns)
+    return Delivery(files, f"SELECT {fields} FROM {scan}")
+
+
+def find_files(settings: Settings, name: str, source: Source) -> tuple[str, ...]:
+    """Return the files of a source, in order of name; SourceError when there is none."""
+    where = source.uri
+    if "://" not in where:
+        path = settings.data_dir / where
+        where = str(path)
+        if path.is_dir():
+            where = str(path / f"*.{source.format}")
+        files = sorted(glob.glob(where))  # noqa: PTH207 # the pattern may be absolute
+    else:
+        files = [where]
+    if not files:
+        raise SourceError(
+            f"source {name}: there is no such file",
+            where=where,
+            expected=f"a {source.format} file, a folder of them, or a glob",
+            way_out="fetch or simulate the data first (mlops fetch, mlops simulate), or mend "
+            f"sources.{name}.uri",
+        )
+    return tuple(files)
+
+
+def _scan(source: Source, files: tuple[str, ...] | list[str]) -> str:
+    names = file_list(files)
+    if source.format == "csv":
+        return (
+            f"read_csv({names}, delim = {literal(source.delimiter)}, header = true, "
+            "all_varchar = true, union_by_name = true)"
+        )
+    return f"read_parquet({names}, union_by_name = true)"
+
+
+def _describe(engine: Engine, source: Source, path: str) -> dict[str, str]:
+    if Path(path).exists() and Path(path).stat().st_size == 0:
+        raise SourceError("the file is empty (0 bytes)", where=path)
+    try:
+        rows = engine.query(f"DESCRIBE SELECT * FROM {_scan(source, [path])}")
+        return {str(row[0]): re.sub(r"\(.*\)$", "", str(row[1])) for row in rows}
+    except Exception as error:
+        raise SourceError(
+            f"the file cannot be read as {source.format}",
+            where=path,
+            found=str(error).splitlines()[0][:300],
+            way_out="deliver the file again; nothing of it was ingested",
+        ) from error
+
+
+def _check_columns(name: str, source: Source, path: str, found: dict[str, str]) -> None:
+    missing = [column for column in source.columns if column not in found]
+    extra = [column for column in found if column not in source.columns]
+    for column in missing:
+        near = difflib.get_close_matches(column, extra, n=1, cutoff=0.5)
+        raise SourceError(
+            f"source {name}: a declared column is missing",
+            where=f"{path}: column {column!r}",
+            expected=f"{column} ({source.column(column).type})",
+            found=f"a column {near[0]!r} that is not declared (renamed?)"
+            if near
+            else f"the columns {', '.join(found)}",
+            way_out=f"mend the delivery, or sources.{name}.columns",
+        )
+    if extra:
+        raise SourceError(
+            f"source {name}: a column is not declared",
+            where=f"{path}: column {extra[0]!r} ({found[extra[0]]})",
+            expected=f"the columns {', '.join(source.columns)}",
+            found=f"{len(extra)} more: {', '.join(extra[:10])}",
+            way_out=f"add it to sources.{name}.columns, or take it out of the delivery",
+        )
+    if source.format == "csv":
+        return
+    for column in source.columns:
+        kind = source.column(column).type
+        base = "DECIMAL" if found[column].startswith("DECIMAL") else found[column]
+        accepted = _ACCEPTED[kind] | ({"DECIMAL"} if kind == "float64" else set())
+        # a column without a single value has no type of its own in some writers
+        if base not in accepted and base != '"NULL"':
+            raise SourceError(
+                f"source {name}: a column has another type",
+                where=f"{path}: column {column!r}",
+                expected=f"{kind} (read from {', '.join(sorted(accepted))})",
+                found=found[column],
+                way_out=f"mend the delivery, or sources.{name}.columns.{column}",
+            )
+
+
+def _check_csv_values(engine: Engine, source: Source, path: str) -> None:
+    scan = _scan(source, [path])
+    for column in source.columns:
+        kind = source.column(column).type
+        field = quoted(column)
+        if kind != "string":
+            bad = engine.query(
+                f"SELECT {field}, count(*) OVER () FROM {scan} WHERE trim({field}) <> '' "
+                f"AND TRY_CAST({field} AS {SQL_TYPES[kind]}) IS NULL LIMIT 1"
+            )
+            if bad:
+                raise SourceError(
+                    "a column holds values of another type",
+                    where=f"{path}: column {column!r}",
+                    expected=kind,
+                    found=f"{bad[0][0]!r} ({bad[0][1]} such values)",
+                )
+        if kind == "timestamp":
+            zoned = f"regexp_matches({field}, '(Z|[+-]\\d\\d(:?\\d\\d)?)$') AND {field} LIKE '%:%'"
+            some, rows = engine.query(
+                f"SELECT count(*) FILTER ({zoned}), count({field}) FROM {scan}"
+            )[0]
+            if 0 < some < rows:
+                raise _mixed_zones(
+                    f"{path}: column {column!r}", f"{some} of {rows} values have a zone"
+                )
+
+
+def _check_zones(source: Source, described: dict[str, dict[str, str]]) -> None:
+    for column in source.columns:
+        if source.column(column).type != "timestamp":
+            continue
+        zoned = [path for path, columns in described.items() if columns[column] == _ZONED]
+        if zoned and len(zoned) < len(described):
+            other = next(path for path in described if path not in zoned)
+            raise _mixed_zones(f"column {column!r}", f"a zone in {zoned[0]}, none in {other}")
+
+
+def _mixed_zones(where: str, found: str) -> SourceError:
+    return SourceError(
+        "times with and without a time zone are mixed",
+        where=where,
+        expected="all with a zone, or all without (then UTC)",
+        found=found,
+        way_out="write one kind; a time without a zone cannot be told from a local one",
+    )
+
+
+def _read(source: Source, column: str) -> str:
+    kind = source.column(column).type
+    field = quoted(column)
+    if source.format == "csv":
+        if kind == "string":
+            return f"nullif({field}, '')"
+        through = f"CAST(nullif(trim({field}), '') AS "
+        if kind == "timestamp":  # a text with a zone is moved to UTC, one without is UTC
+            return f"CAST({through}TIMESTAMPTZ) AS TIMESTAMP)"
+        return f"{through}{SQL_TYPES[kind]})"
+    return f"CAST({field} AS {SQL_TYPES[kind]})"

@@ -1,0 +1,231 @@
+"""One training from the feature table to its artifact folder and MLflow runs."""
+
+import hashlib
+import io
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from mlops_pipeline.data.frame import LabelledFrame
+from mlops_pipeline.data.splits import Parts, split_rows
+from mlops_pipeline.stores.offline import load_frame
+from mlops_pipeline.stores.provenance import git_state, library_versions, run_fingerprint
+from mlops_pipeline.stores.tracking import Tracking, open_tracking
+from mlops_pipeline.stores.trained import TrainingFacts, save_training, training_facts
+from mlops_pipeline.stores.validation import AcceptedSource
+from mlops_pipeline.stores.workspace import Workspace
+from mlops_pipeline.training import plots
+from mlops_pipeline.training.calibration import reliability_curve
+from mlops_pipeline.training.selection import Trained
+from mlops_pipeline.training.train import Training, train
+
+Floats = npt.NDArray[np.float64]
+LOGGED_PREDICTIONS = 2_000  # rows of the validation part kept per candidate, entity keys hashed
+LOGGED_ERRORS = 20  # the most confident wrong predictions kept per candidate
+CURVE_STEP = 10  # trees between two logged points of a learning curve
+
+
+@dataclass(frozen=True)
+class StoredTraining:
+    """A finished training and where its files are."""
+
+    facts: TrainingFacts
+    folder: Path
+    training: Training
+    candidate_plots: Mapping[str, Mapping[str, bytes]]
+    cost: float
+    currency: str
+
+
+def train_and_store(
+    work: Workspace,
+    accepted: Mapping[str, AcceptedSource],
+    as_of: datetime,
+    *,
+    mlflow_run_id: str,
+    dagster_run_id: str,
+    now: datetime,
+    report: Callable[[str], None],
+) -> StoredTraining:
+    """Split, train every candidate, log it, and write the artifact folder."""
+    use_case = work.use_case
+    frame = load_frame(work, accepted, as_of)
+    parts = split_rows(
+        use_case.split,
+        use_case.grid,
+        as_of=frame.as_of,
+        known_at=frame.known_at,
+        entity=frame.entity,
+        label=frame.label,
+        seed=use_case.training.seed,
+    )
+    report(f"{len(frame):,} labelled rows; parts {parts.rows()}, {parts.purged:,} purged")
+    training = train(
+        use_case,
+        frame,
+        parts,
+        threads=work.settings.threads,
+        stopwatch=time.perf_counter,
+        report=lambda item: report(
+            f"{item.name}: validation log loss {item.validation_log_loss:.4f} "
+            f"in {item.seconds:.1f} s"
+        ),
+    )
+    report(f"chosen: {training.choice.name}, {training.choice.reason}")
+    facts = training_facts(
+        use_case,
+        frame,
+        parts,
+        training,
+        fingerprint=run_fingerprint(use_case, accepted, as_of),
+        as_of=as_of.isoformat(),
+    )
+    tracking = open_tracking(work.settings, use_case.name)
+    drawn = _log(
+        tracking,
+        work,
+        facts,
+        training,
+        frame,
+        parts,
+        accepted,
+        parent=mlflow_run_id,
+        dagster_run_id=dagster_run_id,
+        now=now,
+    )
+    folder = save_training(work.lake, facts, training.chosen.model, frame, parts)
+    seconds = sum(item.seconds for item in training.candidates)
+    settings = use_case.training
+    return StoredTraining(
+        facts, folder, training, drawn, seconds * settings.cost_per_second, settings.currency
+    )
+
+
+def _log(  # noqa: PLR0913, PLR0917 # private, one caller: everything that a run's record holds
+    tracking: Tracking,
+    work: Workspace,
+    facts: TrainingFacts,
+    training: Training,
+    frame: LabelledFrame,
+    parts: Parts,
+    accepted: Mapping[str, AcceptedSource],
+    *,
+    parent: str,
+    dagster_run_id: str,
+    now: datetime,
+) -> dict[str, dict[str, bytes]]:
+    git = git_state(work.settings)
+    common = {
+        "git_commit": git.commit,
+        "git_dirty": str(git.is_dirty).lower(),
+        "run_fingerprint": facts.fingerprint,
+        "dagster_run_id": dagster_run_id,
+        "as_of": facts.as_of,
+        **{f"library.{name}": version for name, version in library_versions().items()},
+        **{
+            f"data.{name}": f"{item.version}-{item.content_hash}" for name, item in accepted.items()
+        },
+    }
+    tracking.log(parent, tags={**common, "chosen": facts.chosen, "reason": facts.reason}, now=now)
+    held = frame.take(parts.validation)
+    drawn = {}
+    for item in training.candidates:
+        run = tracking.nested_run(parent, item.name, {**common, "kind": item.model.kind})
+        drawn[item.name] = _log_candidate(tracking, run, work, item, held, now=now)
+        tracking.end(run)
+    return drawn
+
+
+def _log_candidate(
+    tracking: Tracking,
+    run: str,
+    work: Workspace,
+    item: Trained,
+    held: LabelledFrame,
+    *,
+    now: datetime,
+) -> dict[str, bytes]:
+    settings = work.use_case.training
+    recipe = settings.candidates[item.name].model_dump()
+    probability = item.model.predict(held.columns)
+    tracking.log(
+        run,
+        parameters={
+            **recipe,
+            "seed": settings.seed,
+            "class_weight": settings.class_weight,
+            "calibration": item.model.document["calibration"]["kind"],
+            "threshold": item.model.threshold,
+            "trees": item.fitted.trees,
+        },
+        metrics={
+            **{
+                f"validation_{name}": figure.value
+                for name, figure in item.validation.items()
+                if figure.value is not None
+            },
+            "seconds": item.seconds,
+            "cost": item.seconds * settings.cost_per_second,
+        },
+        now=now,
+    )
+    tracking.log_curves(run, item.fitted.curves, now=now, every=CURVE_STEP)
+    files = {
+        "confusion_matrix.png": plots.confusion_plot(held.label, probability, item.model.threshold),
+        "calibration.png": plots.reliability_plot(reliability_curve(held.label, probability)),
+    }
+    if item.fitted.importance:
+        files["feature_importance.png"] = plots.importance_plot(
+            item.fitted.importance, title=f"Importance: {item.name}", axis="importance"
+        )
+    if item.fitted.curves:
+        files["learning_curves.png"] = plots.learning_plot(item.fitted.curves, item.fitted.trees)
+    tracking.log_files(
+        run,
+        {
+            **files,
+            "validation_predictions.csv": _predictions_csv(held, probability),
+            "representative_errors.csv": _errors_csv(work, item, held, probability),
+        },
+    )
+    return files
+
+
+def hashed_key(value: object) -> str:
+    """Return the sha256 of an entity key, 16 hex digits: equal keys stay comparable."""
+    return hashlib.sha256(str(value).encode()).hexdigest()[:16]
+
+
+def _predictions_csv(held: LabelledFrame, probability: Floats) -> str:
+    step = max(1, len(held) // LOGGED_PREDICTIONS)
+    lines = ["entity_hash,as_of,label,probability"]
+    lines += [
+        f"{hashed_key(held.entity[row])},{held.as_of[row]},{held.label[row]},{probability[row]:.6f}"
+        for row in range(0, len(held), step)
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _errors_csv(
+    work: Workspace,
+    item: Trained,
+    held: LabelledFrame,
+    probability: Floats,
+) -> str:
+    """Return the most confident wrong predictions, with inputs, without protected ones."""
+    wrong = np.argsort(-np.abs(held.label - probability))[:LOGGED_ERRORS]
+    names = [name for name in item.model.input_names if name not in work.use_case.protected]
+    text = io.StringIO()
+    text.write(",".join(["entity_hash", "as_of", "label", "probability", *names]) + "\n")
+    for row in wrong:
+        values = [str(held.columns[name][row]) for name in names]
+        text.write(
+            f"{hashed_key(held.entity[row])},{held.as_of[row]},{held.label[row]},"
+            f"{probability[row]:.6f},{','.join(values)}\n"
+        )
+    return text.getvalue()

@@ -1,0 +1,220 @@
+"""Judging the rules over all rows in SQL, quarantine, and the accepted pointer's content."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from mlops_pipeline.config.tables import ClassBalance, Source
+from mlops_pipeline.data.rules import (
+    TableFigures,
+    Verdict,
+    row_rules,
+    table_verdicts,
+    unique_rule,
+)
+from mlops_pipeline.errors import NotFoundError
+from mlops_pipeline.stores.engine import Engine, quoted
+from mlops_pipeline.stores.lake import TableState
+from mlops_pipeline.stores.workspace import Workspace
+
+EXAMPLES = 20  # quarantined rows shown per source
+
+
+@dataclass(frozen=True)
+class AcceptedSource:
+    """One source as downstream may read it: a version without its quarantined rows."""
+
+    version: int
+    quarantine_version: int | None
+    rows: int
+    quarantined: int
+    content_hash: str
+    watermark: datetime | None
+    has_revisions: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON."""
+        mark = self.watermark.isoformat() if self.watermark else None
+        return {**asdict(self), "watermark": mark}
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> "AcceptedSource":
+        """Read what to_dict wrote."""
+        mark = given["watermark"]
+        return cls(**{**given, "watermark": datetime.fromisoformat(mark) if mark else None})
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The verdicts on one source, and what would be accepted."""
+
+    source: str
+    verdicts: tuple[Verdict, ...]
+    accepted: AcceptedSource
+    broken: Mapping[str, int]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every rule that can refuse the source passed."""
+        return all(verdict.passed for verdict in self.verdicts)
+
+
+def judge(work: Workspace, name: str, *, now: datetime) -> Judgement:
+    """Judge one source's newest version; rows that break a rule go to quarantine.
+
+    Raises
+    ------
+    NotFoundError
+        When the source was never ingested.
+    """
+    engine, use_case = work.engine, work.use_case
+    source = use_case.sources[name]
+    state = _raw(work, name)
+    raw = engine.register(f"raw_{name}", state)
+    rules = row_rules(use_case, name, source, raw, now)
+    _mark_broken(engine, name, source, raw, rules)
+    broken = {
+        rule: int(count)
+        for rule, count in engine.query(
+            "SELECT rule, count(*) FROM (SELECT unnest(_rules) AS rule FROM broken) "
+            "GROUP BY rule ORDER BY rule"
+        )
+    }
+    quarantine = _write_quarantine(work, name, source, state)
+    figures = _figures(engine, name, source)
+    verdicts = [
+        Verdict(name, rule, True, float(count), None, count, f"{count} rows quarantined")
+        for rule, count in broken.items()
+    ]
+    verdicts += table_verdicts(name, source, figures, now)
+    facts = state.facts
+    accepted = AcceptedSource(
+        version=state.version,
+        quarantine_version=quarantine,
+        rows=figures.rows,
+        quarantined=figures.quarantined,
+        content_hash=str(facts["content_hash"]),
+        watermark=figures.newest,
+        has_revisions=bool(facts.get("has_revisions")),
+    )
+    return Judgement(name, tuple(verdicts), accepted, broken)
+
+
+def register_accepted(work: Workspace, accepted: Mapping[str, AcceptedSource]) -> dict[str, Any]:
+    """Return {source: Ibis table of its accepted rows}, at the accepted versions."""
+    tables = {}
+    lake, use_case = work.lake, work.use_case
+    for name, item in accepted.items():
+        state = lake.state(lake.table_uri(use_case.name, "raw", name), item.version)
+        if state is None:
+            raise NotFoundError("an accepted table is gone", where=name)
+        hidden = None
+        if item.quarantine_version is not None:
+            uri = lake.table_uri(use_case.name, "quarantine", name)
+            hidden = lake.state(uri, item.quarantine_version)
+        tables[name] = work.engine.register(name, state, without=hidden)
+    return tables
+
+
+def quarantine_examples(work: Workspace, judgement: Judgement) -> list[dict[str, Any]]:
+    """Return the first quarantined rows with their rules, without personal columns."""
+    version = judgement.accepted.quarantine_version
+    engine, lake, use_case = work.engine, work.lake, work.use_case
+    state = lake.state(lake.table_uri(use_case.name, "quarantine", judgement.source), version)
+    if version is None or state is None:
+        return []
+    source = use_case.sources[judgement.source]
+    columns = [name for name in source.columns if not source.column(name).personal]
+    fields = ", ".join(quoted(column) for column in columns)
+    statement = (
+        f"SELECT _row_no, array_to_string(_rules, ', ') AS rules, {fields} "
+        f"FROM {engine.scan(state)} ORDER BY _row_no LIMIT {EXAMPLES}"
+    )
+    rows: list[dict[str, Any]] = engine.sql.sql(statement).to_arrow_table().to_pylist()
+    return rows
+
+
+def _raw(work: Workspace, name: str) -> TableState:
+    use_case = work.use_case
+    state = work.lake.state(work.lake.table_uri(use_case.name, "raw", name))
+    if state is None:
+        raise NotFoundError(
+            f"source {name} was never ingested",
+            where=use_case.name,
+            way_out=f"materialize {use_case.name}/raw_data first",
+        )
+    return state
+
+
+def _mark_broken(
+    engine: Engine, name: str, source: Source, raw: Any, rules: Mapping[str, Any]
+) -> None:
+    """Make table `broken`: _row_no and the list of rules of every row that breaks one."""
+    flags = raw.select(
+        "_row_no", **{f"r{index}": rule for index, rule in enumerate(rules.values())}
+    )
+    lists = ", ".join(
+        f"CASE WHEN r{index} THEN '{rule.replace(chr(39), chr(39) * 2)}' END"
+        for index, rule in enumerate(rules)
+    )
+    any_rule = " OR ".join(f"r{index}" for index in range(len(rules)))
+    compiled = engine.ibis.compile(flags)
+    statement = (
+        f"SELECT _row_no, list_filter([{lists}], lambda x: x IS NOT NULL) AS _rules "
+        f"FROM ({compiled}) WHERE {any_rule}"
+    )
+    unique = unique_rule(source)
+    if unique is not None:
+        keys = ", ".join(quoted(column) for column in source.key)
+        statement = (
+            f"SELECT _row_no, flatten(list(_rules)) AS _rules FROM ({statement} UNION ALL "
+            f"SELECT unnest(_rows[2:]) AS _row_no, ['{unique}'] AS _rules FROM ("
+            f"SELECT list(_row_no ORDER BY _row_no) AS _rows FROM {quoted(f'raw_{name}')} "
+            f"WHERE _superseded_at IS NULL GROUP BY {keys} HAVING count(*) > 1)) GROUP BY _row_no"
+        )
+    engine.sql.execute(f"CREATE OR REPLACE TEMP TABLE broken AS {statement}")
+
+
+def _write_quarantine(work: Workspace, name: str, source: Source, state: TableState) -> int | None:
+    """Write the broken rows when they changed; return the version, None when there are none."""
+    engine, lake, use_case = work.engine, work.lake, work.use_case
+    rows, digest = engine.query(
+        "SELECT count(*), coalesce(sum(hash(_row_no, _rules)::HUGEINT), 0) FROM broken"
+    )[0]
+    uri = lake.table_uri(use_case.name, "quarantine", name)
+    held = lake.state(uri)
+    facts = {"rows": int(rows), "digest": str(digest), "raw_version": state.version}
+    if held is not None and held.facts.get("digest") == facts["digest"]:
+        return held.version if rows else None
+    if not rows:
+        return None
+    fields = ", ".join(quoted(column) for column in source.columns)
+    select = (
+        f"SELECT _row_no, _rules, {fields} FROM {quoted(f'raw_{name}')} "
+        "JOIN broken USING (_row_no) ORDER BY _row_no"
+    )
+    return lake.write(uri, engine.batches(select), facts, "overwrite")
+
+
+def _figures(engine: Engine, name: str, source: Source) -> TableFigures:
+    columns = list(source.columns)
+    balances = [rule for rule in source.rules if isinstance(rule, ClassBalance)]
+    counts = ", ".join(f"count({quoted(column)})" for column in columns)
+    positives = "".join(
+        f", count(*) FILTER ({quoted(rule.column)} = '{rule.positive}')" for rule in balances
+    )
+    row = engine.query(
+        f"SELECT count(*), max(_available_at), {counts}{positives} FROM {quoted(f'raw_{name}')} "
+        "ANTI JOIN (SELECT _row_no FROM broken) USING (_row_no)"
+    )[0]
+    return TableFigures(
+        rows=int(row[0]),
+        quarantined=int(engine.query("SELECT count(*) FROM broken")[0][0]),
+        newest=row[1].replace(tzinfo=UTC) if row[1] else None,
+        present=dict(zip(columns, map(int, row[2:]), strict=False)),
+        positives={
+            rule.column: int(value)
+            for rule, value in zip(balances, row[2 + len(columns) :], strict=True)
+        },
+    )

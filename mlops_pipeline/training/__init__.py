@@ -1,0 +1,1 @@
+"""Candidates, calibration, evaluation and the gate: pure."""

@@ -1,0 +1,332 @@
+"""The evaluation of a trained model on the test part: figures, slices, stress cases, fairness.
+
+Belongs here: the figures. The gate that judges them is gates.py, their HTML report.py.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlops_pipeline.config.expressions import columns_of, parse
+from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.data.frame import LabelledFrame
+from mlops_pipeline.governance.fairness import GroupAudit, audit_groups
+from mlops_pipeline.training.calibration import ReliabilityCurve, reliability_curve
+from mlops_pipeline.training.intervals import bootstrap_metrics, paired_difference
+from mlops_pipeline.training.metrics import Estimate
+from mlops_pipeline.training.scoring import ScoringModel, linear_term
+
+COMPARED = ("roc_auc", "pr_auc", "brier", "log_loss", "ece")
+SLICE_METRICS = ("roc_auc", "pr_auc", "brier", "log_loss", "ece", "precision", "recall", "f1")
+SLICE_REPLICATES = 200
+MIN_COMPARED_ROWS = 200  # fewer rows that neither model has seen say nothing about a difference
+EXTREME_FACTOR = 10.0  # stress case: this many times the largest training value
+EXTREME_FEATURES = 3  # applied to this many of the most important numeric inputs
+EXPLAINED_ROWS = 2_000  # SHAP values are exact per row; this many rows show the global picture
+QUARTILES = (0.25, 0.5, 0.75)
+
+Columns = Mapping[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The figures of one group of one column (or of one stress case)."""
+
+    column: str
+    group: str
+    rows: int
+    positives: int
+    metrics: Mapping[str, Estimate]
+
+
+@dataclass(frozen=True)
+class ChampionComparison:
+    """Challenger minus champion on rows that neither has seen; or why there is no figure."""
+
+    version: int
+    rows: int
+    differences: Mapping[str, Estimate]
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything that was measured on the test part."""
+
+    metrics: Mapping[str, Estimate]
+    train_metrics: Mapping[str, Estimate]
+    slices: tuple[Slice, ...]
+    stress: tuple[Slice, ...]
+    fairness: tuple[GroupAudit, ...]
+    champion: ChampionComparison | None
+    reliability: ReliabilityCurve
+    shap: Mapping[str, float]
+
+
+def evaluate_model(
+    use_case: UseCase,
+    model: ScoringModel,
+    test: LabelledFrame,
+    *,
+    train_metrics: Mapping[str, Estimate],
+    train_maxima: Mapping[str, float],
+    importance: Mapping[str, float],
+    champion: ChampionComparison | None,
+) -> Evaluation:
+    """Measure a calibrated model on the test part.
+
+    Parameters
+    ----------
+    train_metrics : mapping
+        Of the training part, for the train/test gap.
+    train_maxima : mapping
+        Largest training value of each numeric input, for the out-of-range stress case.
+    """
+    seed = use_case.training.seed
+    probability = model.predict(test.columns)
+    decisions = (probability >= model.threshold).astype(np.int8)
+    metrics = bootstrap_metrics(
+        test.label, probability, model.threshold, entities=test.entity, seed=seed
+    )
+    return Evaluation(
+        metrics=metrics,
+        train_metrics=train_metrics,
+        slices=tuple(_slices(use_case, model, test, probability)),
+        stress=tuple(_stress(use_case, model, test, train_maxima, importance)),
+        fairness=tuple(_fairness(test, decisions, seed)),
+        champion=champion,
+        reliability=reliability_curve(test.label, probability),
+        shap=_global_shap(model, test, seed),
+    )
+
+
+def compare_with_champion(
+    version: int,
+    challenger: ScoringModel,
+    champion: ScoringModel,
+    test: LabelledFrame,
+    unseen: npt.NDArray[np.bool_],
+    *,
+    seed: int,
+    level: float,
+) -> ChampionComparison:
+    """Compare two models on the test rows that the champion has not been trained on either.
+
+    Parameters
+    ----------
+    unseen : bool `(n_rows,)`
+        Rows whose label was not known when the champion was trained.
+    level : float
+        Level of the two-sided interval of each difference.
+    """
+    rows = int(unseen.sum())
+    lacking = [name for name in champion.input_names if name not in test.columns]
+    reason = None
+    if lacking:
+        reason = f"the champion needs features that no longer exist: {', '.join(lacking[:5])}"
+    elif rows < MIN_COMPARED_ROWS or len(np.unique(test.label[unseen])) < 2:
+        reason = (
+            f"only {rows} test rows with both classes are unknown to the champion "
+            f"(at least {MIN_COMPARED_ROWS})"
+        )
+    if reason is not None:
+        return ChampionComparison(version, rows, {}, reason)
+    columns = {name: values[unseen] for name, values in test.columns.items()}
+    ours, theirs = challenger.predict(columns), champion.predict(columns)
+    differences = {
+        metric: paired_difference(
+            test.label[unseen],
+            ours,
+            theirs,
+            metric=metric,
+            threshold_a=challenger.threshold,
+            threshold_b=champion.threshold,
+            entities=test.entity[unseen],
+            seed=seed,
+            level=level,
+        )
+        for metric in COMPARED
+    }
+    return ChampionComparison(version, rows, differences, None)
+
+
+def explain(model: ScoringModel, columns: Columns) -> npt.NDArray[np.float64]:
+    """Return SHAP values on the log-odds scale `(n_rows, n_inputs)`.
+
+    LightGBM's own exact tree SHAP; for the linear model weight x (term - its mean), summed per
+    input; zeros for the dummy.
+    """
+    matrix = model.encode(columns)
+    if model.kind == "dummy":
+        return np.zeros(matrix.shape)
+    if model.kind == "logistic":
+        result = np.zeros(matrix.shape)
+        pairs = zip(model.document["terms"], model.document["coefficients"], strict=True)
+        for term, weight in pairs:
+            values = linear_term(term, matrix)
+            result[:, term["input"]] += weight * (values - values.mean())
+        return result
+    return np.asarray(model.booster.predict(matrix, pred_contrib=True))[:, :-1]
+
+
+def _global_shap(model: ScoringModel, test: LabelledFrame, seed: int) -> dict[str, float]:
+    rows = np.random.default_rng(seed).permutation(len(test.label))[:EXPLAINED_ROWS]
+    values = explain(model, {name: column[rows] for name, column in test.columns.items()})
+    means = np.abs(values).mean(axis=0)
+    pairs = sorted(zip(model.input_names, means, strict=True), key=lambda pair: -pair[1])
+    return {name: float(value) for name, value in pairs}
+
+
+def _slices(
+    use_case: UseCase,
+    model: ScoringModel,
+    test: LabelledFrame,
+    probability: npt.NDArray[np.float64],
+) -> list[Slice]:
+    found = []
+    for column in use_case.evaluation.slices:
+        values = test.protected.get(column, test.columns.get(column))
+        if values is None:
+            continue
+        for group, mask in _groups(values):
+            if mask.sum() < use_case.evaluation.min_slice_rows:
+                continue
+            found.append(
+                _measure(
+                    column,
+                    group,
+                    model,
+                    test.label[mask],
+                    probability[mask],
+                    test.entity[mask],
+                    use_case.training.seed,
+                )
+            )
+    return found
+
+
+def _groups(values: npt.NDArray[Any]) -> list[tuple[str, npt.NDArray[np.bool_]]]:
+    """Return the groups of a column: its texts, or the quartiles of its numbers."""
+    if values.dtype == object:
+        names = sorted({str(value) for value in values if value is not None})
+        groups = [(name, np.asarray(values == name, dtype=bool)) for name in names]
+        missing = np.asarray([value is None for value in values])
+    else:
+        edges = np.unique(np.nanquantile(values, QUARTILES)) if len(values) else np.empty(0)
+        bounds = [-np.inf, *edges, np.inf]
+        groups = [
+            (f"({low:g}, {high:g}]", (values > low) & (values <= high))
+            for low, high in pairwise(bounds)
+        ]
+        missing = np.isnan(values)
+    return [*groups, ("(missing)", missing)] if missing.any() else groups
+
+
+def _measure(  # noqa: PLR0917 # private: the columns of one table row
+    column: str,
+    group: str,
+    model: ScoringModel,
+    label: npt.NDArray[np.int8],
+    probability: npt.NDArray[np.float64],
+    entity: npt.NDArray[Any],
+    seed: int,
+) -> Slice:
+    metrics = bootstrap_metrics(
+        label,
+        probability,
+        model.threshold,
+        entities=entity,
+        metrics=SLICE_METRICS,
+        replicates=SLICE_REPLICATES,
+        seed=seed,
+    )
+    return Slice(column, group, len(label), int(label.sum()), metrics)
+
+
+def _stress(
+    use_case: UseCase,
+    model: ScoringModel,
+    test: LabelledFrame,
+    maxima: Mapping[str, float],
+    importance: Mapping[str, float],
+) -> list[Slice]:
+    seed = use_case.training.seed
+    whole = np.ones(len(test.label), dtype=bool)
+    cases: list[tuple[str, Columns, npt.NDArray[np.bool_]]] = []
+    if use_case.evaluation.missing_block is not None:
+        lost = fed_by(use_case, use_case.evaluation.missing_block)
+        cases.append(
+            (
+                f"view {use_case.evaluation.missing_block} arrives empty",
+                _emptied(test.columns, lost),
+                whole,
+            )
+        )
+    ranked = sorted(maxima, key=lambda name: -importance.get(name, 0.0))[:EXTREME_FEATURES]
+    extreme = dict(test.columns)
+    for name in ranked:
+        top = np.float32(EXTREME_FACTOR * max(abs(maxima[name]), 1.0))
+        extreme[name] = np.full_like(test.columns[name], top)
+    cases.append((f"out of range: {', '.join(ranked)}", extreme, whole))
+    first_seen = use_case.evaluation.first_seen
+    if first_seen is not None:
+        days = use_case.evaluation.newest_within_days
+        newest = test.columns[first_seen] <= days
+        cases.append((f"first seen within {days} days", test.columns, newest))
+    found = []
+    for name, columns, mask in cases:
+        if not mask.any():
+            continue
+        chosen = {key: values[mask] for key, values in columns.items()}
+        found.append(
+            _measure(
+                "stress",
+                name,
+                model,
+                test.label[mask],
+                model.predict(chosen),
+                test.entity[mask],
+                seed,
+            )
+        )
+    return found
+
+
+def fed_by(use_case: UseCase, view: str) -> set[str]:
+    """Return the features of a view and every derived feature that reads one of them."""
+    lost = set(use_case.views[view].columns)
+    for name, derived in use_case.derived.items():
+        if columns_of(parse(derived.expression)) & lost:
+            lost.add(name)
+    return lost
+
+
+def _emptied(columns: Columns, lost: set[str]) -> dict[str, npt.NDArray[Any]]:
+    result = dict(columns)
+    for name in lost & set(columns):
+        values = columns[name]
+        empty = None if values.dtype == object else np.nan
+        result[name] = np.full(len(values), empty, dtype=values.dtype)
+    return result
+
+
+def _fairness(
+    test: LabelledFrame, decisions: npt.NDArray[np.int8], seed: int
+) -> Sequence[GroupAudit]:
+    import pandas as pd
+
+    return [
+        audit_groups(
+            test.label,
+            decisions,
+            pd.Series(values),
+            attribute=name,
+            entities=test.entity,
+            seed=seed,
+        )
+        for name, values in test.protected.items()
+    ]

@@ -1,0 +1,296 @@
+"""Fitting one candidate: a recipe and encoded rows in, a ScoringModel out. Same input, same bytes.
+
+The number of threads changes nothing: LightGBM runs deterministic and row-wise, and logistic
+regression runs its linear algebra on one thread.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlops_pipeline.config.modelling import Candidate, Dummy, LightGBM, Logistic, RandomForest
+from mlops_pipeline.errors import DataError
+from mlops_pipeline.training.scoring import ScoringModel, encode, linear_term
+
+MAX_CATEGORIES = 1_000  # more distinct texts are an identifier, not a category
+SKEWED = 2.0  # sample skewness from which a number is taken on a logarithmic scale
+COEFFICIENT_DIGITS = 10  # significant digits kept: beyond them is the optimiser's noise
+NO_CALIBRATION = {"kind": "none"}
+SIMPLICITY = {"dummy": 0, "logistic": 1, "random_forest": 2, "lightgbm": 3}
+
+Matrix = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int8]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The model inputs as learned from the training part, and what was left out."""
+
+    items: tuple[Mapping[str, Any], ...]
+    dropped: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted candidate before calibration."""
+
+    name: str
+    model: ScoringModel
+    trees: int | None
+    curves: Mapping[str, Sequence[float]]
+    importance: Mapping[str, float]
+
+
+def learn_inputs(
+    columns: Mapping[str, npt.NDArray[Any]], names: Sequence[str], rows: npt.NDArray[np.int64]
+) -> Inputs:
+    """Learn categories from the training rows; leave out inputs that say nothing.
+
+    Raises
+    ------
+    DataError
+        When a text input has more than 1,000 distinct values, or nothing varies at all.
+    """
+    items: list[Mapping[str, Any]] = []
+    dropped: dict[str, str] = {}
+    for name in names:
+        values = columns[name][rows]
+        if values.dtype == object:
+            texts = sorted({value for value in values if value is not None})
+            if len(texts) > MAX_CATEGORIES:
+                raise DataError(
+                    "a text feature has too many distinct values",
+                    where=f"feature {name}",
+                    expected=f"at most {MAX_CATEGORIES:,}",
+                    found=f"{len(texts):,}",
+                    way_out="group the values with a case expression, count them, or leave it out",
+                )
+            if len(texts) + (None in values) < 2:
+                dropped[name] = "all missing" if not texts else "constant"
+                continue
+            items.append({"name": name, "type": "category", "categories": texts})
+        else:
+            present = values[~np.isnan(values)]
+            if len(present) == 0 or (len(present) == len(values) and np.ptp(present) == 0):
+                dropped[name] = "all missing" if len(present) == 0 else "constant"
+                continue
+            items.append({"name": name, "type": "number"})
+    if not items:
+        raise DataError(
+            "no feature varies in the training part",
+            found=", ".join(f"{name}: {reason}" for name, reason in dropped.items()),
+        )
+    return Inputs(tuple(items), dropped)
+
+
+def encode_rows(
+    inputs: Inputs, columns: Mapping[str, npt.NDArray[Any]], rows: npt.NDArray[np.int64]
+) -> Matrix:
+    """Encode the given rows as a float32 matrix `(len(rows), n_inputs)`."""
+    chosen = {item["name"]: columns[item["name"]][rows] for item in inputs.items}
+    return encode([dict(item) for item in inputs.items], chosen)
+
+
+def fit_candidate(
+    name: str,
+    recipe: Candidate,
+    inputs: Inputs,
+    train: tuple[Matrix, Labels],
+    validation: tuple[Matrix, Labels] | None,
+    *,
+    balanced: bool,
+    seed: int,
+    threads: int,
+) -> Fitted:
+    """Fit one recipe; with a validation part, boosting stops early on its log loss."""
+    if isinstance(recipe, Dummy):
+        base = float(np.mean(train[1]))
+        model = _model(name, recipe, inputs, {"base_rate": base}, None)
+        return Fitted(name, model, None, {}, {})
+    if isinstance(recipe, Logistic):
+        return _fit_logistic(name, recipe, inputs, train, balanced=balanced)
+    return _fit_trees(
+        name, recipe, inputs, train, validation, balanced=balanced, seed=seed, threads=threads
+    )
+
+
+def refit_recipe(recipe: Candidate, trees: int | None) -> Candidate:
+    """Return the recipe with what the evaluated fit found fixed: the tree count, no stopping."""
+    if isinstance(recipe, LightGBM) and trees:
+        return recipe.model_copy(update={"trees": trees, "early_stopping_rounds": 0})
+    return recipe
+
+
+def _model(
+    name: str,
+    recipe: Candidate,
+    inputs: Inputs,
+    parameters: Mapping[str, Any],
+    booster_text: str | None,
+) -> ScoringModel:
+    document = {
+        "format": 1,
+        "candidate": name,
+        "kind": recipe.kind,
+        "recipe": recipe.model_dump(mode="json"),
+        "inputs": [dict(item) for item in inputs.items],
+        "dropped_inputs": dict(inputs.dropped),
+        "calibration": NO_CALIBRATION,
+        "threshold": 0.5,
+        **parameters,
+    }
+    return ScoringModel(document, booster_text)
+
+
+def _fit_trees(
+    name: str,
+    recipe: LightGBM | RandomForest,
+    inputs: Inputs,
+    train: tuple[Matrix, Labels],
+    validation: tuple[Matrix, Labels] | None,
+    *,
+    balanced: bool,
+    seed: int,
+    threads: int,
+) -> Fitted:
+    import lightgbm
+
+    names = [item["name"] for item in inputs.items]
+    categories = [i for i, item in enumerate(inputs.items) if item["type"] == "category"]
+    options = {"feature_name": names, "categorical_feature": categories, "free_raw_data": True}
+    parameters = _tree_parameters(recipe, balanced=balanced, seed=seed, threads=threads)
+    data = lightgbm.Dataset(train[0], train[1], params=parameters, **options)
+    curves: dict[str, dict[str, list[float]]] = {}
+    callbacks = []
+    watched = {}
+    if validation is not None:
+        held = lightgbm.Dataset(validation[0], validation[1], reference=data, params=parameters)
+        watched = {"valid_sets": [data, held], "valid_names": ["train", "validation"]}
+        callbacks.append(lightgbm.record_evaluation(curves))
+        if isinstance(recipe, LightGBM) and recipe.early_stopping_rounds:
+            callbacks.append(_stop_early(recipe.early_stopping_rounds))
+    booster = lightgbm.train(parameters, data, recipe.trees, callbacks=callbacks, **watched)
+    trees = booster.best_iteration if booster.best_iteration > 0 else booster.num_trees()
+    text = booster.model_to_string(num_iteration=trees)
+    gain = booster.feature_importance("gain", iteration=trees)
+    return Fitted(
+        name=name,
+        model=_model(name, recipe, inputs, {"trees": trees}, without_threads(text)),
+        trees=int(trees),
+        curves={part: values["binary_logloss"] for part, values in curves.items()},
+        importance={key: float(value) for key, value in zip(names, gain, strict=True)},
+    )
+
+
+def without_threads(text: str) -> str:
+    """Return LightGBM's text without the one line that tells how many threads made it."""
+    return re.sub(r"\[num_threads: -?\d+\]\n", "", text)
+
+
+def _stop_early(rounds: int) -> Any:
+    import lightgbm
+
+    return lightgbm.early_stopping(rounds, first_metric_only=True, verbose=False)
+
+
+def _tree_parameters(
+    recipe: LightGBM | RandomForest, *, balanced: bool, seed: int, threads: int
+) -> dict[str, Any]:
+    parameters = {
+        "objective": "binary",
+        "metric": "binary_logloss",
+        "num_leaves": recipe.leaves,
+        "min_data_in_leaf": recipe.min_leaf_rows,
+        "feature_fraction": recipe.column_fraction,
+        "bagging_fraction": recipe.row_fraction,
+        "bagging_freq": 1,
+        "seed": seed,
+        "is_unbalance": balanced,
+        "deterministic": True,
+        "force_row_wise": True,
+        "num_threads": threads,
+        "max_cat_to_onehot": 8,
+        "verbosity": -1,
+    }
+    if isinstance(recipe, RandomForest):
+        return {**parameters, "boosting": "rf"}
+    return {**parameters, "learning_rate": recipe.learning_rate, "lambda_l2": recipe.l2}
+
+
+def _fit_logistic(
+    name: str,
+    recipe: Logistic,
+    inputs: Inputs,
+    train: tuple[Matrix, Labels],
+    *,
+    balanced: bool,
+) -> Fitted:
+    from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
+
+    terms = _learn_terms(inputs, train[0])
+    values = np.empty((len(train[0]), len(terms)), order="F")
+    for index, term in enumerate(terms):
+        values[:, index] = linear_term(term, train[0])
+    estimator = LogisticRegression(
+        C=recipe.c,
+        max_iter=recipe.max_iterations,
+        class_weight="balanced" if balanced else None,
+        solver="lbfgs",
+    )
+    with threadpool_limits(limits=1):
+        estimator.fit(values, train[1])
+    weights = [_rounded(value) for value in estimator.coef_[0]]
+    parameters = {
+        "terms": terms,
+        "coefficients": weights,
+        "intercept": _rounded(estimator.intercept_[0]),
+    }
+    importance: dict[str, float] = {}
+    for term, weight, spread in zip(terms, weights, values.std(axis=0), strict=True):
+        feature = str(inputs.items[term["input"]]["name"])
+        importance[feature] = importance.get(feature, 0.0) + abs(weight) * float(spread)
+    return Fitted(name, _model(name, recipe, inputs, parameters, None), None, {}, importance)
+
+
+def _learn_terms(inputs: Inputs, matrix: Matrix) -> list[dict[str, Any]]:
+    terms: list[dict[str, Any]] = []
+    for index, item in enumerate(inputs.items):
+        values = matrix[:, index].astype(np.float64)
+        present = values[~np.isnan(values)]
+        if item["type"] == "category":
+            terms += [
+                {"kind": "category", "input": index, "code": code}
+                for code in range(len(item["categories"]))
+            ]
+            continue
+        is_skewed = abs(_skewness(present)) > SKEWED
+        if is_skewed:
+            present = np.sign(present) * np.log1p(np.abs(present))
+        scale = float(present.std())
+        terms.append(
+            {
+                "kind": "number",
+                "input": index,
+                "log": is_skewed,
+                "mean": _rounded(present.mean()),
+                "scale": _rounded(scale) if scale > 0 else 1.0,
+            }
+        )
+        if len(present) < len(values):
+            terms.append({"kind": "missing", "input": index})
+    return terms
+
+
+def _skewness(values: npt.NDArray[np.float64]) -> float:
+    deviation = values - values.mean()
+    spread = float(np.sqrt(np.mean(deviation**2)))
+    return float(np.mean(deviation**3)) / spread**3 if spread > 0 else 0.0
+
+
+def _rounded(value: float) -> float:
+    return float(f"{float(value):.{COEFFICIENT_DIGITS}g}")

@@ -1,0 +1,181 @@
+"""The gate: each configured rule held against an evaluation, with a verdict and its reason."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, assert_never
+
+from mlops_pipeline.config.modelling import (
+    BetterRule,
+    Effect,
+    GapRule,
+    GateRule,
+    MetricRule,
+    NotWorseRule,
+    ParityRule,
+    SliceRule,
+)
+from mlops_pipeline.training.evaluation import Evaluation
+from mlops_pipeline.training.metrics import METRICS, Estimate
+
+PERCENT_POINTS = 100
+
+
+@dataclass(frozen=True)
+class RuleResult:
+    """One rule's outcome. `passed` is None when the rule is not computable: a person looks."""
+
+    name: str
+    value: float | None
+    threshold: float
+    passed: bool | None
+    effect: Effect
+    reason: str
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The whole gate's outcome.
+
+    `passed`: no blocking rule failed. `needs_review`: a person has to approve, because a review
+    rule failed or a blocking or review rule is not computable.
+    """
+
+    passed: bool
+    needs_review: bool
+    rules: tuple[RuleResult, ...]
+
+    @property
+    def failed(self) -> tuple[RuleResult, ...]:
+        """Every rule that did not pass."""
+        return tuple(rule for rule in self.rules if rule.passed is not True)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON."""
+        return asdict(self)
+
+
+def judge_gate(rules: Sequence[GateRule], evaluation: Evaluation) -> Gate:
+    """Hold every rule against the evaluation."""
+    results = tuple(_judge(rule, evaluation) for rule in rules)
+    blocked = any(result.passed is False and result.effect == "block" for result in results)
+    review = any(
+        (result.passed is False and result.effect == "review")
+        or (result.passed is None and result.effect != "warn")
+        for result in results
+    )
+    return Gate(passed=not blocked, needs_review=review and not blocked, rules=results)
+
+
+def comparison_level(rules: Sequence[GateRule]) -> float:
+    """Return the two-sided level whose lower end is the one-sided bound of the strictest rule."""
+    confidences = [rule.confidence for rule in rules if isinstance(rule, NotWorseRule)]
+    return 2 * max(confidences, default=0.95) - 1
+
+
+def _judge(rule: GateRule, evaluation: Evaluation) -> RuleResult:
+    match rule:
+        case MetricRule():
+            return _bounded(rule, f"{rule.metric}", evaluation.metrics[rule.metric], "on test")
+        case GapRule():
+            return _gap(rule, evaluation)
+        case NotWorseRule() | BetterRule():
+            return _against_champion(rule, evaluation)
+        case SliceRule():
+            return _worst_slice(rule, evaluation)
+        case ParityRule():
+            return _parity(rule, evaluation)
+        case _:
+            assert_never(rule)
+
+
+def _bounded(rule: MetricRule | SliceRule, name: str, figure: Estimate, where: str) -> RuleResult:
+    word, bound = (
+        ("at least", rule.at_least) if rule.at_least is not None else ("at most", rule.at_most)
+    )
+    threshold = float(bound or 0.0)
+    title = f"{name} {word} {threshold:g}"
+    if figure.value is None:
+        return _unknown(title, threshold, rule.effect, figure.reason)
+    value = figure.value
+    passed = value >= threshold if word == "at least" else value <= threshold
+    reason = f"{name} is {value:.4f} {where}, {word} {threshold:g} is asked"
+    return RuleResult(title, value, threshold, passed, rule.effect, reason)
+
+
+def _gap(rule: GapRule, evaluation: Evaluation) -> RuleResult:
+    title = f"train-test gap of {rule.metric} at most {rule.at_most:g}"
+    train, test = evaluation.train_metrics[rule.metric], evaluation.metrics[rule.metric]
+    if train.value is None or test.value is None:
+        return _unknown(title, rule.at_most, rule.effect, train.reason or test.reason)
+    sign = 1 if METRICS[rule.metric].greater_is_better else -1
+    gap = sign * (train.value - test.value)
+    reason = f"{train.value:.4f} on train, {test.value:.4f} on test: a gap of {gap:.4f}"
+    return RuleResult(title, gap, rule.at_most, gap <= rule.at_most, rule.effect, reason)
+
+
+def _against_champion(rule: NotWorseRule | BetterRule, evaluation: Evaluation) -> RuleResult:
+    is_better = isinstance(rule, BetterRule)
+    title = f"{rule.metric} better than the champion by {rule.by:g}"
+    threshold = rule.by
+    if not is_better:
+        title = f"{rule.metric} not worse than the champion by more than {rule.by:g}"
+        threshold = -rule.by
+    comparison = evaluation.champion
+    if comparison is None:
+        return RuleResult(title, None, threshold, True, rule.effect, "there is no champion yet")
+    if comparison.reason is not None:
+        return _unknown(title, threshold, rule.effect, comparison.reason)
+    difference = comparison.differences[rule.metric]
+    if difference.value is None or difference.low is None or difference.high is None:
+        return _unknown(title, threshold, rule.effect, difference.reason)
+    if METRICS[rule.metric].greater_is_better:
+        gain, floor = difference.value, difference.low
+    else:
+        gain, floor = -difference.value, -difference.high
+    judged = gain if is_better else floor
+    reason = (
+        f"better by {gain:.4f} than version {comparison.version} on {comparison.rows} rows that "
+        f"neither has seen; with confidence by at least {floor:.4f}"
+    )
+    return RuleResult(title, judged, threshold, judged >= threshold, rule.effect, reason)
+
+
+def _worst_slice(rule: SliceRule, evaluation: Evaluation) -> RuleResult:
+    figures = [
+        (item.metrics[rule.metric].value, item)
+        for item in evaluation.slices
+        if item.metrics[rule.metric].value is not None
+    ]
+    name = f"{rule.metric} of the worst slice"
+    if not figures:
+        bound = rule.at_least if rule.at_least is not None else rule.at_most
+        return _unknown(name, float(bound or 0.0), rule.effect, "no slice is computable")
+    pick = min if METRICS[rule.metric].greater_is_better else max
+    value, worst = pick(figures, key=lambda pair: pair[0] or 0.0)
+    where = f"in {worst.column} = {worst.group} ({worst.rows} rows)"
+    return _bounded(rule, name, Estimate(value), where)
+
+
+def _parity(rule: ParityRule, evaluation: Evaluation) -> RuleResult:
+    audits = [
+        audit
+        for audit in evaluation.fairness
+        if not rule.attributes or audit.attribute in rule.attributes
+    ]
+    title = f"demographic parity difference at most {rule.at_most:g}"
+    known = [
+        (audit.demographic_parity_difference.value, audit.attribute)
+        for audit in audits
+        if audit.demographic_parity_difference.value is not None
+    ]
+    if not known:
+        reasons = [audit.demographic_parity_difference.reason or "" for audit in audits]
+        reason = "; ".join(reasons) or "the use case has no protected attribute"
+        return _unknown(title, rule.at_most, rule.effect, reason)
+    value = max(figure for figure, _ in known)
+    found = ", ".join(f"{name} {figure:.3f}" for figure, name in sorted(known, reverse=True))
+    return RuleResult(title, value, rule.at_most, value <= rule.at_most, rule.effect, found)
+
+
+def _unknown(name: str, threshold: float, effect: Effect, reason: str | None) -> RuleResult:
+    return RuleResult(name, None, threshold, None, effect, f"not computable: {reason}")

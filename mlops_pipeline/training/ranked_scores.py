@@ -1,0 +1,142 @@
+"""Labels and scores checked and sorted once, so that any weight vector is evaluated in O(n).
+
+Belongs here: the checks of labels and scores, the ranking, and the weighted sums that several
+metrics share. A bootstrap replicate is a weight vector. The metrics belong to `metrics`,
+resampling to `intervals`.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mlops_pipeline.errors import DataError
+
+Floats = NDArray[np.float64]
+ECE_BINS = 15  # as in Guo et al. 2017
+
+
+def _floats(values: ArrayLike, what: str) -> Floats:
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{what} are not numbers", found=str(error)) from error
+
+
+def binary_labels(y: ArrayLike) -> Floats:
+    """Return labels as float64 of shape (n_samples,); DataError unless each is exactly 0 or 1."""
+    labels = _floats(y, "Labels")
+    if labels.ndim != 1 or not np.isin(labels, (0.0, 1.0)).all():
+        found = f"shape {labels.shape}, values {np.unique(labels)[:5].tolist()}"
+        raise DataError(
+            "Labels are not binary", expected="one dimension of 0 and 1, none missing", found=found
+        )
+    return labels
+
+
+def probabilities(p: ArrayLike, rows: int | None = None) -> Floats:
+    """Return scores as float64; DataError unless each is in [0, 1] and there are `rows` of them."""
+    scores = _floats(p, "Scores")
+    if scores.ndim != 1 or not ((scores >= 0) & (scores <= 1)).all():
+        expected = "one dimension of numbers in [0, 1], none missing"
+        raise DataError("Scores are not probabilities", expected=expected)
+    if rows is not None and len(scores) != rows:
+        raise DataError(
+            "Labels and scores differ in length", expected=f"{rows} scores", found=str(len(scores))
+        )
+    return scores
+
+
+@dataclass(frozen=True)
+class RankedScores:
+    """Rows sorted by descending score, with everything that does not depend on their weights.
+
+    `tie_ends` are the positions of the last row of each distinct score (the points of the ROC
+    curve); `bin_starts` the first row of each non-empty ECE bin; `selected` how many rows reach
+    the threshold, None without a threshold; `order` maps a ranked row to its original position.
+    """
+
+    order: NDArray[np.intp]
+    y: Floats
+    residuals: Floats  # y - p
+    log_losses: Floats
+    tie_ends: NDArray[np.intp]
+    bin_starts: NDArray[np.intp]
+    selected: int | None
+
+
+def rank_scores(y: ArrayLike, p: ArrayLike, threshold: float | None = None) -> RankedScores:
+    """Sort the scores once, O(n log n); each weight vector afterwards costs O(n).
+
+    Parameters
+    ----------
+    y : array_like of {0, 1}, shape (n_samples,)
+    p : array_like of float in [0, 1], shape (n_samples,)
+        Probability of class 1. Missing values are refused.
+    threshold : float, optional
+        A row is selected when p >= threshold. Without it, metrics of decisions are not computable.
+
+    Raises
+    ------
+    DataError
+        If labels are not binary, scores are not probabilities, or lengths differ.
+    """
+    labels = binary_labels(y)
+    scores = probabilities(p, len(labels))
+    order = np.argsort(-scores, kind="stable")
+    y_ranked, p_ranked = labels[order], scores[order]
+    tiny = np.finfo(np.float64).eps  # the clipping of sklearn.metrics.log_loss
+    likelihood = np.where(y_ranked == 1, p_ranked, 1 - p_ranked)
+    inner_edges = np.linspace(0, 1, ECE_BINS + 1)[1:-1]
+    bins = np.searchsorted(inner_edges, p_ranked, side="left")  # bin m is ((m-1)/15, m/15]
+    changes = np.flatnonzero(np.diff(p_ranked))
+    return RankedScores(
+        order=order,
+        y=y_ranked,
+        residuals=y_ranked - p_ranked,
+        log_losses=-np.log(np.clip(likelihood, tiny, 1 - tiny)),
+        tie_ends=np.append(changes, len(order) - 1),
+        bin_starts=np.insert(np.flatnonzero(np.diff(bins)) + 1, 0, 0),
+        selected=None if threshold is None else int((p_ranked >= threshold).sum()),
+    )
+
+
+@dataclass(frozen=True)
+class WeightedRows:
+    """Ranked rows under one weight vector; sums that several metrics need are computed once.
+
+    `weights` are finite and >= 0, shape (n_samples,), in ranked order (`weights[ranked.order]`).
+    """
+
+    ranked: RankedScores
+    weights: Floats
+
+    @cached_property
+    def total(self) -> float:
+        """Sum of the weights."""
+        return float(self.weights.sum())
+
+    @cached_property
+    def positive_weights(self) -> Floats:
+        """Weight of each row that is positive, else 0."""
+        return self.weights * self.ranked.y
+
+    @cached_property
+    def positives(self) -> float:
+        """Weight of the positive rows."""
+        return float(self.positive_weights.sum())
+
+    @cached_property
+    def curve(self) -> tuple[Floats, Floats]:
+        """Weight of all rows and of positive rows at or above each distinct score."""
+        ends = self.ranked.tie_ends
+        return np.cumsum(self.weights)[ends], np.cumsum(self.positive_weights)[ends]
+
+    @cached_property
+    def selected(self) -> tuple[float, float]:
+        """Weight of the selected rows and of the true positives; NaN without a threshold."""
+        count = self.ranked.selected
+        if count is None:
+            return np.nan, np.nan
+        return float(self.weights[:count].sum()), float(self.positive_weights[:count].sum())

@@ -1,0 +1,160 @@
+"""Scoring a stored model with numpy, json and LightGBM only, from text and JSON, never pickle.
+
+This file stands alone on purpose: its text is stored beside every model, so that plain MLflow
+scores a model with nothing of this project installed. It must not import from the project.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+MODEL_JSON = "model.json"
+MODEL_TEXT = "model.txt"
+STANDARD_SCORE_LIMIT = 6.0  # standardised inputs beyond it say nothing more to a linear model
+PROBABILITY_FLOOR = 1e-6  # keeps log loss finite where isotonic calibration says 0 or 1
+
+Floats = npt.NDArray[np.float64]
+
+
+class ScoringModel:
+    """A fitted, calibrated binary classifier.
+
+    Parameters
+    ----------
+    document : dict
+        kind, inputs, parameters, calibration and threshold: the content of model.json.
+    booster_text : str or None
+        LightGBM's text format; None for logistic regression and the dummy.
+    """
+
+    def __init__(self, document: dict[str, Any], booster_text: str | None) -> None:
+        self.document = document
+        self.booster_text = booster_text
+        self._booster: Any = None
+
+    @classmethod
+    def read(cls, folder: Path) -> "ScoringModel":
+        """Read model.json and, when there is one, model.txt."""
+        text = folder / MODEL_TEXT
+        document = json.loads((folder / MODEL_JSON).read_text(encoding="utf-8"))
+        return cls(document, text.read_text(encoding="utf-8") if text.is_file() else None)
+
+    def write(self, folder: Path) -> None:
+        """Write model.json and, when there is one, model.txt; same model, same bytes."""
+        (folder / MODEL_JSON).write_text(self.to_json(), encoding="utf-8")
+        if self.booster_text is not None:
+            (folder / MODEL_TEXT).write_text(self.booster_text, encoding="utf-8")
+
+    def to_json(self) -> str:
+        """Return the canonical JSON text of the document."""
+        return json.dumps(self.document, sort_keys=True, indent=1, allow_nan=False) + "\n"
+
+    @property
+    def kind(self) -> str:
+        """Return lightgbm, random_forest, logistic or dummy."""
+        return str(self.document["kind"])
+
+    @property
+    def threshold(self) -> float:
+        """Probability from which the decision is positive."""
+        return float(self.document["threshold"])
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """The inputs in the order of the matrix."""
+        return tuple(item["name"] for item in self.document["inputs"])
+
+    @property
+    def booster(self) -> Any:
+        """The LightGBM booster (loaded once)."""
+        if self._booster is None:
+            import lightgbm
+
+            self._booster = lightgbm.Booster(model_str=self.booster_text)
+        return self._booster
+
+    def encode(self, columns: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
+        """Return the float32 matrix `(n_rows, n_inputs)`; missing and unseen values are NaN."""
+        return encode(self.document["inputs"], columns)
+
+    def predict(self, columns: Mapping[str, npt.NDArray[Any]]) -> Floats:
+        """Return the calibrated probability of the positive class `(n_rows,)`."""
+        return self.predict_matrix(self.encode(columns))
+
+    def predict_matrix(self, matrix: npt.NDArray[np.float32]) -> Floats:
+        """Return calibrated probabilities for an encoded matrix."""
+        return apply_calibration(self.document["calibration"], self.raw_scores(matrix))
+
+    def raw_scores(self, matrix: npt.NDArray[np.float32]) -> Floats:
+        """Return probabilities before calibration."""
+        if self.kind == "dummy":
+            return np.full(len(matrix), float(self.document["base_rate"]), dtype=np.float64)
+        if self.kind == "logistic":
+            return sigmoid(self._linear_scores(matrix))
+        if len(matrix) == 0:
+            return np.empty(0)
+        return np.asarray(self.booster.predict(matrix), dtype=np.float64)
+
+    def _linear_scores(self, matrix: npt.NDArray[np.float32]) -> Floats:
+        # term by term: the same bits on any number of threads, and no matrix of terms in memory
+        scores: Floats = np.full(len(matrix), float(self.document["intercept"]), dtype=np.float64)
+        for term, weight in zip(self.document["terms"], self.document["coefficients"], strict=True):
+            scores += weight * linear_term(term, matrix)
+        return scores
+
+
+def encode(
+    inputs: list[dict[str, Any]], columns: Mapping[str, npt.NDArray[Any]]
+) -> npt.NDArray[np.float32]:
+    """Encode named columns as a column-major float32 matrix; categories become their position."""
+    rows = len(columns[inputs[0]["name"]])
+    matrix = np.empty((rows, len(inputs)), dtype=np.float32, order="F")
+    for index, item in enumerate(inputs):
+        values = columns[item["name"]]
+        if item["type"] == "category":
+            positions = {text: float(code) for code, text in enumerate(item["categories"])}
+            matrix[:, index] = [positions.get(value, np.nan) for value in values]
+        else:
+            matrix[:, index] = values
+    return matrix
+
+
+def linear_term(term: Mapping[str, Any], matrix: npt.NDArray[np.float32]) -> Floats:
+    """Return one term of a linear model `(n_rows,)`: a standardised number, a flag, a category."""
+    values = matrix[:, term["input"]].astype(np.float64)
+    if term["kind"] == "missing":
+        return np.asarray(np.isnan(values), dtype=np.float64)
+    if term["kind"] == "category":
+        return np.asarray(values == term["code"], dtype=np.float64)
+    if term["log"]:
+        values = np.asarray(np.sign(values) * np.log1p(np.abs(values)), dtype=np.float64)
+    scores = (values - term["mean"]) / term["scale"]
+    np.clip(scores, -STANDARD_SCORE_LIMIT, STANDARD_SCORE_LIMIT, out=scores)
+    return np.asarray(np.nan_to_num(scores, nan=0.0), dtype=np.float64)
+
+
+def apply_calibration(calibration: Mapping[str, Any], scores: Floats) -> Floats:
+    """Map raw scores to calibrated probabilities: isotonic knots, Platt's sigmoid, or nothing."""
+    if calibration["kind"] == "isotonic":
+        values = np.interp(scores, calibration["x"], calibration["y"])
+        return np.asarray(np.clip(values, PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR))
+    if calibration["kind"] == "sigmoid":
+        return sigmoid(-(calibration["a"] * logit(scores) + calibration["b"]))
+    return np.asarray(scores, dtype=np.float64)
+
+
+def logit(scores: Floats) -> Floats:
+    """Return ln(p / (1 - p)) of scores bounded away from 0 and 1."""
+    bounded = np.clip(scores, PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
+    result: Floats = np.log(bounded) - np.log1p(-bounded)
+    return result
+
+
+def sigmoid(values: Floats) -> Floats:
+    """Return 1 / (1 + exp(-x)) without overflow."""
+    result: Floats = np.exp(-np.logaddexp(0.0, -np.asarray(values, dtype=np.float64)))
+    return result

@@ -1,0 +1,126 @@
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import update
+
+from mlops_pipeline.errors import NotFoundError, StateError
+from mlops_pipeline.stores.opsdb import OpsDatabase, Rollout
+from mlops_pipeline.stores.opsdb.tables import rollout
+from mlops_pipeline_tests.stores.opsdb.contenders import run_at_once
+from mlops_pipeline_tests.stores.opsdb.moments import NOON, later
+from mlops_pipeline_tests.stores.opsdb.rollout_steps import open_full, open_waiting, states
+
+
+def approve(version: int, by: str = "ada") -> Callable[[OpsDatabase], Rollout]:
+    return lambda database: database.approve("churn", version, by=by, reason="fine", now=NOON)
+
+
+def reject(version: int) -> Callable[[OpsDatabase], Rollout]:
+    return lambda database: database.reject("churn", version, by="bob", reason="bias", now=NOON)
+
+
+def test_approve_waiting_version_makes_it_champion(database: OpsDatabase) -> None:
+    open_full(database, 1)
+    open_waiting(database, 2)
+    approved = database.approve("churn", 2, by=" ada ", reason="better", now=later(60))
+    assert (approved.state, approved.waiting_for, approved.changed_at) == ("full", None, later(60))
+    assert database.champion("churn") == approved
+    assert states(database) == {2: "full", 1: "previous"}
+
+
+def test_approve_writes_approval_and_events(database: OpsDatabase) -> None:
+    open_full(database, 1)
+    open_waiting(database, 2)
+    database.approve("churn", 2, by="ada", reason="better", stage="canary", now=later(60))
+    (given,) = database.approvals("churn")
+    assert (given.use_case, given.version, given.stage) == ("churn", 2, "canary")
+    assert (given.verdict, given.by, given.reason) == ("approved", "ada", "better")
+    assert given.at == later(60)
+    assert [
+        (event.version, event.to_state, event.actor, event.reason)
+        for event in database.rollout_events("churn")[2:]
+    ] == [(1, "previous", "ada", "version 2 became full"), (2, "full", "ada", "better")]
+
+
+def test_reject_waiting_version_keeps_champion(database: OpsDatabase) -> None:
+    open_full(database, 1)
+    open_waiting(database, 2)
+    assert reject(2)(database).state == "rejected"
+    assert states(database) == {2: "rejected", 1: "full"}
+    (given,) = database.approvals("churn")
+    assert (given.verdict, given.stage) == ("rejected", "production")
+
+
+@pytest.mark.parametrize("decide", [approve, reject])
+def test_decide_on_champion_names_state_and_what_waits(
+    database: OpsDatabase, decide: Callable[[int], Callable[[OpsDatabase], Rollout]]
+) -> None:
+    open_full(database, 1)
+    open_waiting(database, 5)
+    with pytest.raises(StateError, match=r"(?s)state full.*Waiting for a decision: version 5"):
+        decide(1)(database)
+    assert database.approvals("churn") == []
+
+
+def test_approve_twice_is_refused(database: OpsDatabase) -> None:
+    open_waiting(database, 1)
+    approve(1)(database)
+    with pytest.raises(StateError, match="No version is waiting"):
+        approve(1)(database)
+    assert len(database.approvals("churn")) == 1
+
+
+def test_approve_superseded_version_is_refused(database: OpsDatabase) -> None:
+    open_waiting(database, 1)
+    open_waiting(database, 2)
+    with pytest.raises(StateError, match="state superseded"):
+        approve(1)(database)
+
+
+def test_approve_unknown_version_lists_known(database: OpsDatabase) -> None:
+    open_waiting(database, 4)
+    with pytest.raises(NotFoundError, match="one of 4"):
+        approve(5)(database)
+
+
+@pytest.mark.parametrize(("by", "reason", "missing"), [("", "x", "'by'"), ("x", " ", "'reason'")])
+@pytest.mark.parametrize("verb", ["approve", "reject"])
+def test_decide_without_name_or_reason_is_refused(
+    database: OpsDatabase, verb: str, by: str, reason: str, missing: str
+) -> None:
+    open_waiting(database, 1)
+    with pytest.raises(StateError, match=missing):
+        getattr(database, verb)("churn", 1, by=by, reason=reason, now=NOON)
+    assert states(database) == {1: "awaiting_approval"}
+
+
+def test_approve_two_versions_at_once_leaves_one_champion(database: OpsDatabase, url: str) -> None:
+    open_full(database, 1)
+    open_waiting(database, 2)
+    open_waiting(database, 3)
+    with database._write("test") as connection:  # two that wait: only a foreign writer does this
+        waiting = rollout.c.version.in_([2, 3])
+        connection.execute(update(rollout).where(waiting).values(state="awaiting_approval"))
+    results = run_at_once(url, [approve(2), approve(3)])
+    assert all(isinstance(result, Rollout) for result in results)
+    assert sorted(states(database).values()) == ["archived", "full", "previous"]
+    assert states(database)[1] == "archived"
+
+
+def test_approve_and_reject_one_version_at_once_counts_once(
+    database: OpsDatabase, url: str
+) -> None:
+    open_waiting(database, 1)
+    results = run_at_once(url, [approve(1), reject(1)] * 4)
+    assert sum(isinstance(result, Rollout) for result in results) == 1
+    assert sum(isinstance(result, StateError) for result in results) == 7
+    assert len(database.approvals("churn")) == 1
+    assert len(database.rollout_events("churn")) == 2
+
+
+def test_approve_while_newer_version_becomes_full_leaves_one_champion(
+    database: OpsDatabase, url: str
+) -> None:
+    open_waiting(database, 1)
+    run_at_once(url, [approve(1), lambda contender: open_full(contender, 2)])
+    assert sorted(states(database).values()) == ["full", "previous"]

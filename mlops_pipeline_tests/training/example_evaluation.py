@@ -1,0 +1,210 @@
+"""An evaluation with figures that look real, made by the real code from simulated scores."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mlops_pipeline.config import UseCase
+from mlops_pipeline.governance.fairness import audit_groups
+from mlops_pipeline.training import plots
+from mlops_pipeline.training.calibration import reliability_curve
+from mlops_pipeline.training.evaluation import (
+    SLICE_METRICS,
+    ChampionComparison,
+    Evaluation,
+    Slice,
+)
+from mlops_pipeline.training.gates import judge_gate
+from mlops_pipeline.training.intervals import bootstrap_metrics
+from mlops_pipeline.training.metrics import Estimate, point_metrics
+from mlops_pipeline.training.report import (
+    CandidateFacts,
+    PartFacts,
+    ReportFacts,
+    SourceFacts,
+    parity_limits,
+)
+from mlops_pipeline.training.selection import Choice
+
+ROWS = 4_000
+THRESHOLD = 0.2
+GATES: Sequence[dict[str, Any]] = (
+    {"rule": "metric", "metric": "roc_auc", "at_least": 0.72},
+    {"rule": "metric", "metric": "brier", "at_most": 0.2},
+    {"rule": "train_test_gap", "metric": "roc_auc", "at_most": 0.05},
+    {"rule": "not_worse_than_champion", "metric": "roc_auc", "by": 0.01},
+    {"rule": "better_than_champion", "metric": "roc_auc", "by": 0.02, "effect": "review"},
+    {"rule": "worst_slice", "metric": "roc_auc", "at_least": 0.6},
+    {"rule": "demographic_parity", "at_most": 0.05},
+)
+
+
+def use_case(gates: Sequence[dict[str, Any]] = GATES, **changes: Any) -> UseCase:
+    columns = {"customer_id": "int64", "happened_at": "timestamp", "amount": "float64"}
+    columns |= {"plan": "string", "region": "string", "gender": "string"}
+    return UseCase.model_validate(
+        {
+            "name": "churn",
+            "description": "Which customers leave within 90 days.",
+            "owner": "customer-analytics",
+            "intended_use": "Ranking customers for a retention offer, once a month.",
+            "out_of_scope": ["setting prices", "refusing service"],
+            "entity": {"name": "customer", "key": "customer_id"},
+            "grid": {"every": "month", "start": "2024-01-01"},
+            "population": {"source": "bills"},
+            "sources": {
+                "bills": {"uri": "bills.parquet", "columns": columns, "event_time": "happened_at"}
+            },
+            "label": {"kind": "event_present", "source": "bills", "horizon_days": 90},
+            "views": {
+                "billing": {
+                    "source": "bills",
+                    "columns": {
+                        "amount_mean_90d": {
+                            "aggregate": "mean",
+                            "of": "amount",
+                            "window_days": 90,
+                            "description": "Monthly bill (EUR).",
+                        },
+                        "plan": {"aggregate": "last", "of": "plan", "dtype": "string"},
+                    },
+                }
+            },
+            "protected": {
+                "region": {"source": "bills", "of": "region"},
+                "gender": {"source": "bills", "of": "gender"},
+            },
+            "training": {"candidates": {"boosted": {"kind": "lightgbm"}}},
+            "evaluation": {"slices": ["plan", "region", "gender"], "min_slice_rows": 200},
+            "gates": list(gates),
+            **changes,
+        }
+    )
+
+
+def scores(seed: int = 0) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], pd.DataFrame]:
+    """Labels, calibrated scores, and the groups of each row; the south is scored higher."""
+    rng = np.random.default_rng(seed)
+    groups = pd.DataFrame(
+        {
+            "plan": rng.choice(["basic", "plus", "premium"], ROWS, p=[0.5, 0.35, 0.15]),
+            "region": rng.choice(["north", "south", "east", "west"], ROWS),
+            "gender": rng.choice(["female", "male"], ROWS),
+        }
+    )
+    score = rng.normal(-2.4, 1.3, ROWS) + 0.9 * (groups["region"] == "south").to_numpy()
+    p = 1 / (1 + np.exp(-score))
+    return (rng.random(ROWS) < p).astype(np.int8), p, groups
+
+
+def evaluation(*, champion: ChampionComparison | None = None) -> Evaluation:
+    y, p, groups = scores()
+    train_y, train_p, _ = scores(1)
+    slices = [
+        _slice(column, str(name), y[mask], p[mask])
+        for column in ("plan", "region", "gender")
+        for name in sorted(groups[column].unique())
+        for mask in [(groups[column] == name).to_numpy()]
+    ]
+    noise = np.random.default_rng(3).random(ROWS)
+    return Evaluation(
+        metrics=bootstrap_metrics(y, p, THRESHOLD, seed=1, replicates=60),
+        train_metrics=point_metrics(train_y, train_p, THRESHOLD),
+        slices=tuple(slices),
+        stress=(
+            _slice("stress", "view billing arrives empty", y, 0.7 * p + 0.3 * noise),
+            _slice("stress", "first seen within 180 days", y[:900], p[:900]),
+        ),
+        fairness=tuple(
+            audit_groups(y, (p >= THRESHOLD).astype(int), groups[name], attribute=name)
+            for name in ("region", "gender")
+        ),
+        champion=champion,
+        reliability=reliability_curve(y, p),
+        shap={"amount_mean_90d": 0.412, "plan": 0.1333, "tenure_days": 0.02},
+    )
+
+
+def comparison(difference: float = 0.004) -> ChampionComparison:
+    estimates = {
+        name: Estimate(difference, difference - 0.006, difference + 0.006)
+        for name in ("roc_auc", "pr_auc", "brier", "log_loss")
+    }
+    return ChampionComparison(3, 2_480, estimates, None)
+
+
+def facts(
+    *,
+    gates: Sequence[dict[str, Any]] = GATES,
+    champion: ChampionComparison | None = None,
+    measured: Evaluation | None = None,
+    with_plots: bool = False,
+    **changes: Any,
+) -> ReportFacts:
+    case, measured = use_case(gates, **changes), measured or evaluation(champion=champion)
+    y, p, _ = scores()
+    validation = {name: measured.train_metrics[name] for name in ("roc_auc", "pr_auc", "brier")}
+    return ReportFacts(
+        use_case=case,
+        as_of="2026-01-01",
+        provenance={
+            "Dagster run": "3f0c1d2e-7c55-4a0c-9a43-1d0f6f1f2a11",
+            "MLflow run": "9a0b4f6e7d8c4b1f8a2e3c4d5e6f7081",
+            "fingerprint": "5b1d6c0f9a7e4d3c",
+            "git commit": "0f3a9c1",
+        },
+        sources=(SourceFacts("bills", 4, 1_204_551, 312), SourceFacts("accounts", 2, 20_000)),
+        parts=(
+            PartFacts("train", "2024-01-01 to 2025-01-01", 182_344, 0.0812),
+            PartFacts("validation", "2025-04-01 to 2025-05-01", 31_020, 0.0795),
+            PartFacts("test", "2025-08-01 to 2025-09-01", ROWS, float(y.mean())),
+        ),
+        purged_rows=40_212,
+        candidates=(
+            CandidateFacts("boosted", "lightgbm", 0.2345, validation, 12.34, 0.0012),
+            CandidateFacts("logistic", "logistic", 0.2391, validation, 1.2, 0.0001),
+        ),
+        chosen=Choice("boosted", "lowest validation log loss: boosted 0.2345, logistic 0.2391"),
+        threshold=THRESHOLD,
+        evaluation=measured,
+        gate=judge_gate(case.gates, measured),
+        dropped={"fax_number_count": "constant"},
+        plots=pictures(measured, case, y, p) if with_plots else {},
+        links={"What changed between training and test (Evidently)": "evidently.html"},
+        notes=(
+            "These figures belong to the evaluated model. The registered one has the same recipe "
+            "and is fitted again on all labelled rows.",
+        ),
+    )
+
+
+def pictures(
+    measured: Evaluation, case: UseCase, y: np.ndarray[Any, Any], p: np.ndarray[Any, Any]
+) -> dict[str, bytes]:
+    steps = np.arange(120)
+    curves = {
+        "train": list(0.22 + 0.06 * np.exp(-steps / 30)),
+        "validation": list(0.234 + 0.05 * np.exp(-steps / 25) + 1e-5 * steps),
+    }
+    limits = parity_limits(case)
+    return {
+        "reliability": plots.reliability_plot(measured.reliability),
+        "roc": plots.roc_plot(y, p),
+        "precision_recall": plots.precision_recall_plot(y, p),
+        "scores": plots.score_plot(y, p, THRESHOLD),
+        "confusion": plots.confusion_plot(y, p, THRESHOLD),
+        "slices": plots.slice_plot(measured.slices, "roc_auc", measured.metrics["roc_auc"]),
+        "shap": plots.importance_plot(measured.shap, title="SHAP", axis="mean |SHAP|, log odds"),
+        "learning_curves": plots.learning_plot(curves, 90),
+        **{
+            f"fairness_{audit.attribute}": plots.selection_plot(audit, limits.get(audit.attribute))
+            for audit in measured.fairness
+        },
+    }
+
+
+def _slice(column: str, group: str, y: np.ndarray[Any, Any], p: np.ndarray[Any, Any]) -> Slice:
+    figures = bootstrap_metrics(y, p, THRESHOLD, metrics=SLICE_METRICS, replicates=30, seed=2)
+    return Slice(column, group, len(y), int(y.sum()), figures)
