@@ -82,7 +82,7 @@ def asset_step(
 
     quiet()
     settings = context.resources.platform.settings()
-    asset = context.asset_key.path[-1] if len(context.op.output_defs) == 1 else context.op.name
+    asset = context.op_def.name.removeprefix(f"{use_case.name}__")
     begun = time.perf_counter()
     with OpsDatabase.open(settings.database_url) as ops:
         try:
@@ -99,11 +99,31 @@ def asset_step(
                 yield Step(use_case, settings, ops, context.run_id, settings.now(), work, hold)
         except Exception as error:
             _alert(context, ops, use_case, asset, error)
+            _end_mlflow(context, use_case, "FAILED")
             raise
+        else:
+            _end_mlflow(context, use_case, "FINISHED")
         finally:
             ops.record_step_seconds(
                 use_case.name, context.run_id, asset, time.perf_counter() - begun
             )
+
+
+def mlflow_run(context: dg.AssetExecutionContext, use_case: UseCase) -> str:
+    """Return the id of this Dagster run's MLflow run.
+
+    dagster-mlflow knows the id only of a run that it resumes; a run it has just started is
+    MLflow's active one.
+    """
+    tracked = getattr(context.resources, f"mlflow_{use_case.name}")
+    return str(tracked.mlflow_run_id or tracked.active_run().info.run_id)
+
+
+def _end_mlflow(context: dg.AssetExecutionContext, use_case: UseCase, status: str) -> None:
+    """End the MLflow run between steps: the next step's resource resumes it by its tag."""
+    tracked = getattr(context.resources, f"mlflow_{use_case.name}", None)
+    if tracked is not None and tracked.active_run() is not None:
+        tracked.end_run(status)
 
 
 def _alert(
@@ -129,8 +149,8 @@ def _alert(
     context.log.error(f"{use_case.name}/{asset} failed: {reason}. What to do: {action}")
 
 
-def is_whole_lifecycle(context: dg.AssetExecutionContext) -> bool:
+def is_whole_lifecycle(context: dg.AssetExecutionContext, use_case: UseCase) -> bool:
     """Whether this run goes on to deployment (and not a click on one asset)."""
     selection = context.run.asset_selection
-    key = dg.AssetKey([*context.asset_key.path[:-1], "deployment"])
+    key = dg.AssetKey([use_case.name, "deployment"])
     return key in selection if selection is not None else context.job_name.endswith("_lifecycle")

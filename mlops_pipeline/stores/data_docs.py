@@ -4,13 +4,14 @@ Belongs here: translating rules into expectations, judging a bounded sample, wri
 verdict that counts is validation.py's, in SQL over all rows; these pages are for people.
 
 Where the two differ on purpose: an expectation counts a NaN as missing (SQL: as not finite),
-judges completeness before quarantine, and counts every row of a duplicate key (SQL: all but the
-first). Great Expectations' own pages load styles, scripts and a counted logo from other hosts;
+judges completeness before quarantine, looks at rows that no revision has replaced, and counts
+every row of a duplicate key (SQL: all but the first). Great Expectations' own pages load styles, scripts and a counted logo from other hosts;
 those references are taken out, so that opening a page fetches nothing.
 """
 
 import os
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -44,7 +45,7 @@ td, th { border-bottom: 1px solid #ccd3da; padding: .3rem .7rem; text-align: lef
 .ge-failed-icon::before { content: "failed"; color: #b3261e; font-weight: 600; }
 .ge-success-icon::before { content: "passed"; color: #1f7a3d; }
 h4, h5, h6 { font-size: 1.1rem; margin: 1rem 0 .2rem; }
-footer, .modal, .cooltip, [data-toggle=collapse] { display: none; }
+footer, .modal, .btn, input, label, .cooltip, [data-toggle=collapse] { display: none; }
 </style></head>"""
 
 
@@ -156,8 +157,7 @@ def write_data_docs(
 
 def expectations_of(source: Source) -> Iterator[tuple[str, Any]]:
     """Yield (rule name, expectation) for every rule that Great Expectations can judge."""
-    _great_expectations()
-    import great_expectations.expectations as gxe
+    gxe = _great_expectations().expectations
 
     for rule in source.rules:
         match rule:
@@ -214,8 +214,10 @@ def judges_personal(source: Source) -> bool:
 
 def _great_expectations() -> Any:
     os.environ["GX_ANALYTICS_ENABLED"] = "False"  # read at its import
-    import great_expectations as gx
-
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it imports what Python deprecates; nothing of it is ours
+        import great_expectations as gx
+        import great_expectations.expectations
     return gx
 
 

@@ -80,6 +80,7 @@ class Registry:
         """Store the model as a models-from-code pyfunc and create its version (not complete)."""
         import mlflow.pyfunc
         from mlflow.exceptions import MlflowException
+        from mlflow.models import Model
 
         with tempfile.TemporaryDirectory(prefix="mlops-") as folder:
             script = Path(folder) / SCRIPT
@@ -88,7 +89,9 @@ class Registry:
             files.mkdir()
             model.write(files)
             with _quiet_mlflow():
-                info = mlflow.pyfunc.log_model(
+                info = Model.log(
+                    None,
+                    mlflow.pyfunc,
                     name="model",
                     python_model=str(script),
                     artifacts={"model": str(files)},

@@ -8,7 +8,7 @@ import dagster as dg
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.orchestration.assets.describe import use_case_asset
-from mlops_pipeline.orchestration.step import asset_step
+from mlops_pipeline.orchestration.step import asset_step, mlflow_run
 
 
 def model_assets(use_case: UseCase) -> list[dg.AssetsDefinition]:
@@ -32,14 +32,14 @@ def _trained_model(use_case: UseCase) -> dg.AssetsDefinition:
         from mlops_pipeline.orchestration.assets.model_metadata import training_metadata
         from mlops_pipeline.stores.training_runs import train_and_store
 
-        tracked = getattr(context.resources, f"mlflow_{use_case.name}")
+        run = mlflow_run(context, use_case)
         with asset_step(context, use_case) as step:
             as_of = datetime.fromisoformat(step.pointer("features", "features").value["as_of"])
             stored = train_and_store(
                 step.work,
                 step.accepted(),
                 as_of,
-                mlflow_run_id=tracked.mlflow_run_id,
+                mlflow_run_id=run,
                 dagster_run_id=context.run_id,
                 now=step.now,
                 report=context.log.info,
@@ -50,7 +50,7 @@ def _trained_model(use_case: UseCase) -> dg.AssetsDefinition:
                     "fingerprint": stored.facts.fingerprint,
                     "folder": str(stored.folder),
                     "as_of": stored.facts.as_of,
-                    "mlflow_run_id": tracked.mlflow_run_id,
+                    "mlflow_run_id": run,
                     "accepted": {name: item.to_dict() for name, item in step.accepted().items()},
                 },
             )
