@@ -5,8 +5,9 @@ verdict that counts is validation.py's, in SQL over all rows; these pages are fo
 
 Where the two differ on purpose: an expectation counts a NaN as missing (SQL: as not finite),
 judges completeness before quarantine, looks at rows that no revision has replaced, and counts
-every row of a duplicate key (SQL: all but the first). Great Expectations' own pages load styles, scripts and a counted logo from other hosts;
-those references are taken out, so that opening a page fetches nothing.
+every row of a duplicate key (SQL: all but the first). Great Expectations' own pages load styles,
+scripts and a counted logo from other hosts; those references are taken out, so that opening a
+page fetches nothing.
 """
 
 import os

@@ -27,7 +27,8 @@ class DriftSummary:
     """Distance of each column, largest first: 0 is no drift, from 0.1 on it counts as drifted.
 
     Numbers: Wasserstein distance in standard deviations of the reference. Texts and truth values:
-    Jensen-Shannon distance, in [0, 1]. `skipped` columns have no distance, with the reason.
+    Jensen-Shannon distance in nats, at most 0.83. `skipped` says which columns have no distance,
+    and why.
     """
 
     scores: dict[str, float]

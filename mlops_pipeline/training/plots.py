@@ -2,7 +2,8 @@
 
 Belongs here: how a figure looks. The page that shows it is report.py's; the figures themselves are
 computed in calibration.py, evaluation.py and governance.fairness. Figures are made through
-matplotlib's object interface, never pyplot, so that plotting has no global state.
+matplotlib's object interface, never pyplot, so that plotting has no global state. Over 300 lines:
+one short function per picture, with one style that they share.
 """
 
 import io
@@ -212,16 +213,16 @@ def slice_plot(slices: Sequence[Slice], metric: str, overall: Estimate | None = 
         if estimate.low is not None and estimate.high is not None:
             axes.hlines(position, estimate.low, estimate.high, color=color, linewidth=2)
         axes.plot(estimate.value, position, "o", color=color, markersize=5)
+    dashed = ""
     if overall is not None and overall.value is not None:
-        value = overall.value
-        axes.axvline(value, color=GREY, linestyle="--", linewidth=1, label=f"all {value:.3f}")
-        _legend(axes, "best")
+        axes.axvline(overall.value, color=GREY, linestyle="--", linewidth=1)
+        dashed = f"; dashed: all rows, {overall.value:.3f}"
     axes.set_yticks(range(len(names)), names)
     axes.get_yticklabels()[0].set_color(RED)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_title(f"{metric} by slice, worst: {names[0]}", loc="left", color=INK, fontsize=11)
     shown = f", the worst {len(ranked)} of {len(slices)}" if len(ranked) < len(slices) else ""
-    axes.set_xlabel(f"{metric} with its 95 % interval{shown}")
+    axes.set_xlabel(f"{metric} with its 95 % interval{shown}{dashed}")
     return _png(figure)
 
 

@@ -164,7 +164,8 @@ def headline(gate: Gate, use_case: UseCase, *, has_champion: bool) -> Headline:
     """Return the verdict in one sentence, naming the rules that failed."""
     deciding = tuple(rule for rule in gate.failed if rule.effect != "warn")
     warnings = tuple(rule for rule in gate.failed if rule.effect == "warn")
-    beside = f" ({len(warnings)} more only warn)" if deciding and warnings else ""
+    verb = "warns" if len(warnings) == 1 else "warn"
+    beside = f" ({len(warnings)} more only {verb})" if warnings else ""
     if not gate.passed:
         blocking = [
             rule.name for rule in deciding if (rule.effect, rule.passed) == ("block", False)
@@ -180,7 +181,7 @@ def headline(gate: Gate, use_case: UseCase, *, has_champion: bool) -> Headline:
     if warnings:
         names = _joined([rule.name for rule in warnings])
         return Headline("good", f"Accepted, with a warning: {names} did not pass.", gate.failed)
-    return Headline("good", f"Accepted: all {len(gate.rules)} rules passed.", ())
+    return Headline("good", f"Accepted: every rule passed ({len(gate.rules)}).", ())
 
 
 def worst_slices(slices: Sequence[Slice], metric: str, count: int = 3) -> list[Slice]:

@@ -90,17 +90,19 @@ def random_rows(seed: int, rows: int) -> dict[str, list[Any]]:
     """Rows with missing values, broken ranges and sets, and repeated keys at one time."""
     rng = np.random.default_rng(seed)
     keys = rng.integers(0, 4 * rows if seed % 2 else rows, rows).tolist()
-    columns = {
+    columns: dict[str, Any] = {
         "k": keys,
         "t": [START + timedelta(days=key % 3) for key in keys],
-        "x": rng.choice([None, -0.5, 0.0, 0.7, 1.5, 2.0], rows, p=[0.1, 0.1, 0.2, 0.4, 0.1, 0.1]),
-        "n": rng.choice([None, 1, 2, 3, 4], rows, p=[0.1, 0.3, 0.2, 0.3, 0.1]),
-        "s": rng.choice([None, "a", "b", "c"], rows, p=[0.05, 0.5, 0.4, 0.05]),
-        "b": rng.choice([None, True, False], rows),
+        "x": rng.choice(
+            _any([None, -0.5, 0.0, 0.7, 1.5, 2.0]), rows, p=[0.1, 0.1, 0.2, 0.4, 0.1, 0.1]
+        ),
+        "n": rng.choice(_any([None, 1, 2, 3, 4]), rows, p=[0.1, 0.3, 0.2, 0.3, 0.1]),
+        "s": rng.choice(_any([None, "a", "b", "c"]), rows, p=[0.05, 0.5, 0.4, 0.05]),
+        "b": rng.choice(_any([None, True, False]), rows),
     }
     result = {name: list(values) for name, values in columns.items()}
     if seed == 1:  # nothing is wrong
-        fine = {"k": list(range(rows)), "x": [1.0] * rows, "n": [2] * rows}
+        fine: dict[str, list[Any]] = {"k": list(range(rows)), "x": [1.0] * rows, "n": [2] * rows}
         result |= {**fine, "s": ["a"] * rows, "b": [True] * rows}
     if seed == 2:  # a column without values
         result["n"] = [None] * rows
@@ -115,6 +117,10 @@ def ingested(folder: Path, case: UseCase, rows: dict[str, list[Any]]) -> Iterato
     with open_workspace(case, settings_in(folder)) as work:
         ingest(work, "facts", now=NOW, finished_through=None)
         yield work
+
+
+def _any(values: list[Any]) -> np.ndarray[Any, Any]:
+    return np.array(values, dtype=object)
 
 
 def both_verdicts(

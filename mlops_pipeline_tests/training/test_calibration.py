@@ -11,13 +11,13 @@ from sklearn.linear_model import LogisticRegression
 
 from mlops_pipeline.errors import ConfigError, DataError
 from mlops_pipeline.training.calibration import (
-    CLIP,
     Calibration,
     Kind,
     fit_calibration,
     reliability_curve,
     threshold_from_costs,
 )
+from mlops_pipeline.training.scoring import PROBABILITY_FLOOR
 
 Floats = NDArray[np.float64]
 
@@ -43,7 +43,9 @@ def test_isotonic_any_scores_match_sklearn(rows: list[tuple[float, int]], new: l
     y = [0, 1, *(label for _, label in rows)]
     expected = IsotonicRegression(out_of_bounds="clip").fit(scores, y).predict(new)
     found = fit_calibration("isotonic", scores, y).apply(new)
-    np.testing.assert_allclose(found, np.clip(expected, CLIP, 1 - CLIP), atol=1e-12)
+    np.testing.assert_allclose(
+        found, np.clip(expected, PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR), atol=1e-12
+    )
 
 
 def test_isotonic_pure_steps_are_clipped_away_from_0_and_1() -> None:

@@ -131,6 +131,15 @@ def _finish(step: Step, verdict: str, fingerprint: str, reason: str) -> None:
             summary={"reason": reason},
             now=step.now,
         )
+    for alert in step.ops.list_alerts(step.use_case.name, open_only=True):
+        if alert.kind == "run_failed":
+            step.ops.resolve_alert(
+                step.use_case.name,
+                alert.id,
+                by=step.run_id,
+                reason="a later lifecycle finished",
+                now=step.now,
+            )
     step.ops.record_decision(
         step.use_case.name,
         "promotion",

@@ -1,0 +1,219 @@
+"""The `mlops` command: every subcommand, its options, and how errors become exit codes.
+
+Belongs here: the command line. What a command does is in stores/ and below; a lifecycle runs as a
+`dagster job execute` process (runs.py), because only orchestration/ knows Dagster.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mlops_pipeline.cli.console import console, fail, progress_bar
+from mlops_pipeline.config import UseCase, json_schema, load_use_case, load_use_cases
+from mlops_pipeline.errors import MlopsError, NotFoundError
+from mlops_pipeline.stores.settings import Settings, project_root
+
+app = typer.Typer(
+    name="mlops",
+    help="A governed machine-learning lifecycle: one YAML file per use case.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+simulate_app = typer.Typer(
+    help="Make demo data with known drift, bias and label delay.", no_args_is_help=True
+)
+config_app = typer.Typer(help="Check and describe configuration files.", no_args_is_help=True)
+app.add_typer(simulate_app, name="simulate")
+app.add_typer(config_app, name="config")
+
+Name = Annotated[str, typer.Argument(help="A use case: the name of a file in configs/.")]
+By = Annotated[str, typer.Option("--by", help="Your name (self-asserted, recorded).")]
+Reason = Annotated[str, typer.Option("--reason", help="Why; recorded for good.")]
+Version = Annotated[int, typer.Argument(help="The model version.")]
+
+
+def main() -> None:
+    """Run the command line; a known error is one message and exit code 1."""
+    try:
+        app()
+    except MlopsError as error:
+        fail(error)
+        sys.exit(1)
+
+
+@simulate_app.command("churn")
+def simulate_churn(
+    customers: Annotated[int, typer.Option(min=1, help="Accounts ever opened.")] = 20_000,
+    months: Annotated[int, typer.Option(min=6, max=120, help="Length of the world.")] = 30,
+    seed: Annotated[int, typer.Option(help="Same seed, same world.")] = 7,
+) -> None:
+    """Simulate the telecom world into data/sources/churn/ (docs/simulation.md)."""
+    from mlops_pipeline.stores.simulated import write_churn
+
+    folder = Settings.from_environment().data_dir / "sources" / "churn"
+    with progress_bar("simulating customers", customers) as advance:
+        rows = write_churn(folder, customers=customers, months=months, seed=seed, progress=advance)
+    total = sum(rows.values())
+    console.print(f"{customers:,} customers, {months} months: {total:,} rows in {folder}")
+
+
+@app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="online_retail, bank_marketing, adult, telco_churn")],
+    from_folder: Annotated[
+        Path | None, typer.Option("--from", help="Take the files from this folder.")
+    ] = None,
+) -> None:
+    """Bring a public data set, verify its sha256, and write canonical Parquet."""
+    from mlops_pipeline.stores.datasets import fetch_dataset
+
+    with progress_bar(f"fetching {name}", 1) as advance:
+        result = fetch_dataset(
+            name, Settings.from_environment().data_dir, from_folder=from_folder, progress=advance
+        )
+    for table, rows in result.rows.items():
+        console.print(f"{table}: {rows:,} rows in {result.path}")
+
+
+@app.command()
+def run(
+    use_case: Name,
+    as_of: Annotated[
+        str | None, typer.Option(help="Look from this grid point (ISO date, UTC).")
+    ] = None,
+    on_rejection: Annotated[
+        str, typer.Option(help="keep: a refused run is green; fail: it is red (CI).")
+    ] = "keep",
+    multiprocess: Annotated[bool, typer.Option(help="Each asset in a process of its own.")] = False,
+    verbose: Annotated[bool, typer.Option(help="Show Dagster's own log.")] = False,
+) -> None:
+    """Run the lifecycle and say how it ended."""
+    from mlops_pipeline.cli.runs import run_lifecycle
+    from mlops_pipeline.cli.summary import print_summary
+
+    chosen = find_use_case(use_case)
+    done = run_lifecycle(
+        chosen, as_of=as_of, on_rejection=on_rejection, multiprocess=multiprocess, verbose=verbose
+    )
+    print_summary(chosen, Settings.from_environment(), wall_seconds=done.seconds)
+    if done.exit_code != 0:
+        raise typer.Exit(done.exit_code)
+
+
+@app.command()
+def score(
+    use_case: Name,
+    period: Annotated[str | None, typer.Option(help="ISO date; default the newest.")] = None,
+) -> None:
+    """Score a period with the champion into the predictions table (idempotent)."""
+    from mlops_pipeline.cli.runs import run_scoring
+
+    done = run_scoring(find_use_case(use_case), period=period)
+    if done.exit_code != 0:
+        raise typer.Exit(done.exit_code)
+
+
+@app.command()
+def approve(use_case: Name, version: Version, by: By, reason: Reason) -> None:
+    """Approve a version that waits: it becomes the champion."""
+    _decide(use_case, version, by, reason, is_approval=True)
+
+
+@app.command()
+def reject(use_case: Name, version: Version, by: By, reason: Reason) -> None:
+    """Reject a version that waits: the champion stays."""
+    _decide(use_case, version, by, reason, is_approval=False)
+
+
+@app.command()
+def status(
+    use_case: Name,
+    as_json: Annotated[bool, typer.Option("--json", help="The stable document.")] = False,
+) -> None:
+    """Show the champion, the last gate, the data and the last run."""
+    from mlops_pipeline.cli.summary import print_summary
+    from mlops_pipeline.stores.status import use_case_status
+
+    chosen, settings = find_use_case(use_case), Settings.from_environment()
+    if as_json:
+        typer.echo(json.dumps(use_case_status(chosen, settings), indent=2, allow_nan=False))
+    else:
+        print_summary(chosen, settings)
+
+
+@app.command()
+def dev(
+    dagster_port: Annotated[int, typer.Option(help="Of the Dagster UI.")] = 3000,
+    mlflow_port: Annotated[int, typer.Option(help="Of the MLflow UI.")] = 5000,
+) -> None:
+    """Serve the Dagster UI with its daemon and the MLflow UI on loopback."""
+    from mlops_pipeline.cli.dev import serve
+
+    raise typer.Exit(serve(dagster_port, mlflow_port))
+
+
+@config_app.command("check")
+def config_check(
+    files: Annotated[list[Path] | None, typer.Argument(help="Default: configs/*.yaml")] = None,
+) -> None:
+    """Check configuration files; a typo is named with the nearest valid key."""
+    if files:
+        found = [load_use_case(path) for path in files]
+    else:
+        found = list(load_use_cases(project_root() / "configs").values())
+    for item in found:
+        console.print(
+            f"{item.name}: {len(item.features)} features from {len(item.sources)} sources"
+        )
+
+
+@config_app.command("schema")
+def config_schema() -> None:
+    """Print the JSON Schema of a configuration file, for editors."""
+    typer.echo(json.dumps(json_schema(), indent=2, sort_keys=True))
+
+
+def find_use_case(name: str) -> UseCase:
+    """Return a use case by name.
+
+    Raises
+    ------
+    NotFoundError
+        Naming the nearest one.
+    """
+    import difflib
+
+    folder = project_root() / "configs"
+    path = folder / f"{name}.yaml"
+    if path.is_file():
+        return load_use_case(path)
+    known = sorted(item.stem for item in folder.glob("*.yaml"))
+    near = difflib.get_close_matches(name, known, n=1)
+    raise NotFoundError(
+        f"there is no use case {name!r}",
+        where=str(folder),
+        expected=f"one of {', '.join(known)}",
+        way_out=f"did you mean {near[0]!r}?" if near else "write its configuration file",
+    )
+
+
+def _decide(name: str, version: int, by: str, reason: str, *, is_approval: bool) -> None:
+    from mlops_pipeline.stores.deployments import decide_approval
+    from mlops_pipeline.stores.opsdb import OpsDatabase
+
+    use_case, settings = find_use_case(name), Settings.from_environment()
+    with OpsDatabase.open(settings.database_url) as ops:
+        rollout = decide_approval(
+            ops,
+            settings,
+            use_case,
+            version,
+            approve=is_approval,
+            by=by,
+            reason=reason,
+            now=settings.now(),
+        )
+    console.print(f"{name} version {version}: {rollout.state}; recorded: {by}: {reason}")

@@ -1,0 +1,133 @@
+"""Running a job as `dagster job execute` in a process of its own."""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.markup import escape
+
+from mlops_pipeline.cli.console import console, errors
+from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.errors import ConfigError
+from mlops_pipeline.stores.settings import project_root
+from mlops_pipeline.stores.tracking import QUIET
+
+LOG_LINE = re.compile(  # what an asset says: level, job, run, op, text
+    r" - (?P<level>INFO|WARNING|ERROR) - \S+ - [0-9a-f-]{36} - \w+?__(?P<asset>\w+) - (?P<text>.*)"
+)
+FAILURE_LINES = 25  # of Dagster's log, shown when a run fails
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a process ended."""
+
+    exit_code: int
+    seconds: float
+
+
+def run_lifecycle(
+    use_case: UseCase,
+    *,
+    as_of: str | None,
+    on_rejection: str,
+    multiprocess: bool,
+    verbose: bool,
+) -> Done:
+    """Run `<use_case>_lifecycle`, showing what its assets say."""
+    if on_rejection not in ("keep", "fail"):
+        raise ConfigError(
+            "--on-rejection is not valid", expected="keep or fail", found=on_rejection
+        )
+    ops: dict[str, Any] = {
+        f"{use_case.name}__registry_entry": {"config": {"on_rejection": on_rejection}}
+    }
+    if as_of is not None:
+        ops[f"{use_case.name}__features"] = {"config": {"as_of": as_of}}
+    config: dict[str, Any] = {"ops": ops}
+    if multiprocess:
+        config["execution"] = {"config": {"multiprocess": {"max_concurrent": os.cpu_count() or 1}}}
+    return execute_job(f"{use_case.name}_lifecycle", config, verbose=verbose)
+
+
+def run_scoring(use_case: UseCase, *, period: str | None) -> Done:
+    """Run `<use_case>_batch_score`."""
+    config = {}
+    if period is not None:
+        config = {"ops": {f"{use_case.name}__batch_predictions": {"config": {"period": period}}}}
+    return execute_job(f"{use_case.name}_batch_score", config, verbose=False)
+
+
+def execute_job(job: str, config: Mapping[str, Any], *, verbose: bool) -> Done:
+    """Execute a job of the code location and stream its log."""
+    begun = time.perf_counter()
+    with _config_file(config) as path:
+        command = [
+            sys.executable,
+            "-m",
+            "dagster",
+            "job",
+            "execute",
+            "-m",
+            "mlops_pipeline.definitions",
+            "-j",
+            job,
+            "-c",
+            str(path),
+        ]
+        process = subprocess.Popen(  # noqa: S603 # our own interpreter and words
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=dagster_environment(),
+            cwd=project_root(),
+        )
+        tail: list[str] = []
+        for line in process.stdout or ():
+            tail = [*tail[-FAILURE_LINES:], line.rstrip()]
+            _show(line, verbose=verbose)
+        code = process.wait()
+    if code != 0 and not verbose:
+        errors.print("\n".join(escape(line) for line in tail))
+    return Done(code, time.perf_counter() - begun)
+
+
+def dagster_environment() -> dict[str, str]:
+    """Return the environment of a Dagster process: its home, and no telemetry."""
+    home = os.environ.get("DAGSTER_HOME") or str(project_root())
+    return {
+        **os.environ,
+        **QUIET,
+        "DAGSTER_HOME": home,
+        "DAGSTER_DISABLE_TELEMETRY": "true",
+        "PYTHONWARNINGS": "ignore",
+    }
+
+
+def _show(line: str, *, verbose: bool) -> None:
+    if verbose:
+        console.print(escape(line.rstrip()))
+        return
+    match = LOG_LINE.search(line.rstrip())
+    if match is None or match["text"].startswith("STEP_"):
+        return
+    style = {"WARNING": "yellow", "ERROR": "red"}.get(match["level"], "default")
+    console.print(f"[cyan]{match['asset']:>18}[/]  [{style}]{escape(match['text'])}[/]")
+
+
+@contextmanager
+def _config_file(config: Mapping[str, Any]) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="mlops-") as folder:
+        path = Path(folder) / "run.yaml"
+        path.write_text(yaml.safe_dump(dict(config)), encoding="utf-8")
+        yield path

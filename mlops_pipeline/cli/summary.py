@@ -1,0 +1,110 @@
+"""The readable summary of a use case: champion, gate, data, and where the time went."""
+
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from mlops_pipeline.cli.console import console
+from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.stores.lake import Lake
+from mlops_pipeline.stores.opsdb import OpsDatabase
+from mlops_pipeline.stores.settings import Settings
+from mlops_pipeline.stores.status import use_case_status
+
+VERDICTS = {True: "[green]passed[/]", False: "[red]failed[/]", None: "[yellow]not computable[/]"}
+
+
+def print_summary(
+    use_case: UseCase, settings: Settings, *, wall_seconds: float | None = None
+) -> None:
+    """Print the state of a use case; with `wall_seconds`, also where they went."""
+    state = use_case_status(use_case, settings)
+    console.rule(f"[bold]{use_case.name}")
+    _headline(state)
+    if state["last_gate"]:
+        console.print(_gate(state["last_gate"]))
+    if state["champion"] and state["champion"]["metrics"]:
+        console.print(_metrics(state["champion"]))
+    if state["data"]:
+        console.print(_data(state["data"]))
+    if wall_seconds is not None and state["last_run"]:
+        console.print(_seconds(state["last_run"]["seconds"], wall_seconds))
+    for alert in state["alerts"][:3]:
+        console.print(f"[red]alert[/] {escape(alert['message'].splitlines()[0])}")
+        console.print(f"      what to do: {escape(alert['action'])}")
+    _report(use_case, settings)
+
+
+def _headline(state: dict[str, Any]) -> None:
+    run = state["last_run"]
+    if run is not None:
+        ended = run["verdict"] or "not finished"
+        console.print(f"last run: as_of {run['as_of'][:10]}, [bold]{ended}[/]")
+    champion = state["champion"]
+    console.print(f"champion: version {champion['version']}" if champion else "no champion")
+    for item in state["waiting"]:
+        console.print(
+            f"[yellow]version {item['version']} waits for {escape(item['waiting_for'] or '')}[/]: "
+            f"mlops approve {state['use_case']} {item['version']} --by NAME --reason TEXT"
+        )
+
+
+def _gate(gate: dict[str, Any]) -> Table:
+    table = Table(title=f"gate: {'passed' if gate['passed'] else 'refused'}", title_justify="left")
+    for column in ("rule", "value", "effect", "verdict", "reason"):
+        table.add_column(column, overflow="fold")
+    for rule in gate["rules"]:
+        value = "" if rule["value"] is None else f"{rule['value']:.4f}"
+        table.add_row(
+            rule["name"], value, rule["effect"], VERDICTS[rule["passed"]], escape(rule["reason"])
+        )
+    return table
+
+
+def _metrics(champion: dict[str, Any]) -> Table:
+    table = Table(
+        title=f"champion (version {champion['version']}) on its test part", title_justify="left"
+    )
+    for column in ("metric", "value", "95 % interval"):
+        table.add_column(column)
+    for name, figure in champion["metrics"].items():
+        interval = figure["interval"]
+        table.add_row(
+            name,
+            "not computable" if figure["value"] is None else f"{figure['value']:.4f}",
+            "" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}",
+        )
+    return table
+
+
+def _data(data: dict[str, Any]) -> Table:
+    table = Table(title="accepted data", title_justify="left")
+    for column in ("source", "version", "rows", "quarantined"):
+        table.add_column(column, justify="left" if column == "source" else "right")
+    for name, item in data.items():
+        table.add_row(name, str(item["version"]), f"{item['rows']:,}", f"{item['quarantined']:,}")
+    return table
+
+
+def _seconds(seconds: dict[str, float], wall: float) -> Table:
+    table = Table(title=f"where {wall:.0f} s went", title_justify="left")
+    table.add_column("asset")
+    table.add_column("seconds", justify="right")
+    for name, value in seconds.items():
+        table.add_row(name, f"{value:.1f}")
+    table.add_row("starting, importing, recording", f"{wall - sum(seconds.values()):.1f}")
+    return table
+
+
+def _report(use_case: UseCase, settings: Settings) -> None:
+    with OpsDatabase.open(settings.database_url) as ops:
+        trained = ops.get_pointer(use_case.name, "trained_model")
+    if trained is not None:
+        folder = Lake(settings.lake_uri).artifact_folder(
+            use_case.name, str(trained.value["fingerprint"])
+        )
+        if (folder / "report.html").is_file():
+            console.print(f"report:  {(folder / 'report.html').as_uri()}")
+    console.print("Dagster: make dev, then http://127.0.0.1:3000")
+    console.print("MLflow:  make dev, then http://127.0.0.1:5000")

@@ -1,1 +1,0 @@
-"""Staged deployment: pure."""

@@ -1,0 +1,118 @@
+"""The state of a use case as one stable JSON document: what `mlops status --json` prints.
+
+Scripts rely on its keys; docs/cli.md describes them, and a test holds them.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.errors import NotFoundError
+from mlops_pipeline.stores.evaluated import StoredEvaluation, read_evaluation
+from mlops_pipeline.stores.lake import Lake
+from mlops_pipeline.stores.opsdb import OpsDatabase
+from mlops_pipeline.stores.settings import Settings
+
+METRICS = ("roc_auc", "pr_auc", "brier", "log_loss")
+
+
+def use_case_status(use_case: UseCase, settings: Settings) -> dict[str, Any]:
+    """Return use_case, champion, waiting, last_gate, data, last_run and open alerts."""
+    lake = Lake(settings.lake_uri)
+    with OpsDatabase.open(settings.database_url) as ops:
+        rollouts = ops.list_rollouts(use_case.name)
+        trained = ops.get_pointer(use_case.name, "trained_model")
+        accepted = ops.get_pointer(use_case.name, "accepted")
+        last = ops.last_lifecycle(use_case.name)
+        alerts = ops.list_alerts(use_case.name, open_only=True)
+        seconds = ops.step_seconds(use_case.name, last.run_id) if last else {}
+    champion = next((item for item in rollouts if item.state == "full"), None)
+    waiting = [item for item in rollouts if item.state == "awaiting_approval"]
+    champion_evaluation = None
+    if champion is not None:
+        champion_evaluation = _evaluation(lake.artifact_folder(use_case.name, champion.fingerprint))
+    newest = _evaluation(Path(trained.value["folder"])) if trained else None
+    return {
+        "use_case": use_case.name,
+        "champion": None
+        if champion is None
+        else {
+            "version": champion.version,
+            "since": champion.changed_at.isoformat(),
+            "metrics": _metrics(champion_evaluation),
+        },
+        "waiting": [
+            {"version": item.version, "waiting_for": item.waiting_for, "reason": item.reason}
+            for item in waiting
+        ],
+        "last_gate": _gate(newest),
+        "data": {
+            name: {
+                "version": item["version"],
+                "rows": item["rows"],
+                "quarantined": item["quarantined"],
+            }
+            for name, item in (accepted.value if accepted else {}).items()
+        },
+        "last_run": None
+        if last is None
+        else {
+            "run_id": last.run_id,
+            "as_of": last.as_of.isoformat(),
+            "trigger": last.trigger,
+            "started_at": last.started_at.isoformat(),
+            "finished_at": last.finished_at.isoformat() if last.finished_at else None,
+            "verdict": last.verdict,
+            "seconds": {name: round(value, 2) for name, value in seconds.items()},
+        },
+        "alerts": [
+            {
+                "severity": item.severity,
+                "message": item.message,
+                "action": item.action,
+                "raised_at": item.raised_at.isoformat(),
+            }
+            for item in alerts
+        ],
+    }
+
+
+def _evaluation(folder: Path) -> StoredEvaluation | None:
+    try:
+        return read_evaluation(folder)
+    except NotFoundError:
+        return None
+
+
+def _metrics(evaluation: StoredEvaluation | None) -> dict[str, Any]:
+    if evaluation is None:
+        return {}
+    figures = {name: evaluation.metrics[name] for name in METRICS}
+    return {
+        name: {
+            "value": figure.value,
+            "interval": None if figure.low is None else [figure.low, figure.high],
+        }
+        for name, figure in figures.items()
+    }
+
+
+def _gate(evaluation: StoredEvaluation | None) -> dict[str, Any] | None:
+    if evaluation is None:
+        return None
+    gate = evaluation.gate
+    return {
+        "passed": gate.passed,
+        "needs_review": gate.needs_review,
+        "rules": [
+            {
+                "name": rule.name,
+                "value": rule.value,
+                "threshold": rule.threshold,
+                "passed": rule.passed,
+                "effect": rule.effect,
+                "reason": rule.reason,
+            }
+            for rule in gate.rules
+        ],
+    }

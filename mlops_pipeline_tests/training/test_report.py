@@ -1,0 +1,232 @@
+import base64
+import dataclasses
+import html
+import json
+import re
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import pytest
+
+from mlops_pipeline.training.evaluation import Evaluation
+from mlops_pipeline.training.gates import judge_gate
+from mlops_pipeline.training.metrics import Estimate
+from mlops_pipeline.training.report import (
+    Headline,
+    evaluation_to_dict,
+    headline,
+    number,
+    parity_limits,
+    render_report,
+    share,
+    signed,
+    worst_slices,
+)
+from mlops_pipeline_tests.training import example_evaluation as example
+
+PARITY: dict[str, Any] = {"rule": "demographic_parity", "at_most": 0.05}
+
+
+@cache
+def measured(has_champion: bool = True) -> Evaluation:
+    return example.evaluation(champion=example.comparison() if has_champion else None)
+
+
+def page(**changes: Any) -> str:
+    return html.unescape(render_report(example.facts(measured=measured(), **changes)))
+
+
+def verdict(
+    *rules: dict[str, Any], evaluation: Evaluation | None = None, **changes: Any
+) -> Headline:
+    case = example.use_case(rules, **changes)
+    evaluation = evaluation or measured()
+    gate = judge_gate(case.gates, evaluation)
+    return headline(gate, case, has_champion=evaluation.champion is not None)
+
+
+def auc(at_least: float, effect: str = "block") -> dict[str, Any]:
+    return {"rule": "metric", "metric": "roc_auc", "at_least": at_least, "effect": effect}
+
+
+@pytest.mark.parametrize(
+    ("rules", "tone", "sentence"),
+    [
+        ([auc(0.6)], "good", "Accepted: every rule passed (1)."),
+        (
+            [auc(0.6), PARITY],
+            "good",
+            "Accepted, with a warning: “demographic parity difference at most 0.05” did not pass.",
+        ),
+        (
+            [auc(0.99), auc(0.98), PARITY],
+            "bad",
+            "Refused: “roc_auc at least 0.99” and “roc_auc at least 0.98” failed "
+            "(1 more only warns).",
+        ),
+        (
+            [auc(0.99, "review")],
+            "review",
+            "Needs a person's approval: “roc_auc at least 0.99” did not pass.",
+        ),
+        ([auc(0.99), auc(0.9, "review")], "bad", "Refused: “roc_auc at least 0.99” failed."),
+    ],
+)
+def test_headline_says_verdict_and_failed_rules(
+    rules: Sequence[dict[str, Any]], tone: str, sentence: str
+) -> None:
+    found = verdict(*rules)
+    assert (found.tone, found.sentence) == (tone, sentence)
+
+
+def test_headline_asks_when_every_version_needs_approval() -> None:
+    found = verdict(auc(0.6), rollout={"approval": "always"})
+    assert found.tone == "review"
+    first = verdict(auc(0.6), evaluation=measured(False), rollout={"approval": "always"})
+    assert first.tone == "good"  # the first champion needs nobody
+
+
+def test_report_opens_with_the_verdict_and_shows_every_rule() -> None:
+    text = page()
+    assert text.index("Needs a person's approval") < text.index("The gate, rule by rule")
+    case = example.facts(measured=measured())
+    for rule in case.gate.rules:
+        assert rule.name in text
+        assert rule.reason in text
+
+
+def test_failed_rules_are_red_also_those_that_only_warn() -> None:
+    rows = re.findall(r'<tr class="failed"><td>([^<]+)</td>', page())
+    assert rows == [
+        "roc_auc better than the champion by 0.02",
+        "demographic parity difference at most 0.05",
+    ]
+
+
+def test_disparity_above_the_limit_is_red_and_below_is_not() -> None:
+    text = page()
+    region, gender = text[text.index("<h3>region") :].split("<h3>gender")
+    assert '<td class="n red">' in region
+    assert '<td class="n red">' not in gender.split("</section>")[0]
+
+
+def test_worst_slice_is_named_and_red() -> None:
+    text = page()
+    worst = worst_slices(measured().slices, "roc_auc", 1)[0]
+    value = number(worst.metrics["roc_auc"].value)
+    assert f'<strong class="red">{worst.column} = {worst.group}</strong>, {value}' in text
+    assert re.search(rf'<td class="n red"><span[^>]*>{value}', text)
+
+
+def test_metrics_stand_beside_interval_train_and_champion() -> None:
+    text = page()
+    figure = measured().metrics["roc_auc"]
+    train = measured().train_metrics["roc_auc"]
+    assert f"[{number(figure.low)}, {number(figure.high)}]" in text
+    row = text[text.index("<tr><td>ROC AUC") :].split("</tr>")[0]
+    assert number(train.value) in row
+    assert "+0.0040" in row
+    assert "2,480 test rows that neither has seen; intervals at 90.0%" in text
+
+
+def test_not_computable_is_said_with_its_reason() -> None:
+    missing = Estimate(None, reason="no row reaches the threshold")
+    lacking = dataclasses.replace(
+        measured(),
+        metrics={**measured().metrics, "precision": missing},
+        champion=dataclasses.replace(
+            example.comparison(), differences={}, reason="only 12 test rows"
+        ),
+    )
+    text = html.unescape(render_report(example.facts(measured=lacking)))
+    assert "not computable: no row reaches the threshold" in text
+    assert "champion v3 is not computable: only 12 test rows" in text
+
+
+def test_report_without_anything_optional_renders() -> None:
+    bare = dataclasses.replace(
+        measured(False), slices=(), stress=(), fairness=(), shap={}, champion=None
+    )
+    given = dataclasses.replace(
+        example.facts(gates=[auc(0.6)], measured=bare), dropped={}, notes=()
+    )
+    text = render_report(given)
+    assert "There is no champion to compare with." in text
+    assert "declares no protected attribute" in text
+
+
+def test_report_is_self_contained_and_shows_each_plot_once() -> None:
+    given = example.facts(measured=measured())
+    pictures = {name: name.encode() for name in ("roc", "fairness_region", "extra")}
+    text = render_report(dataclasses.replace(given, plots=pictures))
+    for picture in pictures.values():
+        assert text.count(f"base64,{base64.b64encode(picture).decode()}") == 1
+    assert not re.search(r"<script|<link|@import|(src|href)=\"(https?:)?//", text)
+    assert 'href="evidently.html"' in text
+
+
+def test_report_escapes_what_comes_from_outside() -> None:
+    attack = "<script>alert(1)</script>"
+    text = render_report(
+        dataclasses.replace(
+            example.facts(measured=measured(), owner=attack), dropped={attack: attack}
+        )
+    )
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+
+
+def test_report_of_same_facts_is_the_same() -> None:
+    assert page() == page()
+
+
+def test_evaluation_to_dict_is_plain_json_with_every_estimate() -> None:
+    found = evaluation_to_dict(measured())
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert set(found["metrics"]["roc_auc"]) == {"value", "low", "high", "reason"}
+    assert found["champion"]["differences"]["brier"]["value"] == 0.004
+    assert found["fairness"][0]["groups"][0]["selection_rate"]["value"] > 0
+    worst = worst_slices(measured().slices, "brier", 1)[0]
+    assert found["worst_slices"]["brier"]["group"] == worst.group
+
+
+def test_worst_slices_follow_the_direction_of_the_metric() -> None:
+    values = [item.metrics["brier"].value for item in worst_slices(measured().slices, "brier", 3)]
+    everything = [item.metrics["brier"].value or 0.0 for item in measured().slices]
+    assert values == sorted(everything, reverse=True)[:3]
+    assert worst_slices([], "brier") == []
+
+
+def test_parity_limit_is_the_strictest_that_applies() -> None:
+    rules = [
+        {"rule": "demographic_parity", "at_most": 0.2},
+        {"rule": "demographic_parity", "at_most": 0.1, "attributes": ["gender"]},
+    ]
+    assert parity_limits(example.use_case(rules)) == {"region": 0.2, "gender": 0.1}
+    assert parity_limits(example.use_case([auc(0.5)])) == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "plain", "with_sign"),
+    [
+        (None, "–", "–"),  # noqa: RUF001 # the dash is what is tested
+        (0.0, "0.0000", "0.0000"),
+        (-0.00001, "0.0000", "0.0000"),
+        (0.12345, "0.1235", "+0.1235"),
+        (-0.5, "\N{MINUS SIGN}0.5000", "\N{MINUS SIGN}0.5000"),
+        (123.456, "123.46", "+123.46"),
+        (12345.6, "12,346", "+12,346"),
+    ],
+)
+def test_numbers_read_well(value: float | None, plain: str, with_sign: str) -> None:
+    assert (number(value), signed(value)) == (plain, with_sign)
+
+
+def test_shares_read_well() -> None:
+    assert [share(value) for value in (0.0, 0.0012, 0.081, 1.0)] == [
+        "0.0%",
+        "0.12%",
+        "8.1%",
+        "100.0%",
+    ]
