@@ -45,6 +45,25 @@ def compiled(expression: str, table: Any) -> Any:
         ) from error
 
 
+def condition(expression: str, table: Any) -> Any:
+    """Compile an expression that has to be true or false of a row (`where`, a check).
+
+    Raises
+    ------
+    ExpressionError
+        When it is not a condition, or its types do not fit.
+    """
+    value = compiled(expression, table)
+    if not (value.type().is_boolean() or value.type().is_null()):
+        raise ExpressionError(
+            "the expression is not a condition",
+            where=expression,
+            expected="true or false, for example a comparison",
+            found=f"a value of type {value.type()}",
+        )
+    return value
+
+
 def compile_node(node: Node, table: Any) -> Any:
     """Compile one node; see config/expressions.py for the semantics."""
     import ibis

@@ -4,21 +4,25 @@ One definition for every reader. A frame of a month, week or day grid is compute
 (the per-period form is as fast as one query for all, flat in memory, and incremental); a frame of
 an event grid is computed for the events of one period, each at its own time.
 
+On an event grid the events of a period are those known before its end: one that arrives later is
+history for the events after it, and no row of its own, because finished periods stay finished.
+
 Exactness: sums, means and deviations of floats add integers (the value scaled by its declared
 precision), so that the result does not depend on the order of addition, that is, on threads.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 from mlops_pipeline.config.features import COUNTS, FeatureColumn, FeatureView
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.data.periods import Period
-from mlops_pipeline.features.compile import compiled
+from mlops_pipeline.features.compile import compiled, condition
 
 EVENT_ROW = "event_row"  # on an event grid: the row of the population's source
 SECONDS_PER_DAY = 86_400
+WIDE = "decimal(19, 0)"  # holds every int64; its products have 128 bits
 
 
 def feature_frame(
@@ -68,6 +72,7 @@ class _Frame:
         self.by_event = use_case.grid.every == "event"
         self.key = use_case.entity.key
         self.row_key = EVENT_ROW if self.by_event else self.key
+        self.part_key = "_event_row" if self.by_event else self.key
         self.moment = _naive(period.start)
 
     # who
@@ -76,16 +81,11 @@ class _Frame:
         import ibis
 
         if self.by_event:
-            rows = self._event_rows()
-            return rows.select(
-                self.key,
-                as_of=rows[self._population_source().event_time],
-                **{EVENT_ROW: rows._row_no},
-            )
+            return self._event_spine()
         rule = self.use_case.population
         rows = self._known(rule.source)
         if rule.where:
-            rows = rows.filter(compiled(rule.where, rows))
+            rows = rows.filter(condition(rule.where, rows))
         if rule.active_within_days:
             since = self.moment - timedelta(days=rule.active_within_days)
             rows = rows.filter(rows[self._population_source().event_time] >= since)
@@ -94,31 +94,49 @@ class _Frame:
             spine = spine.anti_join(self._known(rule.leaves_with), self.key)
         return spine.mutate(as_of=ibis.literal(self.moment))
 
+    def _event_spine(self) -> Any:
+        rows = self._event_rows()
+        spine = rows.select(
+            self.key,
+            as_of=rows[self._population_source().event_time],
+            **{EVENT_ROW: rows._row_no},
+        )
+        left = self.use_case.population.leaves_with
+        if not left:
+            return spine
+        gone = self._known(left, events=spine).select("_event_key", "_as_of").distinct()
+        return spine.anti_join(
+            gone, [spine[self.key] == gone._event_key, spine.as_of == gone._as_of]
+        )
+
     def _population_source(self) -> Any:
         return self.use_case.sources[self.use_case.population.source]
 
     def _event_rows(self) -> Any:
-        """Rows of the population's source that happened within the period: they are the grid."""
+        """Rows of the population's source within the period, known before its end: the grid."""
         rule = self.use_case.population
         rows = self.tables[rule.source]
         happened = rows[self._population_source().event_time]
-        rows = rows.filter((happened >= self.moment) & (happened < _naive(self.period.end)))
+        end = _naive(self.period.end)
+        inside = (happened >= self.moment) & (happened < end) & (rows._available_at < end)
         if rule.source in self.revised:
-            rows = rows.filter(rows._superseded_at.isnull())
+            inside &= rows._superseded_at.isnull() | (rows._superseded_at >= end)
+        rows = rows.filter(inside)
         if rule.where:
-            rows = rows.filter(compiled(rule.where, rows))
+            rows = rows.filter(condition(rule.where, rows))
         return rows.filter(rows[self.key].notnull())
 
     # what was known
 
-    def _known(self, name: str, window: timedelta | None = None) -> Any:
+    def _known(self, name: str, window: timedelta | None = None, events: Any = None) -> Any:
         """Rows of a source known before as_of; on an event grid, joined to each event."""
         source = self.use_case.sources[name]
         rows = self.tables[name]
         if self.by_event:
-            events = self.spine().rename(_event_key=self.key)
+            spine = self.spine() if events is None else events
+            events = spine.rename(_event_key=self.key, _as_of="as_of", _event_row=EVENT_ROW)
             rows = rows.inner_join(events, rows[self.key] == events._event_key)
-            as_of = rows.as_of
+            as_of = rows._as_of
         else:
             as_of = self.moment
         happened = rows[source.event_time]
@@ -134,8 +152,8 @@ class _Frame:
     def whole(self) -> Any:
         frame = self.spine()
         for view in self.use_case.views.values():
-            part = self._request_time(view) if view.request_time else self._aggregated(view)
-            frame = self._attached(frame, part)
+            for part in [self._request_time(view)] if view.request_time else self._parts(view):
+                frame = self._attached(frame, part)
         frame = self._with_protected(frame)
         frame = self._with_unseen(frame)
         for name, derived in self.use_case.derived.items():
@@ -146,14 +164,14 @@ class _Frame:
         return frame.select(*names).order_by(["as_of", self.row_key])
 
     def _attached(self, frame: Any, part: Any) -> Any:
-        right = part.rename(_part_key=self.row_key)
+        right = part.rename(_part_key=self.part_key)
         return frame.left_join(right, frame[self.row_key] == right._part_key).drop("_part_key")
 
     def _request_time(self, view: FeatureView) -> Any:
         rows = self._event_rows()
         return rows.select(
             **{
-                EVENT_ROW: rows._row_no,
+                self.part_key: rows._row_no,
                 **{
                     name: _typed(compiled(column.of or name, rows), column.dtype, column.precision)
                     for name, column in view.columns.items()
@@ -161,46 +179,51 @@ class _Frame:
             }
         )
 
-    def _aggregated(self, view: FeatureView) -> Any:
+    def _parts(self, view: FeatureView) -> Iterator[Any]:
+        """Yield the view's features in tables of one row per entity (event grid: per event)."""
         source = self.use_case.sources[view.source]
         windows = [_reach(column) for column in view.columns.values()]
         widest = None if None in windows else max(item for item in windows if item is not None)
         rows = self._known(view.source, widest)
         rows = rows.filter(rows[self.key].notnull())
-        latest = {name: c for name, c in view.columns.items() if c.aggregate == "last"}
         others = {name: c for name, c in view.columns.items() if c.aggregate != "last"}
-        parts = []
         if others:
             happened = rows[source.event_time]
-            as_of = rows.as_of if self.by_event else self.moment
             aggregates = {
-                name: _aggregate(rows, happened, as_of, column) for name, column in others.items()
+                name: _aggregate(rows, happened, self._as_of(rows), column)
+                for name, column in others.items()
             }
-            if self.by_event:
-                parts.append(rows.group_by(EVENT_ROW).aggregate(**aggregates))
-            else:
-                parts.append(rows.group_by(self.key).aggregate(**aggregates))
-        if latest:
-            parts.append(self._latest(rows, source.event_time, latest))
-        if len(parts) == 1:
-            return parts[0]
-        right = parts[1].rename(_latest_key=self.row_key)
-        joined = parts[0].left_join(right, parts[0][self.row_key] == right._latest_key)
-        return joined.drop("_latest_key")
+            yield rows.group_by(self.part_key).aggregate(**aggregates)
+        alike: dict[tuple[Any, ...], dict[str, FeatureColumn]] = {}
+        for name, column in view.columns.items():
+            if column.aggregate == "last":
+                filters = (column.window_days, column.offset_days, column.where)
+                alike.setdefault(filters, {})[name] = column
+        for columns in alike.values():
+            yield self._latest(rows, source.event_time, columns)
+
+    def _as_of(self, rows: Any) -> Any:
+        return rows._as_of if self.by_event else self.moment
 
     def _latest(self, rows: Any, event_time: str, columns: Mapping[str, FeatureColumn]) -> Any:
-        """Take values of the latest row: by event time, then availability, then arrival."""
+        """Take values of the latest row: by event time, then availability, then arrival.
+
+        The columns share their window and their `where`.
+        """
         import ibis
 
+        counts = _counted(rows, rows[event_time], self._as_of(rows), next(iter(columns.values())))
+        if counts is not None:
+            rows = rows.filter(counts)
         order = [
             ibis.desc(rows[event_time]),
             ibis.desc(rows._available_at),
             ibis.desc(rows._row_no),
         ]
-        rank = ibis.row_number().over(group_by=rows[self.row_key], order_by=order)
+        rank = ibis.row_number().over(group_by=rows[self.part_key], order_by=order)
         first = rows.mutate(_rank=rank).filter(lambda table: table._rank == 0)
         return first.select(
-            self.row_key,
+            self.part_key,
             **{
                 name: _typed(compiled(column.of or name, first), column.dtype, column.precision)
                 for name, column in columns.items()
@@ -240,10 +263,7 @@ class _Frame:
 
 
 def _aggregate(rows: Any, happened: Any, as_of: Any, column: FeatureColumn) -> Any:
-    where = _window(happened, as_of, column)
-    if column.where:
-        condition = compiled(column.where, rows)
-        where = condition if where is None else where & condition
+    where = _counted(rows, happened, as_of, column)
     value: Any = compiled(column.of, rows) if column.of else None
     match column.aggregate:
         case "count":
@@ -267,17 +287,28 @@ def _exact(value: Any, where: Any, column: FeatureColumn) -> Any:
     """Sum, mean or sample standard deviation by exact integer addition."""
     scale = 1 if value.type().is_integer() else 10**column.precision
     units = value if scale == 1 else (value.cast("float64") * scale).round().cast("int64")
-    total = units.cast("int64").sum(where=where).cast("float64")
+    total = units.cast("int64").sum(where=where)
+    count = units.count(where=where)
     if column.aggregate == "sum":
-        return total / scale
-    count = units.count(where=where).cast("float64")
+        return total.cast("float64") / scale
     if column.aggregate == "mean":
-        return total / count.nullif(0.0) / scale
-    squares = (units.cast("int64") * units.cast("int64")).sum(where=where).cast("float64")
-    variance = (squares - total * total / count.nullif(0.0)) / (count - 1).nullif(0.0)
-    import ibis
+        return total.cast("float64") / count.cast("float64").nullif(0.0) / scale
+    # 128-bit integers: squares leave 64 bits from 3e9 units on, and in floats the difference of
+    # two nearly equal numbers would leave noise
+    wide = units.cast(WIDE)
+    squares = (wide * wide).sum(where=where)
+    spread = count.cast(WIDE) * squares - total.cast(WIDE) * total.cast(WIDE)
+    pairs = count.cast("float64") * (count - 1).cast("float64")
+    return (spread.cast("float64") / pairs.nullif(0.0)).sqrt() / scale
 
-    return ibis.greatest(variance, 0.0).sqrt() / scale
+
+def _counted(rows: Any, happened: Any, as_of: Any, column: FeatureColumn) -> Any:
+    """Which rows count for a column: in its window, and satisfying its `where`; None: all."""
+    window = _window(happened, as_of, column)
+    if not column.where:
+        return window
+    satisfied = condition(column.where, rows)
+    return satisfied if window is None else window & satisfied
 
 
 def _window(happened: Any, as_of: Any, column: FeatureColumn) -> Any:
@@ -304,7 +335,7 @@ def _days_between(earlier: Any, as_of: Any, rows: Any) -> Any:
     if isinstance(as_of, datetime):
         seconds = (as_of - datetime(1970, 1, 1)).total_seconds()  # noqa: DTZ001 # naive UTC inside
         return (seconds - earlier.epoch_seconds()) / SECONDS_PER_DAY
-    return (rows.as_of.max().epoch_seconds() - earlier.epoch_seconds()) / SECONDS_PER_DAY
+    return (rows._as_of.max().epoch_seconds() - earlier.epoch_seconds()) / SECONDS_PER_DAY
 
 
 def _reach(column: FeatureColumn) -> timedelta | None:
@@ -316,10 +347,10 @@ def _reach(column: FeatureColumn) -> timedelta | None:
 def _typed(value: Any, dtype: str, precision: int) -> Any:
     if dtype == "float64":
         number = value.cast("float64")
-        finite = number.isnan() | number.isinf()
+        infinite = number.isnan() | number.isinf()
         import ibis
 
-        return ibis.ifelse(finite, ibis.null("float64"), number).round(precision).cast("float64")
+        return ibis.ifelse(infinite, ibis.null("float64"), number).round(precision).cast("float64")
     if dtype == "int64" and value.type().is_floating():
         return value.round().cast("int64")
     return value.cast(dtype)

@@ -8,6 +8,7 @@ import dagster as dg
 
 from mlops_pipeline.config import UseCase, load_use_cases
 from mlops_pipeline.orchestration.assets.data import data_assets
+from mlops_pipeline.orchestration.assets.data_docs import data_docs
 from mlops_pipeline.orchestration.assets.model import model_assets
 from mlops_pipeline.orchestration.assets.predictions import batch_predictions
 from mlops_pipeline.orchestration.assets.release import release_assets
@@ -51,6 +52,7 @@ def _of_use_case(use_case: UseCase) -> dict[str, Any]:
     return {
         "assets": [
             *data_assets(use_case),
+            data_docs(use_case),
             *model_assets(use_case),
             *release_assets(use_case),
             batch_predictions(use_case),

@@ -8,6 +8,7 @@ from mlops_pipeline.config.use_case import UseCase
 
 LIFECYCLE = (
     "raw_data",
+    "data_docs",
     "validated_data",
     "features",
     "trained_model",

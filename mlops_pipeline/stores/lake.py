@@ -146,7 +146,7 @@ class Lake:
         """Yield an empty folder that takes its place whole on success, replacing an older one."""
         target = self.artifact_folder(use_case, name)
         target.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(target.parent)
+        _sweep(target)
         work = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
         work.mkdir()
         try:
@@ -173,9 +173,9 @@ class Lake:
         return Path(self.uri)
 
 
-def _sweep(folder: Path) -> None:
-    """Remove what killed runs left: hidden work folders (the lease keeps others away)."""
-    for left in folder.glob(".*"):
+def _sweep(target: Path) -> None:
+    """Remove what killed runs left beside a folder (the lease keeps other runs away)."""
+    for left in target.parent.glob(f".{target.name}.*"):
         shutil.rmtree(left, ignore_errors=True)
 
 
