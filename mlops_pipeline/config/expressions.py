@@ -1,7 +1,8 @@
 """The scalar expression grammar: text -> a small typed tree.
 
 Used for row filters (`where`), computed columns (`of`), validation checks and derived features.
-One grammar, parsed once here; features/compile.py turns the tree into an Ibis expression.
+One grammar, parsed once here; features/compile.py turns the tree into an Ibis expression. Above
+300 lines, because a grammar is read whole: tokens, tree and parser together.
 
 Semantics that do not depend on an engine: a missing input gives a missing result (except in
 `coalesce`, `is null` and `case`); division by zero and `ln` of a number not above zero are
@@ -14,7 +15,7 @@ missing; `least` and `greatest` ignore missing arguments.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal as Choice
 
@@ -32,6 +33,7 @@ RESERVED = frozenset(
     "and|or|not|in|is|null|true|false|case|when|then|else|end".split("|")  # noqa: SIM905 # one line, readable
 )
 MAX_LENGTH = 4_000  # characters; an expression is a line or two, not a program
+MAX_DEPTH = 40  # parentheses in parentheses, terms in a sum: the tree is walked recursively
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)|(?P<text>'(?:[^']|'')*')"
     r"|(?P<name>[A-Za-z_]\w*)|(?P<op><=|>=|!=|<>|==|[-+*/()=<>,]))"
@@ -101,7 +103,10 @@ def parse(text: str) -> Node:
             expected=f"at most {MAX_LENGTH} characters",
             found=str(len(text)),
         )
-    return _Parser(text).whole()
+    node = _Parser(text).whole()
+    if _depth(node) > MAX_DEPTH:
+        raise _too_deep(text)
+    return node
 
 
 def columns_of(node: Node) -> frozenset[str]:
@@ -111,16 +116,34 @@ def columns_of(node: Node) -> frozenset[str]:
 
 def _walk(node: Node) -> Iterator[Node]:
     yield node
-    if isinstance(node, Call):
-        children: tuple[Node, ...] = node.arguments
-    elif isinstance(node, Membership):
-        children = (node.operand,)
-    elif isinstance(node, Case):
-        children = (*(part for branch in node.branches for part in branch), node.default)
-    else:
-        children = ()
-    for child in children:
+    for child in _children(node):
         yield from _walk(child)
+
+
+def _children(node: Node) -> tuple[Node, ...]:
+    if isinstance(node, Call):
+        return node.arguments
+    if isinstance(node, Membership):
+        return (node.operand,)
+    if isinstance(node, Case):
+        return (*(part for branch in node.branches for part in branch), node.default)
+    return ()
+
+
+def _depth(node: Node) -> int:
+    level, depth = [node], 0
+    while level:
+        level, depth = [child for item in level for child in _children(item)], depth + 1
+    return depth
+
+
+def _too_deep(text: str) -> ExpressionError:
+    return ExpressionError(
+        "the expression is nested too deeply",
+        where=text[:200],
+        expected=f"at most {MAX_DEPTH} levels (each term of a sum or of `or` is one)",
+        way_out="use `in (...)`, or define parts of it as features of their own",
+    )
 
 
 def _tokenize(text: str) -> list[_Token]:
@@ -145,6 +168,7 @@ class _Parser:
         self._text = text
         self._tokens = _tokenize(text)
         self._at = 0
+        self._nesting = 0
 
     def whole(self) -> Node:
         node = self._either()
@@ -182,8 +206,16 @@ class _Parser:
             found=repr(token.text) if token.kind != "end" else "the end of the expression",
         )
 
+    def _nested(self, rule: Callable[[], Node]) -> Node:
+        self._nesting += 1
+        if self._nesting > MAX_DEPTH:
+            raise _too_deep(self._text)
+        node = rule()
+        self._nesting -= 1
+        return node
+
     def _either(self) -> Node:
-        node = self._both()
+        node = self._nested(self._both)
         while self._accept("or"):
             node = Call("or", (node, self._both()))
         return node
@@ -196,7 +228,7 @@ class _Parser:
 
     def _negation(self) -> Node:
         if self._accept("not"):
-            return Call("not", (self._negation(),))
+            return Call("not", (self._nested(self._negation),))
         return self._comparison()
 
     def _comparison(self) -> Node:
@@ -245,8 +277,8 @@ class _Parser:
 
     def _unary(self) -> Node:
         if self._accept("-"):
-            operand = self._unary()
-            if isinstance(operand, Constant) and isinstance(operand.value, int | float):
+            operand = self._nested(self._unary)
+            if isinstance(operand, Constant) and not isinstance(operand.value, bool | str | None):
                 return Constant(-operand.value)
             return Call("negate", (operand,))
         return self._primary()

@@ -6,9 +6,6 @@ an event grid is computed for the events of one period, each at its own time.
 
 On an event grid the events of a period are those known before its end: one that arrives later is
 history for the events after it, and no row of its own, because finished periods stay finished.
-
-Exactness: sums, means and deviations of floats add integers (the value scaled by its declared
-precision), so that the result does not depend on the order of addition, that is, on threads.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,11 +15,10 @@ from typing import Any
 from mlops_pipeline.config.features import COUNTS, FeatureColumn, FeatureView
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.data.periods import Period
+from mlops_pipeline.features.aggregates import aggregated, before, counted, reach, typed
 from mlops_pipeline.features.compile import compiled, condition
 
 EVENT_ROW = "event_row"  # on an event grid: the row of the population's source
-SECONDS_PER_DAY = 86_400
-WIDE = "decimal(19, 0)"  # holds every int64; its products have 128 bits
 
 
 def feature_frame(
@@ -144,7 +140,7 @@ class _Frame:
         if name in self.revised:
             known &= rows._superseded_at.isnull() | (rows._superseded_at >= as_of)
         if window is not None:
-            known &= happened >= _before(as_of, window)
+            known &= happened >= before(as_of, window)
         return rows.filter(known)
 
     # features
@@ -158,7 +154,7 @@ class _Frame:
         frame = self._with_unseen(frame)
         for name, derived in self.use_case.derived.items():
             value = compiled(derived.expression, frame)
-            frame = frame.mutate(**{name: _typed(value, derived.dtype, derived.precision)})
+            frame = frame.mutate(**{name: typed(value, derived.dtype, derived.precision)})
         first = [self.key, "as_of", *([EVENT_ROW] if self.by_event else [])]
         names = [*first, *self.use_case.features, *self.use_case.protected]
         return frame.select(*names).order_by(["as_of", self.row_key])
@@ -173,7 +169,7 @@ class _Frame:
             **{
                 self.part_key: rows._row_no,
                 **{
-                    name: _typed(compiled(column.of or name, rows), column.dtype, column.precision)
+                    name: typed(compiled(column.of or name, rows), column.dtype, column.precision)
                     for name, column in view.columns.items()
                 },
             }
@@ -182,7 +178,7 @@ class _Frame:
     def _parts(self, view: FeatureView) -> Iterator[Any]:
         """Yield the view's features in tables of one row per entity (event grid: per event)."""
         source = self.use_case.sources[view.source]
-        windows = [_reach(column) for column in view.columns.values()]
+        windows = [reach(column) for column in view.columns.values()]
         widest = None if None in windows else max(item for item in windows if item is not None)
         rows = self._known(view.source, widest)
         rows = rows.filter(rows[self.key].notnull())
@@ -190,7 +186,7 @@ class _Frame:
         if others:
             happened = rows[source.event_time]
             aggregates = {
-                name: _aggregate(rows, happened, self._as_of(rows), column)
+                name: aggregated(rows, happened, self._as_of(rows), column)
                 for name, column in others.items()
             }
             yield rows.group_by(self.part_key).aggregate(**aggregates)
@@ -212,7 +208,7 @@ class _Frame:
         """
         import ibis
 
-        counts = _counted(rows, rows[event_time], self._as_of(rows), next(iter(columns.values())))
+        counts = counted(rows, rows[event_time], self._as_of(rows), next(iter(columns.values())))
         if counts is not None:
             rows = rows.filter(counts)
         order = [
@@ -225,7 +221,7 @@ class _Frame:
         return first.select(
             self.part_key,
             **{
-                name: _typed(compiled(column.of or name, first), column.dtype, column.precision)
+                name: typed(compiled(column.of or name, first), column.dtype, column.precision)
                 for name, column in columns.items()
             },
         )
@@ -256,104 +252,10 @@ class _Frame:
                 if value is None and column.aggregate in COUNTS:
                     value = 0
                 if value is not None:
-                    filled[name] = _typed(
+                    filled[name] = typed(
                         frame[name].fill_null(value), column.dtype, column.precision
                     )
         return frame.mutate(**filled) if filled else frame
-
-
-def _aggregate(rows: Any, happened: Any, as_of: Any, column: FeatureColumn) -> Any:
-    where = _counted(rows, happened, as_of, column)
-    value: Any = compiled(column.of, rows) if column.of else None
-    match column.aggregate:
-        case "count":
-            result = rows.count(where=where) if value is None else value.count(where=where)
-        case "count_distinct":
-            result = value.nunique(where=where)
-        case "min":
-            result = value.min(where=where)
-        case "max":
-            result = value.max(where=where)
-        case "days_since_last":
-            result = _days_between(happened.max(where=where), as_of, rows)
-        case "days_since_first":
-            result = _days_between(happened.min(where=where), as_of, rows)
-        case _:
-            result = _exact(value, where, column)
-    return _typed(result, column.dtype, column.precision)
-
-
-def _exact(value: Any, where: Any, column: FeatureColumn) -> Any:
-    """Sum, mean or sample standard deviation by exact integer addition."""
-    scale = 1 if value.type().is_integer() else 10**column.precision
-    units = value if scale == 1 else (value.cast("float64") * scale).round().cast("int64")
-    total = units.cast("int64").sum(where=where)
-    count = units.count(where=where)
-    if column.aggregate == "sum":
-        return total.cast("float64") / scale
-    if column.aggregate == "mean":
-        return total.cast("float64") / count.cast("float64").nullif(0.0) / scale
-    # 128-bit integers: squares leave 64 bits from 3e9 units on, and in floats the difference of
-    # two nearly equal numbers would leave noise
-    wide = units.cast(WIDE)
-    squares = (wide * wide).sum(where=where)
-    spread = count.cast(WIDE) * squares - total.cast(WIDE) * total.cast(WIDE)
-    pairs = count.cast("float64") * (count - 1).cast("float64")
-    return (spread.cast("float64") / pairs.nullif(0.0)).sqrt() / scale
-
-
-def _counted(rows: Any, happened: Any, as_of: Any, column: FeatureColumn) -> Any:
-    """Which rows count for a column: in its window, and satisfying its `where`; None: all."""
-    window = _window(happened, as_of, column)
-    if not column.where:
-        return window
-    satisfied = condition(column.where, rows)
-    return satisfied if window is None else window & satisfied
-
-
-def _window(happened: Any, as_of: Any, column: FeatureColumn) -> Any:
-    conditions = []
-    if column.window_days is not None:
-        reach = timedelta(days=column.window_days + column.offset_days)
-        conditions.append(happened >= _before(as_of, reach))
-    if column.offset_days:
-        conditions.append(happened < _before(as_of, timedelta(days=column.offset_days)))
-    if not conditions:
-        return None
-    return conditions[0] if len(conditions) == 1 else conditions[0] & conditions[1]
-
-
-def _before(as_of: Any, span: timedelta) -> Any:
-    if isinstance(as_of, datetime):
-        return as_of - span
-    import ibis
-
-    return as_of - ibis.interval(days=span.days)
-
-
-def _days_between(earlier: Any, as_of: Any, rows: Any) -> Any:
-    if isinstance(as_of, datetime):
-        seconds = (as_of - datetime(1970, 1, 1)).total_seconds()  # noqa: DTZ001 # naive UTC inside
-        return (seconds - earlier.epoch_seconds()) / SECONDS_PER_DAY
-    return (rows._as_of.max().epoch_seconds() - earlier.epoch_seconds()) / SECONDS_PER_DAY
-
-
-def _reach(column: FeatureColumn) -> timedelta | None:
-    if column.window_days is None:
-        return None
-    return timedelta(days=column.window_days + column.offset_days)
-
-
-def _typed(value: Any, dtype: str, precision: int) -> Any:
-    if dtype == "float64":
-        number = value.cast("float64")
-        infinite = number.isnan() | number.isinf()
-        import ibis
-
-        return ibis.ifelse(infinite, ibis.null("float64"), number).round(precision).cast("float64")
-    if dtype == "int64" and value.type().is_floating():
-        return value.round().cast("int64")
-    return value.cast(dtype)
 
 
 def _naive(moment: datetime) -> datetime:

@@ -1,7 +1,8 @@
 """One DuckDB connection through Ibis: limits, and tables of the lake as Ibis tables.
 
 The connection is in memory and private to its owner; what it makes is gone with it. All times
-inside are naive UTC.
+inside are naive UTC. Names of tables that are not sources begin with an underscore, as no source's
+name can.
 """
 
 import tempfile
@@ -55,13 +56,14 @@ class Engine:
 
     def scan(self, state: TableState) -> str:
         """Return the FROM item that reads a table version."""
-        if "://" in state.uri and not state.uri.startswith("file://"):
+        is_remote = "://" in state.uri and not state.uri.startswith("file://")
+        if is_remote or not state.files:  # a table without a row has no file to read
             from deltalake import DeltaTable
 
-            name = f"remote_{abs(hash((state.uri, state.version)))}"
-            self.sql.register(
-                name, DeltaTable(state.uri, version=state.version).to_pyarrow_dataset()
-            )
+            name = f"_scan_{abs(hash((state.uri, state.version)))}"
+            table = DeltaTable(state.uri, version=state.version)
+            rows = table.to_pyarrow_dataset() if is_remote else table.to_pyarrow_table()
+            self.sql.register(name, rows)
             return quoted(name)
         return f"read_parquet({file_list(state.files)}, union_by_name = true)"
 

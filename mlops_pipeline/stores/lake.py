@@ -24,6 +24,11 @@ from mlops_pipeline.errors import NotFoundError
 
 FACTS = "mlops_facts"  # the key of our own facts in a commit's metadata
 COMMIT_ATTEMPTS = 5
+KEEP_HISTORY = {  # old commits say which periods are finished, and pin what a model was made from
+    "delta.enableExpiredLogCleanup": "false",
+    "delta.logRetentionDuration": "interval 36500 days",
+    "delta.deletedFileRetentionDuration": "interval 36500 days",
+}
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class Lake:
         return "/".join(part for part in (self.uri, use_case, layer, name) if part)
 
     def state(self, uri: str, version: int | None = None) -> TableState | None:
-        """Return a table's files and newest facts, or None when it does not exist.
+        """Return a table's files and facts at a version, or None when it does not exist.
 
         Raises
         ------
@@ -67,9 +72,8 @@ class Lake:
                     f"version {version} of the table does not exist", where=uri
                 ) from error
             raise
-        facts: dict[str, Any] = next(
-            (json.loads(entry[FACTS]) for entry in table.history(20) if FACTS in entry), {}
-        )
+        newest = table if version is None else DeltaTable(uri)
+        facts = _facts(newest, table.version())
         return TableState(uri, table.version(), tuple(sorted(table.file_uris())), facts)
 
     def facts_of_commits(self, uri: str) -> list[dict[str, Any]]:
@@ -95,6 +99,7 @@ class Lake:
             batches,
             mode=mode,
             schema_mode="overwrite" if mode == "overwrite" else None,
+            configuration=KEEP_HISTORY,
             writer_properties=WriterProperties(compression="ZSTD", compression_level=1),
             commit_properties=_commit(facts),
         )
@@ -103,35 +108,24 @@ class Lake:
     def supersede(self, uri: str, rows: Any, facts: Mapping[str, Any]) -> int:
         """Insert rows and close the ones they replace, in one commit; return the version.
 
-        `rows` is an Arrow table of the table's columns plus `_replaces` (the `_row_no` that is
-        closed at `_available_at`, or null).
+        `rows` is an Arrow table of the table's columns plus `_is_stored`: true for a row that the
+        table holds (by `_row_no`) and whose `_superseded_at` changes, false for a new one.
         """
-        import pyarrow as pa
-        import pyarrow.compute
         from deltalake import DeltaTable
 
-        closing = rows.filter(pyarrow.compute.is_valid(rows["_replaces"]))
-        both = pa.concat_tables(
-            [
-                closing.set_column(
-                    closing.schema.get_field_index("_row_no"), "_row_no", closing["_replaces"]
-                ).append_column("_close", pa.array([True] * len(closing), pa.bool_())),
-                rows.append_column("_close", pa.array([False] * len(rows), pa.bool_())),
-            ]
-        )
         table = DeltaTable(uri)
-        names = [name for name in rows.column_names if name != "_replaces"]
+        names = [name for name in rows.column_names if name != "_is_stored"]
         (
             table.merge(
-                both,
-                "t._row_no = s._row_no AND s._close",
+                rows,
+                "t._row_no = s._row_no AND s._is_stored",
                 source_alias="s",
                 target_alias="t",
                 commit_properties=_commit(facts),
             )
-            .when_matched_update({"_superseded_at": "s._available_at"})
+            .when_matched_update({"_superseded_at": "s._superseded_at"})
             .when_not_matched_insert(
-                {name: f's."{name}"' for name in names}, predicate="NOT s._close"
+                {name: f's."{name}"' for name in names}, predicate="NOT s._is_stored"
             )
             .execute()
         )
@@ -177,6 +171,15 @@ def _sweep(target: Path) -> None:
     """Remove what killed runs left beside a folder (the lease keeps other runs away)."""
     for left in target.parent.glob(f".{target.name}.*"):
         shutil.rmtree(left, ignore_errors=True)
+
+
+def _facts(newest: Any, version: int) -> dict[str, Any]:
+    """Return the facts of a version; a table loaded at an older one numbers its history wrong."""
+    for entry in newest.history():
+        if entry["version"] <= version and FACTS in entry:
+            facts: dict[str, Any] = json.loads(entry[FACTS])
+            return facts
+    return {}
 
 
 def _commit(facts: Mapping[str, Any]) -> Any:

@@ -7,6 +7,7 @@ other definitions are another table.
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,6 +26,11 @@ from mlops_pipeline.stores.engine import quoted
 from mlops_pipeline.stores.lake import TableState
 from mlops_pipeline.stores.validation import AcceptedSource, register_accepted
 from mlops_pipeline.stores.workspace import Workspace
+
+# Compiling a frame takes longer than running it, so it is compiled once, for a period that no data
+# reach; the query of a real period differs in its moments only.
+TEMPLATE_PERIOD = Period(datetime(6001, 1, 1, tzinfo=UTC), datetime(8001, 1, 1, tzinfo=UTC))
+MOMENT = re.compile(r"MAKE_TIMESTAMP\((\d+), (\d+), (\d+), (\d+), (\d+), 0\.0\)")
 
 
 @dataclass(frozen=True)
@@ -104,10 +110,13 @@ def build_features(
     uri, built = features_uri(work), []
     if not done:
         _check_keys_match(work, tables)
-    for period in wanted:
-        if period.name in done:
-            continue
-        facts = _build_period(work, tables, period, revised, uri)
+    missing = [period for period in wanted if period.name not in done]
+    query = ""
+    if missing:
+        frame = feature_frame(work.use_case, tables, TEMPLATE_PERIOD, revised=revised)
+        query = str(work.engine.ibis.compile(frame))
+    for period in missing:
+        facts = _build_period(work, _query_of(query, period), period, uri)
         built.append(facts)
         if progress:
             progress(period.name, facts.rows)
@@ -136,12 +145,24 @@ def use_case_periods(work: Workspace, as_of: datetime) -> list[Period]:
     return periods(work.use_case.grid, as_of, first)
 
 
-def _build_period(
-    work: Workspace, tables: Mapping[str, Any], period: Period, revised: frozenset[str], uri: str
-) -> PeriodFacts:
-    frame = feature_frame(work.use_case, tables, period, revised=revised)
+def _query_of(template: str, period: Period) -> str:
+    """Return the query of a period: every moment of the template, moved to the period's."""
+
+    def moved(match: re.Match[str]) -> str:
+        year, month, day, hour, minute = map(int, match.groups()[:5])
+        moment = datetime(year, month, day, hour, minute, tzinfo=UTC)
+        is_end = abs(moment - TEMPLATE_PERIOD.end) < abs(moment - TEMPLATE_PERIOD.start)
+        base, target = (
+            (TEMPLATE_PERIOD.end, period.end) if is_end else (TEMPLATE_PERIOD.start, period.start)
+        )
+        return f"TIMESTAMP '{_plain(target + (moment - base))}'"
+
+    return MOMENT.sub(moved, template)
+
+
+def _build_period(work: Workspace, query: str, period: Period, uri: str) -> PeriodFacts:
     engine = work.engine
-    engine.sql.execute(f"CREATE OR REPLACE TEMP TABLE period_frame AS {engine.ibis.compile(frame)}")
+    engine.sql.execute(f"CREATE OR REPLACE TEMP TABLE period_frame AS {query}")
     rows, digest = engine.query(
         f"SELECT count(*), coalesce(sum(hash({_columns(work)})::HUGEINT), 0) FROM period_frame"
     )[0]

@@ -84,6 +84,7 @@ def find_files(settings: Settings, name: str, source: Source) -> tuple[str, ...]
             f"source {name}: there is no such file",
             where=where,
             expected=f"a {source.format} file, a folder of them, or a glob",
+            found="nothing there",
             way_out="fetch or simulate the data first (mlops fetch, mlops simulate), or mend "
             f"sources.{name}.uri",
         )
@@ -102,7 +103,13 @@ def _scan(source: Source, files: tuple[str, ...] | list[str]) -> str:
 
 def _describe(engine: Engine, source: Source, path: str) -> dict[str, str]:
     if Path(path).exists() and Path(path).stat().st_size == 0:
-        raise SourceError("the file is empty (0 bytes)", where=path)
+        raise SourceError(
+            "the file is empty (0 bytes)",
+            where=path,
+            expected=f"a {source.format} file with the columns {', '.join(source.columns)}",
+            found="0 bytes",
+            way_out="deliver the file again; nothing of it was ingested",
+        )
     try:
         rows = engine.query(f"DESCRIBE SELECT * FROM {_scan(source, [path])}")
         return {str(row[0]): re.sub(r"\(.*\)$", "", str(row[1])) for row in rows}
@@ -162,7 +169,7 @@ def _check_csv_values(engine: Engine, source: Source, path: str) -> None:
         if kind != "string":
             bad = engine.query(
                 f"SELECT {field}, count(*) OVER () FROM {scan} WHERE trim({field}) <> '' "
-                f"AND TRY_CAST({field} AS {SQL_TYPES[kind]}) IS NULL LIMIT 1"
+                f"AND NOT ({_is_readable(field, kind)}) LIMIT 1"
             )
             if bad:
                 raise SourceError(
@@ -170,6 +177,8 @@ def _check_csv_values(engine: Engine, source: Source, path: str) -> None:
                     where=f"{path}: column {column!r}",
                     expected=kind,
                     found=f"{bad[0][0]!r} ({bad[0][1]} such values)",
+                    way_out="mend the delivery, or the type of the column in the configuration; "
+                    "a missing value is an empty field",
                 )
         if kind == "timestamp":
             zoned = f"regexp_matches({field}, '(Z|[+-]\\d\\d(:?\\d\\d)?)$') AND {field} LIKE '%:%'"
@@ -180,6 +189,13 @@ def _check_csv_values(engine: Engine, source: Source, path: str) -> None:
                 raise _mixed_zones(
                     f"{path}: column {column!r}", f"{some} of {rows} values have a zone"
                 )
+
+
+def _is_readable(field: str, kind: ColumnType) -> str:
+    readable = f"TRY_CAST({field} AS {SQL_TYPES[kind]}) IS NOT NULL"
+    if kind == "int64":  # a cast would round 1.5 to 2 without a word
+        return f"{readable} AND regexp_full_match(trim({field}), '[-+]?[0-9]+')"
+    return readable
 
 
 def _check_zones(source: Source, described: dict[str, dict[str, str]]) -> None:
