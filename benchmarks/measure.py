@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -102,11 +102,6 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 
-def plain(measured: Measured) -> dict[str, Any]:
-    """Return a measured command as JSON, without its output."""
-    fields = asdict(measured)
-    del fields["output"]
-    return {**fields, "seconds": round(measured.seconds, 2)}
 
 
 class _TreeWatch(threading.Thread):

@@ -1,5 +1,7 @@
 """`mlops dev`: the Dagster UI with its daemon and the MLflow UI, on loopback, until interrupted."""
 
+import os
+import signal
 import subprocess
 import sys
 
@@ -37,11 +39,14 @@ def serve(dagster_port: int, mlflow_port: int) -> int:
             "1",
         ],
     ]
-    environment = dagster_environment()
+    environment = {**dagster_environment(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     processes = [
-        subprocess.Popen(command, env=environment, cwd=project_root())  # noqa: S603 # our own words
+        subprocess.Popen(  # noqa: S603 # our own words
+            command, env=environment, cwd=project_root(), start_new_session=True
+        )
         for command in commands
     ]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # both are stopped either way
     console.print(f"Dagster: http://{HOST}:{dagster_port}   MLflow: http://{HOST}:{mlflow_port}")
     try:
         while all(process.poll() is None for process in processes):
@@ -53,7 +58,17 @@ def serve(dagster_port: int, mlflow_port: int) -> int:
         console.print("stopping")
     finally:
         for process in processes:
-            process.terminate()
-        for process in processes:
-            process.wait(timeout=STOP_SECONDS)
+            _stop(process)
     return max(process.returncode or 0 for process in processes)
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    """Ask a server and everything it started to end; after a while, insist."""
+    for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, sign)
+            process.wait(timeout=STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            continue
+        except ProcessLookupError:
+            return

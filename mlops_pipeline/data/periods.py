@@ -58,8 +58,8 @@ def default_as_of(grid: Grid, now: datetime, watermarks: list[datetime]) -> date
 def periods(grid: Grid, as_of: datetime, first_event: datetime | None = None) -> list[Period]:
     """Return every period up to `as_of`, oldest first.
 
-    Grid points up to and including as_of; for an event grid, whole periods that end by as_of,
-    from the period of `first_event` on.
+    Grid points up to and including as_of, from the first one that is not before grid.start; for an
+    event grid, whole periods that end by as_of, from the period of `first_event` on.
 
     Raises
     ------
@@ -68,7 +68,9 @@ def periods(grid: Grid, as_of: datetime, first_event: datetime | None = None) ->
     """
     step = step_of(grid)
     if grid.start is not None:
-        start = _midnight(grid.start)
+        start = floor_to(_midnight(grid.start), step)
+        if start.date() < grid.start:
+            start = following(start, step)
     elif first_event is not None:
         start = floor_to(first_event, step)
     else:

@@ -22,7 +22,7 @@ from mlops_pipeline.config.tables import (
     Source,
 )
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.features.compile import compiled
+from mlops_pipeline.features.compile import condition
 
 REPRESENTABLE = 1e12  # beyond it six decimal places no longer fit 64-bit exact sums
 SECONDS_PER_DAY = 86_400
@@ -82,7 +82,7 @@ def _row_rule(rule: object, table: Any) -> Mapping[str, Any]:
         case InSet(column=column, values=values):
             return {f"in_set({column})": table[column].isin(values) == False}  # noqa: E712 # an Ibis expression
         case Check(name=name, expression=expression):
-            return {f"check({name})": ~compiled(expression, table)}
+            return {f"check({name})": ~condition(expression, table)}
     return {}
 
 
@@ -98,7 +98,7 @@ class TableFigures:
     rows: int
     quarantined: int
     present: Mapping[str, int]
-    positives: Mapping[str, int]
+    positives: Mapping[ClassBalance, int]
     newest: datetime | None
 
 
@@ -162,7 +162,7 @@ def _table_rule(
                 )
             ]
         case ClassBalance(column=column, min=low, max=high):
-            value = figures.positives[column] / figures.rows
+            value = figures.positives[rule] / figures.rows
             inside = low <= value <= high
             return [
                 Verdict(

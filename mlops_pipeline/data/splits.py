@@ -145,7 +145,13 @@ def _check(parts: Parts, label: npt.NDArray[np.int8]) -> None:
     for name in PARTS:
         rows: Indices = getattr(parts, name)
         if len(rows) == 0:
-            raise SplitError(f"the {name} part is empty", where=", ".join(parts.periods[name]))
+            raise SplitError(
+                f"the {name} part is empty",
+                where=f"periods {', '.join(parts.periods[name])}",
+                expected="at least one labelled row",
+                found=f"no row; {parts.rows()}",
+                way_out="more data, or other split fractions",
+            )
         classes = np.unique(label[rows])
         if len(classes) < 2:
             raise SplitError(

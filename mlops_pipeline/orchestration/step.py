@@ -11,6 +11,7 @@ import dagster as dg
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.errors import MlopsError, NotFoundError
+from mlops_pipeline.orchestration.resources import MlflowRun
 from mlops_pipeline.stores.settings import Settings
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def asset_step(
             with hold, open_workspace(use_case, settings) as work:
                 yield Step(use_case, settings, ops, context.run_id, settings.now(), work, hold)
         except Exception as error:
-            _alert(context, ops, use_case, asset, error)
+            _alert(context, ops, use_case, asset, error, now=settings.now())
             _end_mlflow(context, use_case, "FAILED")
             raise
         else:
@@ -110,20 +111,15 @@ def asset_step(
 
 
 def mlflow_run(context: dg.AssetExecutionContext, use_case: UseCase) -> str:
-    """Return the id of this Dagster run's MLflow run.
-
-    dagster-mlflow knows the id only of a run that it resumes; a run it has just started is
-    MLflow's active one.
-    """
-    tracked = getattr(context.resources, f"mlflow_{use_case.name}")
-    return str(tracked.mlflow_run_id or tracked.active_run().info.run_id)
+    """Start or resume this Dagster run's MLflow run; return its id."""
+    tracked: MlflowRun = getattr(context.resources, f"mlflow_{use_case.name}")
+    return tracked.start()
 
 
 def _end_mlflow(context: dg.AssetExecutionContext, use_case: UseCase, status: str) -> None:
-    """End the MLflow run between steps: the next step's resource resumes it by its tag."""
-    tracked = getattr(context.resources, f"mlflow_{use_case.name}", None)
-    if tracked is not None and tracked.active_run() is not None:
-        tracked.end_run(status)
+    tracked: MlflowRun | None = getattr(context.resources, f"mlflow_{use_case.name}", None)
+    if tracked is not None:
+        tracked.end(status)
 
 
 def _alert(
@@ -132,6 +128,8 @@ def _alert(
     use_case: UseCase,
     asset: str,
     error: Exception,
+    *,
+    now: datetime,
 ) -> None:
     way_out = error.way_out if isinstance(error, MlopsError) else None
     action = way_out or f"open the run {context.run_id} in the Dagster UI; see {DOCS}"
@@ -142,7 +140,7 @@ def _alert(
         "error",
         f"{asset}: {error}",
         action,
-        now=datetime.now(UTC),
+        now=now,
         run_id=context.run_id,
         dedupe_key=f"run_failed:{context.run_id}",
     )

@@ -43,15 +43,9 @@ class Engine:
         """Run SQL and return a streaming Arrow reader."""
         return self.sql.sql(statement).to_arrow_reader(BATCH_ROWS)
 
-    def register(self, name: str, state: TableState, *, without: TableState | None = None) -> Any:
-        """Make a table version an Ibis table; rows listed in `without` (_row_no) are left out."""
-        scan = self.scan(state)
-        if without is not None and without.facts.get("rows"):
-            hidden = self.scan(without)
-            scan = (
-                f"(SELECT * FROM {scan} ANTI JOIN (SELECT _row_no FROM {hidden}) USING (_row_no))"
-            )
-        self.sql.execute(f"CREATE OR REPLACE VIEW {quoted(name)} AS SELECT * FROM {scan}")
+    def register(self, name: str, rows: str) -> Any:
+        """Make a FROM item (see `scan`) a view, and return it as an Ibis table."""
+        self.sql.execute(f"CREATE OR REPLACE VIEW {quoted(name)} AS SELECT * FROM {rows}")
         return self.ibis.table(name)
 
     def scan(self, state: TableState) -> str:

@@ -35,6 +35,7 @@ from mlops_pipeline.training.report import (
 from mlops_pipeline.training.scoring import ScoringModel
 from mlops_pipeline.training.selection import Choice
 
+DRIFT_PAGE = "evidently.html"
 WORST_COLUMNS = 5  # features named as most changed between the train and the test part
 
 
@@ -47,7 +48,7 @@ class JudgedTraining:
     verdict: str
     folder: Path
     plots: Mapping[str, bytes]
-    has_drift_report: bool
+    pages: Mapping[str, str]
 
 
 def evaluate_and_store(
@@ -88,10 +89,18 @@ def evaluate_and_store(
         tags={"gate_passed": str(gate.passed).lower()},
         now=now,
     )
-    for name in ("report.html", "evaluation.json"):
+    for name in ("report.html", "evaluation.json", DRIFT_PAGE):
         tracking.client.log_artifact(mlflow_run_id, str(folder / name))
     verdict = headline(gate, work.use_case, has_champion=champion is not None).sentence
-    return JudgedTraining(evaluation, gate, verdict, folder, drawn, bool(moved))
+    run_page = (
+        f"{work.settings.mlflow_ui}/#/experiments/{tracking.experiment_id}/runs/{mlflow_run_id}"
+    )
+    pages = {
+        "report": f"{run_page}/artifacts/report.html",
+        "what_changed": f"{run_page}/artifacts/{DRIFT_PAGE}",
+        "mlflow_run": run_page,
+    }
+    return JudgedTraining(evaluation, gate, verdict, folder, drawn, pages)
 
 
 def _plots(
@@ -133,7 +142,7 @@ def _drift(work: Workspace, folder: Path, test: LabelledFrame) -> dict[str, floa
     reference = pd.read_parquet(folder / "train_sample.parquet")
     current = pd.DataFrame(dict(test.columns))
     summary = write_drift_report(
-        folder / "evidently.html", reference, current, seed=work.use_case.training.seed
+        folder / DRIFT_PAGE, reference, current, seed=work.use_case.training.seed
     )
     return summary.worst(WORST_COLUMNS)
 
@@ -151,7 +160,7 @@ def _report_facts(  # noqa: PLR0913, PLR0917 # private, one caller: every part o
 ) -> ReportFacts:
     settings = work.use_case.training
     notes = []
-    if settings.refit == "all_labelled":
+    if settings.refit == "all_labelled" and gate.passed:
         notes.append(
             "Every figure belongs to the model evaluated here; the registered one is its recipe, "
             f"refitted on all {facts.labelled_rows:,} labelled rows."
@@ -179,7 +188,7 @@ def _report_facts(  # noqa: PLR0913, PLR0917 # private, one caller: every part o
         gate=gate,
         dropped=facts.dropped_inputs,
         plots=drawn,
-        links={"What changed between training and test (Evidently)": "evidently.html"},
+        links={"What changed between training and test (Evidently)": DRIFT_PAGE},
         notes=notes,
     )
 

@@ -3,7 +3,8 @@
 A row's identity is its content and, for true duplicates, its occurrence: a delivery is compared
 as a bag with what is stored, so a second run on the same files adds nothing. For a source with a
 key, a row with a known key and other content is a revision: it closes the earlier row at the
-moment the revision could be known, so that every as_of still sees what was known then.
+moment the revision could be known, so that every as_of still sees what was known then. The newest
+version is the one of the latest declared availability, then of the latest arrival.
 
 Stored beside the declared columns:
 
@@ -22,7 +23,7 @@ from typing import Any
 from mlops_pipeline.config.tables import Source
 from mlops_pipeline.stores.engine import Engine, literal, quoted
 from mlops_pipeline.stores.lake import TableState
-from mlops_pipeline.stores.sources import Delivery, open_delivery
+from mlops_pipeline.stores.sources import Delivery, open_delivery, readable
 from mlops_pipeline.stores.workspace import Workspace
 
 INTERNAL = ("_row_no", "_available_at", "_ingested_at", "_superseded_at")
@@ -66,9 +67,10 @@ def ingest(
     delivery = open_delivery(engine, work.settings, name, source)
     uri = work.lake.table_uri(work.use_case.name, "raw", name)
     state = work.lake.state(uri)
-    engine.sql.execute(f"CREATE OR REPLACE TEMP VIEW delivery AS {delivery.select}")
-    too_late = _stage(engine, source, state)
-    increment = _facts(engine, source, state, now=now, finished_through=finished_through)
+    engine.sql.execute(f"CREATE OR REPLACE TEMP VIEW _delivery AS {delivery.select}")
+    with readable(source, ", ".join(delivery.files)):
+        too_late = _stage(engine, source, state)
+        increment = _facts(engine, source, state, now=now, finished_through=finished_through)
     if state is not None and increment["rows_added"] == 0:
         return _result(
             name, delivery, state.facts, uri=uri, version=state.version, missed=too_late, added=0
@@ -81,10 +83,10 @@ def ingest(
 
 
 def _stage(engine: Engine, source: Source, state: TableState | None) -> int:
-    """Make `staged` = the rows of the delivery that the table does not hold; count those missed."""
-    engine.sql.execute("DROP TABLE IF EXISTS increment")
+    """Make `_staged` = the rows of the delivery that the table lacks; count those too late."""
+    engine.sql.execute("DROP TABLE IF EXISTS _increment")
     if state is None:
-        engine.sql.execute("CREATE OR REPLACE TEMP VIEW staged AS SELECT * FROM delivery")
+        engine.sql.execute("CREATE OR REPLACE TEMP VIEW _staged AS SELECT * FROM _delivery")
         return 0
     columns = ", ".join(quoted(column) for column in source.columns)
     availability = quoted(source.availability)
@@ -95,18 +97,32 @@ def _stage(engine: Engine, source: Source, state: TableState | None) -> int:
         recent = f"({availability} IS NULL OR {availability} >= {cut})"
     stored = engine.scan(state)
     engine.sql.execute(
-        f"CREATE TEMP TABLE increment AS "
-        f"SELECT {columns} FROM delivery WHERE {recent} "
+        f"CREATE TEMP TABLE _increment AS "
+        f"SELECT {columns} FROM _delivery WHERE {recent} "
         f"EXCEPT ALL SELECT {columns} FROM {stored} WHERE {recent}"
     )
-    engine.sql.execute("CREATE OR REPLACE TEMP VIEW staged AS SELECT * FROM increment")
-    if recent == "TRUE":
+    engine.sql.execute("CREATE OR REPLACE TEMP VIEW _staged AS SELECT * FROM _increment")
+    return 0 if recent == "TRUE" else _missed(engine, columns, stored, f"NOT {recent}")
+
+
+def _missed(engine: Engine, columns: str, stored: str, behind: str) -> int:
+    """Count rows of the delivery that came too late to be added and that the table does not hold.
+
+    Usually the old part of a delivery is absent or unchanged: a sum of hashes says so quickly.
+    """
+    bag = f"count(*), sum(hash({columns})::HUGEINT)"
+    delivered = engine.query(f"SELECT {bag} FROM _delivery WHERE {behind}")[0]
+    if (
+        delivered[0] == 0
+        or delivered == engine.query(f"SELECT {bag} FROM {stored} WHERE {behind}")[0]
+    ):
         return 0
-    behind, held = engine.query(
-        f"SELECT (SELECT count(*) FROM delivery WHERE NOT {recent}), "
-        f"(SELECT count(*) FROM {stored} WHERE NOT {recent})"
-    )[0]
-    return max(0, int(behind) - int(held))
+    return int(
+        engine.query(
+            f"SELECT count(*) FROM (SELECT {columns} FROM _delivery WHERE {behind} "
+            f"EXCEPT ALL SELECT {columns} FROM {stored} WHERE {behind})"
+        )[0][0]
+    )
 
 
 def _facts(
@@ -128,7 +144,7 @@ def _facts(
     columns = ", ".join(quoted(column) for column in source.columns)
     added, newest, late_rows, digest = engine.query(
         f"SELECT count(*), max({availability}) FILTER ({availability} <= {_timestamp(now)}), "
-        f"count(*) FILTER ({late}), coalesce(sum(hash({columns})::HUGEINT), 0) FROM staged"
+        f"count(*) FILTER ({late}), coalesce(sum(hash({columns})::HUGEINT), 0) FROM _staged"
     )[0]
     newest = newest.replace(tzinfo=UTC) if newest else None
     marks = [moment for moment in (watermark, newest) if moment]
@@ -155,17 +171,14 @@ def _write(
     if not source.key or not _has_revisions(engine, source, state):
         return lake.write(uri, engine.batches(select), facts, "append")
     facts["has_revisions"] = True
-    chained = _with_replaced(engine, select, source, state)
+    versions = _versions(engine, select, source, state)
+    facts["rows_revised"] = int(
+        engine.query(f"SELECT count(_superseded_at) FROM ({versions})")[0][0]
+    )
     if state is None:
-        facts["rows_revised"] = int(
-            engine.query(f"SELECT count(_superseded_at) FROM ({chained})")[0][0]
-        )
-        return lake.write(
-            uri, engine.batches(f"SELECT * EXCLUDE (_replaces) FROM ({chained})"), facts, "append"
-        )
-    rows = engine.sql.sql(chained).to_arrow_table()
-    facts["rows_revised"] = len(rows) - rows.column("_replaces").null_count
-    return lake.supersede(uri, rows, facts)
+        every = f"SELECT * EXCLUDE (_is_stored) FROM ({versions})"
+        return lake.write(uri, engine.batches(every), facts, "append")
+    return lake.supersede(uri, engine.sql.sql(versions).to_arrow_table(), facts)
 
 
 def _select_new(source: Source, state: TableState | None, facts: dict[str, Any]) -> str:
@@ -188,7 +201,7 @@ def _select_new(source: Source, state: TableState | None, facts: dict[str, Any])
     return (
         f"SELECT {columns}, {first} + row_number() OVER (ORDER BY {order}) - 1 AS _row_no, "
         f"{effective} AS _available_at, {now} AS _ingested_at, "
-        f"CAST(NULL AS TIMESTAMP) AS _superseded_at FROM staged ORDER BY _row_no"
+        f"CAST(NULL AS TIMESTAMP) AS _superseded_at FROM _staged ORDER BY _row_no"
     )
 
 
@@ -202,38 +215,43 @@ def _has_revisions(engine: Engine, source: Source, state: TableState | None) -> 
     keys = ", ".join(quoted(column) for column in source.key)
     availability = quoted(source.availability)
     repeated = engine.query(
-        f"SELECT 1 FROM staged GROUP BY {keys} "
+        f"SELECT 1 FROM _staged GROUP BY {keys} "
         f"HAVING min({availability}) <> max({availability}) LIMIT 1"
     )
     if repeated or state is None:
         return bool(repeated)
     return bool(
         engine.query(
-            f"SELECT 1 FROM staged SEMI JOIN {engine.scan(state)} AS stored USING ({keys}) LIMIT 1"
+            f"SELECT 1 FROM _staged SEMI JOIN {engine.scan(state)} AS stored USING ({keys}) LIMIT 1"
         )
     )
 
 
-def _with_replaced(engine: Engine, select: str, source: Source, state: TableState | None) -> str:
-    """Close each row where its successor begins; `_replaces` names the stored row it closes."""
+def _versions(engine: Engine, select: str, source: Source, state: TableState | None) -> str:
+    """Return the new rows, and the stored rows that they close at another moment than before."""
     keys = ", ".join(quoted(column) for column in source.key)
-    chained = (
-        f"SELECT *, lead(_available_at) OVER same_key AS _next, "
-        f"lag(_row_no) OVER same_key AS _previous FROM ({select}) "
-        f"WINDOW same_key AS (PARTITION BY {keys} ORDER BY _available_at, _row_no)"
-    )
-    joined, replaces = f"FROM ({chained}) AS fresh", "CAST(NULL AS BIGINT)"
-    if state is not None:
-        joined += (
-            f" LEFT JOIN (SELECT {keys}, max(_row_no) AS _open, max(_available_at) AS _since "
-            f"FROM {engine.scan(state)} WHERE _superseded_at IS NULL GROUP BY {keys}) AS held "
-            f"USING ({keys})"
-        )
-        replaces = "CASE WHEN _previous IS NULL AND _available_at > _since THEN _open END"
     columns = ", ".join(quoted(column) for column in (*source.columns, *INTERNAL[:-1]))
+    every = f"SELECT *, _superseded_at AS _closed, FALSE AS _is_stored FROM ({select})"
+    if state is not None:
+        every += (
+            f" UNION ALL BY NAME SELECT *, _superseded_at AS _closed, TRUE AS _is_stored "
+            f"FROM {engine.scan(state)} SEMI JOIN _staged USING ({keys})"
+        )
     return (
-        f"SELECT {columns}, CASE WHEN _next > _available_at THEN _next END AS _superseded_at, "
-        f"{replaces} AS _replaces {joined} ORDER BY _row_no"
+        f"SELECT {columns}, _until AS _superseded_at, _is_stored "
+        f"FROM (SELECT *, {superseded_at(source)} AS _until FROM ({every})) "
+        "WHERE NOT _is_stored OR _until IS DISTINCT FROM _closed ORDER BY _row_no"
+    )
+
+
+def superseded_at(source: Source) -> str:
+    """Return SQL for when a row's next version was known, over all versions of its key."""
+    keys = [quoted(column) for column in source.key]
+    has_key = " AND ".join(f"{key} IS NOT NULL" for key in keys)
+    return (
+        f"CASE WHEN {has_key} THEN min(_available_at) OVER (PARTITION BY {', '.join(keys)} "
+        f"ORDER BY {quoted(source.availability)}, _available_at "
+        "GROUPS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING) END"
     )
 
 

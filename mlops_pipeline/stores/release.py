@@ -1,6 +1,14 @@
-"""Registering a model: version, documents, contract test, `complete`, alias; in this order."""
+"""Registering a model: version, documents, contract test, `complete`, alias; in this order.
+
+The documents lie in a folder of their own, beside the training's, with the evaluation that let the
+version in: another run of the same fingerprint writes the training's folder again, not this one.
+
+    input_example.json, data_snapshot.json, requirements.lock, requirements.txt, model_card.md,
+    metadata.json, evaluation.json, report.html, evidently.html
+"""
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,9 +21,11 @@ from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.data.frame import LabelledFrame
 from mlops_pipeline.governance.metadata import SCHEMA
 from mlops_pipeline.governance.model_card import CardFacts, render_card
+from mlops_pipeline.errors import ContractError
 from mlops_pipeline.stores.contract import check_contract, example_columns, input_example
+from mlops_pipeline.stores.lake import Lake
 from mlops_pipeline.stores.offline import definitions_hash
-from mlops_pipeline.stores.provenance import environment_lock, git_state, hardware
+from mlops_pipeline.stores.provenance import GitState, environment_lock, git_state, hardware
 from mlops_pipeline.stores.registry import RegisteredVersion, Registry
 from mlops_pipeline.stores.settings import Settings
 from mlops_pipeline.stores.trained import TrainingFacts, write_json
@@ -24,6 +34,7 @@ from mlops_pipeline.training.gates import Gate
 from mlops_pipeline.training.metrics import Estimate
 from mlops_pipeline.training.scoring import ScoringModel
 
+EVIDENCE = ("evaluation.json", "report.html", "evidently.html")
 FRAMEWORKS = {
     "lightgbm": "lightgbm",
     "random_forest": "lightgbm",
@@ -74,20 +85,23 @@ def register(
         fingerprint=release.facts.fingerprint,
         requirements=requirements,
     )
-    documents = release.folder / "release"
-    documents.mkdir(exist_ok=True)
+    lake = Lake(release.settings.lake_uri)
+    documents = documents_folder(lake, release.use_case, release.facts.fingerprint)
     example = input_example(release.model, frame.columns)
-    write_json(documents / "input_example.json", example)
-    write_json(documents / "data_snapshot.json", _snapshot(release, now))
-    (documents / "requirements.lock").write_text(environment_lock(release.settings.root))
-    (documents / "requirements.txt").write_text("\n".join(requirements) + "\n")
-    (documents / "model_card.md").write_text(
-        render_card(release.use_case, _card_facts(release, version.version, git.commit)),
-        encoding="utf-8",
-    )
-    metadata = _metadata(release, version, documents, git.commit, git_dirty=git.is_dirty)
-    _validate(metadata)
-    write_json(documents / "metadata.json", metadata)
+    metadata = _metadata(release, version, documents, git)
+    validate_metadata(metadata)
+    with lake.new_artifacts(release.use_case.name, documents.name) as work:
+        for name in EVIDENCE:
+            shutil.copy(release.folder / name, work / name)
+        write_json(work / "input_example.json", example)
+        write_json(work / "data_snapshot.json", _snapshot(release, now))
+        (work / "requirements.lock").write_text(environment_lock(release.settings.root))
+        (work / "requirements.txt").write_text("\n".join(requirements) + "\n")
+        (work / "model_card.md").write_text(
+            render_card(release.use_case, _card_facts(release, version.version, git.commit)),
+            encoding="utf-8",
+        )
+        write_json(work / "metadata.json", metadata)
     check_contract(
         version.model_folder,
         documents / "input_example.json",
@@ -133,7 +147,7 @@ def _snapshot(release: Release, now: datetime) -> dict[str, Any]:
 
 
 def _metadata(
-    release: Release, version: RegisteredVersion, documents: Path, commit: str, *, git_dirty: bool
+    release: Release, version: RegisteredVersion, documents: Path, git: GitState
 ) -> dict[str, Any]:
     model, facts, use_case = release.model, release.facts, release.use_case
     framework = FRAMEWORKS[model.kind]
@@ -152,8 +166,8 @@ def _metadata(
             ],
         },
         "provenance": {
-            "git_commit": commit,
-            "git_dirty": git_dirty,
+            "git_commit": git.commit,
+            "git_dirty": git.is_dirty,
             "dataset_snapshot_uri": str(documents / "data_snapshot.json"),
             "environment_lockfile_uri": str(documents / "requirements.lock"),
             "config_hash": config_hash(use_case),
@@ -176,7 +190,7 @@ def _metadata(
                 else ", which this version is"
             ),
         },
-        "evaluation_report_uri": str(release.folder / "report.html"),
+        "evaluation_report_uri": str(documents / "report.html"),
         "model_card_uri": str(documents / "model_card.md"),
         "approval": {"state_pointer": f"ops:rollout/{version.name}/{version.version}"},
         "owner": use_case.owner,
@@ -206,9 +220,29 @@ def _card_facts(release: Release, version: int, commit: str) -> CardFacts:
     )
 
 
-def _validate(metadata: Mapping[str, Any]) -> None:
+def validate_metadata(metadata: Mapping[str, Any]) -> None:
+    """Hold a metadata document against its schema.
+
+    Raises
+    ------
+    ContractError
+        Naming the key that is missing, unknown or of another type.
+    """
     import jsonschema
 
-    jsonschema.Draft202012Validator(
+    validator = jsonschema.Draft202012Validator(
         dict(SCHEMA), format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER
-    ).validate(dict(metadata))
+    )
+    problem = jsonschema.exceptions.best_match(validator.iter_errors(dict(metadata)))
+    if problem is not None:
+        raise ContractError(
+            "the metadata document is not valid",
+            where=".".join(map(str, problem.absolute_path)) or "(the whole document)",
+            found=problem.message,
+            way_out="a required fact of the run is missing; governance/metadata.py lists them",
+        )
+
+
+def documents_folder(lake: Lake, use_case: UseCase, fingerprint: str) -> Path:
+    """Return the folder of a released version's documents; it may not exist yet."""
+    return lake.artifact_folder(use_case.name, f"{fingerprint}-release")

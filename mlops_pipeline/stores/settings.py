@@ -6,6 +6,7 @@
 | MLOPS_LAKE_URI      | <data>/lake                                    |
 | MLOPS_DATABASE_URL  | sqlite:///<data>/ops.db                        |
 | MLOPS_MLFLOW_URI    | sqlite:///<data>/mlflow/mlflow.db              |
+| MLOPS_MLFLOW_UI     | http://127.0.0.1:5000 (links to reports)       |
 | MLOPS_NOW           | the system clock; set it to replay a past day  |
 | MLOPS_THREADS       | the number of cores                            |
 | MLOPS_MEMORY_LIMIT  | 3GB (DuckDB; beyond it, it spills to disk)     |
@@ -32,6 +33,7 @@ class Settings:
     lake_uri: str
     database_url: str
     mlflow_uri: str
+    mlflow_ui: str
     threads: int
     memory_limit: str
     fixed_now: datetime | None
@@ -50,6 +52,7 @@ class Settings:
             database_url=given.get("MLOPS_DATABASE_URL") or f"sqlite:///{data / 'ops.db'}",
             mlflow_uri=given.get("MLOPS_MLFLOW_URI")
             or f"sqlite:///{data / 'mlflow' / 'mlflow.db'}",
+            mlflow_ui=(given.get("MLOPS_MLFLOW_UI") or "http://127.0.0.1:5000").rstrip("/"),
             threads=_positive("MLOPS_THREADS", given.get("MLOPS_THREADS"), os.cpu_count() or 1),
             memory_limit=given.get("MLOPS_MEMORY_LIMIT") or "3GB",
             fixed_now=parse_time(given["MLOPS_NOW"]) if given.get("MLOPS_NOW") else None,

@@ -7,6 +7,8 @@ follows.
 import difflib
 import glob
 import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +63,7 @@ def open_delivery(engine: Engine, settings: Settings, name: str, source: Source)
     if source.format == "csv":
         for path in files:
             _check_csv_values(engine, source, path)
+        _check_csv_zones(engine, source, files)
     else:
         _check_zones(source, described)
     scan = _scan(source, files)
@@ -76,7 +79,7 @@ def find_files(settings: Settings, name: str, source: Source) -> tuple[str, ...]
         where = str(path)
         if path.is_dir():
             where = str(path / f"*.{source.format}")
-        files = sorted(glob.glob(where))  # noqa: PTH207 # the pattern may be absolute
+        files = [where] if path.is_file() else sorted(glob.glob(where))  # noqa: PTH207 # the pattern may be absolute
     else:
         files = [where]
     if not files:
@@ -91,12 +94,12 @@ def find_files(settings: Settings, name: str, source: Source) -> tuple[str, ...]
     return tuple(files)
 
 
-def _scan(source: Source, files: tuple[str, ...] | list[str]) -> str:
+def _scan(source: Source, files: Sequence[str], *, named: bool = False) -> str:
     names = file_list(files)
     if source.format == "csv":
         return (
             f"read_csv({names}, delim = {literal(source.delimiter)}, header = true, "
-            "all_varchar = true, union_by_name = true)"
+            f"all_varchar = true, union_by_name = true{', filename = true' if named else ''})"
         )
     return f"read_parquet({names}, union_by_name = true)"
 
@@ -110,13 +113,29 @@ def _describe(engine: Engine, source: Source, path: str) -> dict[str, str]:
             found="0 bytes",
             way_out="deliver the file again; nothing of it was ingested",
         )
-    try:
+    with readable(source, path):
         rows = engine.query(f"DESCRIBE SELECT * FROM {_scan(source, [path])}")
-        return {str(row[0]): re.sub(r"\(.*\)$", "", str(row[1])) for row in rows}
-    except Exception as error:
+    return {str(row[0]): re.sub(r"\(.*\)$", "", str(row[1])) for row in rows}
+
+
+@contextmanager
+def readable(source: Source, where: str) -> Iterator[None]:
+    """Name the file in whatever DuckDB says while it reads one.
+
+    Raises
+    ------
+    SourceError
+        When it cannot be read to the end as the source's format.
+    """
+    import duckdb
+
+    try:
+        yield
+    except duckdb.Error as error:
         raise SourceError(
             f"the file cannot be read as {source.format}",
-            where=path,
+            where=where,
+            expected=f"a whole {source.format} file",
             found=str(error).splitlines()[0][:300],
             way_out="deliver the file again; nothing of it was ingested",
         ) from error
@@ -167,10 +186,11 @@ def _check_csv_values(engine: Engine, source: Source, path: str) -> None:
         kind = source.column(column).type
         field = quoted(column)
         if kind != "string":
-            bad = engine.query(
-                f"SELECT {field}, count(*) OVER () FROM {scan} WHERE trim({field}) <> '' "
-                f"AND NOT ({_is_readable(field, kind)}) LIMIT 1"
-            )
+            with readable(source, path):
+                bad = engine.query(
+                    f"SELECT {field}, count(*) OVER () FROM {scan} WHERE trim({field}) <> '' "
+                    f"AND NOT ({_is_readable(field, kind)}) LIMIT 1"
+                )
             if bad:
                 raise SourceError(
                     "a column holds values of another type",
@@ -180,15 +200,21 @@ def _check_csv_values(engine: Engine, source: Source, path: str) -> None:
                     way_out="mend the delivery, or the type of the column in the configuration; "
                     "a missing value is an empty field",
                 )
-        if kind == "timestamp":
-            zoned = f"regexp_matches({field}, '(Z|[+-]\\d\\d(:?\\d\\d)?)$') AND {field} LIKE '%:%'"
-            some, rows = engine.query(
-                f"SELECT count(*) FILTER ({zoned}), count({field}) FROM {scan}"
-            )[0]
-            if 0 < some < rows:
-                raise _mixed_zones(
-                    f"{path}: column {column!r}", f"{some} of {rows} values have a zone"
-                )
+
+
+def _check_csv_zones(engine: Engine, source: Source, files: tuple[str, ...]) -> None:
+    for column in source.columns:
+        if source.column(column).type != "timestamp":
+            continue
+        field = quoted(column)
+        zoned = f"regexp_matches({field}, '(Z|[+-]\\d\\d(:?\\d\\d)?)$') AND {field} LIKE '%:%'"
+        some, rows, first = engine.query(
+            f"SELECT count(*) FILTER ({zoned}), count(nullif(trim({field}), '')), "
+            f"min(filename) FILTER ({zoned}) "
+            f"FROM {_scan(source, files, named=True)}"
+        )[0]
+        if 0 < some < rows:
+            raise _mixed_zones(f"column {column!r}", f"{some} of {rows} values have one ({first})")
 
 
 def _is_readable(field: str, kind: ColumnType) -> str:

@@ -11,6 +11,7 @@ from mlops_pipeline.errors import NotFoundError
 from mlops_pipeline.stores.evaluated import StoredEvaluation, read_evaluation
 from mlops_pipeline.stores.lake import Lake
 from mlops_pipeline.stores.opsdb import OpsDatabase
+from mlops_pipeline.stores.release import documents_folder
 from mlops_pipeline.stores.settings import Settings
 
 METRICS = ("roc_auc", "pr_auc", "brier", "log_loss")
@@ -30,7 +31,7 @@ def use_case_status(use_case: UseCase, settings: Settings) -> dict[str, Any]:
     waiting = [item for item in rollouts if item.state == "awaiting_approval"]
     champion_evaluation = None
     if champion is not None:
-        champion_evaluation = _evaluation(lake.artifact_folder(use_case.name, champion.fingerprint))
+        champion_evaluation = _evaluation(documents_folder(lake, use_case, champion.fingerprint))
     newest = _evaluation(Path(trained.value["folder"])) if trained else None
     return {
         "use_case": use_case.name,

@@ -84,6 +84,16 @@ class Tracking:
                 path.write_bytes(content.encode() if isinstance(content, str) else content)
             self.client.log_artifacts(run_id, folder)
 
+    def end_abandoned(self, *, but: str) -> None:
+        """Mark runs that a killed process left open (the lease keeps other runs away)."""
+        from mlflow.entities import ViewType
+
+        for run in self.client.search_runs(
+            [self.experiment_id], "attributes.status = 'RUNNING'", ViewType.ACTIVE_ONLY
+        ):
+            if run.info.run_id != but:
+                self.end(run.info.run_id, "KILLED")
+
     def end(self, run_id: str, status: str = "FINISHED") -> None:
         """End a run."""
         self.client.set_terminated(run_id, status)

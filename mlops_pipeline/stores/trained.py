@@ -4,9 +4,9 @@
     training.json    facts of the training: parts, candidates, choice, train figures
     train_sample.parquet  a bounded sample of the training part, for the drift report
     evaluation.json, report.html, evidently.html
-    release/         documents of the registered version
 
-It is written whole or not at all; the same run writes the same bytes.
+It is written whole or not at all; the same run writes the same bytes. The documents of a registered
+version have a folder of their own (release.py).
 """
 
 import json

@@ -48,7 +48,6 @@ def train_and_store(
     as_of: datetime,
     *,
     mlflow_run_id: str,
-    dagster_run_id: str,
     now: datetime,
     report: Callable[[str], None],
 ) -> StoredTraining:
@@ -86,6 +85,7 @@ def train_and_store(
         as_of=as_of.isoformat(),
     )
     tracking = open_tracking(work.settings, use_case.name)
+    tracking.end_abandoned(but=mlflow_run_id)
     drawn = _log(
         tracking,
         work,
@@ -95,7 +95,6 @@ def train_and_store(
         parts,
         accepted,
         parent=mlflow_run_id,
-        dagster_run_id=dagster_run_id,
         now=now,
     )
     folder = save_training(work.lake, facts, training.chosen.model, frame, parts)
@@ -116,15 +115,14 @@ def _log(  # noqa: PLR0913, PLR0917 # private, one caller: everything that a run
     accepted: Mapping[str, AcceptedSource],
     *,
     parent: str,
-    dagster_run_id: str,
     now: datetime,
 ) -> dict[str, dict[str, bytes]]:
+    # not the Dagster run's id: by that tag dagster-mlflow finds the parent, and only the parent
     git = git_state(work.settings)
     common = {
         "git_commit": git.commit,
         "git_dirty": str(git.is_dirty).lower(),
         "run_fingerprint": facts.fingerprint,
-        "dagster_run_id": dagster_run_id,
         "as_of": facts.as_of,
         **{f"library.{name}": version for name, version in library_versions().items()},
         **{

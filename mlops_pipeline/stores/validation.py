@@ -14,7 +14,8 @@ from mlops_pipeline.data.rules import (
     unique_rule,
 )
 from mlops_pipeline.errors import NotFoundError
-from mlops_pipeline.stores.engine import Engine, quoted
+from mlops_pipeline.stores.engine import Engine, literal, quoted
+from mlops_pipeline.stores.ingestion import superseded_at
 from mlops_pipeline.stores.lake import TableState
 from mlops_pipeline.stores.workspace import Workspace
 
@@ -71,21 +72,24 @@ def judge(work: Workspace, name: str, *, now: datetime) -> Judgement:
     engine, use_case = work.engine, work.use_case
     source = use_case.sources[name]
     state = _raw(work, name)
-    raw = engine.register(f"raw_{name}", state)
+    raw = engine.register(f"_raw_{name}", engine.scan(state))
     rules = row_rules(use_case, name, source, raw, now)
     _mark_broken(engine, name, source, raw, rules)
     broken = {
         rule: int(count)
         for rule, count in engine.query(
-            "SELECT rule, count(*) FROM (SELECT unnest(_rules) AS rule FROM broken) "
+            "SELECT rule, count(*) FROM (SELECT unnest(_rules) AS rule FROM _broken) "
             "GROUP BY rule ORDER BY rule"
         )
     }
     quarantine = _write_quarantine(work, name, source, state)
     figures = _figures(engine, name, source)
+    unique = unique_rule(source)
     verdicts = [
-        Verdict(name, rule, True, float(count), None, count, f"{count} rows quarantined")
-        for rule, count in broken.items()
+        Verdict(name, rule, True, float(count), None, count, f"{count:,} rows quarantined")
+        for rule, count in (
+            (rule, broken.get(rule, 0)) for rule in [*rules, *([unique] if unique else [])]
+        )
     ]
     verdicts += table_verdicts(name, source, figures, now)
     facts = state.facts
@@ -108,13 +112,48 @@ def register_accepted(work: Workspace, accepted: Mapping[str, AcceptedSource]) -
     for name, item in accepted.items():
         state = lake.state(lake.table_uri(use_case.name, "raw", name), item.version)
         if state is None:
-            raise NotFoundError("an accepted table is gone", where=name)
+            raise _gone(name)
         hidden = None
         if item.quarantine_version is not None:
             uri = lake.table_uri(use_case.name, "quarantine", name)
             hidden = lake.state(uri, item.quarantine_version)
-        tables[name] = work.engine.register(name, state, without=hidden)
+            if hidden is None:
+                raise _gone(name)
+        source = use_case.sources[name]
+        versions = source if item.has_revisions and source.key else None
+        tables[name] = work.engine.register(
+            name, _accepted_rows(work.engine, state, hidden, versions)
+        )
     return tables
+
+
+def _gone(name: str) -> NotFoundError:
+    return NotFoundError(
+        "an accepted table is gone",
+        where=f"source {name}",
+        way_out="materialize raw_data and validated_data again",
+    )
+
+
+def _accepted_rows(
+    engine: Engine, state: TableState, hidden: TableState | None, versions: Source | None
+) -> str:
+    """Return the FROM item of a table without its quarantined rows.
+
+    A quarantined revision closes nothing: the version before it stays open.
+    """
+    if hidden is None:
+        return engine.scan(state)
+    broken = engine.scan(hidden)
+    kept = f"SELECT * FROM {engine.scan(state)} ANTI JOIN {broken} AS broken USING (_row_no)"
+    if versions is None:
+        return f"({kept})"
+    keys = ", ".join(quoted(column) for column in versions.key)
+    return (
+        f"(WITH kept AS ({kept}) SELECT * FROM kept ANTI JOIN {broken} AS broken USING ({keys}) "
+        f"UNION ALL BY NAME SELECT * REPLACE ({superseded_at(versions)} AS _superseded_at) "
+        f"FROM kept SEMI JOIN {broken} AS broken USING ({keys}))"
+    )
 
 
 def quarantine_examples(work: Workspace, judgement: Judgement) -> list[dict[str, Any]]:
@@ -150,13 +189,12 @@ def _raw(work: Workspace, name: str) -> TableState:
 def _mark_broken(
     engine: Engine, name: str, source: Source, raw: Any, rules: Mapping[str, Any]
 ) -> None:
-    """Make table `broken`: _row_no and the list of rules of every row that breaks one."""
+    """Make table `_broken`: _row_no and the list of rules of every row that breaks one."""
     flags = raw.select(
         "_row_no", **{f"r{index}": rule for index, rule in enumerate(rules.values())}
     )
     lists = ", ".join(
-        f"CASE WHEN r{index} THEN '{rule.replace(chr(39), chr(39) * 2)}' END"
-        for index, rule in enumerate(rules)
+        f"CASE WHEN r{index} THEN {literal(rule)} END" for index, rule in enumerate(rules)
     )
     any_rule = " OR ".join(f"r{index}" for index in range(len(rules)))
     compiled = engine.ibis.compile(flags)
@@ -167,20 +205,23 @@ def _mark_broken(
     unique = unique_rule(source)
     if unique is not None:
         keys = ", ".join(quoted(column) for column in source.key)
+        has_key = " AND ".join(f"{quoted(column)} IS NOT NULL" for column in source.key)
         statement = (
-            f"SELECT _row_no, flatten(list(_rules)) AS _rules FROM ({statement} UNION ALL "
-            f"SELECT unnest(_rows[2:]) AS _row_no, ['{unique}'] AS _rules FROM ("
-            f"SELECT list(_row_no ORDER BY _row_no) AS _rows FROM {quoted(f'raw_{name}')} "
-            f"WHERE _superseded_at IS NULL GROUP BY {keys} HAVING count(*) > 1)) GROUP BY _row_no"
+            f"SELECT _row_no, list_sort(flatten(list(_rules))) AS _rules "
+            f"FROM ({statement} UNION ALL "
+            f"SELECT unnest(_rows[2:]) AS _row_no, [{literal(unique)}] AS _rules FROM ("
+            f"SELECT list(_row_no ORDER BY _row_no) AS _rows FROM {quoted(f'_raw_{name}')} "
+            f"WHERE {has_key} GROUP BY {keys}, {quoted(source.availability)}, _available_at "
+            "HAVING count(*) > 1)) GROUP BY _row_no"
         )
-    engine.sql.execute(f"CREATE OR REPLACE TEMP TABLE broken AS {statement}")
+    engine.sql.execute(f"CREATE OR REPLACE TEMP TABLE _broken AS {statement}")
 
 
 def _write_quarantine(work: Workspace, name: str, source: Source, state: TableState) -> int | None:
     """Write the broken rows when they changed; return the version, None when there are none."""
     engine, lake, use_case = work.engine, work.lake, work.use_case
     rows, digest = engine.query(
-        "SELECT count(*), coalesce(sum(hash(_row_no, _rules)::HUGEINT), 0) FROM broken"
+        "SELECT count(*), coalesce(sum(hash(_row_no, _rules)::HUGEINT), 0) FROM _broken"
     )[0]
     uri = lake.table_uri(use_case.name, "quarantine", name)
     held = lake.state(uri)
@@ -191,8 +232,8 @@ def _write_quarantine(work: Workspace, name: str, source: Source, state: TableSt
         return None
     fields = ", ".join(quoted(column) for column in source.columns)
     select = (
-        f"SELECT _row_no, _rules, {fields} FROM {quoted(f'raw_{name}')} "
-        "JOIN broken USING (_row_no) ORDER BY _row_no"
+        f"SELECT _row_no, _rules, {fields} FROM {quoted(f'_raw_{name}')} "
+        "JOIN _broken USING (_row_no) ORDER BY _row_no"
     )
     return lake.write(uri, engine.batches(select), facts, "overwrite")
 
@@ -202,19 +243,19 @@ def _figures(engine: Engine, name: str, source: Source) -> TableFigures:
     balances = [rule for rule in source.rules if isinstance(rule, ClassBalance)]
     counts = ", ".join(f"count({quoted(column)})" for column in columns)
     positives = "".join(
-        f", count(*) FILTER ({quoted(rule.column)} = '{rule.positive}')" for rule in balances
+        f", count(*) FILTER ({quoted(rule.column)} = {literal(str(rule.positive))})"
+        for rule in balances
     )
     row = engine.query(
-        f"SELECT count(*), max(_available_at), {counts}{positives} FROM {quoted(f'raw_{name}')} "
-        "ANTI JOIN (SELECT _row_no FROM broken) USING (_row_no)"
+        f"SELECT count(*), max({quoted(source.availability)}), {counts}{positives} "
+        f"FROM {quoted(f'_raw_{name}')} ANTI JOIN _broken USING (_row_no)"
     )[0]
     return TableFigures(
         rows=int(row[0]),
-        quarantined=int(engine.query("SELECT count(*) FROM broken")[0][0]),
-        newest=row[1].replace(tzinfo=UTC) if row[1] else None,
+        quarantined=int(engine.query("SELECT count(*) FROM _broken")[0][0]),
+        newest=row[1].replace(tzinfo=UTC) if row[1] else None,  # declared: a late row is not new
         present=dict(zip(columns, map(int, row[2:]), strict=False)),
         positives={
-            rule.column: int(value)
-            for rule, value in zip(balances, row[2 + len(columns) :], strict=True)
+            rule: int(value) for rule, value in zip(balances, row[2 + len(columns) :], strict=True)
         },
     )

@@ -32,15 +32,14 @@ def _trained_model(use_case: UseCase) -> dg.AssetsDefinition:
         from mlops_pipeline.orchestration.assets.model_metadata import training_metadata
         from mlops_pipeline.stores.training_runs import train_and_store
 
-        run = mlflow_run(context, use_case)
         with asset_step(context, use_case) as step:
+            run = mlflow_run(context, use_case)
             as_of = datetime.fromisoformat(step.pointer("features", "features").value["as_of"])
             stored = train_and_store(
                 step.work,
                 step.accepted(),
                 as_of,
                 mlflow_run_id=run,
-                dagster_run_id=context.run_id,
                 now=step.now,
                 report=context.log.info,
             )
@@ -72,7 +71,6 @@ def _evaluation_report(use_case: UseCase) -> dg.AssetsDefinition:
         "calibration, train/test gap, stress cases, SHAP, fairness, the comparison with the "
         "champion; then the gate, rule by rule, with reasons.",
         after=("trained_model",),
-        mlflow=True,
     )
     def evaluation_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         from mlops_pipeline.orchestration.assets.model_metadata import evaluation_metadata

@@ -75,12 +75,8 @@ def evaluation_metadata(judged: "JudgedTraining") -> dict[str, Any]:
         "verdict": judged.verdict,
         "gate": dg.MetadataValue.table(rules),
         **{name: value for name, value in figures.items() if name in SHOWN_METRICS},
-        "report": dg.MetadataValue.url((judged.folder / "report.html").as_uri()),
-        **(
-            {"what_changed": dg.MetadataValue.url((judged.folder / "evidently.html").as_uri())}
-            if judged.has_drift_report
-            else {}
-        ),
+        **{name: dg.MetadataValue.url(page) for name, page in judged.pages.items()},
+        "files": dg.MetadataValue.path(str(judged.folder)),
         **{name: picture(content) for name, content in judged.plots.items()},
     }
 

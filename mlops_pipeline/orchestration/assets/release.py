@@ -32,7 +32,6 @@ def _registry_entry(use_case: UseCase) -> dg.AssetsDefinition:
         "model version, metadata document, model card, contract test in a fresh process, "
         "`complete`, alias last.",
         after=("evaluation_report",),
-        mlflow=True,
         output_required=False,
     )
     def registry_entry(
@@ -62,7 +61,12 @@ def _registry_entry(use_case: UseCase) -> dg.AssetsDefinition:
                 now=step.now,
             )
             step.set_pointer(
-                "registry", {"version": released.version, "fingerprint": trained["fingerprint"]}
+                "registry",
+                {
+                    "version": released.version,
+                    "fingerprint": trained["fingerprint"],
+                    "needs_review": stored.gate.needs_review,
+                },
             )
             yield dg.MaterializeResult(
                 data_version=dg.DataVersion(f"{use_case.name}-v{released.version}"),
@@ -87,23 +91,21 @@ def _deployment(use_case: UseCase) -> dg.AssetsDefinition:
         "champion at once; a version that needs a person waits for "
         "`mlops approve|reject`. The rollout's state is the truth; MLflow aliases follow it.",
         after=("registry_entry",),
-        mlflow=True,
     )
     def deployment(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         from mlops_pipeline.stores.deployments import open_deployment
 
         with asset_step(context, use_case, is_last=True) as step:
             entry = step.pointer("registry", "registry_entry").value
-            gate = step.pointer("evaluation", "evaluation_report").value
             rollout = open_deployment(
                 step.ops,
                 step.settings,
                 use_case,
                 int(entry["version"]),
-                needs_review=bool(gate["needs_review"]),
+                needs_review=bool(entry["needs_review"]),
                 now=step.now,
             )
-            verdict = "champion" if rollout.state == "full" else "awaiting approval"
+            verdict = "champion" if rollout.state == "full" else rollout.state.replace("_", " ")
             context.log.info(f"version {rollout.version}: {rollout.state}; {rollout.reason}")
             _finish(step, verdict, str(entry["fingerprint"]), rollout.reason)
             return dg.MaterializeResult(

@@ -1,0 +1,104 @@
+"""A churn world in a temporary folder, and lifecycles run on it by `dagster job execute`."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks.measure import ROOT, Measured, run_module
+
+USE_CASE = "churn"
+MONTHS = 24
+SEED = 7
+AS_OF = "2025-01-01"  # the end of month 24
+_SIMULATE = (
+    "import sys; from pathlib import Path; from mlops_pipeline.stores.simulated import write_churn;"
+    "write_churn(Path(sys.argv[1]), customers=int(sys.argv[2]), months=int(sys.argv[3]), seed=int(sys.argv[4]))"
+)
+
+
+@dataclass(frozen=True)
+class World:
+    """A data folder with simulated sources and a Dagster instance of its own."""
+
+    folder: Path
+    customers: int
+
+    @property
+    def data(self) -> Path:
+        """MLOPS_DATA_DIR."""
+        return self.folder / "data"
+
+    @property
+    def sources(self) -> Path:
+        """The folder of the source files."""
+        return self.data / "sources" / USE_CASE
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Where the commands of this world keep their state; all telemetry is off."""
+        return {
+            "MLOPS_DATA_DIR": str(self.data),
+            "DAGSTER_HOME": str(self.folder / "dagster"),
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "DO_NOT_TRACK": "true",
+        }
+
+
+@contextmanager
+def new_world(customers: int, *, months: int = MONTHS) -> Iterator[World]:
+    """Yield a freshly simulated world; its folder is removed at the end."""
+    base = os.environ.get("BENCHMARK_DIR")  # where a large world fits; default: the system's
+    with TemporaryDirectory(prefix="benchmark-", dir=base) as folder:
+        world = World(Path(folder), customers)
+        home = world.folder / "dagster"
+        home.mkdir()
+        (home / "dagster.yaml").write_text("telemetry:\n  enabled: false\n", encoding="utf-8")
+        command = [sys.executable, "-c", _SIMULATE, str(world.sources), *map(str, (customers, months, SEED))]
+        subprocess.run(command, cwd=ROOT, check=True)
+        yield world
+
+
+def run_lifecycle(world: World, *, as_of: str = AS_OF) -> Measured:
+    """Run the whole lifecycle as a user does."""
+    config = {"ops": {f"{USE_CASE}__features": {"config": {"as_of": as_of}}}}
+    return execute_job(world, "mlops_pipeline.definitions", f"{USE_CASE}_lifecycle", config)
+
+
+def execute_job(
+    world: World, module: str, job: str, config: dict[str, object] | None = None
+) -> Measured:
+    """Run `dagster job execute` from the project's root."""
+    words = ["job", "execute", "-m", module, "-j", job]
+    if config is not None:
+        path = world.folder / "run.json"  # JSON is YAML
+        path.write_text(json.dumps(config), encoding="utf-8")
+        words += ["-c", str(path)]
+    return run_module("dagster", *words, extra=world.environment)
+
+
+def step_seconds(world: World) -> dict[str, float]:
+    """Return the seconds of each asset of the newest lifecycle, the longest first."""
+    from mlops_pipeline.stores.opsdb import OpsDatabase
+
+    with OpsDatabase.open(f"sqlite:///{world.data / 'ops.db'}") as ops:
+        run = ops.last_lifecycle(USE_CASE)
+        found = {} if run is None else ops.step_seconds(USE_CASE, run.run_id)
+    ordered = sorted(found.items(), key=lambda item: -item[1])
+    return {name: round(seconds, 2) for name, seconds in ordered}
+
+
+def grid_points(first: str, last: str) -> list[datetime]:
+    """Return the first instants of the months from `first` to `last`, both included."""
+    end = datetime.fromisoformat(last).replace(tzinfo=UTC)
+    point, found = datetime.fromisoformat(first).replace(tzinfo=UTC), []
+    while point <= end:
+        found.append(point)
+        point = (point + timedelta(days=32)).replace(day=1)
+    return found
