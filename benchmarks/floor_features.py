@@ -92,7 +92,8 @@ def feature_query(sources: Path, as_of: datetime) -> str:
         SELECT a.customer_id, {", ".join(f"a.{name}" for name in (*ACCOUNT, *PROTECTED))},
                round(date_diff('second', signup_at, {at}) / 86400) AS tenure_days,
                coalesce(churned_at >= {at}
-                        AND churned_at < {at} + INTERVAL {HORIZON_DAYS} DAY, FALSE)::TINYINT AS label
+                        AND churned_at < {at} + INTERVAL {HORIZON_DAYS} DAY, FALSE)::TINYINT
+               AS label
         FROM {_file(sources, "accounts")} AS a LEFT JOIN left_before USING (customer_id)
         WHERE signup_at < {at} AND loaded_at < {at} AND NOT coalesce(is_gone, FALSE)),
     usage AS ({_windowed(sources, "weekly_usage", "week_end", as_of, 84, USAGE)}),

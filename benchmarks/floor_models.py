@@ -39,8 +39,8 @@ def read_rows(folder: Path, points: Sequence[datetime], *, threads: int) -> Rows
     with duckdb.connect(config={"threads": threads}) as engine:
         table: Any = engine.sql(f"DESCRIBE SELECT * FROM {scan}").fetchall()
         names = [row[0] for row in table if row[0] not in NOT_INPUTS]
-        fields = [_code(engine, scan, name) if name in ACCOUNT else name for name in names]
-        fields = [f"CAST({field} AS FLOAT) AS {name}" for field, name in zip(fields, names)]  # noqa: B905 # same list
+        coded = {name: _code(engine, scan, name) for name in names if name in ACCOUNT}
+        fields = [f"CAST({coded.get(name, name)} AS FLOAT) AS {name}" for name in names]
         rows = engine.sql(f"SELECT {', '.join(fields)}, label FROM {scan}").to_arrow_table()
     matrix = np.empty((len(rows), len(names)), dtype=np.float32, order="F")
     for index, name in enumerate(names):
@@ -53,7 +53,7 @@ def fit_all(use_case: UseCase, train: Rows, held: Rows, *, threads: int) -> dict
     seconds = {}
     for name, recipe in use_case.training.candidates.items():
         if isinstance(recipe, LightGBM | RandomForest):
-            fit: Callable[[], None] = _trees(recipe, use_case.training.seed, train, held, threads)
+            fit: Callable[[], object] = _trees(recipe, use_case.training.seed, train, held, threads)
         elif isinstance(recipe, Logistic):
             fit = _logistic(recipe, train)
         else:
@@ -71,7 +71,7 @@ def _code(engine: Any, scan: str, name: str) -> str:
 
 def _trees(
     recipe: LightGBM | RandomForest, seed: int, train: Rows, held: Rows, threads: int
-) -> Callable[[], None]:
+) -> Callable[[], object]:
     import lightgbm
 
     parameters: dict[str, Any] = {
@@ -103,7 +103,7 @@ def _trees(
     return fit
 
 
-def _logistic(recipe: Logistic, train: Rows) -> Callable[[], None]:
+def _logistic(recipe: Logistic, train: Rows) -> Callable[[], object]:
     from sklearn.compose import make_column_transformer
     from sklearn.impute import SimpleImputer
     from sklearn.linear_model import LogisticRegression
@@ -119,11 +119,11 @@ def _logistic(recipe: Logistic, train: Rows) -> Callable[[], None]:
         ),
         LogisticRegression(C=recipe.c, max_iter=recipe.max_iterations),
     )
-    return lambda: model.fit(train.matrix, train.label) and None
+    return lambda: model.fit(train.matrix, train.label)
 
 
-def _dummy(train: Rows) -> Callable[[], None]:
-    return lambda: float(np.mean(train.label)) and None
+def _dummy(train: Rows) -> Callable[[], object]:
+    return lambda: float(np.mean(train.label))
 
 
 def rounded(seconds: Mapping[str, float]) -> dict[str, float]:

@@ -31,11 +31,14 @@ class CommandFailedError(RuntimeError):
 class Measured:
     """One finished command.
 
+    `cpu_seconds` is the processor time of the command and its children: less moved by what else
+    runs on the machine than the wall time is.
     `peak_mb` is the largest process of the command (the kernel's ru_maxrss, its children
     included); `peak_tree_mb` the largest sum over all of its processes at one moment, sampled.
     """
 
     seconds: float
+    cpu_seconds: float
     peak_mb: int
     peak_tree_mb: int
     output: str
@@ -76,7 +79,8 @@ def run_measured(command: Sequence[str], *, extra: Mapping[str, str] | None = No
     if process.returncode != 0:
         last = "\n".join(output.splitlines()[-LAST_LINES:])
         raise CommandFailedError(f"{' '.join(command[:6])} ended with {process.returncode}\n{last}")
-    return Measured(seconds, usage.ru_maxrss // 1024, watch.peak_bytes // 2**20, output)
+    cpu = usage.ru_utime + usage.ru_stime
+    return Measured(seconds, cpu, usage.ru_maxrss // 1024, watch.peak_bytes // 2**20, output)
 
 
 def run_module(name: str, *arguments: str, extra: Mapping[str, str] | None = None) -> Measured:
@@ -100,8 +104,6 @@ def versions() -> dict[str, str]:
     """Return the versions of Python and of the libraries that shape the figures."""
     names = sorted({*LIBRARIES, "dagster", "mlflow", "duckdb", "deltalake", "ibis-framework"})
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
-
-
 
 
 class _TreeWatch(threading.Thread):

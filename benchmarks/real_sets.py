@@ -38,7 +38,7 @@ CANDIDATES: Mapping[str, Candidate] = {
     "lightgbm": LightGBM(
         kind="lightgbm",
         trees=2_000,
-        leaves=15,
+        leaves=8,
         learning_rate=0.05,
         min_leaf_rows=20,
         row_fraction=0.8,
@@ -47,7 +47,7 @@ CANDIDATES: Mapping[str, Candidate] = {
         early_stopping_rounds=50,
     ),
     "random_forest": Forest(
-        kind="random_forest", trees=300, leaves=255, min_leaf_rows=10, column_fraction=0.5
+        kind="random_forest", trees=200, leaves=63, min_leaf_rows=10, column_fraction=0.5
     ),
     "logistic": Logistic(kind="logistic", c=1.0),
     "dummy": Dummy(kind="dummy"),
@@ -103,12 +103,16 @@ def main() -> None:
     figures = []
     try:
         for item in SETS:
-            found = {name: [] for name in (*CANDIDATES, CHOSEN)}  # type: dict[str, list[float]]
+            found: dict[str, list[float]] = {name: [] for name in (*CANDIDATES, CHOSEN)}
             for scores in _splits(_read(item)):
                 for name, value in scores.items():
                     found[name].append(value)
             tables[f"{item.name}: ROC AUC"] = [
-                {"candidate": name, "auc": _spread(values), "published": item.published.get(name, "")}
+                {
+                    "candidate": name,
+                    "auc": _spread(values),
+                    "published": item.published.get(name, ""),
+                }
                 for name, values in found.items()
             ]
             best = max(mean(values) for values in found.values())

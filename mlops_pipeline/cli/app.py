@@ -92,15 +92,17 @@ def run(
 ) -> None:
     """Run the lifecycle and say how it ended."""
     from mlops_pipeline.cli.runs import run_lifecycle
-    from mlops_pipeline.cli.summary import print_summary
+    from mlops_pipeline.cli.summary import print_failure, print_summary
 
     chosen = find_use_case(use_case)
+    load_use_cases(project_root() / "configs")  # a mistake in any file stops the code location
     done = run_lifecycle(
         chosen, as_of=as_of, on_rejection=on_rejection, multiprocess=multiprocess, verbose=verbose
     )
-    print_summary(chosen, Settings.from_environment(), wall_seconds=done.seconds)
     if done.exit_code != 0:
+        print_failure(chosen, Settings.from_environment())
         raise typer.Exit(done.exit_code)
+    print_summary(chosen, Settings.from_environment(), wall_seconds=done.seconds)
 
 
 @app.command()
@@ -110,10 +112,14 @@ def score(
 ) -> None:
     """Score a period with the champion into the predictions table (idempotent)."""
     from mlops_pipeline.cli.runs import run_scoring
+    from mlops_pipeline.cli.summary import print_failure, print_scored
 
-    done = run_scoring(find_use_case(use_case), period=period)
+    chosen, settings = find_use_case(use_case), Settings.from_environment()
+    done = run_scoring(chosen, period=period)
     if done.exit_code != 0:
+        print_failure(chosen, settings)
         raise typer.Exit(done.exit_code)
+    print_scored(chosen, settings)
 
 
 @app.command()

@@ -36,6 +36,29 @@ def print_summary(
     _report(use_case, settings)
 
 
+def print_failure(use_case: UseCase, settings: Settings) -> None:
+    """Print what the failed run left: its alert with what to do."""
+    with OpsDatabase.open(settings.database_url) as ops:
+        alerts = ops.list_alerts(use_case.name, open_only=True)
+    console.rule(f"[bold red]{use_case.name}: the run failed")
+    if alerts:
+        newest = max(alerts, key=lambda item: item.last_raised_at)
+        console.print(escape(newest.message))
+        console.print(f"what to do: {escape(newest.action)}")
+
+
+def print_scored(use_case: UseCase, settings: Settings) -> None:
+    """Print what the newest scoring wrote."""
+    lake = Lake(settings.lake_uri)
+    uri = lake.table_uri(use_case.name, "predictions")
+    for facts in lake.facts_of_commits(uri)[-1:]:
+        console.print(
+            f"{use_case.name}: {facts['rows']:,} rows of period {facts['period']} scored by "
+            f"version {facts['model_version']}, {facts['positives']:,} positive decisions"
+        )
+        console.print(f"table: {uri}")
+
+
 def _headline(state: dict[str, Any]) -> None:
     run = state["last_run"]
     if run is not None:

@@ -9,12 +9,13 @@ from typing import Any
 from mlops_pipeline.config.expressions import Call, Case, Column, Constant, Membership, Node, parse
 from mlops_pipeline.errors import ExpressionError
 
+_ARITHMETIC = frozenset({"+", "-", "*", "/", "negate", "abs", "ln"})
 _BINARY: dict[str, Callable[[Any, Any], Any]] = {
     "+": lambda left, right: left + right,
     "-": lambda left, right: left - right,
     "*": lambda left, right: left * right,
-    "=": lambda left, right: left == right,
-    "!=": lambda left, right: left != right,
+    "=": lambda left, right: _unless_null(left, right, left == right),
+    "!=": lambda left, right: _unless_null(left, right, left != right),
     "<": lambda left, right: left < right,
     "<=": lambda left, right: left <= right,
     ">": lambda left, right: left > right,
@@ -74,7 +75,7 @@ def compile_node(node: Node, table: Any) -> Any:
         case Column(name):
             return table[name]
         case Membership(operand, values):
-            return compile_node(operand, table).isin(values)
+            return _member(compile_node(operand, table), values)
         case Case(branches, default):
             pairs = [
                 (compile_node(when, table), compile_node(then, table)) for when, then in branches
@@ -85,11 +86,32 @@ def compile_node(node: Node, table: Any) -> Any:
 
 
 def _call(name: str, arguments: list[Any]) -> Any:
+    if name in _ARITHMETIC:
+        for argument in arguments:
+            if not (argument.type().is_numeric() or argument.type().is_null()):
+                raise TypeError(f"{name!r} needs numbers, found {argument.type()}")
     if name in _BINARY:
         return _BINARY[name](*arguments)
     if name in _FUNCTIONS:
         return _FUNCTIONS[name](arguments)
     raise ExpressionError(f"the operator {name!r} has no compilation")
+
+
+def _unless_null(left: Any, right: Any, result: Any) -> Any:
+    """Return null for a comparison with the literal null, which Ibis would read as `is null`."""
+    import ibis
+
+    is_null = left.type().is_null() or right.type().is_null()
+    return ibis.null("boolean") if is_null else result
+
+
+def _member(operand: Any, values: tuple[float | int | str | bool, ...]) -> Any:
+    import ibis
+
+    for value in values:
+        if not ibis.literal(value).type().is_string() == operand.type().is_string():
+            raise TypeError(f"{operand.type()} is compared with {value!r}")
+    return operand.isin(values)
 
 
 def _divide(arguments: list[Any]) -> Any:

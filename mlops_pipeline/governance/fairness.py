@@ -195,7 +195,16 @@ def _disparity(
     if reason:
         return Estimate(None, reason=reason)
     function = getattr(metrics, name)
-    value = float(function(frame["y"], frame["selected"], sensitive_features=frame["group"]))
+    # equal rows are one weighted row: the same number, whatever the size of the frame
+    cells = frame.value_counts(["y", "selected", "group"]).reset_index()
+    value = float(
+        function(
+            cells["y"],
+            cells["selected"],
+            sensitive_features=cells["group"],
+            sample_weight=cells["count"],
+        )
+    )
     computable = resamples[np.isfinite(resamples)]
     if len(computable) < 0.9 * len(resamples):
         found = f"only {len(computable)} of {len(resamples)} resamples have it"
@@ -227,11 +236,12 @@ def _resampled_counts(
     codes, uniques = pd.factorize(entities)
     if (codes < 0).any():
         raise DataError("Entities are missing", found=f"{int((codes < 0).sum())} rows")
-    counts = np.empty((replicates, cells))
-    for replicate in range(replicates):
-        draws = rng.integers(0, len(uniques), len(uniques))
-        multiplicity = np.bincount(draws, minlength=len(uniques))
-        counts[replicate] = np.bincount(cell, weights=multiplicity[codes], minlength=cells)
+    table = np.bincount(codes * cells + cell, minlength=len(uniques) * cells)
+    # entities with the same counts are exchangeable: one multinomial draw over the patterns
+    alike = pd.DataFrame(table.reshape(-1, cells)).value_counts(sort=False).sort_index()
+    patterns = alike.index.to_frame().to_numpy()
+    times = rng.multinomial(len(uniques), alike.to_numpy() / len(uniques), size=replicates)
+    counts: Floats = (times @ patterns).astype(np.float64)
     return counts.reshape(replicates, -1, 2, 2)
 
 

@@ -4,7 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 _TEXT = {"type": "string", "minLength": 1}
-_TIME = {"type": "string", "format": "date-time"}
+_TIME = {  # the pattern is what validators check; `format` is a note to readers
+    "type": "string",
+    "format": "date-time",
+    "pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2})$",
+}
 _COLUMN = {
     "type": "object",
     "required": ["name", "type"],

@@ -16,14 +16,31 @@ from mlops_pipeline.orchestration.executors import lifecycle_executor
 from mlops_pipeline.orchestration.jobs import batch_score_job, lifecycle_job
 from mlops_pipeline.orchestration.resources import Platform, mlflow_resource
 from mlops_pipeline.orchestration.schedules import monthly_retrain
-from mlops_pipeline.orchestration.sensors import new_data_sensor, new_labels_sensor, run_failures
+from mlops_pipeline.orchestration.sensors import (
+    INTERVAL_SECONDS,
+    new_data_sensor,
+    new_labels_sensor,
+    run_failures,
+)
 from mlops_pipeline.stores.settings import project_root
 
 
 def build_definitions(
-    *, config_dir: Path | None = None, resource_overrides: Mapping[str, Any] | None = None
+    *,
+    config_dir: Path | None = None,
+    resource_overrides: Mapping[str, Any] | None = None,
+    sensor_interval_seconds: int = INTERVAL_SECONDS,
 ) -> dg.Definitions:
     """Return fresh definitions for every configs/*.yaml.
+
+    Parameters
+    ----------
+    config_dir : Path, optional
+        Default: configs/ of the project.
+    resource_overrides : mapping, optional
+        Resources that replace those of the same key.
+    sensor_interval_seconds : int
+        Seconds between two ticks of a sensor.
 
     Raises
     ------
@@ -31,12 +48,12 @@ def build_definitions(
         When a configuration file is wrong; it names file and key.
     """
     use_cases = load_use_cases(config_dir or project_root() / "configs")
-    parts = [_of_use_case(use_case) for use_case in use_cases.values()]
+    parts = [_of_use_case(item, sensor_interval_seconds) for item in use_cases.values()]
     return dg.Definitions(
         assets=[asset for part in parts for asset in part["assets"]],
         jobs=[job for part in parts for job in part["jobs"]],
         sensors=[sensor for part in parts for sensor in part["sensors"]]
-        + [run_failures(tuple(use_cases))],
+        + [run_failures(tuple(use_cases), interval_seconds=sensor_interval_seconds)],
         schedules=[part["schedule"] for part in parts],
         resources={
             "platform": Platform(),
@@ -47,7 +64,7 @@ def build_definitions(
     )
 
 
-def _of_use_case(use_case: UseCase) -> dict[str, Any]:
+def _of_use_case(use_case: UseCase, interval_seconds: int) -> dict[str, Any]:
     lifecycle = lifecycle_job(use_case)
     return {
         "assets": [
@@ -58,6 +75,9 @@ def _of_use_case(use_case: UseCase) -> dict[str, Any]:
             batch_predictions(use_case),
         ],
         "jobs": [lifecycle, batch_score_job(use_case)],
-        "sensors": [new_labels_sensor(use_case, lifecycle), new_data_sensor(use_case, lifecycle)],
+        "sensors": [
+            make(use_case, lifecycle, interval_seconds=interval_seconds)
+            for make in (new_labels_sensor, new_data_sensor)
+        ],
         "schedule": monthly_retrain(use_case, lifecycle),
     }

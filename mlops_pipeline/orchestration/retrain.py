@@ -1,24 +1,37 @@
 """What sensors and schedules share: ask, store the decision with its reason, request a run."""
 
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
 import dagster as dg
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.monitoring.retraining import RetrainingDecision, Trigger
 from mlops_pipeline.stores.settings import Settings
 
+if TYPE_CHECKING:
+    from mlops_pipeline.stores.opsdb import OpsDatabase
+
+STARTING = (
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+)
+STARTING_MINUTES = 5  # a run takes the lease within this time; one killed before never does
+
 
 def ask(
-    use_case: UseCase, settings: Settings, trigger: Trigger
+    use_case: UseCase, settings: Settings, instance: dg.DagsterInstance, trigger: Trigger
 ) -> tuple[RetrainingDecision, dg.RunRequest | None]:
     """Decide on the evidence of now; return the decision and the run it asks for.
 
     The run key names the evidence and the attempt: the same evidence never runs twice at once, a
     crashed run is tried again up to the policy's bound, and a refusal by the gate, which is a
-    finished lifecycle, does not fire again. A decision equal to the last one of its kind is not
-    stored again.
+    finished lifecycle, does not fire again. A decision not to run that equals the last one of its
+    kind is not stored again.
     """
-    from dataclasses import replace
-
     from mlops_pipeline.monitoring.retraining import decide
     from mlops_pipeline.stores.opsdb import OpsDatabase
     from mlops_pipeline.stores.peek import gather_evidence
@@ -29,16 +42,13 @@ def ask(
         base = f"{trigger}:{evidence.last_as_of}:{evidence.next_as_of}:{evidence.new_labels}"
         asked = ops.list_decisions(use_case.name, kind=trigger)
         attempts = [item for item in asked if (item.run_key or "").startswith(f"{base}:")]
-        is_running = _is_running(ops, use_case, attempts[0].run_key if attempts else None)
         evidence = replace(evidence, attempts=len(attempts))
         decision = decide(evidence, use_case.retraining)
-        if decision.retrain and is_running:
-            decision = replace(
-                decision, retrain=False, reason="a run on this evidence is under way"
-            )
+        if decision.retrain and is_under_way(use_case, ops, instance):
+            decision = replace(decision, retrain=False, reason="a run is under way")
         key = f"{base}:{len(attempts) + 1}" if decision.retrain else None
         action = "retrain" if decision.retrain else "skip"
-        if not asked or (asked[0].action, asked[0].reason) != (action, decision.reason):
+        if key or not asked or (asked[0].action, asked[0].reason) != (action, decision.reason):
             ops.record_decision(
                 use_case.name,
                 trigger,
@@ -55,10 +65,15 @@ def ask(
     )
 
 
-def _is_running(ops: object, use_case: UseCase, run_key: str | None) -> bool:
-    from mlops_pipeline.stores.opsdb import OpsDatabase
+def is_under_way(use_case: UseCase, ops: "OpsDatabase", instance: dg.DagsterInstance) -> bool:
+    """Whether a run of the use case works, or was requested and has not taken the lease yet."""
+    from mlops_pipeline.stores.opsdb import is_at_work
 
-    if run_key is None or not isinstance(ops, OpsDatabase):
-        return False
-    lease = ops.get_lease(f"lifecycle:{use_case.name}")
-    return lease is not None and lease.state != "released"
+    if is_at_work(ops.get_lease(f"lifecycle:{use_case.name}"), datetime.now(UTC)):
+        return True
+    starting = dg.RunsFilter(
+        job_name=f"{use_case.name}_lifecycle",
+        statuses=list(STARTING),
+        created_after=datetime.now(UTC) - timedelta(minutes=STARTING_MINUTES),
+    )
+    return bool(instance.get_runs(starting, limit=1))

@@ -25,7 +25,7 @@ def monthly_retrain(use_case: UseCase, job: Any) -> dg.ScheduleDefinition:
     def monthly(
         context: dg.ScheduleEvaluationContext, platform: dg.ResourceParam[Any]
     ) -> dg.RunRequest | dg.SkipReason:
-        decision, request = ask(use_case, platform.settings(), "monthly")
+        decision, request = ask(use_case, platform.settings(), context.instance, "monthly")
         context.log.info(decision.reason)
         return request or dg.SkipReason(decision.reason)
 

@@ -7,18 +7,20 @@ import dagster as dg
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.monitoring.retraining import Trigger
-from mlops_pipeline.orchestration.retrain import ask
+from mlops_pipeline.orchestration.retrain import ask, is_under_way
 
 INTERVAL_SECONDS = 60  # a tick looks at file times first and counts only when something changed
 
 
-def new_labels_sensor(use_case: UseCase, job: Any) -> dg.SensorDefinition:
+def new_labels_sensor(
+    use_case: UseCase, job: Any, *, interval_seconds: int = INTERVAL_SECONDS
+) -> dg.SensorDefinition:
     """Return `<use_case>_new_labels`: retrain when enough labels became known."""
     return dg.SensorDefinition(
         name=f"{use_case.name}_new_labels",
         job=job,
         evaluation_fn=_evaluation(use_case, "new_labels"),
-        minimum_interval_seconds=INTERVAL_SECONDS,
+        minimum_interval_seconds=interval_seconds,
         default_status=dg.DefaultSensorStatus.STOPPED,
         description=f"Retrains on more than {use_case.retraining.new_labels:,} newly known labels "
         "since the last finished lifecycle. Every decision is stored, also to skip.",
@@ -26,7 +28,9 @@ def new_labels_sensor(use_case: UseCase, job: Any) -> dg.SensorDefinition:
     )
 
 
-def new_data_sensor(use_case: UseCase, job: Any) -> dg.SensorDefinition:
+def new_data_sensor(
+    use_case: UseCase, job: Any, *, interval_seconds: int = INTERVAL_SECONDS
+) -> dg.SensorDefinition:
     """Return `<use_case>_new_data`: run when a source is newer than what was accepted."""
     status = dg.DefaultSensorStatus.STOPPED
     if use_case.retraining.on_new_data:
@@ -35,7 +39,7 @@ def new_data_sensor(use_case: UseCase, job: Any) -> dg.SensorDefinition:
         name=f"{use_case.name}_new_data",
         job=job,
         evaluation_fn=_evaluation(use_case, "new_data"),
-        minimum_interval_seconds=INTERVAL_SECONDS,
+        minimum_interval_seconds=interval_seconds,
         default_status=status,
         description="Runs the lifecycle when a source has newer rows than the accepted ones. Off "
         "unless `retraining.on_new_data` turns it on.",
@@ -43,37 +47,46 @@ def new_data_sensor(use_case: UseCase, job: Any) -> dg.SensorDefinition:
     )
 
 
-def run_failures(names: tuple[str, ...]) -> dg.SensorDefinition:
+def run_failures(
+    names: tuple[str, ...], *, interval_seconds: int = INTERVAL_SECONDS
+) -> dg.SensorDefinition:
     """Return `run_failures`: an alert for every failed run of a use case, once."""
 
     @dg.run_failure_sensor(
         name="run_failures",
         default_status=dg.DefaultSensorStatus.RUNNING,
-        minimum_interval_seconds=INTERVAL_SECONDS,
+        minimum_interval_seconds=interval_seconds,
         description="Leaves an alert for a run that died without a chance to say why.",
     )
     def failed(context: dg.RunFailureSensorContext, platform: dg.ResourceParam[Any]) -> None:
-        from datetime import UTC, datetime
-
         from mlops_pipeline.stores.opsdb import OpsDatabase
 
-        use_case = context.dagster_run.tags.get("use_case", "")
+        use_case = _use_case_of(context.dagster_run)
         if use_case not in names:
             return
-        run_id = context.dagster_run.run_id
-        with OpsDatabase.open(platform.settings().database_url) as ops:
+        run_id, settings = context.dagster_run.run_id, platform.settings()
+        key = f"run_failed:{run_id}"
+        with OpsDatabase.open(settings.database_url) as ops:
+            if any(alert.dedupe_key == key for alert in ops.list_alerts(use_case)):
+                return  # its asset said why; the alert may even be resolved by now
             ops.raise_alert(
                 use_case,
                 "run_failed",
                 "error",
                 context.failure_event.message or "the run failed",
                 f"open run {run_id} in the Dagster UI, mend the cause, run it again",
-                now=datetime.now(UTC),
+                now=settings.now(),
                 run_id=run_id,
-                dedupe_key=f"run_failed:{run_id}",
+                dedupe_key=key,
             )
 
     return failed
+
+
+def _use_case_of(run: dg.DagsterRun) -> str:
+    """Return the use case of a job, or of the assets that were materialized by hand."""
+    keys = sorted(key.path[0] for key in run.asset_selection or ())
+    return run.tags.get("use_case") or (keys[0] if keys else "")
 
 
 def _evaluation(
@@ -86,10 +99,11 @@ def _evaluation(
         settings = context.resources.platform.settings()
         with OpsDatabase.open(settings.database_url) as ops:
             last = ops.last_finished_lifecycle(use_case.name)
-            lease = ops.get_lease(f"lifecycle:{use_case.name}")
-        held = lease.token if lease is not None and lease.state != "released" else "free"
+            name = f"lifecycle:{use_case.name}"
+            holders = ops.lease_token(name)  # rises with every run, also one that crashed
+            busy = is_under_way(use_case, ops, context.instance)
         seen = (
-            f"{sources_state(use_case, settings)}:{last.run_id if last else None}:{held}:"
+            f"{sources_state(use_case, settings)}:{last.run_id if last else None}:{holders}:{busy}:"
             f"{settings.now().date()}"
         )
         if seen == context.cursor:
@@ -97,7 +111,7 @@ def _evaluation(
                 skip_reason="nothing changed since the last decision, which is stored",
                 cursor=seen,
             )
-        decision, request = ask(use_case, settings, trigger)
+        decision, request = ask(use_case, settings, context.instance, trigger)
         context.log.info(decision.reason)
         if request is None:
             return dg.SensorResult(skip_reason=decision.reason, cursor=seen)

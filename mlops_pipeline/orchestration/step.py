@@ -11,6 +11,7 @@ import dagster as dg
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.errors import MlopsError, NotFoundError
+from mlops_pipeline.orchestration.jobs import LIFECYCLE
 from mlops_pipeline.orchestration.resources import MlflowRun
 from mlops_pipeline.stores.settings import Settings
 
@@ -67,15 +68,10 @@ class Step:
 
 
 @contextmanager
-def asset_step(
-    context: dg.AssetExecutionContext, use_case: UseCase, *, is_last: bool = False
-) -> Iterator[Step]:
+def asset_step(context: dg.AssetExecutionContext, use_case: UseCase) -> Iterator[Step]:
     """Hold the use case's lease while an asset works; record its seconds, alert on failure.
 
-    Parameters
-    ----------
-    is_last : bool
-        Give the lease back at the end instead of keeping it for the run's next step.
+    Between two assets of a run the lease lingers; after the run's last one it is given back.
     """
     from mlops_pipeline.stores.opsdb import HeldLease, OpsDatabase
     from mlops_pipeline.stores.tracking import quiet
@@ -94,7 +90,7 @@ def asset_step(
                 clock=lambda: datetime.now(UTC),
                 ttl_s=LEASE_SECONDS,
                 heartbeat_s=HEARTBEAT_SECONDS,
-                linger_s=0.0 if is_last else LINGER_SECONDS,
+                linger_s=LINGER_SECONDS if _has_next(context, use_case, asset) else 0.0,
             )
             with hold, open_workspace(use_case, settings) as work:
                 yield Step(use_case, settings, ops, context.run_id, settings.now(), work, hold)
@@ -149,6 +145,17 @@ def _alert(
 
 def is_whole_lifecycle(context: dg.AssetExecutionContext, use_case: UseCase) -> bool:
     """Whether this run goes on to deployment (and not a click on one asset)."""
+    return dg.AssetKey([use_case.name, "deployment"]) in _keys_of_run(context)
+
+
+def _has_next(context: dg.AssetExecutionContext, use_case: UseCase, asset: str) -> bool:
+    """Whether this run goes on with a later asset of the chain."""
+    later = LIFECYCLE[LIFECYCLE.index(asset) + 1 :] if asset in LIFECYCLE else ()
+    keys = _keys_of_run(context)
+    return any(dg.AssetKey([use_case.name, name]) in keys for name in later)
+
+
+def _keys_of_run(context: dg.AssetExecutionContext) -> frozenset[dg.AssetKey]:
     selection = context.run.asset_selection
-    key = dg.AssetKey([use_case.name, "deployment"])
-    return key in selection if selection is not None else context.job_name.endswith("_lifecycle")
+    every = context.job_def.asset_layer.executable_asset_keys
+    return frozenset(every if selection is None else selection)

@@ -110,7 +110,7 @@ def _plots(
     test: LabelledFrame,
     evaluation: Evaluation,
 ) -> dict[str, bytes]:
-    probability = model.predict(test.columns)
+    probability = evaluation.probability
     drawn = {
         "reliability": plots.reliability_plot(evaluation.reliability),
         "roc": plots.roc_plot(test.label, probability),

@@ -2,7 +2,8 @@
 
 A period that is there is finished: what arrives later counts as known later (ingestion.py), so an
 incremental build equals a rebuild. The table's name holds the hash of the feature definitions:
-other definitions are another table.
+other definitions are another table. Building and reading stay together, above 300 lines, because
+both have to agree on the table's columns; the labels are labelled.py's.
 """
 
 import hashlib
@@ -18,15 +19,17 @@ import numpy.typing as npt
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.data.frame import LabelledFrame
-from mlops_pipeline.data.labels import column_labels, events_in_horizon, labelled_periods
+from mlops_pipeline.data.labels import labelled_periods
 from mlops_pipeline.data.periods import Period, periods
 from mlops_pipeline.errors import DataError, NotFoundError
 from mlops_pipeline.features.frames import EVENT_ROW, feature_frame
 from mlops_pipeline.stores.engine import quoted
+from mlops_pipeline.stores.labelled import with_labels
 from mlops_pipeline.stores.lake import TableState
 from mlops_pipeline.stores.validation import AcceptedSource, register_accepted
 from mlops_pipeline.stores.workspace import Workspace
 
+SEMANTICS = 2  # raise it when the same definitions come to mean other values
 # Compiling a frame takes longer than running it, so it is compiled once, for a period that no data
 # reach; the query of a real period differs in its moments only.
 TEMPLATE_PERIOD = Period(datetime(6001, 1, 1, tzinfo=UTC), datetime(8001, 1, 1, tzinfo=UTC))
@@ -61,12 +64,36 @@ class BuiltFeatures:
 
 def definitions_hash(use_case: UseCase) -> str:
     """Return the hash of everything that determines feature values, 12 hex digits."""
+    about = {"description", "owner", "freshness_days", "as_input"}
     document = use_case.model_dump(
         mode="json",
         include={"entity", "grid", "population", "views", "derived", "protected"},
+        exclude={
+            "views": {"__all__": dict.fromkeys(about, True) | {"columns": {"__all__": about}}},
+            "derived": {"__all__": about},
+            "protected": {"__all__": about},
+        },
     )
+    document["semantics"] = SEMANTICS
+    document["sources"] = {
+        name: {
+            "event_time": source.event_time,
+            "available_at": source.availability,
+            "key": source.key,
+            "columns": {column: source.column(column).type for column in source.columns},
+        }
+        for name, source in use_case.sources.items()
+        if name in _feature_sources(use_case)
+    }
     text = json.dumps(document, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _feature_sources(use_case: UseCase) -> set[str]:
+    rule = use_case.population
+    read = {view.source for view in use_case.views.values()}
+    read |= {attribute.source for attribute in use_case.protected.values()}
+    return {rule.source, *read, *([rule.leaves_with] if rule.leaves_with else [])}
 
 
 def features_uri(work: Workspace) -> str:
@@ -83,9 +110,8 @@ def finished_periods(work: Workspace) -> dict[str, PeriodFacts]:
 
 
 def finished_through(work: Workspace) -> datetime | None:
-    """Return the newest moment up to which any feature table of the use case is finished."""
-    folder = work.lake.table_uri(work.use_case.name, "features", definitions_hash(work.use_case))
-    ends = [facts["end"] for facts in work.lake.facts_of_commits(folder)]
+    """Return the newest moment up to which the feature table is finished."""
+    ends = [facts["end"] for facts in work.lake.facts_of_commits(features_uri(work))]
     return max(map(datetime.fromisoformat, ends), default=None)
 
 
@@ -162,15 +188,15 @@ def _query_of(template: str, period: Period) -> str:
 
 def _build_period(work: Workspace, query: str, period: Period, uri: str) -> PeriodFacts:
     engine = work.engine
-    engine.sql.execute(f"CREATE OR REPLACE TEMP TABLE period_frame AS {query}")
+    _compute(work, query, period)
     rows, digest = engine.query(
-        f"SELECT count(*), coalesce(sum(hash({_columns(work)})::HUGEINT), 0) FROM period_frame"
+        f"SELECT count(*), coalesce(sum(hash({_columns(work)})::HUGEINT), 0) FROM _period_frame"
     )[0]
     facts = PeriodFacts(period.name, int(rows), f"{int(digest) % 2**64:016x}")
     order = ", ".join(["as_of", quoted(_row_key(work.use_case))])
     work.lake.write(
         uri,
-        engine.batches(f"SELECT * FROM period_frame ORDER BY {order}"),
+        engine.batches(f"SELECT * FROM _period_frame ORDER BY {order}"),
         {
             "period": facts.period,
             "rows": facts.rows,
@@ -180,6 +206,21 @@ def _build_period(work: Workspace, query: str, period: Period, uri: str) -> Peri
         "append",
     )
     return facts
+
+
+def _compute(work: Workspace, statement: str, period: Period) -> None:
+    import duckdb
+
+    try:
+        work.engine.sql.execute(f"CREATE OR REPLACE TEMP TABLE _period_frame AS {statement}")
+    except (duckdb.ConversionException, duckdb.OutOfRangeException) as error:
+        raise DataError(
+            "a feature's value does not fit its type",
+            where=f"{work.use_case.name}, period {period.name}",
+            expected="values whose exact sums fit: below 9.2e18 units of their precision",
+            found=str(error).splitlines()[0][:300],
+            way_out="quarantine such rows with a range rule, or change dtype or precision",
+        ) from error
 
 
 def _columns(work: Workspace) -> str:
@@ -235,16 +276,16 @@ def load_frame(
     tables = register_accepted(work, accepted)
     every = use_case_periods(work, as_of)
     if work.use_case.label.kind == "column":
-        labels, wanted = _column_label_table(work, tables, as_of), every
+        wanted = every
     else:
         wanted = labelled_periods(work.use_case, every, as_of)
-        labels = _event_label_table(work, tables, wanted, as_of) if wanted else ""
     if not wanted:
         raise DataError(
             "no label is known yet",
             expected=f"an as_of at least {work.use_case.label_horizon_days} days after the grid's "
             f"start {work.use_case.grid.start}",
             found=str(as_of.date()),
+            way_out="give a later --as-of, or start the grid earlier",
         )
     if only is not None:
         wanted = [period for period in wanted if period.name in only]
@@ -258,36 +299,9 @@ def load_frame(
             way_out=f"materialize {work.use_case.name}/features first",
         )
     rows = sum(done[period.name].rows for period in wanted)
+    revised = frozenset(name for name, item in accepted.items() if item.has_revisions)
+    labels = with_labels(work, tables, wanted, as_of, revised)
     return _read_periods(work, state, labels, wanted, rows)
-
-
-def _event_label_table(
-    work: Workspace, tables: Mapping[str, Any], wanted: Sequence[Period], as_of: datetime
-) -> str:
-    """Make table `label_events` and return the join that adds label and known_at."""
-    frame = events_in_horizon(work.use_case, tables, wanted, as_of)
-    statement = work.engine.ibis.compile(frame)
-    work.engine.ibis._register_in_memory_tables(frame)
-    work.engine.sql.execute(f"CREATE OR REPLACE TEMP TABLE label_events AS {statement}")
-    key = quoted(work.use_case.entity.key)
-    hit, miss = (1, 0) if work.use_case.label.kind == "event_present" else (0, 1)
-    days = work.use_case.label_horizon_days
-    return (
-        f"SELECT f.*, CASE WHEN l.as_of IS NOT NULL THEN {hit} ELSE {miss} END AS _label, "
-        f"f.as_of + INTERVAL {days} DAY AS _known_at FROM f LEFT JOIN label_events AS l "
-        f"ON f.{key} = l.{key} AND f.as_of = l.as_of"
-    )
-
-
-def _column_label_table(work: Workspace, tables: Mapping[str, Any], as_of: datetime) -> str:
-    statement = work.engine.ibis.compile(column_labels(work.use_case, tables))
-    moment = as_of.replace(tzinfo=None).isoformat(sep=" ")
-    work.engine.sql.execute(
-        f"CREATE OR REPLACE TEMP TABLE label_rows AS SELECT event_row, label AS _label, "
-        f"known_at AS _known_at FROM ({statement}) "
-        f"WHERE label IS NOT NULL AND known_at <= TIMESTAMP '{moment}'"
-    )
-    return "SELECT f.*, _label, _known_at FROM f JOIN label_rows USING (event_row)"
 
 
 def _read_periods(
@@ -322,14 +336,21 @@ def _read_periods(
             is_number = str(kind).startswith("int")
             entity = np.empty(capacity, dtype=np.int64 if is_number else object)
         for name in names:
-            columns[name][at:stop] = part.column(name).to_numpy()
+            values = part.column(name)
+            columns[name][at:stop] = _texts(values) if name in texts else values.to_numpy()
         entity[at:stop] = part.column(use_case.entity.key).to_numpy()
         as_of[at:stop] = part.column("as_of").to_numpy()
         known_at[at:stop] = part.column("_known_at").to_numpy()
         label[at:stop] = part.column("_label").to_numpy()
         at = stop
     if at == 0 or entity is None:
-        raise DataError("there is no labelled row", where=use_case.name)
+        raise DataError(
+            "there is no labelled row",
+            where=f"{use_case.name}, periods {wanted[0].name} to {wanted[-1].name}"
+            if wanted
+            else use_case.name,
+            way_out="check the label rule and the population, or give a later --as-of",
+        )
     protected = {name: columns[name][:at] for name in use_case.protected}
     return LabelledFrame(
         columns={name: columns[name][:at] for name in use_case.inputs},
@@ -339,6 +360,14 @@ def _read_periods(
         known_at=known_at[:at],
         label=label[:at],
     )
+
+
+def _texts(column: Any) -> npt.NDArray[np.object_]:
+    """Return texts as objects, one object for each distinct text: a row costs a pointer."""
+    encoded = column.combine_chunks().dictionary_encode()
+    distinct = np.asarray([*encoded.dictionary.to_pylist(), None], dtype=object)
+    texts: npt.NDArray[np.object_] = distinct[encoded.indices.fill_null(len(distinct) - 1)]
+    return texts
 
 
 def _plain(moment: datetime) -> str:

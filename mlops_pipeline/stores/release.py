@@ -19,9 +19,9 @@ from typing import Any
 from mlops_pipeline.config import config_hash
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.data.frame import LabelledFrame
+from mlops_pipeline.errors import ContractError
 from mlops_pipeline.governance.metadata import SCHEMA
 from mlops_pipeline.governance.model_card import CardFacts, render_card
-from mlops_pipeline.errors import ContractError
 from mlops_pipeline.stores.contract import check_contract, example_columns, input_example
 from mlops_pipeline.stores.lake import Lake
 from mlops_pipeline.stores.offline import definitions_hash

@@ -1,9 +1,9 @@
 """One training from the feature table to its artifact folder and MLflow runs."""
 
-import hashlib
+import csv
 import io
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +15,7 @@ from mlops_pipeline.data.frame import LabelledFrame
 from mlops_pipeline.data.splits import Parts, split_rows
 from mlops_pipeline.stores.offline import load_frame
 from mlops_pipeline.stores.provenance import git_state, library_versions, run_fingerprint
+from mlops_pipeline.stores.pseudonyms import pseudonymiser
 from mlops_pipeline.stores.tracking import Tracking, open_tracking
 from mlops_pipeline.stores.trained import TrainingFacts, save_training, training_facts
 from mlops_pipeline.stores.validation import AcceptedSource
@@ -25,7 +26,7 @@ from mlops_pipeline.training.selection import Trained
 from mlops_pipeline.training.train import Training, train
 
 Floats = npt.NDArray[np.float64]
-LOGGED_PREDICTIONS = 2_000  # rows of the validation part kept per candidate, entity keys hashed
+LOGGED_PREDICTIONS = 2_000  # rows of the validation part kept, keys as pseudonyms
 LOGGED_ERRORS = 20  # the most confident wrong predictions kept per candidate
 CURVE_STEP = 10  # trees between two logged points of a learning curve
 
@@ -172,6 +173,8 @@ def _log_candidate(
         },
         now=now,
     )
+    pseudonym = pseudonymiser(work.settings)
+    names = [name for name in item.model.input_names if name not in work.use_case.protected]
     tracking.log_curves(run, item.fitted.curves, now=now, every=CURVE_STEP)
     files = {
         "confusion_matrix.png": plots.confusion_plot(held.label, probability, item.model.threshold),
@@ -187,43 +190,48 @@ def _log_candidate(
         run,
         {
             **files,
-            "validation_predictions.csv": _predictions_csv(held, probability),
-            "representative_errors.csv": _errors_csv(work, item, held, probability),
+            "validation_predictions.csv": _predictions_csv(held, probability, pseudonym),
+            "representative_errors.csv": _errors_csv(names, held, probability, pseudonym),
         },
     )
     return files
 
 
-def hashed_key(value: object) -> str:
-    """Return the sha256 of an entity key, 16 hex digits: equal keys stay comparable."""
-    return hashlib.sha256(str(value).encode()).hexdigest()[:16]
-
-
-def _predictions_csv(held: LabelledFrame, probability: Floats) -> str:
+def _predictions_csv(
+    held: LabelledFrame, probability: Floats, pseudonym: Callable[[object], str]
+) -> str:
     step = max(1, len(held) // LOGGED_PREDICTIONS)
-    lines = ["entity_hash,as_of,label,probability"]
-    lines += [
-        f"{hashed_key(held.entity[row])},{held.as_of[row]},{held.label[row]},{probability[row]:.6f}"
+    rows = [
+        [pseudonym(held.entity[row]), held.as_of[row], held.label[row], f"{probability[row]:.6f}"]
         for row in range(0, len(held), step)
     ]
-    return "\n".join(lines) + "\n"
+    return _csv(["entity_hash", "as_of", "label", "probability"], rows)
 
 
 def _errors_csv(
-    work: Workspace,
-    item: Trained,
+    names: Sequence[str],
     held: LabelledFrame,
     probability: Floats,
+    pseudonym: Callable[[object], str],
 ) -> str:
-    """Return the most confident wrong predictions, with inputs, without protected ones."""
+    """Return the most confident wrong predictions with the named inputs."""
     wrong = np.argsort(-np.abs(held.label - probability))[:LOGGED_ERRORS]
-    names = [name for name in item.model.input_names if name not in work.use_case.protected]
+    rows = [
+        [
+            pseudonym(held.entity[row]),
+            held.as_of[row],
+            held.label[row],
+            f"{probability[row]:.6f}",
+            *(held.columns[name][row] for name in names),
+        ]
+        for row in wrong
+    ]
+    return _csv(["entity_hash", "as_of", "label", "probability", *names], rows)
+
+
+def _csv(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     text = io.StringIO()
-    text.write(",".join(["entity_hash", "as_of", "label", "probability", *names]) + "\n")
-    for row in wrong:
-        values = [str(held.columns[name][row]) for name in names]
-        text.write(
-            f"{hashed_key(held.entity[row])},{held.as_of[row]},{held.label[row]},"
-            f"{probability[row]:.6f},{','.join(values)}\n"
-        )
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows(rows)
     return text.getvalue()

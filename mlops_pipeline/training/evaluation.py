@@ -23,6 +23,8 @@ from mlops_pipeline.training.scoring import ScoringModel, linear_term
 COMPARED = ("roc_auc", "pr_auc", "brier", "log_loss", "ece")
 SLICE_METRICS = ("roc_auc", "pr_auc", "brier", "log_loss", "ece", "precision", "recall", "f1")
 SLICE_REPLICATES = 200
+SLICE_ROWS = 50_000  # of a slice, drawn for its interval; its value uses all rows
+STRESS_ROWS = 200_000  # of the test part, drawn for the stress cases
 MIN_COMPARED_ROWS = 200  # fewer rows that neither model has seen say nothing about a difference
 EXTREME_FACTOR = 10.0  # stress case: this many times the largest training value
 EXTREME_FEATURES = 3  # applied to this many of the most important numeric inputs
@@ -65,6 +67,7 @@ class Evaluation:
     champion: ChampionComparison | None
     reliability: ReliabilityCurve
     shap: Mapping[str, float]
+    probability: npt.NDArray[np.float64]
 
 
 def evaluate_model(
@@ -101,6 +104,7 @@ def evaluate_model(
         champion=champion,
         reliability=reliability_curve(test.label, probability),
         shap=_global_shap(model, test, seed),
+        probability=probability,
     )
 
 
@@ -242,6 +246,7 @@ def _measure(  # noqa: PLR0917 # private: the columns of one table row
         entities=entity,
         metrics=SLICE_METRICS,
         replicates=SLICE_REPLICATES,
+        max_rows=SLICE_ROWS,
         seed=seed,
     )
     return Slice(column, group, len(label), int(label.sum()), metrics)
@@ -255,7 +260,10 @@ def _stress(
     importance: Mapping[str, float],
 ) -> list[Slice]:
     seed = use_case.training.seed
-    whole = np.ones(len(test.label), dtype=bool)
+    if len(test) > STRESS_ROWS:
+        rng = np.random.default_rng(seed)
+        test = test.take(np.sort(rng.permutation(len(test))[:STRESS_ROWS]))
+    whole = np.ones(len(test), dtype=bool)
     cases: list[tuple[str, Columns, npt.NDArray[np.bool_]]] = []
     if use_case.evaluation.missing_block is not None:
         lost = fed_by(use_case, use_case.evaluation.missing_block)

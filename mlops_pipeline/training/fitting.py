@@ -1,7 +1,7 @@
-"""Fitting one candidate: a recipe and encoded rows in, a ScoringModel out. Same input, same bytes.
+"""Fitting one candidate: a recipe and encoded rows in, a ScoringModel out.
 
-The number of threads changes nothing: LightGBM runs deterministic and row-wise, and logistic
-regression runs its linear algebra on one thread.
+Same input, same bytes, on any number of threads: LightGBM runs deterministic and row-wise,
+logistic regression runs its linear algebra on one.
 """
 
 import re
@@ -17,7 +17,8 @@ from mlops_pipeline.errors import DataError
 from mlops_pipeline.training.scoring import ScoringModel, encode, linear_term
 
 MAX_CATEGORIES = 1_000  # more distinct texts are an identifier, not a category
-SKEWED = 2.0  # sample skewness from which a number is taken on a logarithmic scale
+CURVE_ROWS = 20_000  # of the training part, watched for its learning curve
+SKEWED = 2.0  # sample skewness from which the logarithm is taken, where that mends it
 COEFFICIENT_DIGITS = 10  # significant digits kept: beyond them is the optimiser's noise
 NO_CALIBRATION = {"kind": "none"}
 SIMPLICITY = {"dummy": 0, "logistic": 1, "random_forest": 2, "lightgbm": 3}
@@ -91,8 +92,7 @@ def encode_rows(
     inputs: Inputs, columns: Mapping[str, npt.NDArray[Any]], rows: npt.NDArray[np.int64]
 ) -> Matrix:
     """Encode the given rows as a float32 matrix `(len(rows), n_inputs)`."""
-    chosen = {item["name"]: columns[item["name"]][rows] for item in inputs.items}
-    return encode([dict(item) for item in inputs.items], chosen)
+    return encode([dict(item) for item in inputs.items], columns, rows)
 
 
 def fit_candidate(
@@ -169,7 +169,12 @@ def _fit_trees(
     watched = {}
     if validation is not None:
         held = lightgbm.Dataset(validation[0], validation[1], reference=data, params=parameters)
-        watched = {"valid_sets": [data, held], "valid_names": ["train", "validation"]}
+        step = max(1, len(train[1]) // CURVE_ROWS)
+        seen = lightgbm.Dataset(
+            train[0][::step], train[1][::step], reference=data, params=parameters
+        )
+        # the validation part first: early stopping goes by the first one
+        watched = {"valid_sets": [held, seen], "valid_names": ["validation", "train"]}
         callbacks.append(lightgbm.record_evaluation(curves))
         if isinstance(recipe, LightGBM) and recipe.early_stopping_rounds:
             callbacks.append(_stop_early(recipe.early_stopping_rounds))
@@ -268,15 +273,15 @@ def _learn_terms(inputs: Inputs, matrix: Matrix) -> list[dict[str, Any]]:
                 for code in range(len(item["categories"]))
             ]
             continue
-        is_skewed = abs(_skewness(present)) > SKEWED
-        if is_skewed:
-            present = np.sign(present) * np.log1p(np.abs(present))
+        logs = np.sign(present) * np.log1p(np.abs(present))
+        is_mended = abs(_skewness(present)) > SKEWED >= abs(_skewness(logs))
+        present = logs if is_mended else present
         scale = float(present.std())
         terms.append(
             {
                 "kind": "number",
                 "input": index,
-                "log": is_skewed,
+                "log": is_mended,
                 "mean": _rounded(present.mean()),
                 "scale": _rounded(scale) if scale > 0 else 1.0,
             }

@@ -206,8 +206,12 @@ def parity_limits(use_case: UseCase) -> dict[str, float]:
 
 
 def evaluation_to_dict(evaluation: Evaluation) -> dict[str, Any]:
-    """Return an evaluation as plain JSON values, every Estimate with its four fields."""
-    plain: dict[str, Any] = _plain(evaluation)
+    """Return an evaluation's figures as plain JSON values, without the row-wise probabilities."""
+    plain: dict[str, Any] = {
+        item.name: _plain(getattr(evaluation, item.name))
+        for item in fields(evaluation)
+        if item.name != "probability"
+    }
     plain["worst_slices"] = {
         name: {"column": item.column, "group": item.group, "value": item.metrics[name].value}
         for name in SLICE_METRICS

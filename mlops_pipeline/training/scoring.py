@@ -6,6 +6,7 @@ scores a model with nothing of this project installed. It must not import from t
 
 import json
 from collections.abc import Mapping
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -108,16 +109,24 @@ class ScoringModel:
 
 
 def encode(
-    inputs: list[dict[str, Any]], columns: Mapping[str, npt.NDArray[Any]]
+    inputs: list[dict[str, Any]],
+    columns: Mapping[str, npt.NDArray[Any]],
+    rows: npt.NDArray[Any] | None = None,
 ) -> npt.NDArray[np.float32]:
-    """Encode named columns as a column-major float32 matrix; categories become their position."""
-    rows = len(columns[inputs[0]["name"]])
-    matrix = np.empty((rows, len(inputs)), dtype=np.float32, order="F")
+    """Encode named columns as a column-major float32 matrix; categories become their position.
+
+    With `rows`, only those are encoded, column by column: no second copy of the data.
+    """
+    count = len(columns[inputs[0]["name"]]) if rows is None else len(rows)
+    matrix = np.empty((count, len(inputs)), dtype=np.float32, order="F")
     for index, item in enumerate(inputs):
         values = columns[item["name"]]
+        if rows is not None:
+            values = values[rows]
         if item["type"] == "category":
             positions = {text: float(code) for code, text in enumerate(item["categories"])}
-            matrix[:, index] = [positions.get(value, np.nan) for value in values]
+            found = map(positions.get, values, repeat(np.nan))
+            matrix[:, index] = np.fromiter(found, dtype=np.float32, count=count)
         else:
             matrix[:, index] = values
     return matrix

@@ -78,6 +78,7 @@ def settings_in(folder: Path) -> Settings:
         data_dir=folder,
         lake_uri=str(folder / "lake"),
         database_url="sqlite://",
+        mlflow_ui="",
         mlflow_uri="sqlite://",
         threads=1,
         memory_limit="1GB",

@@ -124,6 +124,7 @@ def evaluation(*, champion: ChampionComparison | None = None) -> Evaluation:
         champion=champion,
         reliability=reliability_curve(y, p),
         shap={"amount_mean_90d": 0.412, "plan": 0.1333, "tenure_days": 0.02},
+        probability=p,
     )
 
 

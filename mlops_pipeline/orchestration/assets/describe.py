@@ -7,7 +7,7 @@ import dagster as dg
 
 from mlops_pipeline.config.use_case import UseCase
 
-DOCS_URL = "https://github.com/mlops-pipeline/mlops-pipeline/blob/main/docs"
+DOCS = "docs/assets.md"
 AssetFunction = Callable[..., Any]
 
 
@@ -43,7 +43,7 @@ def use_case_asset(
         owners=[owner] if "@" in owner else [f"team:{_slug(owner)}"],
         tags={"use_case": use_case.name, "stage": group},
         description=f"{description}\n\n*{use_case.description.strip()}*",
-        metadata={"docs": dg.MetadataValue.url(f"{DOCS_URL}/assets.md#{name}")},
+        metadata={"docs": dg.MetadataValue.path(f"{DOCS}#{name}")},
         deps=[dg.AssetKey([use_case.name, item]) for item in after],
         required_resource_keys=resources,
         **options,

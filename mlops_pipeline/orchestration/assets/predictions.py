@@ -36,7 +36,7 @@ def batch_predictions(use_case: UseCase) -> dg.AssetsDefinition:
         from mlops_pipeline.stores.champions import champion_model
         from mlops_pipeline.stores.predictions import score_period
 
-        with asset_step(context, use_case, is_last=True) as step:
+        with asset_step(context, use_case) as step:
             version, model = champion_model(step.ops, step.settings, use_case)
             scored = score_period(
                 step.work, model, version, config.period, run_id=context.run_id, now=step.now

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import dagster as dg
 
@@ -14,7 +14,7 @@ from mlops_pipeline.orchestration.step import Step, asset_step
 class OnRejection(dg.Config):
     """Run config of `registry_entry`: `keep` leaves a refused run green, `fail` turns it red."""
 
-    on_rejection: str = "keep"
+    on_rejection: Literal["keep", "fail"] = "keep"
 
 
 def release_assets(use_case: UseCase) -> list[dg.AssetsDefinition]:
@@ -49,6 +49,7 @@ def _registry_entry(use_case: UseCase) -> dg.AssetsDefinition:
                 verdict = refused_verdict(champion.version if champion else None, stored.gate)
                 context.log.warning(verdict)
                 _finish(step, "refused", trained["fingerprint"], verdict)
+                step.hold.let_go()  # deployment is skipped
                 if config.on_rejection == "fail":
                     raise StateError(verdict, way_out="on_rejection: keep leaves the run green")
                 return
@@ -95,7 +96,7 @@ def _deployment(use_case: UseCase) -> dg.AssetsDefinition:
     def deployment(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         from mlops_pipeline.stores.deployments import open_deployment
 
-        with asset_step(context, use_case, is_last=True) as step:
+        with asset_step(context, use_case) as step:
             entry = step.pointer("registry", "registry_entry").value
             rollout = open_deployment(
                 step.ops,
@@ -133,15 +134,7 @@ def _finish(step: Step, verdict: str, fingerprint: str, reason: str) -> None:
             summary={"reason": reason},
             now=step.now,
         )
-    for alert in step.ops.list_alerts(step.use_case.name, open_only=True):
-        if alert.kind == "run_failed":
-            step.ops.resolve_alert(
-                step.use_case.name,
-                alert.id,
-                by=step.run_id,
-                reason="a later lifecycle finished",
-                now=step.now,
-            )
+        _resolve_failures(step)
     step.ops.record_decision(
         step.use_case.name,
         "promotion",
@@ -151,3 +144,15 @@ def _finish(step: Step, verdict: str, fingerprint: str, reason: str) -> None:
         now=step.now,
         run_key=step.run_id,
     )
+
+
+def _resolve_failures(step: Step) -> None:
+    for alert in step.ops.list_alerts(step.use_case.name, open_only=True):
+        if alert.kind == "run_failed":
+            step.ops.resolve_alert(
+                step.use_case.name,
+                alert.id,
+                by=step.run_id,
+                reason="a later lifecycle finished",
+                now=step.now,
+            )

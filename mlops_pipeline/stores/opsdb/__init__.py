@@ -6,7 +6,7 @@ one scope take turns.
 """
 
 from mlops_pipeline.stores.opsdb.database import OpsDatabase
-from mlops_pipeline.stores.opsdb.lease import HeldLease
+from mlops_pipeline.stores.opsdb.lease import HeldLease, is_at_work
 from mlops_pipeline.stores.opsdb.records import (
     Alert,
     Approval,
@@ -37,4 +37,5 @@ __all__ = [
     "RolloutEvent",
     "RolloutState",
     "Verdict",
+    "is_at_work",
 ]

@@ -141,6 +141,10 @@ class HeldLease:
         else:
             self.lost = True
 
+    def let_go(self) -> None:
+        """Release the lease at the end of the block: the holder has no next process."""
+        self._linger_s = 0.0
+
     def check(self) -> None:
         """Raise LeaseError if the lease was lost, so that nothing is written without it."""
         if not self.lost and self._clock() >= self._expires_at:
@@ -191,6 +195,11 @@ class HeldLease:
             now=now,
             unless_moved=unless_moved,
         )
+
+
+def is_at_work(found: Lease | None, now: datetime) -> bool:
+    """Whether somebody holds a lease, as far as this host can tell, at the time of day `now`."""
+    return found is not None and now < found.expires_at and not _is_gone(found)
 
 
 def _is_gone(found: Lease) -> bool:

@@ -153,6 +153,12 @@ class LeaseRows(Transactions):
             found = _find(connection, name)
         return None if found is None or found.state == "released" else found
 
+    def lease_token(self, name: str) -> int:
+        """Return the newest fencing token: how many holders a lease has had."""
+        with self._read() as connection:
+            found = _find(connection, name)
+        return 0 if found is None else found.token
+
 
 def has_moved(before: Lease, after: Lease) -> bool:
     """Whether there was a sign of life, or a new holder, between two looks at a lease."""

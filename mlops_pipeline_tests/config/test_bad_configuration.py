@@ -1,0 +1,55 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mlops_pipeline.config import load_use_case
+from mlops_pipeline.errors import ConfigError, MlopsError
+from mlops_pipeline.stores.settings import PACKAGE_PARENT
+
+
+def write_config(folder: Path, change: tuple[str, ...], value: object) -> Path:
+    document = yaml.safe_load((PACKAGE_PARENT / "configs" / "churn.yaml").read_text("utf-8"))
+    section = document
+    for key in change[:-1]:
+        section = section[key]
+    section[change[-1]] = value
+    path = folder / "churn.yaml"
+    path.write_text(yaml.safe_dump(document), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "near"),
+    [
+        (("entitty",), "entitty", "entity"),
+        (("sources", "accounts", "lateness_day"), "sources.accounts.lateness_day", "lateness_days"),
+        (("training", "calibraton"), "training.calibraton", "calibration"),
+        (
+            ("views", "account", "columns", "plan", "agregate"),
+            "views.account.columns.plan.agregate",
+            "aggregate",
+        ),
+    ],
+)
+def test_typo_in_the_configuration_names_file_key_and_nearest_key(
+    tmp_path: Path, change: tuple[str, ...], key: str, near: str
+) -> None:
+    path = write_config(tmp_path, change, "x")
+    with pytest.raises(ConfigError) as caught:
+        load_use_case(path)
+    assert caught.value.where == f"{path}: {key}"
+    assert caught.value.expected == "no such key"
+    assert caught.value.way_out == f"did you mean {near!r}?"
+
+
+def test_configuration_that_reads_an_unknown_column_names_the_nearest(tmp_path: Path) -> None:
+    path = write_config(tmp_path, ("views", "account", "columns", "plan", "of"), "plann")
+    with pytest.raises(ConfigError, match=r"'plann' is no column .* did you mean 'plan'\?"):
+        load_use_case(path)
+
+
+def test_configuration_with_a_wrong_expression_names_the_position(tmp_path: Path) -> None:
+    path = write_config(tmp_path, ("population", "where"), "plan = ")
+    with pytest.raises(MlopsError, match="does not parse at character 8"):
+        load_use_case(path)

@@ -1,0 +1,290 @@
+"""The chain, end to end, through Dagster's own command line."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from mlops_pipeline.stores.lake import Lake
+from mlops_pipeline.stores.release import validate_metadata
+from mlops_pipeline_tests.world import FIRST, LATER, World
+
+PLAIN_MLFLOW = """
+import json, sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "mlops_pipeline":
+            raise ImportError("this project is not installed here")
+sys.meta_path.insert(0, Blocked())
+import mlflow, pandas
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pyfunc.load_model("models:/churn@champion")
+rows = json.load(open(sys.argv[2]))
+frame = pandas.DataFrame(rows["data"], columns=rows["columns"])
+for name, kind in rows["types"].items():
+    frame[name] = frame[name].astype("object" if kind == "category" else "float64")
+print("SCORES", json.dumps([float(value) for value in model.predict(frame)["probability"]]))
+"""
+TEXTS = {".csv", ".json", ".md", ".txt", ".yaml", ".yml", ".py", ".html", ".lock"}
+PERSONAL = r"\b(gender|age_band|region)\b"  # "region" is a word of the pages' own scripts too
+AUDITED = {"report.html", "evaluation.json", "model_card.md"}  # results by group, no rows
+
+
+def _documents(world: World) -> Path:
+    (folder,) = world.artifacts.glob("*-release")
+    return folder
+
+
+# the first run
+
+
+def test_first_accepted_model_is_champion(template: World) -> None:
+    with template.ops() as ops:
+        champion = ops.champion("churn")
+        lifecycle = ops.last_finished_lifecycle("churn")
+        seconds = ops.step_seconds("churn", lifecycle.run_id if lifecycle else "")
+        promotions = ops.list_decisions("churn", kind="promotion")
+        assert ops.get_lease("lifecycle:churn") is None
+    assert champion is not None
+    assert lifecycle is not None
+    assert (champion.version, champion.dagster_run_id) == (1, lifecycle.run_id)
+    assert (lifecycle.verdict, lifecycle.as_of.date().isoformat()) == ("champion", FIRST)
+    assert promotions[0].action == "champion"
+    assert {"raw_data", "features", "trained_model", "deployment"} <= set(seconds)
+    assert _aliases(template) == {"champion": "1"}
+
+
+def test_lifecycle_runs_in_process_by_default(template: World) -> None:
+    assert "Executing steps in process" in (template.root / "run-0.log").read_text()
+
+
+def test_registered_version_has_a_valid_document_whose_links_exist(template: World) -> None:
+    document = json.loads((_documents(template) / "metadata.json").read_text())
+    validate_metadata(document)
+    assert document["provenance"]["git_commit"] == "0123abc"
+    for key in ("evaluation_report_uri", "model_card_uri", "input_example_uri", "artifact_uri"):
+        assert Path(document[key]).exists(), key
+    for key in ("dataset_snapshot_uri", "environment_lockfile_uri"):
+        assert Path(document["provenance"][key]).is_file(), key
+
+
+def test_mlflow_holds_one_finished_run_with_its_candidates(template: World) -> None:
+    runs = template.mlflow("SELECT name, status FROM runs ORDER BY name")
+    assert runs == [
+        ("churn_lifecycle", "FINISHED"),
+        ("large", "FINISHED"),
+        ("small", "FINISHED"),
+    ]
+
+
+def test_champion_loads_with_plain_mlflow(template: World) -> None:
+    documents = _documents(template)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            PLAIN_MLFLOW,
+            template.settings.mlflow_uri,
+            str(documents / "input_example.json"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=template.root,
+        env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONWARNINGS": "ignore"},
+    )
+    assert done.returncode == 0, done.stderr
+    scores = json.loads(done.stdout.split("SCORES ")[1])
+    assert len(scores) == 5
+    assert all(0 < score < 1 for score in scores)
+
+
+def test_mlflow_artifacts_hold_no_personal_column_and_only_hashed_keys(template: World) -> None:
+    files = [path for path in (template.data / "mlflow" / "artifacts").rglob("*") if path.is_file()]
+    names = {path.name for path in files}
+    assert {"validation_predictions.csv", "representative_errors.csv"} <= names
+    assert {path.suffix for path in files} <= {*TEXTS, ".png", ""}
+    for path in files:
+        if path.suffix not in TEXTS or path.name == "data_snapshot.json":
+            continue
+        text = path.read_text()
+        assert "customer_id" not in text, path
+        if path.name not in AUDITED:
+            words = r"\b(gender|age_band)\b" if path.suffix == ".html" else PERSONAL
+            assert not re.search(words, text), path
+        if path.suffix == ".csv":
+            keys = [line.split(",")[0] for line in text.splitlines()]
+            assert keys[0] == "entity_hash"
+            assert all(re.fullmatch(r"[0-9a-f]{16}", key) for key in keys[1:])
+
+
+# the same again
+
+
+def test_same_run_again_with_three_threads_keeps_version_and_bytes(
+    template: World, world: World
+) -> None:
+    shutil.rmtree(world.data / "lake" / "churn" / "features")
+
+    world.lifecycle(threads=3)
+
+    assert world.complete_versions() == [1]
+    assert world.trained_files() == template.trained_files()
+    assert (
+        _pointer(world, "features")["content_hash"]
+        == (_pointer(template, "features")["content_hash"])
+    )
+    assert (_documents(world) / "metadata.json").is_file()
+    with world.ops() as ops:
+        lifecycles = ops.list_lifecycles("churn")
+        states = [item.state for item in ops.list_rollouts("churn")]
+    assert [item.verdict for item in lifecycles] == ["champion", "champion"]
+    assert lifecycles[0].fingerprint == lifecycles[1].fingerprint
+    assert states == ["full"]
+
+
+def test_multiprocess_run_gives_the_same_model(template: World, world: World) -> None:
+    done = world.run(
+        assets=["features", "trained_model"],  # two are enough: each process imports everything
+        ops={"features": {"as_of": FIRST}},
+        execution={"multiprocess": {"max_concurrent": 2}},
+    )
+
+    assert done.has_said("Executing steps using multiprocess executor")
+    assert world.trained_files() == template.trained_files()
+    assert world.mlflow("SELECT name FROM runs WHERE status <> 'FINISHED'") == []
+    with world.ops() as ops:  # it lingered for the second process, and is free after it
+        assert ops.get_lease("lifecycle:churn") is None
+
+
+# refusals and people
+
+
+def test_refused_model_leaves_a_green_run_and_no_champion(world: World) -> None:
+    (world.data / "ops.db").unlink()
+    world.configure(_impossible)
+
+    done = world.lifecycle()
+
+    assert done.has_said("the gate refused the model: no champion")
+    assert done.has_said("roc_auc at least 0.999")
+    assert not done.has_said('Started execution of step "churn__deployment"')
+    assert world.complete_versions() == [1]  # the one from before
+    assert world.incomplete_versions() == []
+    with world.ops() as ops:
+        assert ops.champion("churn") is None
+        lifecycle = ops.last_finished_lifecycle("churn")
+        assert ops.list_alerts("churn") == []
+    assert lifecycle is not None
+    assert lifecycle.verdict == "refused"
+
+    failed = world.start(
+        assets=["registry_entry"], ops={"registry_entry": {"on_rejection": "fail"}}
+    )
+    assert failed.wait() != 0
+    assert failed.has_said("the gate refused the model: no champion")
+
+
+def test_on_rejection_has_only_two_values(world: World) -> None:
+    run = world.start(assets=["registry_entry"], ops={"registry_entry": {"on_rejection": "fial"}})
+    assert run.wait() != 0
+    assert run.has_said("on_rejection")
+    assert not run.has_said("STEP_START")
+
+
+def test_challenger_waits_for_a_person(world: World, tmp_path: Path) -> None:
+    world.lifecycle(LATER)
+
+    with world.ops() as ops:
+        champion, newer = ops.champion("churn"), ops.rollout("churn", 2)
+        lifecycle = ops.last_finished_lifecycle("churn")
+    assert champion is not None
+    assert lifecycle is not None
+    assert (champion.version, newer.state) == (1, "awaiting_approval")
+    assert newer.waiting_for == "customer-analytics"
+    assert lifecycle.verdict == "awaiting approval"
+    assert _aliases(world) == {"champion": "1", "challenger": "2"}
+
+    rejected = world.copy_to(tmp_path / "rejected")
+    output = _mlops(rejected, "reject", "churn", "2", "--by", "Ann", "--reason", "no")
+    assert "churn version 2: rejected" in output
+    assert _aliases(rejected) == {"champion": "1"}
+
+    output = _mlops(world, "approve", "churn", "2", "--by", "Ann", "--reason", "good")
+    assert "churn version 2: full" in output
+    assert _aliases(world) == {"champion": "2", "previous": "1"}
+    with world.ops() as ops:
+        (approval,) = ops.approvals("churn")
+        assert (approval.by, approval.reason, approval.verdict) == ("Ann", "good", "approved")
+
+
+# one asset at a time
+
+
+def test_after_a_failed_validation_features_use_the_accepted_versions(world: World) -> None:
+    accepted = _pointer(world, "accepted")
+    world.configure(_too_few_accounts)
+
+    failed = world.start(ops={"features": {"as_of": LATER}})
+
+    assert failed.wait() != 0
+    assert not failed.has_said('Started execution of step "churn__features"')
+    assert _pointer(world, "accepted") == accepted
+    with world.ops() as ops:
+        (alert,) = ops.list_alerts("churn", open_only=True)
+    assert (alert.kind, alert.times_raised) == ("run_failed", 1)
+    assert alert.message.startswith("validated_data: ")
+    assert "min_rows" in alert.message
+    line = next(
+        text for text in failed.text().splitlines() if "churn/validated_data failed" in text
+    )
+    assert alert.action in line
+
+    world.run(assets=["features"], ops={"features": {"as_of": LATER}})
+    assert _pointer(world, "features")["as_of"].startswith(LATER)
+    with world.ops() as ops:
+        assert ops.get_lease("lifecycle:churn") is None  # the next click need not wait
+        assert ops.last_lifecycle("churn") == ops.last_finished_lifecycle("churn")
+
+
+def test_batch_score_is_idempotent_by_period(world: World) -> None:
+    period = {"batch_predictions": {"period": "2024-02-01"}}
+    world.run(job="churn_batch_score", ops=period)
+    world.run(job="churn_batch_score", ops=period)
+
+    lake = Lake(world.settings.lake_uri)
+    (commit,) = lake.facts_of_commits(lake.table_uri("churn", "predictions"))
+    assert (commit["period"], commit["model_version"]) == ("2024-02-01", 1)
+    assert commit["rows"] > 500
+
+
+def _pointer(world: World, name: str) -> Any:
+    with world.ops() as ops:
+        found = ops.get_pointer("churn", name)
+    assert found is not None
+    return found.value
+
+
+def _aliases(world: World) -> dict[str, str]:
+    return {
+        str(alias): str(version)
+        for alias, version in world.mlflow("SELECT alias, version FROM registered_model_aliases")
+    }
+
+
+def _mlops(world: World, *words: str) -> str:
+    done = world.command("mlops", *words)
+    assert done.wait() == 0, done.text()
+    return done.text()
+
+
+def _impossible(document: dict[str, Any]) -> None:
+    document["gates"][0]["at_least"] = 0.999
+
+
+def _too_few_accounts(document: dict[str, Any]) -> None:
+    document["sources"]["accounts"]["rules"][0]["at_least"] = 1_000_000

@@ -1,0 +1,388 @@
+"""Bad input, case by case: the message says what, where, expected, found and the way out."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mlops_pipeline.config import UseCase
+from mlops_pipeline.errors import DataError, SourceError
+from mlops_pipeline.stores.offline import build_features
+from mlops_pipeline.stores.validation import Judgement, judge
+from mlops_pipeline_tests.worlds import (
+    NOW,
+    VISITS,
+    Row,
+    World,
+    accept_all,
+    advance,
+    arrow,
+    assert_complete,
+    failed_rules,
+    ingest_all,
+    on,
+    shop,
+    shop_with,
+    utc,
+    visit,
+)
+
+TYPES = dict(VISITS["columns"])
+HEADER = "customer,at,known,amount,units,kind\n"
+GOOD_LINE = "1,2025-01-02 10:00:00,2025-01-02 10:00:00,1.5,1,shop\n"
+ROWS = [visit(on(1, day), day) for day in range(1, 9)]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(shop(), tmp_path)
+
+
+@pytest.fixture
+def csv_world(tmp_path: Path) -> World:
+    return World(shop_with({"format": "csv"}), tmp_path)
+
+
+def refused(world: World) -> SourceError:
+    """The error of an ingestion; nothing of it may be stored."""
+    with world.open() as work:
+        with pytest.raises(SourceError) as caught:
+            ingest_all(work)
+        assert work.lake.state(work.lake.table_uri("shop", "raw", "visits")) is None
+    assert_complete(caught.value)
+    return caught.value
+
+
+def judged(world: World, rows: list[Row]) -> Judgement:
+    world.deliver("visits", rows)
+    with world.open() as work:
+        ingest_all(work)
+        return judge(work, "visits", now=NOW)
+
+
+# files
+
+
+def test_missing_file_names_the_place_and_how_to_get_one(world: World) -> None:
+    error = refused(world)
+    assert error.what == "source visits: there is no such file"
+    assert error.where == str(world.folder / "visits")
+    assert error.expected == "a parquet file, a folder of them, or a glob"
+    assert "mlops fetch" in str(error.way_out)
+    assert "sources.visits.uri" in str(error.way_out)
+
+
+def test_folder_without_a_file_of_the_format_names_the_pattern(csv_world: World) -> None:
+    csv_world.deliver("visits", ROWS)
+    assert str(refused(csv_world).where).endswith("visits/*.csv")
+
+
+@pytest.mark.parametrize("kept", [0, 100, 0.5, -1])
+def test_truncated_parquet_file_is_named_and_nothing_is_stored(world: World, kept: float) -> None:
+    path = world.deliver("visits", ROWS * 100)
+    content = path.read_bytes()
+    size = int(len(content) * kept) if kept == 0.5 else int(kept)
+    path.write_bytes(content[:size])
+    error = refused(world)
+    assert error.where == str(path)
+    assert "parquet" in str(error)
+    assert error.way_out == "deliver the file again; nothing of it was ingested"
+
+
+def test_parquet_file_with_damaged_pages_is_named_and_nothing_is_stored(world: World) -> None:
+    world.deliver("visits", ROWS)
+    rows = arrow(TYPES, [visit(on(1), number, amount=number / 7) for number in range(20_000)])
+    path = world.path("visits")
+    pq.write_table(rows, path, compression="zstd")
+    content = bytearray(path.read_bytes())
+    content[100:20_000] = bytes(19_900)  # the footer, with the schema, is whole
+    path.write_bytes(content)
+    error = refused(world)
+    assert error.what == "the file cannot be read as parquet"
+    assert str(path) in str(error.where)
+
+
+def test_unreadable_second_file_leaves_the_stored_table_as_it_was(world: World) -> None:
+    world.deliver("visits", ROWS)
+    with world.open() as work:
+        before = ingest_all(work)["visits"]
+        path = world.deliver("visits", ROWS)
+        path.write_bytes(b"PAR1 no more")
+        with pytest.raises(SourceError, match="cannot be read as parquet"):
+            ingest_all(work)
+        path.unlink()
+        after = ingest_all(work)["visits"]
+    assert (after.version, after.rows) == (before.version, 8)
+
+
+def test_csv_file_with_a_torn_line_is_named(csv_world: World) -> None:
+    lines = HEADER + GOOD_LINE * 30_000 + '1,2025-01-02 10:00:00,"never closed'
+    path = csv_world.deliver_csv("visits", lines)
+    error = refused(csv_world)
+    assert error.what == "the file cannot be read as csv"
+    assert str(path) in str(error.where)
+
+
+# columns
+
+
+def test_missing_column_is_named_with_its_type(world: World) -> None:
+    path = world.deliver_table("visits", arrow(TYPES, ROWS).drop_columns(["units"]))
+    error = refused(world)
+    assert error.what == "source visits: a declared column is missing"
+    assert error.where == f"{path}: column 'units'"
+    assert error.expected == "units (int64)"
+    assert error.found == "the columns customer, at, known, amount, kind"
+    assert "sources.visits.columns" in str(error.way_out)
+
+
+def test_renamed_column_names_the_column_it_may_have_become(world: World) -> None:
+    names = ["customer", "at", "known", "amount_eur", "units", "kind"]
+    world.deliver_table("visits", arrow(TYPES, ROWS).rename_columns(names))
+    error = refused(world)
+    assert error.expected == "amount (float64)"
+    assert error.found == "a column 'amount_eur' that is not declared (renamed?)"
+
+
+def test_column_that_differs_in_case_counts_as_renamed(world: World) -> None:
+    names = ["customer", "at", "known", "Amount", "units", "kind"]
+    world.deliver_table("visits", arrow(TYPES, ROWS).rename_columns(names))
+    assert "'Amount'" in str(refused(world).found)
+
+
+def test_extra_column_is_named_with_its_type(world: World) -> None:
+    table = arrow(TYPES, ROWS).append_column("colour", pa.array(["red"] * 8))
+    path = world.deliver_table("visits", table)
+    error = refused(world)
+    assert error.what == "source visits: a column is not declared"
+    assert error.where == f"{path}: column 'colour' (VARCHAR)"
+    assert error.found == "1 more: colour"
+    assert "add it to sources.visits.columns" in str(error.way_out)
+
+
+def test_missing_column_of_a_second_file_is_found_too(world: World) -> None:
+    world.deliver("visits", ROWS)
+    path = world.deliver_table("visits", arrow(TYPES, ROWS).drop_columns(["kind"]))
+    assert refused(world).where == f"{path}: column 'kind'"
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "expected", "found"),
+    [
+        ("units", pa.array(["1"] * 8), "int64 (read from", "VARCHAR"),
+        ("units", pa.array([1.5] * 8), "int64 (read from", "DOUBLE"),
+        ("amount", pa.array(["1.5"] * 8), "float64 (read from", "VARCHAR"),
+        ("kind", pa.array([1] * 8), "string (read from VARCHAR)", "BIGINT"),
+        ("at", pa.array(["2025-01-01"] * 8), "timestamp (read from", "VARCHAR"),
+        ("at", pa.array([1] * 8), "timestamp (read from", "BIGINT"),
+    ],
+)
+def test_parquet_column_of_another_type_says_both(
+    world: World, column: str, values: pa.Array, expected: str, found: str
+) -> None:
+    table = arrow(TYPES, ROWS)
+    path = world.deliver_table(
+        "visits", table.set_column(list(TYPES).index(column), column, values)
+    )
+    error = refused(world)
+    assert error.what == "source visits: a column has another type"
+    assert error.where == f"{path}: column {column!r}"
+    assert str(error.expected).startswith(expected)
+    assert error.found == found
+    assert f"sources.visits.columns.{column}" in str(error.way_out)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "kind"),
+    [
+        ("units", "one", "int64"),
+        ("units", "1.5", "int64"),
+        ("amount", "1,5", "float64"),
+        ("at", "02.01.2025 noon", "timestamp"),
+        ("at", "2025-13-01 00:00:00", "timestamp"),
+    ],
+)
+def test_csv_value_of_another_type_is_shown(
+    csv_world: World, column: str, value: str, kind: str
+) -> None:
+    fields = dict(zip(TYPES, GOOD_LINE.strip().split(","), strict=True))
+    line = ",".join(f'"{item}"' for item in {**fields, column: value}.values())
+    path = csv_world.deliver_csv("visits", f"{HEADER}{GOOD_LINE}{line}\n{line}\n")
+    error = refused(csv_world)
+    assert error.what == "a column holds values of another type"
+    assert error.where == f"{path}: column {column!r}"
+    assert error.expected == kind
+    assert error.found == f"'{value}' (2 such values)"
+
+
+def test_csv_with_empty_fields_and_zones_is_read_as_utc(csv_world: World) -> None:
+    csv_world.deliver_csv(
+        "visits",
+        f"{HEADER}1,2025-01-02T10:00:00+02:00,2025-01-02T10:00:00Z,,3,\n 2 ,,,-1e3, 4 ,x\n",
+    )
+    with csv_world.open() as work:
+        uri = ingest_all(work)["visits"].uri
+        state = work.lake.state(uri)
+        assert state is not None
+        columns = ", ".join(f'"{name}"' for name in TYPES)
+        rows = work.engine.query(
+            f"SELECT {columns} FROM {work.engine.scan(state)} ORDER BY customer"
+        )
+    assert rows == [
+        (1, on(1, 2, 8), on(1, 2, 10), None, 3, None),
+        (2, None, None, -1000.0, 4, "x"),
+    ]
+
+
+# times
+
+
+def test_times_with_and_without_a_zone_across_parquet_files_are_refused(world: World) -> None:
+    naive = world.deliver("visits", ROWS)
+    table = arrow(TYPES, ROWS)
+    zoned = table.set_column(1, "at", table["at"].cast(pa.timestamp("us", "Europe/Berlin")))
+    path = world.deliver_table("visits", zoned)
+    error = refused(world)
+    assert error.what == "times with and without a time zone are mixed"
+    assert error.where == "column 'at'"
+    assert error.found == f"a zone in {path}, none in {naive}"
+    assert "cannot be told from a local one" in str(error.way_out)
+
+
+def test_times_with_and_without_a_zone_in_one_csv_file_are_refused(csv_world: World) -> None:
+    zoned = GOOD_LINE.replace("10:00:00,", "10:00:00+01:00,", 1)
+    path = csv_world.deliver_csv("visits", HEADER + GOOD_LINE * 2 + zoned)
+    error = refused(csv_world)
+    assert error.what == "times with and without a time zone are mixed"
+    assert error.where == "column 'at'"
+    assert error.found == f"1 of 3 values have one ({path})"
+
+
+def test_times_with_and_without_a_zone_across_csv_files_are_refused(csv_world: World) -> None:
+    csv_world.deliver_csv("visits", HEADER + GOOD_LINE)
+    zoned = GOOD_LINE.replace("10:00:00", "10:00:00Z")
+    path = csv_world.deliver_csv("visits", HEADER + zoned)
+    assert str(path) in str(refused(csv_world).found)
+
+
+def test_future_times_are_quarantined(world: World) -> None:
+    judgement = judged(world, [*ROWS, visit(on(1, year=2099)), visit(on(1), known=on(7))])
+    assert judgement.broken == {"not_in_the_future": 2}
+    assert judgement.accepted.watermark == utc(on(1, 8))
+
+
+# rows
+
+
+def test_duplicate_keys_are_quarantined_but_the_first(tmp_path: Path) -> None:
+    world = World(shop_with({"key": ["customer"]}), tmp_path)
+    judgement = judged(world, [*ROWS, visit(on(1, 3), 3, amount=9.0)])
+    assert judgement.broken == {"unique(customer)": 1}
+
+
+def test_infinities_are_quarantined(world: World) -> None:
+    bad = [visit(on(2), amount=value) for value in (np.inf, -np.inf, np.nan)]
+    assert judged(world, [*ROWS, *bad]).broken == {"finite(amount)": 3}
+
+
+def outcome_case(**source: Any) -> UseCase:
+    columns = {**TYPES, "outcome": "int64"}
+    label = {"kind": "column", "source": "visits", "column": "outcome"}
+    return shop_with({"columns": columns, **source}, grid={"every": "event"}, label=label)
+
+
+def test_labels_outside_0_and_1_are_quarantined(tmp_path: Path) -> None:
+    world = World(outcome_case(max_quarantined=0.2), tmp_path)
+    values = [0, 1, 0, 1, 0, 1, 2, None]
+    rows = [{**row, "outcome": value} for row, value in zip(ROWS, values, strict=True)]
+    judgement = judged(world, rows)
+    assert judgement.broken == {"label_values(outcome)": 2}
+    assert failed_rules(judgement) == {
+        "quarantined_share": "0.25 of the rows broke a rule (at most 0.2)"
+    }
+
+
+def test_empty_table_is_refused(world: World) -> None:
+    judgement = judged(world, [])
+    assert failed_rules(judgement) == {"not_empty": "the table is empty"}
+    assert judgement.accepted.watermark is None
+
+
+def test_empty_csv_table_is_refused(csv_world: World) -> None:
+    csv_world.deliver_csv("visits", HEADER)
+    with csv_world.open() as work:
+        ingest_all(work)
+        assert "not_empty" in failed_rules(judge(work, "visits", now=NOW))
+
+
+def test_rows_after_an_empty_table_are_ingested(world: World) -> None:
+    judged(world, [])
+    assert judged(world, ROWS).accepted.rows == 8
+
+
+def test_table_whose_rows_all_break_a_rule_is_refused(world: World) -> None:
+    judgement = judged(world, [visit(on(7))])
+    assert failed_rules(judgement) == {"not_empty": "every row broke a rule"}
+
+
+@pytest.mark.parametrize("kind", [None, pa.null()])
+def test_column_without_any_value_is_refused(world: World, kind: pa.DataType | None) -> None:
+    table = arrow(TYPES, [{**row, "amount": None} for row in ROWS])
+    if kind is not None:
+        table = table.set_column(3, "amount", pa.nulls(8))
+    world.deliver_table("visits", table)
+    with world.open() as work:
+        ingest_all(work)
+        judgement = judge(work, "visits", now=NOW)
+    assert failed_rules(judgement) == {
+        "has_values(amount)": "column amount has no value in any row"
+    }
+
+
+# two sources
+
+
+def two_sources(key_type: str) -> dict[str, Any]:
+    other = {**VISITS, "uri": "calls", "columns": {**TYPES, "customer": key_type}}
+    return {
+        "sources": {"visits": VISITS, "calls": other},
+        "views": {"calls": {"source": "calls", "columns": {"calls": {"aggregate": "count"}}}},
+    }
+
+
+def test_entity_keys_of_other_types_are_a_configuration_error() -> None:
+    with pytest.raises(ValueError, match="the two cannot be joined") as caught:
+        shop(**two_sources("string"))
+    assert "sources.calls.columns.customer" in str(caught.value)
+    assert "type string here and int64 in visits" in str(caught.value)
+
+
+def test_sources_that_share_no_entity_are_named_with_their_keys(tmp_path: Path) -> None:
+    world = World(shop(**two_sources("int64")), tmp_path)
+    world.deliver("visits", ROWS)
+    world.deliver("calls", [visit(on(1, 3), 1001)])
+    with world.open() as work:
+        ingest_all(work)
+        with pytest.raises(DataError) as caught:
+            build_features(work, accept_all(work), utc(on(3)))
+    error = caught.value
+    assert error.what == "the sources visits and calls share no customer"
+    assert error.where == "sources.calls"
+    assert re.fullmatch(r"keys like \d of visits", str(error.expected))
+    assert error.found == "keys like 1001"
+    assert error.way_out == "deliver both with the same identifiers"
+
+
+def test_feature_too_large_for_exact_sums_names_the_period(tmp_path: Path) -> None:
+    column = {"aggregate": "sum", "of": "amount * units", "precision": 6}
+    views = {"history": {"source": "visits", "columns": {"spent": column}}}
+    world = World(shop(views=views), tmp_path)
+    world.deliver("visits", [visit(on(1, 3), amount=1e12, units=10**9)])
+    with world.open() as work, pytest.raises(DataError) as caught:
+        advance(work, utc(on(3)))
+    assert_complete(caught.value)
+    assert caught.value.where == "shop, period 2025-02-01"

@@ -1,0 +1,379 @@
+"""The documentation is complete and true: what there is stands in it, what it names is there.
+
+Above 300 lines, because one reader of Markdown serves every check.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import pytest
+import yaml
+from pydantic import BaseModel, TypeAdapter
+from pydantic.fields import FieldInfo
+
+from mlops_pipeline import errors
+from mlops_pipeline.cli.app import app
+from mlops_pipeline.config import UseCase, json_schema, load_use_case
+from mlops_pipeline.config.expressions import FUNCTIONS
+from mlops_pipeline.config.modelling import GateRule
+from mlops_pipeline.orchestration.build import build_definitions
+from mlops_pipeline.stores.lake import Lake
+from mlops_pipeline.stores.opsdb import OpsDatabase
+from mlops_pipeline.stores.release import documents_folder
+from mlops_pipeline.stores.settings import Settings
+from mlops_pipeline.stores.status import use_case_status
+from mlops_pipeline.training.gates import Gate, RuleResult
+from mlops_pipeline.training.metrics import METRICS
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+CONFIGS = ROOT / "configs"
+PAGES = sorted(
+    {ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.glob("*.md"), *DOCS.rglob("0*.md")}
+)
+FOLDERS = r"mlops_pipeline|mlops_pipeline_tests|configs|docs|benchmarks|deploy|\.github|\.ci"
+FILES = (
+    r"README\.md|CONTRIBUTING\.md|CHANGELOG\.md|LICENSE|Makefile|[a-z]+\.toml|[a-z]+\.lock"
+    r"|dagster\.yaml|workspace\.yaml"
+)
+PATH = re.compile(rf"(?<![\w/.<-])((?:{FOLDERS})/[\w./*<>-]*|(?:{FILES})(?![\w/]))")
+
+
+def text_of(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def page_name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def without_code(text: str) -> str:
+    return re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+
+def sections(text: str) -> dict[str, str]:
+    """Return {heading: text up to the next heading of any level}."""
+    parts = re.split(r"^#{1,6} +(.+)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), flags=re.M)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def rows(section: str) -> list[list[str]]:
+    """Return the cells of every table row of a section, without heads."""
+    lines = [line for line in section.splitlines() if line.startswith("| ")]
+    cells = [[cell.strip() for cell in line.strip().strip("|").split(" | ")] for line in lines]
+    return [row for row in cells if not row[0].startswith("---") and row[0].startswith("`")]
+
+
+def anchor(heading: str) -> str:
+    """Return the anchor that GitHub gives a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def all_of_it() -> str:
+    return "\n".join(path.read_text(encoding="utf-8") for path in PAGES)
+
+
+def example_name() -> str:
+    """Return the name of the use case that the README writes."""
+    return str(yaml.safe_load(blocks(text_of("README.md"), "yaml")[0])["name"])
+
+
+# what is named exists
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_documented_path_exists(page: Path) -> None:
+    for found in PATH.findall(page.read_text(encoding="utf-8")):
+        path = found.rstrip(".")
+        if "<" in path or path == f"configs/{example_name()}.yaml":
+            continue
+        assert list(ROOT.glob(path)) if "*" in path else (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_internal_link_resolves(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", without_code(page.read_text(encoding="utf-8"))):
+        if target.startswith(("http://", "https://")):
+            continue
+        name, _, fragment = target.partition("#")
+        path = (page.parent / name) if name else page
+        assert path.exists(), target
+        if fragment:
+            headings = re.findall(r"^#{1,6} +(.+)$", path.read_text(encoding="utf-8"), flags=re.M)
+            assert fragment in [anchor(item) for item in headings], target
+
+
+def test_every_page_is_linked_from_the_readme() -> None:
+    readme = text_of("README.md")
+    for page in DOCS.glob("*.md"):
+        assert f"(docs/{page.name})" in readme, page.name
+
+
+def test_make_targets_are_those_of_the_makefile() -> None:
+    phony = re.search(r"^\.PHONY: (.+)$", text_of("Makefile"), flags=re.M)
+    assert phony is not None
+    targets = set(phony[1].split())
+    documented = {row[0] for row in rows(sections(text_of("docs/settings.md"))["Make targets"])}
+    assert documented == {f"`make {target}`" for target in targets}
+    named = re.findall(r"(?:`|^ +)make ([a-z][a-z-]*)", all_of_it(), flags=re.M)
+    assert set(named) <= targets
+    readme = {row[0] for row in rows(sections(text_of("README.md"))["Make targets"])}
+    assert readme == documented - {"`make help`"}
+
+
+# settings
+
+
+def test_settings_are_those_that_are_read() -> None:
+    read = set(re.findall(r'"(MLOPS_\w+)"', text_of("mlops_pipeline/stores/settings.py")))
+    table = rows(sections(text_of("docs/settings.md"))["Environment variables"])
+    assert {row[0].strip("`") for row in table} == read
+    for path in (ROOT / "mlops_pipeline").rglob("*.py"):
+        named = set(re.findall(r"\bMLOPS_\w+", path.read_text(encoding="utf-8")))
+        assert named <= read, path
+
+
+# the command
+
+
+def _commands() -> Iterator[tuple[str, Any]]:
+    from typer.main import get_command
+
+    def leaves(name: str, command: Any) -> Iterator[tuple[str, Any]]:
+        if not hasattr(command, "commands"):
+            yield name, command
+            return
+        for child_name, child in command.commands.items():
+            yield from leaves(f"{name} {child_name}", child)
+
+    yield from leaves("mlops", get_command(app))
+
+
+COMMANDS = list(_commands())
+
+
+@pytest.mark.parametrize(("name", "command"), COMMANDS, ids=[name for name, _ in COMMANDS])
+def test_command_is_documented_with_every_option(name: str, command: Any) -> None:
+    section = sections(text_of("docs/cli.md"))[name]
+    documented = {flag for row in rows(section) for flag in re.findall(r"--[a-z-]+", row[0])}
+    options = {}
+    for parameter in command.params:
+        if parameter.param_type_name == "argument":
+            shown = str(parameter.name).upper()
+            assert shown in section, shown
+        elif parameter.name != "help":
+            flags = [*parameter.opts, *parameter.secondary_opts]
+            options.update(dict.fromkeys(flags, parameter))
+    assert documented == set(options)
+    for row in rows(section):
+        parameter = options[re.findall(r"--[a-z-]+", row[0])[0]]
+        if parameter.required:
+            assert row[1] == "required"
+        elif isinstance(parameter.default, int) and not isinstance(parameter.default, bool):
+            assert row[1] == f"`{parameter.default}`"
+
+
+def test_no_command_is_documented_that_is_not_there() -> None:
+    real = {name for name, _ in COMMANDS}
+    headings = {head for head in sections(text_of("docs/cli.md")) if head.startswith("mlops ")}
+    assert headings == real
+    words = re.findall(r"(?:`|^ +)mlops ((?:simulate |config )?[a-z]+)\b", all_of_it(), flags=re.M)
+    groups = {"simulate", "config"}
+    assert {f"mlops {word}" for word in words if word not in groups} <= real
+
+
+def _keys(document: Any, prefix: str = "") -> set[str]:
+    found: set[str] = set()
+    if isinstance(document, list):
+        for item in document:
+            if isinstance(item, dict):
+                found |= _keys(item, f"{prefix[:-1]}[].")
+    elif isinstance(document, dict):
+        named = {"champion.metrics.", "data.", "last_run.seconds."}
+        for key, value in document.items():
+            name = f"{prefix}*" if prefix in named else f"{prefix}{key}"
+            if not (prefix in named and not isinstance(value, dict)):
+                found |= set() if prefix in named else {name}
+                found |= _keys(value, f"{name}.")
+    return found
+
+
+def test_status_document_has_the_documented_keys(tmp_path: Path) -> None:
+    document = _status_of_a_busy_use_case(tmp_path)
+    section = sections(text_of("docs/cli.md"))["The document of mlops status --json"]
+    documented = {row[0].strip("`") for row in rows(section)}
+    assert _keys(document) == documented
+    example = json.loads(blocks(text_of("docs/cli.md"), "json")[0])
+    assert _keys(example) == documented
+
+
+def _status_of_a_busy_use_case(tmp_path: Path) -> dict[str, Any]:
+    use_case = load_use_case(CONFIGS / "churn.yaml")
+    settings = Settings.from_environment({"MLOPS_DATA_DIR": str(tmp_path)})
+    now = datetime(2025, 1, 5, tzinfo=UTC)
+    figure = {"value": 0.8, "low": 0.7, "high": 0.9, "reason": None}
+    rule = RuleResult("roc_auc at least 0.7", 0.8, 0.7, True, "block", "it is")
+    folder = documents_folder(Lake(settings.lake_uri), use_case, "f1")
+    folder.mkdir(parents=True)
+    evaluation = {
+        "evaluation": {"metrics": dict.fromkeys(METRICS, figure)},
+        "gate": Gate(True, False, (rule,)).to_dict(),
+    }
+    (folder / "evaluation.json").write_text(json.dumps(evaluation), encoding="utf-8")
+    with OpsDatabase.open(settings.database_url) as ops:
+        for version, state in ((1, "full"), (2, "awaiting_approval")):
+            ops.open_rollout(
+                "churn",
+                version,
+                mlflow_run_id="m",
+                dagster_run_id="d",
+                fingerprint=f"f{version}",
+                stages=["full"],
+                state=state,  # type: ignore[arg-type] # both are opening states
+                reason="a test",
+                waiting_for="somebody",
+                now=now,
+            )
+        accepted = {"accounts": {"version": 0, "rows": 9, "quarantined": 1}}
+        ops.set_pointer("churn", "accepted", accepted, run_id="d", now=now)
+        ops.set_pointer("churn", "trained_model", {"folder": str(folder)}, run_id="d", now=now)
+        ops.start_lifecycle("churn", "d", as_of=now, trigger="manual", now=now)
+        ops.record_step_seconds("churn", "d", "features", 1.5)
+        ops.raise_alert("churn", "run_failed", "error", "it failed", "mend it", now=now)
+    return use_case_status(use_case, settings)
+
+
+# assets, jobs, sensors, schedules
+
+
+@cache
+def _repository() -> Any:
+    return build_definitions().get_repository_def()
+
+
+def _generic(name: str) -> str:
+    for use_case in (path.stem for path in CONFIGS.glob("*.yaml")):
+        if name.startswith(f"{use_case}_"):
+            return f"<use_case>_{name.removeprefix(f'{use_case}_')}"
+    return name
+
+
+def test_every_asset_has_a_section() -> None:
+    graph = build_definitions().resolve_asset_graph()
+    assets = {key.path[-1] for key in graph.get_all_asset_keys()}
+    headings = re.findall(r"^## (.+)$", text_of("docs/assets.md"), flags=re.M)
+    assert set(headings) == assets | {"Jobs", "Sensors", "Schedules"}
+    assert {key.name for key in graph.asset_check_keys} == {
+        f"{source}_rules"
+        for path in CONFIGS.glob("*.yaml")
+        for source in load_use_case(path).sources
+    }
+    assert "`<source>_rules`" in sections(text_of("docs/assets.md"))["validated_data"]
+
+
+@pytest.mark.parametrize("kind", ["Jobs", "Sensors", "Schedules"])
+def test_every_job_sensor_and_schedule_is_documented(kind: str) -> None:
+    found = {
+        "Jobs": [job.name for job in _repository().get_all_jobs() if job.name[0] != "_"],
+        "Sensors": [sensor.name for sensor in _repository().sensor_defs],
+        "Schedules": [schedule.name for schedule in _repository().schedule_defs],
+    }[kind]
+    table = rows(sections(text_of("docs/assets.md"))[kind])
+    assert {row[0].strip("`") for row in table} == {_generic(name) for name in found}
+
+
+def test_every_error_is_in_the_runbook() -> None:
+    known = {
+        name
+        for name, item in vars(errors).items()
+        if isinstance(item, type) and issubclass(item, errors.MlopsError)
+    }
+    table = rows(sections(text_of("docs/runbook.md"))["Errors by name"])
+    assert {row[0].strip("`") for row in table} == known
+
+
+# configuration
+
+
+def _models(annotation: object) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for item in get_args(annotation) for model in _models(item)]
+
+
+def _headings(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
+    """Yield (heading of its section, section) for every part of the configuration."""
+    for name, field in model.model_fields.items():
+        inner = _models(field.annotation)
+        is_mapping = "dict" in {getattr(get_origin(field.annotation), "__name__", "")}
+        heading = f"{prefix}{name}{'.<name>' if is_mapping else ''}"
+        for item in inner:
+            kind = item.model_fields.get("rule") or item.model_fields.get("kind")
+            tag = get_args(kind.annotation)[0] if kind and len(inner) > 1 else None
+            yield (f"{heading}: {tag}" if tag else heading), item
+            yield from _headings(item, f"{heading}.")
+
+
+CONFIGURATION = [("Top level", UseCase), *_headings(UseCase)]
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    if value is None:
+        return "none"
+    if isinstance(value, BaseModel):
+        return "its defaults"
+    if value in ((), {}):
+        return "empty"
+    return f"`{json.dumps(list(value) if isinstance(value, tuple) else value)}`"
+
+
+@pytest.mark.parametrize(
+    ("heading", "model"), CONFIGURATION, ids=[item[0] for item in CONFIGURATION]
+)
+def test_configuration_section_documents_every_key(heading: str, model: type[BaseModel]) -> None:
+    table = rows(sections(text_of("docs/configuration.md"))[heading])
+    found = {row[0].strip("`"): row[2] for row in table}
+    assert found == {name: _default(field) for name, field in model.model_fields.items()}
+    assert all(len(row) == 4 and row[3] for row in table)
+
+
+def test_every_function_of_expressions_is_documented() -> None:
+    section = sections(text_of("docs/configuration.md"))["Expressions"]
+    assert {name for name in FUNCTIONS if f"`{name}(" in section} == set(FUNCTIONS)
+
+
+def test_gate_examples_show_every_rule_and_are_valid() -> None:
+    text = text_of("docs/configuration.md")
+    example = yaml.safe_load(blocks(text, "yaml")[0])["gates"]
+    rules = TypeAdapter(tuple[GateRule, ...]).validate_python(example)
+    assert {type(rule) for rule in rules} == set(_models(GateRule))
+
+
+def test_json_schema_is_current() -> None:
+    expected = json.dumps(json_schema(), indent=2, sort_keys=True) + "\n"
+    assert text_of("configs/schema/use_case.schema.json") == expected
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=page_name)
+def test_configuration_file_names_its_schema(path: Path) -> None:
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    assert first == "# yaml-language-server: $schema=schema/use_case.schema.json"
+
+
+def test_readme_example_is_a_complete_use_case(tmp_path: Path) -> None:
+    example = blocks(text_of("README.md"), "yaml")[0]
+    path = tmp_path / f"{example_name()}.yaml"
+    path.write_text(example, encoding="utf-8")
+    assert load_use_case(path).features

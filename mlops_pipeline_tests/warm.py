@@ -1,0 +1,34 @@
+"""Imports what a lifecycle imports; a fork server that loaded this starts runs at once."""
+
+import importlib
+import os
+import warnings
+
+from mlops_pipeline.stores.tracking import QUIET
+
+HEAVY = (
+    "dagster._cli",
+    "dagster_mlflow",
+    "mlflow.pyfunc",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "evidently",
+    "fairlearn.metrics",
+    "great_expectations",
+    "lightgbm",
+    "matplotlib.pyplot",
+    "sklearn.linear_model",
+    "ibis.backends.duckdb",
+    "deltalake",
+    "mlops_pipeline.orchestration.build",
+    "mlops_pipeline.stores.evaluation_runs",
+    "mlops_pipeline.stores.evidently_report",
+    "mlops_pipeline.stores.release_runs",
+    "mlops_pipeline.stores.training_runs",
+    "mlops_pipeline.stores.data_docs",
+)
+
+os.environ.update(QUIET, DAGSTER_DISABLE_TELEMETRY="true", MPLBACKEND="agg")
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    for name in HEAVY:
+        importlib.import_module(name)

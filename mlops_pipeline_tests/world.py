@@ -1,0 +1,340 @@
+"""A small telecom world on disk, and `dagster job execute` on it in processes that start at once.
+
+Importing Dagster, MLflow and the others takes longer than a small lifecycle does. So runs are
+forked from a server that has imported them; each is a process group of its own and runs Dagster's
+own command line. One world is made and trained once; tests work on copies of it.
+"""
+
+import fcntl
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import sqlite3
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mlops_pipeline.config import UseCase, load_use_case
+from mlops_pipeline.stores.opsdb import OpsDatabase
+from mlops_pipeline.stores.settings import PACKAGE_PARENT, Settings
+from mlops_pipeline.stores.simulated import write_churn
+
+CUSTOMERS, MONTHS, SEED = 1_500, 16, 7
+FIRST, LATER = "2024-02-01", "2024-05-01"  # as_of of the trained world, and of a challenger
+PATIENCE_S = 240.0
+KEPT_VIEWS: Mapping[str, Sequence[str]] = {
+    "account": ("tenure_days", "plan", "contract", "payment_method"),
+    "usage": ("data_gb_mean_28d", "data_gb_mean_prior_56d", "dropped_calls_mean_28d"),
+    "support": ("tickets_count_84d", "days_since_last_ticket"),
+}
+
+
+@dataclass(frozen=True)
+class World:
+    """A project folder: configs/, data/, home/ (Dagster's)."""
+
+    root: Path
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def artifacts(self) -> Path:
+        return self.data / "lake" / "churn" / "artifacts"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "DAGSTER_HOME": str(self.root / "home"),
+            "DAGSTER_DISABLE_TELEMETRY": "true",
+            "MLOPS_DATA_DIR": str(self.data),
+            "MLOPS_GIT_COMMIT": "0123abc",
+            "MLOPS_THREADS": "1",
+            "MPLBACKEND": "agg",
+            "PYTHONPATH": str(PACKAGE_PARENT),
+            "PYTHONWARNINGS": "ignore",
+        }
+
+    @property
+    def settings(self) -> Settings:
+        return Settings.from_environment(self.environment)
+
+    @property
+    def use_case(self) -> UseCase:
+        return load_use_case(self.root / "configs" / "churn.yaml")
+
+    @contextmanager
+    def ops(self) -> Iterator[OpsDatabase]:
+        with OpsDatabase.open(self.settings.database_url) as opened:
+            yield opened
+
+    def configure(self, change: Callable[[dict[str, Any]], None]) -> None:
+        path = self.root / "configs" / "churn.yaml"
+        document = yaml.safe_load(path.read_text())
+        change(document)
+        path.write_text(yaml.safe_dump(document, sort_keys=False))
+
+    def mlflow(self, statement: str) -> list[tuple[Any, ...]]:
+        """Look into MLflow's database without importing MLflow."""
+        path = self.data / "mlflow" / "mlflow.db"
+        if not path.is_file():
+            return []
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+            try:
+                return connection.execute(statement).fetchall()
+            except sqlite3.OperationalError:  # the tables are being made
+                return []
+
+    def complete_versions(self) -> list[int]:
+        return [
+            int(row[0])
+            for row in self.mlflow(
+                "SELECT v.version FROM model_versions v JOIN model_version_tags t "
+                "ON t.name = v.name AND t.version = v.version AND t.key = 'complete' "
+                "WHERE v.current_stage <> 'Deleted_Internal' ORDER BY v.version"
+            )
+        ]
+
+    def incomplete_versions(self) -> list[int]:
+        every = self.mlflow(
+            "SELECT version FROM model_versions WHERE current_stage <> 'Deleted_Internal'"
+        )
+        return sorted({int(row[0]) for row in every} - set(self.complete_versions()))
+
+    def model_files(self, version: int) -> dict[str, bytes]:
+        """Text and JSON of a registered version, by name."""
+        (source,) = self.mlflow(
+            f"SELECT COALESCE(storage_location, source) FROM model_versions "
+            f"WHERE version = {version}"
+        )
+        folder = Path(str(source[0]).removeprefix("file://")) / "artifacts" / "model"
+        files = {path.name: path.read_bytes() for path in folder.iterdir()}
+        assert {"model.json", "model.txt"} <= set(files), sorted(files)
+        return files
+
+    def trained_files(self) -> dict[str, bytes]:
+        """Text and JSON of the newest trained model, by name."""
+        with self.ops() as ops:
+            pointer = ops.get_pointer("churn", "trained_model")
+        assert pointer is not None
+        folder = Path(pointer.value["folder"]) / "model"
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def start(
+        self,
+        *,
+        job: str = "churn_lifecycle",
+        ops: Mapping[str, Any] | None = None,
+        execution: Mapping[str, Any] | None = None,
+        threads: int = 1,
+        assets: Sequence[str] = (),
+    ) -> "Run":
+        """Start a job, or the named assets, in a process group of its own."""
+        number = len(list(self.root.glob("run-*.log")))
+        config = {"ops": {f"churn__{name}": {"config": item} for name, item in (ops or {}).items()}}
+        if execution:
+            config["execution"] = {"config": dict(execution)}
+        (self.root / f"run-{number}.yaml").write_text(yaml.safe_dump(config))
+        words = ["job", "execute", "-m", "mlops_pipeline.definitions", "-j", job]
+        words += ["-c", f"run-{number}.yaml"]
+        if assets:
+            words = ["asset", "materialize", "-m", "mlops_pipeline.definitions", "--select"]
+            words += [",".join(f"key:churn/{name}" for name in assets)]
+            words += ["--config-json", json.dumps(config)]
+        return self.command(*words, threads=threads)
+
+    def command(self, *words: str, threads: int = 1) -> "Run":
+        """Start `dagster ...`; the first word "daemon" or "mlops" is another command."""
+        log = self.root / f"run-{len(list(self.root.glob('run-*.log')))}.log"
+        environment = {**self.environment, "MLOPS_THREADS": str(threads)}
+        process = _context().Process(
+            target=_dagster, args=(str(self.root), environment, words, str(log))
+        )
+        process.start()
+        return Run(process, log)
+
+    def run(self, **options: Any) -> "Run":
+        """Start a job and wait for its end; it has to succeed."""
+        done = self.start(**options)
+        assert done.wait() == 0, done.text()[-3_000:]
+        return done
+
+    def lifecycle(self, as_of: str = FIRST, **options: Any) -> "Run":
+        return self.run(ops={"features": {"as_of": as_of}}, **options)
+
+    def copy_to(self, root: Path) -> "World":
+        """Copy the folder; addresses that databases and documents hold follow."""
+        databases = ("data/ops.db", "data/mlflow/mlflow.db")
+        ignored = shutil.ignore_patterns("run-*", "home", "ops.db*", "mlflow.db*")
+        shutil.copytree(self.root, root, ignore=ignored)
+        _write_home(root)
+        for name in databases:
+            with (
+                closing(sqlite3.connect(f"file:{self.root / name}?mode=ro", uri=True)) as source,
+                closing(sqlite3.connect(root / name)) as target,
+            ):
+                source.backup(target)
+            _relocate(root / name, str(self.root), str(root))
+        for document in root.glob("data/lake/*/artifacts/*/*.json"):
+            document.write_text(document.read_text().replace(str(self.root), str(root)))
+        return World(root)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A `dagster` process."""
+
+    process: Any
+    log: Path
+
+    def text(self) -> str:
+        return self.log.read_text() if self.log.is_file() else ""
+
+    def has_said(self, text: str) -> bool:
+        return text in self.text()
+
+    def wait(self) -> int:
+        self.process.join(PATIENCE_S)
+        if self.process.exitcode is None:
+            self.kill()
+            raise TimeoutError(self.text()[-3_000:])
+        return int(self.process.exitcode)
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Wait for a moment of the run that is still to come."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not condition():
+            assert self.process.exitcode is None, self.text()[-3_000:]
+            assert time.monotonic() < deadline, self.text()[-3_000:]
+            time.sleep(0.005)
+
+    def kill(self) -> None:
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.join()
+
+
+def template(shared: Path) -> World:
+    """Return the trained world below a folder that all test processes share; made once."""
+    world = World(shared / "world-trained")
+    with _alone(shared / "world-trained.lock"):
+        if not (world.root / "done").exists():
+            shutil.rmtree(world.root, ignore_errors=True)
+            write_world(world.root)
+            world.lifecycle()
+            (world.root / "done").touch()
+    return world
+
+
+def write_world(root: Path) -> World:
+    """Write configuration and sources; nothing has run."""
+    (root / "configs").mkdir(parents=True)
+    document = yaml.safe_load((PACKAGE_PARENT / "configs" / "churn.yaml").read_text())
+    (root / "configs" / "churn.yaml").write_text(yaml.safe_dump(_trim(document), sort_keys=False))
+    _write_home(root)
+    write_churn(root / "data" / "sources" / "churn", customers=CUSTOMERS, months=MONTHS, seed=SEED)
+    return World(root)
+
+
+def _trim(document: dict[str, Any]) -> dict[str, Any]:
+    """Keep four sources, ten features and two small candidates of the churn configuration."""
+    kept = ("accounts", "weekly_usage", "tickets", "churn_events")
+    views = {
+        name: {
+            **document["views"][name],
+            "columns": {column: document["views"][name]["columns"][column] for column in columns},
+        }
+        for name, columns in KEPT_VIEWS.items()
+    }
+    tree = {"kind": "lightgbm", "leaves": 4, "min_leaf_rows": 60, "early_stopping_rounds": 0}
+    return {
+        **document,
+        "owner": "customer-analytics",
+        "sources": {name: document["sources"][name] for name in kept},
+        "grid": {"every": "month", "start": "2023-04-01"},
+        "label": {**document["label"], "horizon_days": 60},
+        "views": views,
+        "derived": {"data_trend": document["derived"]["data_trend"]},
+        "split": {"method": "time", "train": 0.5, "validation": 0.25, "test": 0.25},
+        "training": {
+            **document["training"],
+            "candidates": {"small": {**tree, "trees": 8}, "large": {**tree, "trees": 40}},
+            "calibration": "sigmoid",
+            "tie_tolerance": 0.0,
+        },
+        "evaluation": {"slices": ["plan", "gender"], "min_slice_rows": 50},
+        "gates": [
+            {"rule": "metric", "metric": "roc_auc", "at_least": 0.5, "effect": "block"},
+            {"rule": "better_than_champion", "by": 0.02, "effect": "review"},
+            {"rule": "demographic_parity", "at_most": 0.05, "effect": "warn"},
+        ],
+        "retraining": {"new_labels": 100, "on_new_data": False, "monthly_day": 5},
+    }
+
+
+def _write_home(root: Path) -> None:
+    home = root / "home"
+    home.mkdir(parents=True)
+    settings = {
+        "telemetry": {"enabled": False},
+        "storage": {"sqlite": {"base_dir": str(home)}},
+    }
+    (home / "dagster.yaml").write_text(yaml.safe_dump(settings))
+
+
+def _relocate(database: Path, before: str, after: str) -> None:
+    with closing(sqlite3.connect(database)) as connection, connection:
+        tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        for (table,) in tables.fetchall():
+            for column in connection.execute(f'PRAGMA table_info("{table}")').fetchall():
+                connection.execute(
+                    f'UPDATE "{table}" SET "{column[1]}" = replace("{column[1]}", ?, ?) '
+                    f'WHERE instr("{column[1]}", ?) > 0',
+                    (before, after, before),
+                )
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _context() -> Any:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["mlops_pipeline_tests.warm"])
+    return context
+
+
+def _dagster(root: str, environment: Mapping[str, str], words: Sequence[str], log: str) -> None:
+    """Be the command: the body of a forked process."""
+    os.setsid()
+    os.chdir(root)
+    os.environ.update(environment)
+    with open(log, "wb") as file:  # noqa: PTH123 # a descriptor to hand over
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    warnings.simplefilter("ignore")
+    sys.path.insert(0, str(PACKAGE_PARENT))
+    from dagster._cli import create_dagster_cli
+    from dagster._daemon.cli import create_dagster_daemon_cli
+
+    from mlops_pipeline.cli.app import main
+
+    if words[0] == "mlops":
+        sys.argv = list(words)
+        main()
+    if words[0] == "daemon":
+        create_dagster_daemon_cli().main(args=list(words[1:]), prog_name="dagster-daemon")
+    cli = create_dagster_cli()  # type: ignore[no-untyped-call] # it has no annotation
+    cli.main(args=list(words), prog_name="dagster")

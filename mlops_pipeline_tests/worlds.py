@@ -1,0 +1,217 @@
+"""Small worlds for tests: a shop's use case, its source files, and steps of the chain on them.
+
+Times in rows are naive and mean UTC, as in the files of the sources.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mlops_pipeline.config import UseCase
+from mlops_pipeline.errors import MlopsError
+from mlops_pipeline.stores.ingestion import Ingested, ingest
+from mlops_pipeline.stores.offline import BuiltFeatures, build_features, finished_through
+from mlops_pipeline.stores.settings import Settings
+from mlops_pipeline.stores.validation import AcceptedSource, Judgement, judge
+from mlops_pipeline.stores.workspace import Workspace, open_workspace
+
+Row = dict[str, Any]
+Section = Mapping[str, Any]
+
+DAY, HOUR, TICK = timedelta(days=1), timedelta(hours=1), timedelta(microseconds=1)
+NOW = datetime(2025, 6, 1, tzinfo=UTC)
+
+VISITS: Section = {
+    "uri": "visits",
+    "columns": {
+        "customer": "int64",
+        "at": "timestamp",
+        "known": "timestamp",
+        "amount": "float64",
+        "units": "int64",
+        "kind": "string",
+    },
+    "event_time": "at",
+    "available_at": "known",
+    "lateness_days": 60,
+    "static": True,
+    "max_quarantined": 1.0,
+}
+PLANS: Section = {
+    "uri": "plans",
+    "columns": {
+        "customer": "int64",
+        "at": "timestamp",
+        "known": "timestamp",
+        "tier": "string",
+        "region": "string",
+    },
+    "key": ["customer"],
+    "event_time": "at",
+    "available_at": "known",
+    "lateness_days": 60,
+    "static": True,
+    "max_quarantined": 1.0,
+}
+SHOP: Section = {
+    "name": "shop",
+    "description": "Customers of a shop, for tests.",
+    "owner": "tests",
+    "intended_use": "Nothing but tests.",
+    "entity": {"name": "customer", "key": "customer"},
+    "grid": {"every": "month", "start": "2025-02-01"},
+    "population": {"source": "visits"},
+    "sources": {"visits": VISITS},
+    "label": {"kind": "event_present", "source": "visits", "horizon_days": 30},
+    "views": {
+        "history": {
+            "source": "visits",
+            "columns": {
+                "visits": {"aggregate": "count", "dtype": "int64"},
+                "spent": {"aggregate": "sum", "of": "amount", "precision": 2},
+            },
+        }
+    },
+    "training": {"candidates": {"dummy": {"kind": "dummy"}}, "min_positives": 1},
+    "gates": [{"rule": "metric", "metric": "roc_auc", "at_least": 0.5}],
+}
+TYPES = {
+    "string": pa.string(),
+    "int64": pa.int64(),
+    "float64": pa.float64(),
+    "boolean": pa.bool_(),
+    "timestamp": pa.timestamp("us"),
+    "date": pa.date32(),
+}
+
+
+def shop(**sections: Any) -> UseCase:
+    """The shop with some sections replaced."""
+    return UseCase.model_validate({**SHOP, **sections})
+
+
+def shop_with(source: Section | None = None, **sections: Any) -> UseCase:
+    """The shop with some keys of its source `visits` replaced."""
+    return shop(sources={"visits": {**VISITS, **(source or {})}}, **sections)
+
+
+def visit(day: datetime, customer: int | None = 1, **values: Any) -> Row:
+    """A visit known as soon as it happened, unless `known` says otherwise."""
+    row: Row = {"customer": customer, "at": day, "known": day, "amount": 1.0, "units": 1}
+    return {**row, "kind": "shop", **values}
+
+
+def plan(known: datetime, customer: int | None = 1, **values: Any) -> Row:
+    row: Row = {"customer": customer, "at": known, "known": known, "tier": "basic"}
+    return {**row, "region": "north", **values}
+
+
+def on(month: int, day: int = 1, hour: int = 0, year: int = 2025) -> datetime:
+    """A naive UTC moment."""
+    return datetime(year, month, day, hour)  # noqa: DTZ001 # files hold naive UTC
+
+
+def utc(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC)
+
+
+def arrow(types: Mapping[str, str], rows: Sequence[Row]) -> pa.Table:
+    """Rows as an Arrow table of configured column types."""
+    return pa.table(
+        {name: pa.array([row[name] for row in rows], TYPES[kind]) for name, kind in types.items()}
+    )
+
+
+@dataclass
+class World:
+    """A use case with a data folder of its own."""
+
+    use_case: UseCase
+    folder: Path
+    threads: int = 1
+    deliveries: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> Settings:
+        found = Settings.from_environment({"MLOPS_DATA_DIR": str(self.folder)})
+        return replace(found, threads=self.threads, memory_limit="1GB", fixed_now=NOW)
+
+    @contextmanager
+    def open(self) -> Iterator[Workspace]:
+        with open_workspace(self.use_case, self.settings) as work:
+            yield work
+
+    def path(self, source: str, suffix: str = "parquet") -> Path:
+        """The next file of a source's folder."""
+        number = self.deliveries[source] = self.deliveries.get(source, 0) + 1
+        folder = self.folder / self.use_case.sources[source].uri
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"delivery_{number:03d}.{suffix}"
+
+    def deliver(self, source: str, rows: Sequence[Row]) -> Path:
+        """Add a Parquet file to a source's folder."""
+        columns = self.use_case.sources[source].columns
+        types = {name: self.use_case.sources[source].column(name).type for name in columns}
+        return self.deliver_table(source, arrow(types, rows))
+
+    def deliver_table(self, source: str, table: pa.Table) -> Path:
+        path = self.path(source)
+        pq.write_table(table, path)
+        return path
+
+    def deliver_csv(self, source: str, text: str) -> Path:
+        path = self.path(source, "csv")
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    def withdraw(self, source: str) -> None:
+        """Remove the files of a source."""
+        for path in (self.folder / self.use_case.sources[source].uri).iterdir():
+            path.unlink()
+
+
+def ingest_all(work: Workspace, now: datetime = NOW) -> dict[str, Ingested]:
+    finished = finished_through(work)
+    return {
+        name: ingest(work, name, now=now, finished_through=finished)
+        for name in work.use_case.sources
+    }
+
+
+def accept_all(work: Workspace, now: datetime = NOW) -> dict[str, AcceptedSource]:
+    """Judge every source; each has to pass."""
+    judgements = [judge(work, name, now=now) for name in work.use_case.sources]
+    assert not [failed_rules(item) for item in judgements if not item.passed]
+    return {item.source: item.accepted for item in judgements}
+
+
+def failed_rules(judgement: Judgement) -> dict[str, str]:
+    """Rule name -> reason of every verdict that refuses the source."""
+    return {item.rule: item.reason for item in judgement.verdicts if not item.passed}
+
+
+def advance(work: Workspace, now: datetime, as_of: datetime | None = None) -> BuiltFeatures:
+    """Ingest what is delivered, accept it and build the features up to as_of (default: now)."""
+    ingest_all(work, now)
+    return build_features(work, accept_all(work, now), as_of or now)
+
+
+def stored_rows(work: Workspace, uri: str, order: str = "_row_no") -> list[Row]:
+    """The rows of a table of the lake at its newest version."""
+    state = work.lake.state(uri)
+    assert state is not None
+    table = work.engine.sql.sql(f"SELECT * FROM {work.engine.scan(state)} ORDER BY {order}")
+    rows: list[Row] = table.to_arrow_table().to_pylist()
+    return rows
+
+
+def assert_complete(error: MlopsError) -> None:
+    """An error says what, where, expected, found and the way out."""
+    for part in ("what", "where", "expected", "found", "way_out"):
+        assert getattr(error, part), f"{part} is missing from: {error}"
