@@ -238,7 +238,7 @@ def _fit_logistic(
     from threadpoolctl import threadpool_limits
 
     terms = _learn_terms(inputs, train[0])
-    values = np.empty((len(train[0]), len(terms)), order="F")
+    values = np.empty((len(train[0]), len(terms)))  # row-major: scikit-learn would copy another
     for index, term in enumerate(terms):
         values[:, index] = linear_term(term, train[0])
     estimator = LogisticRegression(
