@@ -28,7 +28,8 @@ def remember(result: Result, *, date: str, facts: Mapping[str, Any]) -> None:
     """Replace one benchmark's figures; `facts` are those of its process and of the machine."""
     kept = read_figures()
     kept[result.name] = {**asdict(result), "date": date, **facts, "versions": versions()}
-    FIGURES.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    text = json.dumps(kept, indent=1)  # not sorted: rows and columns keep their order
+    FIGURES.write_text(text + "\n", encoding="utf-8")
 
 
 def read_figures() -> dict[str, Any]:

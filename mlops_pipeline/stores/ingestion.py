@@ -13,6 +13,8 @@ Stored beside the declared columns:
                     arrives behind the watermark, the time of its ingestion
     _ingested_at    the Clock at ingestion
     _superseded_at  when a revision replaced it, or null
+
+A little over 300 lines: identity, lateness and revisions are one argument, read in one place.
 """
 
 from collections.abc import Mapping
@@ -167,8 +169,11 @@ def _write(
     work: Workspace, source: Source, state: TableState | None, facts: dict[str, Any], *, uri: str
 ) -> int:
     engine, lake = work.engine, work.lake
-    select = _select_new(source, state, facts)
-    if not source.key or not _has_revisions(engine, source, state):
+    repeats = bool(source.key) and _keys_repeat(engine, source, state)
+    select = _select_new(source, state, facts, keys_repeat=repeats)
+    before = state is not None and bool(state.facts.get("keys_repeat", True))
+    facts["keys_repeat"] = repeats or before
+    if not repeats or not _has_revisions(engine, source, state):
         return lake.write(uri, engine.batches(select), facts, "append")
     facts["has_revisions"] = True
     versions = _versions(engine, select, source, state)
@@ -181,7 +186,9 @@ def _write(
     return lake.supersede(uri, engine.sql.sql(versions).to_arrow_table(), facts)
 
 
-def _select_new(source: Source, state: TableState | None, facts: dict[str, Any]) -> str:
+def _select_new(
+    source: Source, state: TableState | None, facts: dict[str, Any], *, keys_repeat: bool
+) -> str:
     columns = ", ".join(quoted(column) for column in source.columns)
     availability = quoted(source.availability)
     effective = availability
@@ -196,18 +203,33 @@ def _select_new(source: Source, state: TableState | None, facts: dict[str, Any])
             f"ELSE {availability} END"
         )
     first = int(state.facts.get("rows", 0)) if state else 0
-    order = ", ".join(quoted(column) for column in _order(source))
+    order = ", ".join(_order(source, keys_repeat=keys_repeat))
     now = _timestamp(datetime.fromisoformat(facts["ingested_at"]))
     return (
         f"SELECT {columns}, {first} + row_number() OVER (ORDER BY {order}) - 1 AS _row_no, "
         f"{effective} AS _available_at, {now} AS _ingested_at, "
-        f"CAST(NULL AS TIMESTAMP) AS _superseded_at FROM _staged ORDER BY _row_no"
+        f"CAST(NULL AS TIMESTAMP) AS _superseded_at FROM _staged"
     )
 
 
-def _order(source: Source) -> list[str]:
-    first = [source.event_time, source.availability, *source.key]
-    return list(dict.fromkeys([*first, *source.columns]))
+def _order(source: Source, *, keys_repeat: bool) -> list[str]:
+    """Return SQL that puts rows into one order; rows that are equal in it are equal rows."""
+    columns = [quoted(column) for column in source.columns]
+    first = map(quoted, (source.event_time, source.availability, *source.key))
+    ties = columns if keys_repeat else [] if source.key else [f"hash({', '.join(columns)})"]
+    return list(dict.fromkeys([*first, *ties]))
+
+
+def _keys_repeat(engine: Engine, source: Source, state: TableState | None) -> bool:
+    """Whether a key occurs more than once, in what is new or beside what is stored."""
+    keys = ", ".join(quoted(column) for column in source.key)
+    if engine.query(f"SELECT 1 FROM _staged GROUP BY {keys} HAVING count(*) > 1 LIMIT 1"):
+        return True
+    if state is None:
+        return False
+    stored = engine.scan(state)
+    shared = f"SELECT 1 FROM _staged SEMI JOIN {stored} AS stored USING ({keys}) LIMIT 1"
+    return bool(engine.query(shared))
 
 
 def _has_revisions(engine: Engine, source: Source, state: TableState | None) -> bool:

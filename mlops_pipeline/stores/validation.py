@@ -74,7 +74,7 @@ def judge(work: Workspace, name: str, *, now: datetime) -> Judgement:
     state = _raw(work, name)
     raw = engine.register(f"_raw_{name}", engine.scan(state))
     rules = row_rules(use_case, name, source, raw, now)
-    _mark_broken(engine, name, source, raw, rules)
+    _mark_broken(work, name, raw, rules, keys_repeat=bool(state.facts.get("keys_repeat", True)))
     broken = {
         rule: int(count)
         for rule, count in engine.query(
@@ -187,9 +187,13 @@ def _raw(work: Workspace, name: str) -> TableState:
 
 
 def _mark_broken(
-    engine: Engine, name: str, source: Source, raw: Any, rules: Mapping[str, Any]
+    work: Workspace, name: str, raw: Any, rules: Mapping[str, Any], *, keys_repeat: bool
 ) -> None:
-    """Make table `_broken`: _row_no and the list of rules of every row that breaks one."""
+    """Make table `_broken`: _row_no and the list of rules of every row that breaks one.
+
+    `keys_repeat` False: ingestion saw every key once, so that none can break uniqueness.
+    """
+    engine, source = work.engine, work.use_case.sources[name]
     flags = raw.select(
         "_row_no", **{f"r{index}": rule for index, rule in enumerate(rules.values())}
     )
@@ -203,7 +207,7 @@ def _mark_broken(
         f"FROM ({compiled}) WHERE {any_rule}"
     )
     unique = unique_rule(source)
-    if unique is not None:
+    if unique is not None and keys_repeat:
         keys = ", ".join(quoted(column) for column in source.key)
         has_key = " AND ".join(f"{quoted(column)} IS NOT NULL" for column in source.key)
         statement = (

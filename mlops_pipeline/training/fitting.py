@@ -1,6 +1,6 @@
 """Fitting one candidate: a recipe and encoded rows in, a ScoringModel out.
 
-Same input, same bytes, on any number of threads: LightGBM runs deterministic and row-wise,
+Same input, same bytes, on any number of threads: LightGBM runs deterministic and column-wise,
 logistic regression runs its linear algebra on one.
 """
 
@@ -216,7 +216,7 @@ def _tree_parameters(
         "seed": seed,
         "is_unbalance": balanced,
         "deterministic": True,
-        "force_row_wise": True,
+        "force_col_wise": True,
         "num_threads": threads,
         "max_cat_to_onehot": 8,
         "verbosity": -1,
