@@ -9,6 +9,8 @@ import numpy.typing as npt
 
 from mlops_pipeline.config.modelling import Split
 from mlops_pipeline.config.tables import Grid
+from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.data.frame import LabelledFrame
 from mlops_pipeline.data.periods import step_of
 from mlops_pipeline.errors import SplitError
 
@@ -57,6 +59,19 @@ def split_rows(
         parts = _by_time(split, _period_of(grid, as_of), known_at)
     _check(parts, label)
     return parts
+
+
+def split_frame(use_case: UseCase, frame: LabelledFrame) -> Parts:
+    """Divide a use case's labelled rows: the same frame, the same parts. See split_rows."""
+    return split_rows(
+        use_case.split,
+        use_case.grid,
+        as_of=frame.as_of,
+        known_at=frame.known_at,
+        entity=frame.entity,
+        label=frame.label,
+        seed=use_case.training.seed,
+    )
 
 
 def _period_of(grid: Grid, as_of: npt.NDArray[np.datetime64]) -> npt.NDArray[np.datetime64]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mlops_pipeline.data.frame import LabelledFrame
-from mlops_pipeline.data.splits import split_rows
+from mlops_pipeline.data.splits import split_frame
 from mlops_pipeline.errors import NotFoundError
 from mlops_pipeline.stores.offline import load_frame
 from mlops_pipeline.stores.registry import Registry
@@ -46,16 +46,7 @@ def test_rows(
     if work.use_case.split.method == "time":
         return load_frame(work, accepted, as_of, only=facts.parts["test"]["periods"])
     frame = load_frame(work, accepted, as_of)
-    parts = split_rows(
-        work.use_case.split,
-        work.use_case.grid,
-        as_of=frame.as_of,
-        known_at=frame.known_at,
-        entity=frame.entity,
-        label=frame.label,
-        seed=work.use_case.training.seed,
-    )
-    return frame.take(parts.test)
+    return frame.take(split_frame(work.use_case, frame).test)
 
 
 def evaluate_training(

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlops_pipeline.data.frame import LabelledFrame
-from mlops_pipeline.data.splits import Parts, split_rows
+from mlops_pipeline.data.splits import Parts, split_frame
 from mlops_pipeline.stores.offline import load_frame
 from mlops_pipeline.stores.provenance import git_state, library_versions, run_fingerprint
 from mlops_pipeline.stores.pseudonyms import pseudonymiser
@@ -55,15 +55,7 @@ def train_and_store(
     """Split, train every candidate, log it, and write the artifact folder."""
     use_case = work.use_case
     frame = load_frame(work, accepted, as_of)
-    parts = split_rows(
-        use_case.split,
-        use_case.grid,
-        as_of=frame.as_of,
-        known_at=frame.known_at,
-        entity=frame.entity,
-        label=frame.label,
-        seed=use_case.training.seed,
-    )
+    parts = split_frame(use_case, frame)
     report(f"{len(frame):,} labelled rows; parts {parts.rows()}, {parts.purged:,} purged")
     training = train(
         use_case,
