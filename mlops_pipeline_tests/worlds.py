@@ -92,8 +92,12 @@ TYPES = {
 
 
 def shop(**sections: Any) -> UseCase:
-    """The shop with some sections replaced."""
-    return UseCase.model_validate({**SHOP, **sections})
+    """The shop with some sections replaced; views of an event grid are not served online."""
+    document: dict[str, Any] = {**SHOP, **sections}
+    if document["grid"]["every"] == "event":
+        views = {name: {"online": False, **view} for name, view in document["views"].items()}
+        document["views"] = views
+    return UseCase.model_validate(document)
 
 
 def shop_with(source: Section | None = None, **sections: Any) -> UseCase:

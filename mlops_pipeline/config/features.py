@@ -1,8 +1,9 @@
 """Configuration of features: views over sources, derived features, protected attributes."""
 
+from datetime import timedelta
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mlops_pipeline.config.base import Days, Expression, Section
 
@@ -18,6 +19,7 @@ Aggregate = Literal[
     "days_since_last",
     "days_since_first",
 ]
+Refresh = Literal["continuous", "daily"]
 FeatureType = Literal["float64", "int64", "string", "boolean"]
 NEEDS_NO_COLUMN = frozenset({"count", "days_since_last", "days_since_first"})
 COUNTS = frozenset({"count", "count_distinct"})
@@ -33,6 +35,9 @@ class FeatureColumn(Section):
     window_days: Days | None = Field(
         None, description="Rows with event time in [as_of - offset - window, as_of - offset)."
     )
+    window_hours: int | None = Field(
+        None, ge=1, le=24 * 366, description="The window in hours, instead of `window_days`."
+    )
     offset_days: Days = Field(0, description="Shifts the window into the past.")
     where: Expression | None = Field(None, description="Only rows that satisfy this count.")
     dtype: FeatureType = "float64"
@@ -43,6 +48,27 @@ class FeatureColumn(Section):
     unseen: float | int | None = Field(
         None, description="For an entity without rows; counts default to 0, others to missing."
     )
+    deprecated: bool = Field(
+        False, description="Still computed for the models that use it; no input of new ones."
+    )
+
+    @model_validator(mode="after")
+    def _one_window(self) -> "FeatureColumn":
+        if self.window_days is not None and self.window_hours is not None:
+            raise ValueError("window_hours: give either window_days or window_hours")
+        return self
+
+    @property
+    def window(self) -> timedelta | None:
+        """How long the window is; None: every row before as_of counts."""
+        if self.window_hours is not None:
+            return timedelta(hours=self.window_hours)
+        return None if self.window_days is None else timedelta(days=self.window_days)
+
+    @property
+    def reach(self) -> timedelta | None:
+        """How far before as_of the column looks; None: without limit."""
+        return None if self.window is None else self.window + timedelta(days=self.offset_days)
 
 
 class FeatureView(Section):
@@ -52,10 +78,25 @@ class FeatureView(Section):
     owner: str = ""
     description: str = ""
     freshness_days: Days | None = Field(None, description="Older values count as stale online.")
+    ttl_days: Days | None = Field(
+        None, description="Older values are dropped from the online store. Default: never."
+    )
+    refresh: Refresh = Field(
+        "continuous",
+        description="On an event grid. continuous: at each event's own time, online from the "
+        "stream of events; daily: as of the last midnight (UTC), online by materialization.",
+    )
+    online: bool = Field(True, description="Also served by the online store.")
     request_time: bool = Field(
         False, description="The columns come from the row itself at as_of (a snapshot table)."
     )
     columns: dict[str, FeatureColumn] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _lives_long_enough(self) -> "FeatureView":
+        if self.ttl_days is not None and self.ttl_days < (self.freshness_days or 0):
+            raise ValueError("ttl_days: shorter than freshness_days; no value could be stale")
+        return self
 
 
 class DerivedFeature(Section):
@@ -65,6 +106,9 @@ class DerivedFeature(Section):
     description: str = ""
     dtype: FeatureType = "float64"
     precision: int = Field(6, ge=0, le=12)
+    deprecated: bool = Field(
+        False, description="Still computed for the models that use it; no input of new ones."
+    )
 
 
 class ProtectedAttribute(Section):

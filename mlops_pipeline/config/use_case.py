@@ -67,9 +67,15 @@ class UseCase(Section):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """The model inputs: every feature, and protected attributes declared as inputs."""
+        """Inputs of new models: features not deprecated, and protected ones declared as inputs."""
+        columns = {n: item for view in self.views.values() for n, item in view.columns.items()}
+        current = [
+            name
+            for name in self.features
+            if not (columns[name] if name in columns else self.derived[name]).deprecated
+        ]
         declared = [name for name, item in self.protected.items() if item.as_input]
-        return (*self.features, *declared)
+        return (*current, *declared)
 
     @property
     def label_horizon_days(self) -> int:
@@ -187,6 +193,7 @@ class UseCase(Section):
             if expression is not None:
                 self._check_expression(f"{where}.{key}", expression, view.source)
                 self._check_no_label(f"{where}.{key}", expression, view.source)
+        self._check_refresh(where, view, column)
         if view.request_time:
             if column.aggregate is not None or column.of is None:
                 raise ValueError(f"{where}: a request_time column has `of` and no `aggregate`")
@@ -198,6 +205,26 @@ class UseCase(Section):
             raise ValueError(f"{where}.aggregate: required (only request_time views have none)")
         elif column.of is None and column.aggregate not in NEEDS_NO_COLUMN:
             raise ValueError(f"{where}.of: required for `aggregate: {column.aggregate}`")
+
+    def _check_refresh(self, where: str, view: FeatureView, column: FeatureColumn) -> None:
+        if self.grid.every != "event":
+            if view.refresh != "continuous":
+                raise ValueError(f"{where}: `refresh: {view.refresh}` needs `grid.every: event`")
+            return
+        if view.refresh == "daily" and column.window_hours is not None:
+            raise ValueError(f"{where}.window_hours: a daily view counts whole days")
+        if view.refresh == "daily" or view.request_time or not view.online:
+            return
+        if column.reach is None:
+            raise ValueError(
+                f"{where}.window_days: required in a continuous view of an event grid: it is "
+                "served from recent events; or make the view `refresh: daily` or `online: false`"
+            )
+        if not self.sources[view.source].key:
+            raise ValueError(
+                f"sources.{view.source}.key: required by the continuous view of {where}: a "
+                "repeated event is recognised by its key"
+            )
 
     def _check_no_label(self, where: str, expression: str, source: str) -> None:
         uses = self.label.column in columns_of(tree(expression)) and source == self.label.source

@@ -68,9 +68,8 @@ def counted(rows: Any, happened: Any, as_of: Any, column: FeatureColumn) -> Any:
 
 def _window(happened: Any, as_of: Any, column: FeatureColumn) -> Any:
     conditions = []
-    if column.window_days is not None:
-        span = timedelta(days=column.window_days + column.offset_days)
-        conditions.append(happened >= before(as_of, span))
+    if column.reach is not None:
+        conditions.append(happened >= before(as_of, column.reach))
     if column.offset_days:
         conditions.append(happened < before(as_of, timedelta(days=column.offset_days)))
     if not conditions:
@@ -79,12 +78,12 @@ def _window(happened: Any, as_of: Any, column: FeatureColumn) -> Any:
 
 
 def before(as_of: Any, span: timedelta) -> Any:
-    """Return the moment (or the column of moments) whole days before as_of."""
+    """Return the moment (or the column of moments) a span of whole seconds before as_of."""
     if isinstance(as_of, datetime):
         return as_of - span
     import ibis
 
-    return as_of - ibis.interval(days=span.days)
+    return as_of - ibis.interval(seconds=int(span.total_seconds()))
 
 
 def _days_between(earlier: Any, as_of: Any, rows: Any) -> Any:
@@ -92,13 +91,6 @@ def _days_between(earlier: Any, as_of: Any, rows: Any) -> Any:
 
     moment = ibis.literal(as_of) if isinstance(as_of, datetime) else rows._as_of.max()
     return (moment.epoch_seconds() - earlier.epoch_seconds()) / SECONDS_PER_DAY
-
-
-def reach(column: FeatureColumn) -> timedelta | None:
-    """Return how far before as_of a column looks; None: without limit."""
-    if column.window_days is None:
-        return None
-    return timedelta(days=column.window_days + column.offset_days)
 
 
 def typed(value: Any, dtype: str, precision: int) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 from mlops_pipeline.config.features import COUNTS, FeatureColumn, FeatureView
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.data.periods import Period
-from mlops_pipeline.features.aggregates import aggregated, before, counted, reach, typed
+from mlops_pipeline.features.aggregates import aggregated, before, counted, typed
 from mlops_pipeline.features.compile import compiled, condition
 
 EVENT_ROW = "event_row"  # on an event grid: the row of the population's source
@@ -178,7 +178,7 @@ class _Frame:
     def _parts(self, view: FeatureView) -> Iterator[Any]:
         """Yield the view's features in tables of one row per entity (event grid: per event)."""
         source = self.use_case.sources[view.source]
-        windows = [reach(column) for column in view.columns.values()]
+        windows = [column.reach for column in view.columns.values()]
         widest = None if None in windows else max(item for item in windows if item is not None)
         rows = self._known(view.source, widest)
         rows = rows.filter(rows[self.key].notnull())
@@ -193,7 +193,7 @@ class _Frame:
         alike: dict[tuple[Any, ...], dict[str, FeatureColumn]] = {}
         for name, column in view.columns.items():
             if column.aggregate == "last":
-                filters = (column.window_days, column.offset_days, column.where)
+                filters = (column.window, column.offset_days, column.where)
                 alike.setdefault(filters, {})[name] = column
         for columns in alike.values():
             yield self._latest(rows, source.event_time, columns)

@@ -64,7 +64,10 @@ class BuiltFeatures:
 
 def definitions_hash(use_case: UseCase) -> str:
     """Return the hash of everything that determines feature values, 12 hex digits."""
-    about = {"description", "owner", "freshness_days", "as_input"}
+    about = {
+        *("description", "owner", "freshness_days", "ttl_days"),
+        *("online", "deprecated", "as_input"),
+    }
     document = use_case.model_dump(
         mode="json",
         include={"entity", "grid", "population", "views", "derived", "protected"},
