@@ -12,10 +12,11 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from mlops_pipeline.config.features import COUNTS, FeatureColumn, FeatureView
+from mlops_pipeline.config.features import COUNTS, FeatureColumn, Refresh
+from mlops_pipeline.config.tables import Source
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.data.periods import Period
-from mlops_pipeline.features.aggregates import aggregated, before, counted, typed
+from mlops_pipeline.features.aggregates import Aggregation, before, typed
 from mlops_pipeline.features.compile import compiled, condition
 
 EVENT_ROW = "event_row"  # on an event grid: the row of the population's source
@@ -27,6 +28,7 @@ def feature_frame(
     period: Period,
     *,
     revised: frozenset[str] = frozenset(),
+    unique: frozenset[str] = frozenset(),
 ) -> Any:
     """Return the frame of one period: entity key, as_of, features, protected attributes.
 
@@ -36,14 +38,15 @@ def feature_frame(
         Accepted rows, with `_row_no`, `_available_at` and `_superseded_at`.
     revised : frozenset of str
         Sources that hold revisions; the others skip that test.
+    unique : frozenset of str
+        Sources with at most one row of an entity at a time: the latest needs no tie-break.
 
     Returns
     -------
     ibis.Table
         One row per entity (event grid: per event), ordered by it.
     """
-    build = _Frame(use_case, tables, period, revised)
-    return build.whole()
+    return _Frame(use_case, tables, period, revised, unique).whole()
 
 
 def population(
@@ -59,12 +62,18 @@ def population(
 
 class _Frame:
     def __init__(
-        self, use_case: UseCase, tables: Mapping[str, Any], period: Period, revised: frozenset[str]
+        self,
+        use_case: UseCase,
+        tables: Mapping[str, Any],
+        period: Period,
+        revised: frozenset[str],
+        unique: frozenset[str] = frozenset(),
     ) -> None:
         self.use_case = use_case
         self.tables = tables
         self.period = period
         self.revised = revised
+        self.unique = unique
         self.by_event = use_case.grid.every == "event"
         self.key = use_case.entity.key
         self.row_key = EVENT_ROW if self.by_event else self.key
@@ -124,13 +133,27 @@ class _Frame:
 
     # what was known
 
-    def _known(self, name: str, window: timedelta | None = None, events: Any = None) -> Any:
-        """Rows of a source known before as_of; on an event grid, joined to each event."""
+    def _known(
+        self,
+        name: str,
+        window: timedelta | None = None,
+        *,
+        events: Any = None,
+        refresh: Refresh = "continuous",
+    ) -> Any:
+        """Rows of a source known before as_of; on an event grid, joined to each event.
+
+        For a daily view of an event grid, as_of is the midnight before the event.
+        """
         source = self.use_case.sources[name]
         rows = self.tables[name]
         if self.by_event:
             spine = self.spine() if events is None else events
-            events = spine.rename(_event_key=self.key, _as_of="as_of", _event_row=EVENT_ROW)
+            moment = spine.as_of.truncate("D") if refresh == "daily" else spine.as_of
+            events = spine.select(
+                _event_key=spine[self.key], _as_of=moment, _event_row=spine[EVENT_ROW]
+            )
+            rows = self._around_period(rows, source, window)
             rows = rows.inner_join(events, rows[self.key] == events._event_key)
             as_of = rows._as_of
         else:
@@ -143,14 +166,20 @@ class _Frame:
             known &= happened >= before(as_of, window)
         return rows.filter(known)
 
+    def _around_period(self, rows: Any, source: Source, window: timedelta | None) -> Any:
+        """Return the rows that any event of the period can see: fewer rows to join."""
+        happened = rows[source.event_time]
+        seen = happened < _naive(self.period.end)
+        if window is not None:
+            seen &= happened >= self.moment - window - timedelta(days=1)  # a daily view's midnight
+        return rows.filter(seen)
+
     # features
 
     def whole(self) -> Any:
         frame = self.spine()
-        for view in self.use_case.views.values():
-            for part in [self._request_time(view)] if view.request_time else self._parts(view):
-                frame = self._attached(frame, part)
-        frame = self._with_protected(frame)
+        for part in self._parts():
+            frame = self._attached(frame, part)
         frame = self._with_unseen(frame)
         for name, derived in self.use_case.derived.items():
             value = compiled(derived.expression, frame)
@@ -163,85 +192,51 @@ class _Frame:
         right = part.rename(_part_key=self.part_key)
         return frame.left_join(right, frame[self.row_key] == right._part_key).drop("_part_key")
 
-    def _request_time(self, view: FeatureView) -> Any:
-        rows = self._event_rows()
-        return rows.select(
-            **{
-                self.part_key: rows._row_no,
-                **{
-                    name: typed(compiled(column.of or name, rows), column.dtype, column.precision)
-                    for name, column in view.columns.items()
-                },
-            }
-        )
+    def _parts(self) -> Iterator[Any]:
+        """Yield the views' features and protected attributes, one row per entity (or event).
 
-    def _parts(self, view: FeatureView) -> Iterator[Any]:
-        """Yield the view's features in tables of one row per entity (event grid: per event)."""
-        source = self.use_case.sources[view.source]
-        windows = [column.reach for column in view.columns.values()]
-        widest = None if None in windows else max(item for item in windows if item is not None)
-        rows = self._known(view.source, widest)
-        rows = rows.filter(rows[self.key].notnull())
-        others = {name: c for name, c in view.columns.items() if c.aggregate != "last"}
-        if others:
-            happened = rows[source.event_time]
-            aggregates = {
-                name: aggregated(rows, happened, self._as_of(rows), column)
-                for name, column in others.items()
-            }
-            yield rows.group_by(self.part_key).aggregate(**aggregates)
-        alike: dict[tuple[Any, ...], dict[str, FeatureColumn]] = {}
-        for name, column in view.columns.items():
-            if column.aggregate == "last":
-                filters = (column.window, column.offset_days, column.where)
-                alike.setdefault(filters, {})[name] = column
-        for columns in alike.values():
-            yield self._latest(rows, source.event_time, columns)
-
-    def _as_of(self, rows: Any) -> Any:
-        return rows._as_of if self.by_event else self.moment
-
-    def _latest(self, rows: Any, event_time: str, columns: Mapping[str, FeatureColumn]) -> Any:
-        """Take values of the latest row: by event time, then availability, then arrival.
-
-        The columns share their window and their `where`.
+        What comes from one source is computed together, with one scan of it: bounded windows
+        apart from columns that look back without limit.
         """
-        import ibis
-
-        counts = counted(rows, rows[event_time], self._as_of(rows), next(iter(columns.values())))
-        if counts is not None:
-            rows = rows.filter(counts)
-        order = [
-            ibis.desc(rows[event_time]),
-            ibis.desc(rows._available_at),
-            ibis.desc(rows._row_no),
-        ]
-        rank = ibis.row_number().over(group_by=rows[self.part_key], order_by=order)
-        first = rows.mutate(_rank=rank).filter(lambda table: table._rank == 0)
-        return first.select(
-            self.part_key,
-            **{
-                name: typed(compiled(column.of or name, first), column.dtype, column.precision)
-                for name, column in columns.items()
-            },
-        )
-
-    def _with_protected(self, frame: Any) -> Any:
-        by_source: dict[str, dict[str, FeatureColumn]] = {}
+        groups: dict[tuple[str, Refresh, bool], dict[str, FeatureColumn]] = {}
+        own: dict[str, FeatureColumn] = {}
+        for view in self.use_case.views.values():
+            for name, column in view.columns.items():
+                key = (view.source, view.refresh, column.reach is not None)
+                (own if view.request_time else groups.setdefault(key, {}))[name] = column
         for name, attribute in self.use_case.protected.items():
             column = FeatureColumn(aggregate="last", of=attribute.of, dtype="string")
-            by_source.setdefault(attribute.source, {})[name] = column
-        for source, columns in by_source.items():
-            if self.by_event and source == self.use_case.population.source:
-                part = self._request_time(
-                    FeatureView(source=source, request_time=True, columns=dict(columns))
-                )
-            else:
-                rows = self._known(source)
-                rows = rows.filter(rows[self.key].notnull())
-                part = self._latest(rows, self.use_case.sources[source].event_time, columns)
-            frame = self._attached(frame, part)
-        return frame
+            is_own = self.by_event and attribute.source == self.use_case.population.source
+            (own if is_own else groups.setdefault((attribute.source, "continuous", False), {}))[
+                name
+            ] = column
+        if own:
+            yield self._request_time(own)
+        for (source, refresh, _), columns in groups.items():
+            yield self._aggregated(source, refresh, columns)
+
+    def _request_time(self, columns: Mapping[str, FeatureColumn]) -> Any:
+        rows = self._event_rows()
+        values = {
+            name: typed(compiled(column.of or name, rows), column.dtype, column.precision)
+            for name, column in columns.items()
+        }
+        return rows.select(**{self.part_key: rows._row_no, **values})
+
+    def _aggregated(
+        self, source: str, refresh: Refresh, columns: Mapping[str, FeatureColumn]
+    ) -> Any:
+        reaches = [column.reach for column in columns.values()]
+        widest = None if None in reaches else max(item for item in reaches if item is not None)
+        rows = self._known(source, widest, refresh=refresh)
+        rows = rows.filter(rows[self.key].notnull())
+        return Aggregation(
+            rows,
+            self.use_case.sources[source].event_time,
+            rows._as_of if self.by_event else self.moment,
+            widest=widest,
+            is_unique=source in self.unique,
+        ).by(self.part_key, columns)
 
     def _with_unseen(self, frame: Any) -> Any:
         """Fill what an entity without any row gets: counts 0, others their `unseen`."""

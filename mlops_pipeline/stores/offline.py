@@ -26,7 +26,12 @@ from mlops_pipeline.features.frames import EVENT_ROW, feature_frame
 from mlops_pipeline.stores.engine import quoted
 from mlops_pipeline.stores.labelled import with_labels
 from mlops_pipeline.stores.lake import TableState
-from mlops_pipeline.stores.validation import AcceptedSource, register_accepted
+from mlops_pipeline.stores.validation import (
+    AcceptedSource,
+    register_accepted,
+    unique_in_time,
+    with_revisions,
+)
 from mlops_pipeline.stores.workspace import Workspace
 
 SEMANTICS = 2  # raise it when the same definitions come to mean other values
@@ -135,14 +140,19 @@ def build_features(
     tables = register_accepted(work, accepted)
     wanted = use_case_periods(work, as_of)
     done = finished_periods(work)
-    revised = frozenset(name for name, item in accepted.items() if item.has_revisions)
     uri, built = features_uri(work), []
     if not done:
         _check_keys_match(work, tables)
     missing = [period for period in wanted if period.name not in done]
     query = ""
     if missing:
-        frame = feature_frame(work.use_case, tables, TEMPLATE_PERIOD, revised=revised)
+        frame = feature_frame(
+            work.use_case,
+            tables,
+            TEMPLATE_PERIOD,
+            revised=with_revisions(accepted),
+            unique=unique_in_time(work.use_case, accepted),
+        )
         query = str(work.engine.ibis.compile(frame))
     for period in missing:
         facts = _build_period(work, _query_of(query, period), period, uri)
@@ -302,8 +312,7 @@ def load_frame(
             way_out=f"materialize {work.use_case.name}/features first",
         )
     rows = sum(done[period.name].rows for period in wanted)
-    revised = frozenset(name for name, item in accepted.items() if item.has_revisions)
-    labels = with_labels(work, tables, wanted, as_of, revised)
+    labels = with_labels(work, tables, wanted, as_of, with_revisions(accepted))
     return _read_periods(work, state, labels, wanted, rows)
 
 

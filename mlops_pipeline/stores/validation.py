@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mlops_pipeline.config.tables import ClassBalance, Source
+from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.data.rules import (
     TableFigures,
     Verdict,
@@ -33,6 +34,7 @@ class AcceptedSource:
     content_hash: str
     watermark: datetime | None
     has_revisions: bool
+    has_repeated_keys: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON."""
@@ -101,8 +103,25 @@ def judge(work: Workspace, name: str, *, now: datetime) -> Judgement:
         content_hash=str(facts["content_hash"]),
         watermark=figures.newest,
         has_revisions=bool(facts.get("has_revisions")),
+        has_repeated_keys=bool(facts.get("keys_repeat", True)),
     )
     return Judgement(name, tuple(verdicts), accepted, broken)
+
+
+def with_revisions(accepted: Mapping[str, AcceptedSource]) -> frozenset[str]:
+    """Return the sources that hold revisions."""
+    return frozenset(name for name, item in accepted.items() if item.has_revisions)
+
+
+def unique_in_time(use_case: UseCase, accepted: Mapping[str, AcceptedSource]) -> frozenset[str]:
+    """Return the sources with at most one row of an entity at a time, by their key."""
+    found = set()
+    for name, item in accepted.items():
+        source = use_case.sources[name]
+        covers = set(source.key) <= {use_case.entity.key, source.event_time}
+        if source.key and covers and not item.has_repeated_keys:
+            found.add(name)
+    return frozenset(found)
 
 
 def register_accepted(work: Workspace, accepted: Mapping[str, AcceptedSource]) -> dict[str, Any]:
