@@ -17,7 +17,7 @@ Stored beside the declared columns:
 A little over 300 lines: identity, lateness and revisions are one argument, read in one place.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -170,13 +170,16 @@ def _write(
 ) -> int:
     engine, lake = work.engine, work.lake
     repeats = bool(source.key) and _keys_repeat(engine, source, state)
-    select = _select_new(source, state, facts, keys_repeat=repeats)
+    select = _select_new(source, facts, keys_repeat=repeats)
     before = state is not None and bool(state.facts.get("keys_repeat", True))
     facts["keys_repeat"] = repeats or before
+    first = int(state.facts.get("rows", 0)) if state else 0
     if not repeats or not _has_revisions(engine, source, state):
-        return lake.write(uri, engine.batches(select), facts, "append")
+        return lake.write(uri, _numbered(engine.batches(select), first), facts, "append")
     facts["has_revisions"] = True
-    versions = _versions(engine, select, source, state)
+    order = ", ".join(_order(source, keys_repeat=True))
+    number = f"SELECT *, {first} + row_number() OVER (ORDER BY {order}) - 1 AS _row_no"
+    versions = _versions(engine, f"{number} FROM ({select})", source, state)
     facts["rows_revised"] = int(
         engine.query(f"SELECT count(_superseded_at) FROM ({versions})")[0][0]
     )
@@ -186,9 +189,27 @@ def _write(
     return lake.supersede(uri, engine.sql.sql(versions).to_arrow_table(), facts)
 
 
-def _select_new(
-    source: Source, state: TableState | None, facts: dict[str, Any], *, keys_repeat: bool
-) -> str:
+def _numbered(batches: Any, first: int) -> Any:
+    """Return the stream of rows with `_row_no`, in the order in which they come."""
+    import numpy as np
+    import pyarrow as pa
+
+    at = len(batches.schema) - len(INTERNAL) + 1  # behind the declared columns
+    schema = batches.schema.insert(at, pa.field("_row_no", pa.int64()))
+
+    def rows() -> Iterator[Any]:
+        number = first
+        for batch in batches:
+            numbers = pa.array(np.arange(number, number + len(batch)))
+            number += len(batch)
+            columns = batch.columns
+            yield pa.record_batch([*columns[:at], numbers, *columns[at:]], schema=schema)
+
+    return pa.RecordBatchReader.from_batches(schema, rows())
+
+
+def _select_new(source: Source, facts: dict[str, Any], *, keys_repeat: bool) -> str:
+    """Return the query of the new rows, in the order of their numbers."""
     columns = ", ".join(quoted(column) for column in source.columns)
     availability = quoted(source.availability)
     effective = availability
@@ -202,13 +223,11 @@ def _select_new(
             f"CASE WHEN {availability} < {late_before} THEN {_timestamp(known)} "
             f"ELSE {availability} END"
         )
-    first = int(state.facts.get("rows", 0)) if state else 0
     order = ", ".join(_order(source, keys_repeat=keys_repeat))
     now = _timestamp(datetime.fromisoformat(facts["ingested_at"]))
     return (
-        f"SELECT {columns}, {first} + row_number() OVER (ORDER BY {order}) - 1 AS _row_no, "
-        f"{effective} AS _available_at, {now} AS _ingested_at, "
-        f"CAST(NULL AS TIMESTAMP) AS _superseded_at FROM _staged"
+        f"SELECT {columns}, {effective} AS _available_at, {now} AS _ingested_at, "
+        f"CAST(NULL AS TIMESTAMP) AS _superseded_at FROM _staged ORDER BY {order}"
     )
 
 
@@ -223,7 +242,9 @@ def _order(source: Source, *, keys_repeat: bool) -> list[str]:
 def _keys_repeat(engine: Engine, source: Source, state: TableState | None) -> bool:
     """Whether a key occurs more than once, in what is new or beside what is stored."""
     keys = ", ".join(quoted(column) for column in source.key)
-    if engine.query(f"SELECT 1 FROM _staged GROUP BY {keys} HAVING count(*) > 1 LIMIT 1"):
+    if not engine.are_distinct("_staged", keys) and engine.query(
+        f"SELECT 1 FROM _staged GROUP BY {keys} HAVING count(*) > 1 LIMIT 1"
+    ):
         return True
     if state is None:
         return False
