@@ -11,6 +11,12 @@ MlopsError
  +-- LeaseError            another lifecycle of the same use case is running
  +-- StateError            the ops database or registry does not allow this step now
  +-- ContractError         a stored model does not reload and score as it did when it was made
+ +-- OnlineStoreError      the online feature store did not do what it was asked
+      +-- OnlineUnavailableError  it is gone, or refuses
+      +-- OnlineTimeoutError      it did not answer within its time limit
+      +-- OnlineFullError         it has no room for what was written
+      +-- OnlineCorruptError      what it holds is damaged
+      +-- OnlineDefinitionError   what it holds is of other feature definitions
 
 Belongs here: the tree and how a message is built. Translation to exit codes belongs to cli/,
 to HTTP status codes to serving/.
@@ -93,3 +99,27 @@ class StateError(MlopsError):
 
 class ContractError(MlopsError):
     """A stored model does not reload and score as it did when it was made."""
+
+
+class OnlineStoreError(MlopsError):
+    """The online feature store did not do what it was asked."""
+
+
+class OnlineUnavailableError(OnlineStoreError):
+    """The online store is gone, or refuses."""
+
+
+class OnlineTimeoutError(OnlineStoreError):
+    """The online store did not answer within its time limit."""
+
+
+class OnlineFullError(OnlineStoreError):
+    """The online store has no room for what was written."""
+
+
+class OnlineCorruptError(OnlineStoreError):
+    """What the online store holds is damaged."""
+
+
+class OnlineDefinitionError(OnlineStoreError):
+    """What the online store holds is of other feature definitions."""

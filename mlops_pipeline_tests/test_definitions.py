@@ -11,7 +11,7 @@ from mlops_pipeline.orchestration.build import build_definitions
 from mlops_pipeline.stores.settings import PACKAGE_PARENT
 
 CONFIGS = PACKAGE_PARENT / "configs"
-USE_CASES = ("bank_marketing", "churn", "online_retail")
+USE_CASES = ("bank_marketing", "churn", "fraud", "online_retail")
 ASSETS = {  # name: (group, kinds, comes after)
     "raw_data": ("data", {"delta", "duckdb"}, set()),
     "data_docs": ("data", {"greatexpectations"}, {"raw_data"}),
@@ -106,11 +106,15 @@ def test_every_source_has_a_blocking_check(defs: dg.Definitions) -> None:
         case: yaml.safe_load((CONFIGS / f"{case}.yaml").read_text())["sources"]
         for case in USE_CASES
     }
-    assert found == {
+    rules = {
         dg.AssetCheckKey(dg.AssetKey([case, "validated_data"]), f"{name}_rules"): True
         for case in USE_CASES
         for name in sources[case]
     }
+    leaks = {
+        dg.AssetCheckKey(dg.AssetKey([case, "features"]), "no_leak"): True for case in USE_CASES
+    }
+    assert found == {**rules, **leaks}
 
 
 def test_build_definitions_returns_fresh_objects(defs: dg.Definitions) -> None:

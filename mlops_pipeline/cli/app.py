@@ -12,8 +12,10 @@ from typing import Annotated
 import typer
 
 from mlops_pipeline.cli.console import console, fail, progress_bar
-from mlops_pipeline.config import UseCase, json_schema, load_use_case, load_use_cases
-from mlops_pipeline.errors import MlopsError, NotFoundError
+from mlops_pipeline.cli.features import features_app
+from mlops_pipeline.cli.use_cases import Name, find_use_case
+from mlops_pipeline.config import json_schema, load_use_case, load_use_cases
+from mlops_pipeline.errors import MlopsError
 from mlops_pipeline.stores.settings import Settings, project_root
 
 app = typer.Typer(
@@ -28,8 +30,8 @@ simulate_app = typer.Typer(
 config_app = typer.Typer(help="Check and describe configuration files.", no_args_is_help=True)
 app.add_typer(simulate_app, name="simulate")
 app.add_typer(config_app, name="config")
+app.add_typer(features_app, name="features")
 
-Name = Annotated[str, typer.Argument(help="A use case: the name of a file in configs/.")]
 By = Annotated[str, typer.Option("--by", help="Your name (self-asserted, recorded).")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; recorded for good.")]
 Version = Annotated[int, typer.Argument(help="The model version.")]
@@ -56,6 +58,22 @@ def simulate_churn(
     folder = Settings.from_environment().data_dir / "sources" / "churn"
     with progress_bar("simulating customers", customers) as advance:
         rows = write_churn(folder, customers=customers, months=months, seed=seed, progress=advance)
+    total = sum(rows.values())
+    console.print(f"{customers:,} customers, {months} months: {total:,} rows in {folder}")
+
+
+@simulate_app.command("fraud")
+def simulate_fraud(
+    customers: Annotated[int, typer.Option(min=1, help="Who ever holds a card.")] = 2_000,
+    months: Annotated[int, typer.Option(min=6, max=120, help="Length of the world.")] = 18,
+    seed: Annotated[int, typer.Option(help="Same seed, same world.")] = 7,
+) -> None:
+    """Simulate the card world into data/sources/fraud/ (docs/simulation.md)."""
+    from mlops_pipeline.stores.simulated import write_fraud
+
+    folder = Settings.from_environment().data_dir / "sources" / "fraud"
+    with progress_bar("simulating customers", customers) as advance:
+        rows = write_fraud(folder, customers=customers, months=months, seed=seed, progress=advance)
     total = sum(rows.values())
     console.print(f"{customers:,} customers, {months} months: {total:,} rows in {folder}")
 
@@ -161,6 +179,18 @@ def dev(
     raise typer.Exit(serve(dagster_port, mlflow_port))
 
 
+@app.command("serve")
+def serve_features(
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="On loopback.")] = 8000,
+) -> None:
+    """Serve the online features of all use cases over HTTP on loopback."""
+    from mlops_pipeline.serving.app import HOST, serve
+
+    use_cases = load_use_cases(project_root() / "configs")
+    console.print(f"features: http://{HOST}:{port}/features/ENTITY/ID?features=a,b")
+    serve(use_cases, Settings.from_environment(), port)
+
+
 @config_app.command("check")
 def config_check(
     files: Annotated[list[Path] | None, typer.Argument(help="Default: configs/*.yaml")] = None,
@@ -180,30 +210,6 @@ def config_check(
 def config_schema() -> None:
     """Print the JSON Schema of a configuration file, for editors."""
     typer.echo(json.dumps(json_schema(), indent=2, sort_keys=True))
-
-
-def find_use_case(name: str) -> UseCase:
-    """Return a use case by name.
-
-    Raises
-    ------
-    NotFoundError
-        Naming the nearest one.
-    """
-    import difflib
-
-    folder = project_root() / "configs"
-    path = folder / f"{name}.yaml"
-    if path.is_file():
-        return load_use_case(path)
-    known = sorted(item.stem for item in folder.glob("*.yaml"))
-    near = difflib.get_close_matches(name, known, n=1)
-    raise NotFoundError(
-        f"there is no use case {name!r}",
-        where=str(folder),
-        expected=f"one of {', '.join(known)}",
-        way_out=f"did you mean {near[0]!r}?" if near else "write its configuration file",
-    )
 
 
 def _decide(name: str, version: int, by: str, reason: str, *, is_approval: bool) -> None:

@@ -84,7 +84,9 @@ class Training(Section):
     seed: int = 7
     class_weight: Literal["none", "balanced"] = "none"
     calibration: Literal["isotonic", "sigmoid", "none"] = "isotonic"
-    refit: Literal["all_labelled", "none"] = "all_labelled"
+    refit: Literal["all_labelled", "newest", "none"] = Field(
+        "all_labelled", description="What the registered model is fitted on after the gate."
+    )
     costs: Costs = Costs()
     tie_tolerance: float = Field(
         0.0005, ge=0, description="Validation log losses this close are a tie: the simpler wins."

@@ -1,6 +1,6 @@
 """The whole configuration of one use case, and the checks that need more than one section."""
 
-import difflib
+import re
 from collections.abc import Iterable
 
 from pydantic import Field, model_validator
@@ -14,6 +14,7 @@ from mlops_pipeline.config.features import (
     FeatureView,
     ProtectedAttribute,
 )
+from mlops_pipeline.config.leakage import check_leakage
 from mlops_pipeline.config.modelling import (
     Evaluation,
     GateRule,
@@ -23,17 +24,19 @@ from mlops_pipeline.config.modelling import (
     Split,
     Training,
 )
-from mlops_pipeline.config.tables import (
-    Entity,
-    Freshness,
-    Grid,
-    Label,
-    MinRows,
-    Population,
-    Source,
-)
+from mlops_pipeline.config.source_checks import check_source, check_value, known
+from mlops_pipeline.config.tables import Entity, Grid, Label, Population, Source
 
 SPINE = ("as_of",)  # columns that every frame has beside the entity key
+RESERVED = {  # names that a feature's column would hide, and whose they are
+    "as_of": "grid",
+    "event_row": "grid",
+    "label": "label",
+    "probability": "predictions",
+    "decision": "predictions",
+    "entity_hash": "predictions",
+}
+FEATURE_NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")  # as in `Name`
 
 
 class UseCase(Section):
@@ -92,15 +95,20 @@ class UseCase(Section):
     @model_validator(mode="after")
     def _references_exist(self) -> "UseCase":
         for where, name in self._source_references():
-            _known(where, name, self.sources, "source")
+            known(where, name, self.sources, "source")
         for source_name, source in self.sources.items():
-            _check_source(f"sources.{source_name}", source)
+            check_source(f"sources.{source_name}", source)
         self._check_population_and_label()
         return self
 
     @model_validator(mode="after")
+    def _nothing_leaks(self) -> "UseCase":
+        check_leakage(self)
+        return self
+
+    @model_validator(mode="after")
     def _features_fit(self) -> "UseCase":
-        seen: dict[str, str] = {self.entity.key: "entity", "as_of": "grid", "label": "label"}
+        seen: dict[str, str] = {**RESERVED, self.entity.key: "entity"}
         for view_name, view in self.views.items():
             for name, column in view.columns.items():
                 where = f"views.{view_name}.columns.{name}"
@@ -108,9 +116,9 @@ class UseCase(Section):
                 self._check_feature(where, view, column)
         for name, derived in self.derived.items():
             where = f"derived.{name}"
-            available = [item for item in seen if item not in ("as_of", "label", self.entity.key)]
+            available = [item for item in seen if item not in {*RESERVED, self.entity.key}]
             for used in sorted(columns_of(tree(derived.expression))):
-                _known(f"{where}.expression", used, available, "feature (defined above it)")
+                known(f"{where}.expression", used, available, "feature (defined above it)")
             _unique(where, name, seen)
         for name, attribute in self.protected.items():
             _unique(f"protected.{name}", name, seen)
@@ -119,17 +127,19 @@ class UseCase(Section):
 
     @model_validator(mode="after")
     def _evaluation_fits(self) -> "UseCase":
-        known = (*self.features, *self.protected)
+        names = (*self.features, *self.protected)
         for name in self.evaluation.slices:
-            _known("evaluation.slices", name, known, "feature or protected attribute")
+            known("evaluation.slices", name, names, "feature or protected attribute")
         if self.evaluation.missing_block is not None:
-            _known("evaluation.missing_block", self.evaluation.missing_block, self.views, "view")
+            known("evaluation.missing_block", self.evaluation.missing_block, self.views, "view")
         if self.evaluation.first_seen is not None:
-            _known("evaluation.first_seen", self.evaluation.first_seen, known, "feature")
+            known("evaluation.first_seen", self.evaluation.first_seen, names, "feature")
+        if self.training.refit == "newest" and self.split.method != "time":
+            raise ValueError("training.refit: `newest` needs `split.method: time`")
         for index, rule in enumerate(self.gates):
             if isinstance(rule, ParityRule):
                 for name in rule.attributes:
-                    _known(f"gates.{index}.attributes", name, self.protected, "attribute")
+                    known(f"gates.{index}.attributes", name, self.protected, "attribute")
         return self
 
     def _source_references(self) -> Iterable[tuple[str, str]]:
@@ -144,11 +154,11 @@ class UseCase(Section):
 
     def _check_expression(self, where: str, expression: str, source: str) -> None:
         for used in sorted(columns_of(tree(expression))):
-            _known(where, used, self.sources[source].columns, f"column of source {source}")
+            known(where, used, self.sources[source].columns, f"column of source {source}")
 
     def _check_population_and_label(self) -> None:
         for source_name in {item for _, item in self._source_references()}:
-            _known(
+            known(
                 f"sources.{source_name}.columns (entity.key)",
                 self.entity.key,
                 self.sources[source_name].columns,
@@ -180,9 +190,11 @@ class UseCase(Section):
                 raise ValueError("label.column: required for `kind: column`")
             for name in (label.column, label.available_at, label.treatment):
                 if name is not None:
-                    _known("label", name, columns, f"column of source {label.source}")
+                    known("label", name, columns, f"column of source {label.source}")
             if self.grid.every != "event":
                 raise ValueError("label.kind: `column` needs `grid.every: event`")
+            for key, value in (("positive", label.positive), ("negative", label.negative)):
+                check_value(f"label.{key}", self.sources[label.source], label.column, value)
         elif not label.horizon_days:
             raise ValueError(f"label.horizon_days: required for `kind: {label.kind}`")
         if label.where:
@@ -192,7 +204,6 @@ class UseCase(Section):
         for key, expression in (("of", column.of), ("where", column.where)):
             if expression is not None:
                 self._check_expression(f"{where}.{key}", expression, view.source)
-                self._check_no_label(f"{where}.{key}", expression, view.source)
         self._check_refresh(where, view, column)
         if view.request_time:
             if column.aggregate is not None or column.of is None:
@@ -226,45 +237,12 @@ class UseCase(Section):
                 "repeated event is recognised by its key"
             )
 
-    def _check_no_label(self, where: str, expression: str, source: str) -> None:
-        uses = self.label.column in columns_of(tree(expression)) and source == self.label.source
-        if self.label.kind == "column" and uses:
-            raise ValueError(
-                f"{where}: reads the label column {self.label.column}; that leaks the outcome"
-            )
-
-
-def _check_source(where: str, source: Source) -> None:
-    columns = source.columns
-    for key, name in (("event_time", source.event_time), ("available_at", source.available_at)):
-        if name is not None:
-            _known(f"{where}.{key}", name, columns, "column of this source")
-            if source.column(name).type not in ("timestamp", "date"):
-                raise ValueError(f"{where}.{key}: {name} is not a timestamp or date")
-    for name in source.key:
-        _known(f"{where}.key", name, columns, "column of this source")
-    for index, rule in enumerate(source.rules):
-        used: Iterable[str] = ()
-        if rule.rule == "not_null":
-            used = rule.columns
-        elif rule.rule == "check":
-            used = sorted(columns_of(tree(rule.expression)))
-        elif not isinstance(rule, MinRows | Freshness):
-            used = (rule.column,)
-        for name in used:
-            _known(f"{where}.rules.{index}", name, columns, "column of this source")
-
-
-def _known(where: str, name: str, known: Iterable[str], what: str) -> None:
-    names = list(known)
-    if name in names:
-        return
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(sorted(names)[:12])}"
-    raise ValueError(f"{where}: {name!r} is no {what}{hint}")
-
 
 def _unique(where: str, name: str, seen: dict[str, str]) -> None:
+    if FEATURE_NAME.fullmatch(name) is None:
+        raise ValueError(
+            f"{where}: {name!r} is no name: up to 60 small letters, digits and _, a letter first"
+        )
     if name in seen:
         raise ValueError(f"{where}: the name {name!r} is already used by {seen[name]}")
     seen[name] = where

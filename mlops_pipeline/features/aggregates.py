@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from mlops_pipeline.config.features import FeatureColumn
+from mlops_pipeline.errors import ExpressionError
 from mlops_pipeline.features.compile import compiled, condition
 
 SECONDS_PER_DAY = 86_400
@@ -263,7 +264,14 @@ def typed(value: Any, dtype: str, precision: int, *, is_finite: bool = False) ->
     """Return a value as a declared type; floats are rounded, infinities and NaN are missing.
 
     `is_finite` says that the value can be neither, and spares the test.
+
+    Raises
+    ------
+    ExpressionError
+        When a text is declared as another type: one bad row would fail a whole build.
     """
+    if value.type().is_string() and dtype != "string":
+        raise ExpressionError("a text is not of the declared type", expected="string", found=dtype)
     if dtype == "float64":
         import ibis
 

@@ -1,6 +1,8 @@
 """Expression trees -> Ibis expressions: the engine-independent meaning of the grammar.
 
-Belongs here: the compilation. The grammar itself is config/expressions.py.
+Belongs here: the compilation. The grammar itself is config/expressions.py; the same meaning over
+Python values is rows.py. Nothing is left to an engine's own promotion rules: numbers are float64
+or int64, an integer that meets a float becomes one by an explicit cast.
 """
 
 from collections.abc import Callable
@@ -8,8 +10,11 @@ from typing import Any
 
 from mlops_pipeline.config.expressions import Call, Case, Column, Constant, Membership, Node, parse
 from mlops_pipeline.errors import ExpressionError
+from mlops_pipeline.features.values import INT64_MAX, INT64_MIN
 
-_ARITHMETIC = frozenset({"+", "-", "*", "/", "negate", "abs", "ln"})
+ARITHMETIC = frozenset({"+", "-", "*", "/", "negate", "abs", "ln"})
+LOGICAL = frozenset({"and", "or", "not"})
+ALIKE = frozenset("=|!=|<|<=|>|>=|nullif|coalesce|least|greatest".split("|"))  # noqa: SIM905 # one line
 _BINARY: dict[str, Callable[[Any, Any], Any]] = {
     "+": lambda left, right: left + right,
     "-": lambda left, right: left - right,
@@ -71,30 +76,68 @@ def compile_node(node: Node, table: Any) -> Any:
 
     match node:
         case Constant(value):
-            return ibis.null() if value is None else ibis.literal(value)
+            return _literal(value)
         case Column(name):
             return table[name]
         case Membership(operand, values):
             return _member(compile_node(operand, table), values)
         case Case(branches, default):
-            pairs = [
-                (compile_node(when, table), compile_node(then, table)) for when, then in branches
+            conditions = [
+                _of_type("case", compile_node(when, table), "boolean") for when, _ in branches
             ]
-            return ibis.cases(*pairs, else_=compile_node(default, table))
+            results = [compile_node(then, table) for _, then in branches]
+            *results, other = _alike([*results, compile_node(default, table)])
+            return ibis.cases(*zip(conditions, results, strict=True), else_=other)
         case Call(name, arguments):
             return _call(name, [compile_node(item, table) for item in arguments])
 
 
+def _literal(value: float | int | str | bool | None) -> Any:
+    """Return a constant whose SQL has its type: engines read 0.1 as a decimal, 100 as 32 bits."""
+    import ibis
+
+    if value is None:
+        return ibis.null()
+    if isinstance(value, bool | str):
+        return ibis.literal(value)
+    if isinstance(value, int) and not INT64_MIN <= value <= INT64_MAX:
+        raise TypeError(f"{value} is outside int64; write it as a float, with a point")
+    return ibis.literal(repr(value)).cast("float64" if isinstance(value, float) else "int64")
+
+
 def _call(name: str, arguments: list[Any]) -> Any:
-    if name in _ARITHMETIC:
-        for argument in arguments:
-            if not (argument.type().is_numeric() or argument.type().is_null()):
-                raise TypeError(f"{name!r} needs numbers, found {argument.type()}")
+    if name in ARITHMETIC:
+        arguments = [_of_type(name, item, "int64") for item in arguments]
+    elif name in LOGICAL:
+        arguments = [_of_type(name, item, "boolean") for item in arguments]
+    if name in ALIKE or name in ("+", "-", "*"):
+        arguments = _alike(arguments)
     if name in _BINARY:
         return _BINARY[name](*arguments)
     if name in _FUNCTIONS:
         return _FUNCTIONS[name](arguments)
     raise ExpressionError(f"the operator {name!r} has no compilation")
+
+
+def _of_type(name: str, argument: Any, kind: str) -> Any:
+    """Check an operand: a number for `int64`, a truth value for `boolean`; null becomes one."""
+    found = argument.type()
+    if found.is_null():
+        return argument.cast(kind)
+    if not (found.is_boolean() if kind == "boolean" else found.is_numeric()):
+        wanted = "truth values" if kind == "boolean" else "numbers"
+        raise TypeError(f"{name!r} needs {wanted}, found {found}")
+    return argument
+
+
+def _alike(values: list[Any]) -> list[Any]:
+    """Cast integers beside floats to float64; a truth value stands beside its like only."""
+    types = [value.type() for value in values if not value.type().is_null()]
+    if any(kind.is_boolean() for kind in types) and not all(kind.is_boolean() for kind in types):
+        raise TypeError(f"values of types {', '.join(map(str, types))} do not go together")
+    if not any(kind.is_floating() for kind in types):
+        return values
+    return [value.cast("float64") if value.type().is_integer() else value for value in values]
 
 
 def _unless_null(left: Any, right: Any, result: Any) -> Any:
@@ -108,10 +151,14 @@ def _unless_null(left: Any, right: Any, result: Any) -> Any:
 def _member(operand: Any, values: tuple[float | int | str | bool, ...]) -> Any:
     import ibis
 
-    for value in values:
-        if not ibis.literal(value).type().is_string() == operand.type().is_string():
+    operand, *literals = _alike([operand, *map(_literal, values)])
+    if operand.type().is_null():
+        return ibis.null("boolean")
+    for value, item in zip(values, literals, strict=True):
+        if item.type().is_string() != operand.type().is_string():
             raise TypeError(f"{operand.type()} is compared with {value!r}")
-    return operand.isin(values)
+    operand = _closed(operand) if operand.type().is_boolean() else operand
+    return _closed(operand.isin(literals))
 
 
 def _divide(arguments: list[Any]) -> Any:
@@ -122,6 +169,20 @@ def _logarithm(arguments: list[Any]) -> Any:
     import ibis
 
     return ibis.ifelse(arguments[0] > 0, arguments[0].cast("float64"), ibis.null("float64")).ln()
+
+
+def _negated(arguments: list[Any]) -> Any:
+    return _closed(~arguments[0])
+
+
+def _closed(test: Any) -> Any:
+    """Put a test in a cast, which engines drop.
+
+    Ibis writes `(not b) is null` and `(x = y) in (true)` without their parentheses.
+    """
+    from ibis.expr import operations
+
+    return operations.Cast(test, to="boolean").to_expr()
 
 
 def _coalesce(arguments: list[Any]) -> Any:
@@ -144,7 +205,7 @@ def _greatest(arguments: list[Any]) -> Any:
 
 _FUNCTIONS: dict[str, Callable[[list[Any]], Any]] = {
     "/": _divide,
-    "not": lambda arguments: ~arguments[0],
+    "not": _negated,
     "negate": lambda arguments: -arguments[0],
     "is null": lambda arguments: arguments[0].isnull(),
     "abs": lambda arguments: arguments[0].abs(),

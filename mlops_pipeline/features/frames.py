@@ -9,26 +9,67 @@ history for the events after it, and no row of its own, because finished periods
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from mlops_pipeline.config.features import COUNTS, FeatureColumn, Refresh
+from mlops_pipeline.config.features import COUNTS, Aggregate, FeatureColumn, Refresh
 from mlops_pipeline.config.tables import Source
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.data.periods import Period
 from mlops_pipeline.features.aggregates import Aggregation, before, typed
 from mlops_pipeline.features.compile import compiled, condition
+from mlops_pipeline.features.latest import latest_values
 
+Columns = dict[str, FeatureColumn]
 EVENT_ROW = "event_row"  # on an event grid: the row of the population's source
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What is known of the rows of sources, by name; the fewer tests a query needs.
+
+    `revised`: hold revisions. `unique`: at most one row of an entity at a time. `ordered`: unique,
+    and every row was known when it happened.
+    """
+
+    revised: frozenset[str] = frozenset()
+    unique: frozenset[str] = frozenset()
+    ordered: frozenset[str] = frozenset()
+
+
+NOTHING_KNOWN = Facts()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Rows that are asked for: entity key, as_of, `event_row`, and what the request brings.
+
+    `slice` is a table of the same columns with a part of the rows; no as_of lies outside `period`.
+    """
+
+    rows: Any
+    slice: Any
+    period: Period
+
+
+@dataclass(frozen=True)
+class _Latest:
+    source: str
+    refresh: Refresh
+    reach: timedelta | None
+    where: str | None
+
+
+@dataclass(frozen=True)
+class _Group:
+    source: str
+    refresh: Refresh
+    is_bounded: bool
+
+
 def feature_frame(
-    use_case: UseCase,
-    tables: Mapping[str, Any],
-    period: Period,
-    *,
-    revised: frozenset[str] = frozenset(),
-    unique: frozenset[str] = frozenset(),
+    use_case: UseCase, tables: Mapping[str, Any], period: Period, facts: Facts = NOTHING_KNOWN
 ) -> Any:
     """Return the frame of one period: entity key, as_of, features, protected attributes.
 
@@ -36,28 +77,43 @@ def feature_frame(
     ----------
     tables : mapping of source name to Ibis table
         Accepted rows, with `_row_no`, `_available_at` and `_superseded_at`.
-    revised : frozenset of str
-        Sources that hold revisions; the others skip that test.
-    unique : frozenset of str
-        Sources with at most one row of an entity at a time: the latest needs no tie-break.
 
     Returns
     -------
     ibis.Table
         One row per entity (event grid: per event), ordered by it.
     """
-    return _Frame(use_case, tables, period, revised, unique).whole()
+    return _Frame(use_case, tables, period, facts).whole()
 
 
 def population(
-    use_case: UseCase,
-    tables: Mapping[str, Any],
-    period: Period,
-    *,
-    revised: frozenset[str] = frozenset(),
+    use_case: UseCase, tables: Mapping[str, Any], period: Period, facts: Facts = NOTHING_KNOWN
 ) -> Any:
     """Return who belongs at the period: entity key and as_of, one row each."""
-    return _Frame(use_case, tables, period, revised).spine()
+    return _Frame(use_case, tables, period, facts).spine()
+
+
+def asked_parts(
+    use_case: UseCase, tables: Mapping[str, Any], asked: Asked, facts: Facts
+) -> tuple[list[Any], list[Any]]:
+    """Return the parts of a frame of asked rows: latest values, and what else has to be computed.
+
+    Every part has `_event_row` and its features; a row of the second kind of part exists only for
+    asked rows that saw something. `completed` makes a frame of them.
+    """
+    latest = _Frame(use_case, tables, asked.period, facts, given=asked.rows)
+    others = _Frame(use_case, tables, asked.period, facts, given=asked.slice)
+    own = [others.own_part()] if others.own else []
+    return list(latest.latest_parts()), [*own, *others.aggregate_parts()]
+
+
+def completed(use_case: UseCase, frame: Any) -> Any:
+    """Add what is made of a row's own values: defaults of the unseen, derived features."""
+    frame = _with_unseen(use_case, frame)
+    for name, derived in use_case.derived.items():
+        value = compiled(derived.expression, frame)
+        frame = frame.mutate(**{name: typed(value, derived.dtype, derived.precision)})
+    return frame
 
 
 class _Frame:
@@ -66,25 +122,28 @@ class _Frame:
         use_case: UseCase,
         tables: Mapping[str, Any],
         period: Period,
-        revised: frozenset[str],
-        unique: frozenset[str] = frozenset(),
+        facts: Facts,
+        given: Any = None,
     ) -> None:
         self.use_case = use_case
         self.tables = tables
         self.period = period
-        self.revised = revised
-        self.unique = unique
-        self.by_event = use_case.grid.every == "event"
+        self.facts = facts
+        self.given = given
+        self.by_event = given is not None or use_case.grid.every == "event"
         self.key = use_case.entity.key
         self.row_key = EVENT_ROW if self.by_event else self.key
         self.part_key = "_event_row" if self.by_event else self.key
         self.moment = _naive(period.start)
+        self.own, self.latest, self.others = self._groups()
 
     # who
 
     def spine(self) -> Any:
         import ibis
 
+        if self.given is not None:
+            return self.given.select(self.key, "as_of", EVENT_ROW)
         if self.by_event:
             return self._event_spine()
         rule = self.use_case.population
@@ -119,12 +178,14 @@ class _Frame:
 
     def _event_rows(self) -> Any:
         """Rows of the population's source within the period, known before its end: the grid."""
+        if self.given is not None:
+            return self.given.mutate(_row_no=self.given[EVENT_ROW])
         rule = self.use_case.population
         rows = self.tables[rule.source]
         happened = rows[self._population_source().event_time]
         end = _naive(self.period.end)
         inside = (happened >= self.moment) & (happened < end) & (rows._available_at < end)
-        if rule.source in self.revised:
+        if rule.source in self.facts.revised:
             inside &= rows._superseded_at.isnull() | (rows._superseded_at >= end)
         rows = rows.filter(inside)
         if rule.where:
@@ -148,23 +209,25 @@ class _Frame:
         source = self.use_case.sources[name]
         rows = self.tables[name]
         if self.by_event:
-            spine = self.spine() if events is None else events
-            moment = spine.as_of.truncate("D") if refresh == "daily" else spine.as_of
-            events = spine.select(
-                _event_key=spine[self.key], _as_of=moment, _event_row=spine[EVENT_ROW]
-            )
+            moments = self._moments(refresh, events)
             rows = self._around_period(rows, source, window)
-            rows = rows.inner_join(events, rows[self.key] == events._event_key)
+            rows = rows.inner_join(moments, rows[self.key] == moments._event_key)
             as_of = rows._as_of
         else:
             as_of = self.moment
         happened = rows[source.event_time]
         known = (happened < as_of) & (rows._available_at < as_of)
-        if name in self.revised:
+        if name in self.facts.revised:
             known &= rows._superseded_at.isnull() | (rows._superseded_at >= as_of)
         if window is not None:
             known &= happened >= before(as_of, window)
         return rows.filter(known)
+
+    def _moments(self, refresh: Refresh, events: Any = None) -> Any:
+        """Return the rows of an event grid by the moment from which they look."""
+        spine = self.spine() if events is None else events
+        as_of = spine.as_of.truncate("D") if refresh == "daily" else spine.as_of
+        return spine.select(_event_key=spine[self.key], _as_of=as_of, _event_row=spine[EVENT_ROW])
 
     def _around_period(self, rows: Any, source: Source, window: timedelta | None) -> Any:
         """Return the rows that any event of the period can see: fewer rows to join."""
@@ -178,12 +241,10 @@ class _Frame:
 
     def whole(self) -> Any:
         frame = self.spine()
-        for part in self._parts():
+        parts = [self.own_part()] if self.own else []
+        for part in (*parts, *self.latest_parts(), *self.aggregate_parts()):
             frame = self._attached(frame, part)
-        frame = self._with_unseen(frame)
-        for name, derived in self.use_case.derived.items():
-            value = compiled(derived.expression, frame)
-            frame = frame.mutate(**{name: typed(value, derived.dtype, derived.precision)})
+        frame = completed(self.use_case, frame)
         first = [self.key, "as_of", *([EVENT_ROW] if self.by_event else [])]
         names = [*first, *self.use_case.features, *self.use_case.protected]
         return frame.select(*names).order_by(["as_of", self.row_key])
@@ -192,36 +253,72 @@ class _Frame:
         right = part.rename(_part_key=self.part_key)
         return frame.left_join(right, frame[self.row_key] == right._part_key).drop("_part_key")
 
-    def _parts(self) -> Iterator[Any]:
-        """Yield the views' features and protected attributes, one row per entity (or event).
+    def _groups(self) -> tuple[Columns, dict[_Latest, Columns], dict[_Group, Columns]]:
+        """Divide the columns by how they are computed; each group takes one scan of its source.
 
-        What comes from one source is computed together, with one scan of it: bounded windows
-        apart from columns that look back without limit.
+        Those of the row itself; latest values of an event grid, by a join on time; the others by
+        aggregation, bounded windows apart from columns that look back without limit.
         """
-        groups: dict[tuple[str, Refresh, bool], dict[str, FeatureColumn]] = {}
-        own: dict[str, FeatureColumn] = {}
+        own: Columns = {}
+        latest: dict[_Latest, Columns] = {}
+        others: dict[_Group, Columns] = {}
+        for name, source, refresh, column in self._columns():
+            if column.aggregate is None:
+                own[name] = column
+            elif self._is_joined(source, column):
+                kind = _Latest(source, refresh, column.reach, column.where)
+                latest.setdefault(kind, {})[name] = column
+            else:
+                group = _Group(source, refresh, column.reach is not None)
+                others.setdefault(group, {})[name] = column
+        return own, latest, others
+
+    def _columns(self) -> Iterator[tuple[str, str, Refresh, FeatureColumn]]:
         for view in self.use_case.views.values():
             for name, column in view.columns.items():
-                key = (view.source, view.refresh, column.reach is not None)
-                (own if view.request_time else groups.setdefault(key, {}))[name] = column
+                yield name, view.source, view.refresh, column
         for name, attribute in self.use_case.protected.items():
-            column = FeatureColumn(aggregate="last", of=attribute.of, dtype="string")
-            is_own = self.by_event and attribute.source == self.use_case.population.source
-            (own if is_own else groups.setdefault((attribute.source, "continuous", False), {}))[
-                name
-            ] = column
-        if own:
-            yield self._request_time(own)
-        for (source, refresh, _), columns in groups.items():
-            yield self._aggregated(source, refresh, columns)
+            is_own = (
+                self.use_case.grid.every == "event"
+                and attribute.source == self.use_case.population.source
+            )
+            aggregate: Aggregate | None = None if is_own else "last"
+            column = FeatureColumn(aggregate=aggregate, of=attribute.of, dtype="string")
+            yield name, attribute.source, "continuous", column
 
-    def _request_time(self, columns: Mapping[str, FeatureColumn]) -> Any:
+    def _is_joined(self, source: str, column: FeatureColumn) -> bool:
+        is_plain = column.aggregate == "last" and not column.offset_days
+        return self.by_event and is_plain and source not in self.facts.revised
+
+    def own_part(self) -> Any:
+        """Return the request-time columns: of the row itself, at as_of."""
         rows = self._event_rows()
         values = {
             name: typed(compiled(column.of or name, rows), column.dtype, column.precision)
-            for name, column in columns.items()
+            for name, column in self.own.items()
         }
         return rows.select(**{self.part_key: rows._row_no, **values})
+
+    def latest_parts(self) -> Iterator[Any]:
+        """Yield the latest values of an event grid, one row for each of its rows."""
+        for kind, columns in self.latest.items():
+            source = self.use_case.sources[kind.source]
+            rows = self.tables[kind.source]
+            rows = self._around_period(rows.filter(rows[self.key].notnull()), source, None)
+            yield latest_values(
+                self._moments(kind.refresh),
+                rows.filter(condition(kind.where, rows)) if kind.where else rows,
+                columns,
+                event_time=source.event_time,
+                key=self.key,
+                reach=kind.reach,
+                is_ordered=kind.source in self.facts.ordered,
+            )
+
+    def aggregate_parts(self) -> Iterator[Any]:
+        """Yield what is aggregated, one row per entity (or event) that has any row."""
+        for group, columns in self.others.items():
+            yield self._aggregated(group.source, group.refresh, columns)
 
     def _aggregated(
         self, source: str, refresh: Refresh, columns: Mapping[str, FeatureColumn]
@@ -235,22 +332,21 @@ class _Frame:
             self.use_case.sources[source].event_time,
             rows._as_of if self.by_event else self.moment,
             widest=widest,
-            is_unique=source in self.unique,
+            is_unique=source in self.facts.unique,
         ).by(self.part_key, columns)
 
-    def _with_unseen(self, frame: Any) -> Any:
-        """Fill what an entity without any row gets: counts 0, others their `unseen`."""
-        filled = {}
-        for view in self.use_case.views.values():
-            for name, column in view.columns.items():
-                value = column.unseen
-                if value is None and column.aggregate in COUNTS:
-                    value = 0
-                if value is not None:
-                    filled[name] = typed(
-                        frame[name].fill_null(value), column.dtype, column.precision
-                    )
-        return frame.mutate(**filled) if filled else frame
+
+def _with_unseen(use_case: UseCase, frame: Any) -> Any:
+    """Fill what an entity without any row gets: counts 0, others their `unseen`."""
+    filled = {}
+    for view in use_case.views.values():
+        for name, column in view.columns.items():
+            value = column.unseen
+            if value is None and column.aggregate in COUNTS:
+                value = 0
+            if value is not None:
+                filled[name] = typed(frame[name].fill_null(value), column.dtype, column.precision)
+    return frame.mutate(**filled) if filled else frame
 
 
 def _naive(moment: datetime) -> datetime:

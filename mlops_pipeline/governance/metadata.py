@@ -54,7 +54,7 @@ SCHEMA: Mapping[str, Any] = {
         training=_object(
             as_of=_TIME,
             parts={"type": "object"},
-            refit={"enum": ["all_labelled", "none"]},
+            refit={"enum": ["all_labelled", "newest", "none"]},
             rows={"type": "integer", "minimum": 1},
             figures_belong_to=_TEXT,
         ),

@@ -54,7 +54,7 @@ def render_card(use_case: UseCase, facts: CardFacts) -> str:
         "## Performance on the test part",
         "Figures of the evaluated model, with 95 % intervals"
         + (
-            f"; the registered model is the same recipe refitted on all {facts.refit_rows:,} "
+            f"; the registered model is the same recipe refitted on {facts.refit_rows:,} "
             "labelled rows."
             if facts.refit_rows
             else "."

@@ -160,10 +160,11 @@ def _report_facts(  # noqa: PLR0913, PLR0917 # private, one caller: every part o
 ) -> ReportFacts:
     settings = work.use_case.training
     notes = []
-    if settings.refit == "all_labelled" and gate.passed:
+    if settings.refit != "none" and gate.passed:
+        rows = f"all {facts.labelled_rows:,}" if settings.refit == "all_labelled" else "the newest"
         notes.append(
             "Every figure belongs to the model evaluated here; the registered one is its recipe, "
-            f"refitted on all {facts.labelled_rows:,} labelled rows."
+            f"refitted on {rows} labelled rows."
         )
     if moved:
         names = ", ".join(f"{name} ({score:.2f})" for name, score in moved.items())

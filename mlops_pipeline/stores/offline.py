@@ -29,12 +29,12 @@ from mlops_pipeline.stores.lake import TableState
 from mlops_pipeline.stores.validation import (
     AcceptedSource,
     register_accepted,
-    unique_in_time,
+    row_facts,
     with_revisions,
 )
 from mlops_pipeline.stores.workspace import Workspace
 
-SEMANTICS = 2  # raise it when the same definitions come to mean other values
+SEMANTICS = 3  # raise it when the same definitions come to mean other values
 # Compiling a frame takes longer than running it, so it is compiled once, for a period that no data
 # reach; the query of a real period differs in its moments only.
 TEMPLATE_PERIOD = Period(datetime(6001, 1, 1, tzinfo=UTC), datetime(8001, 1, 1, tzinfo=UTC))
@@ -150,8 +150,7 @@ def build_features(
             work.use_case,
             tables,
             TEMPLATE_PERIOD,
-            revised=with_revisions(accepted),
-            unique=unique_in_time(work.use_case, accepted),
+            row_facts(work.use_case, accepted),
         )
         query = str(work.engine.ibis.compile(frame))
     for period in missing:
@@ -271,6 +270,7 @@ def load_frame(
     as_of: datetime,
     *,
     only: Collection[str] | None = None,
+    newest: int | None = None,
 ) -> LabelledFrame:
     """Read every row whose label is known at `as_of`, in a stable order.
 
@@ -278,6 +278,8 @@ def load_frame(
     ----------
     only : collection of str, optional
         Names of the periods to read; default all.
+    newest : int, optional
+        Read this many of the newest labelled periods only.
 
     Raises
     ------
@@ -302,6 +304,8 @@ def load_frame(
         )
     if only is not None:
         wanted = [period for period in wanted if period.name in only]
+    if newest is not None:
+        wanted = wanted[-newest:]
     done = finished_periods(work)
     missing = [period.name for period in wanted if period.name not in done]
     state = work.lake.state(features_uri(work))

@@ -35,6 +35,10 @@ from mlops_pipeline.training.metrics import Estimate
 from mlops_pipeline.training.scoring import ScoringModel
 
 EVIDENCE = ("evaluation.json", "report.html", "evidently.html")
+REFITTED = {
+    "all_labelled": "labelled rows, all of them",
+    "newest": "newest labelled rows, as many periods as were trained on",
+}
 FRAMEWORKS = {
     "lightgbm": "lightgbm",
     "random_forest": "lightgbm",
@@ -185,7 +189,7 @@ def _metadata(
             "rows": release.refit_rows or facts.parts["train"]["rows"],
             "figures_belong_to": "the model evaluated on the test part"
             + (
-                "; this version is its recipe refitted on all labelled rows"
+                f"; this version is its recipe refitted on the {REFITTED[use_case.training.refit]}"
                 if release.refit_rows
                 else ", which this version is"
             ),

@@ -53,9 +53,11 @@ def release_trained(
     registry = Registry(open_tracking(work.settings, use_case.name), use_case.name)
     found = registry.find(facts.fingerprint)
     if found is None:
-        frame = load_frame(work, accepted, datetime.fromisoformat(facts.as_of))
+        fitted_on = use_case.training.refit
+        newest = len(facts.parts["train"]["periods"]) if fitted_on == "newest" else None
+        frame = load_frame(work, accepted, datetime.fromisoformat(facts.as_of), newest=newest)
         rows = None
-        if use_case.training.refit == "all_labelled":
+        if fitted_on != "none":
             model, rows = refit(use_case, frame, model, threads=work.settings.threads), len(frame)
         release = Release(
             use_case=use_case,

@@ -15,6 +15,7 @@ from mlops_pipeline.data.rules import (
     unique_rule,
 )
 from mlops_pipeline.errors import NotFoundError
+from mlops_pipeline.features.frames import Facts
 from mlops_pipeline.stores.engine import Engine, literal, quoted
 from mlops_pipeline.stores.ingestion import superseded_at
 from mlops_pipeline.stores.lake import TableState
@@ -113,15 +114,15 @@ def with_revisions(accepted: Mapping[str, AcceptedSource]) -> frozenset[str]:
     return frozenset(name for name, item in accepted.items() if item.has_revisions)
 
 
-def unique_in_time(use_case: UseCase, accepted: Mapping[str, AcceptedSource]) -> frozenset[str]:
-    """Return the sources with at most one row of an entity at a time, by their key."""
-    found = set()
+def row_facts(use_case: UseCase, accepted: Mapping[str, AcceptedSource]) -> Facts:
+    """Return what queries may rely on about the accepted rows."""
+    unique = set()
     for name, item in accepted.items():
         source = use_case.sources[name]
         covers = set(source.key) <= {use_case.entity.key, source.event_time}
         if source.key and covers and not item.has_repeated_keys:
-            found.add(name)
-    return frozenset(found)
+            unique.add(name)
+    return Facts(revised=with_revisions(accepted), unique=frozenset(unique))
 
 
 def register_accepted(work: Workspace, accepted: Mapping[str, AcceptedSource]) -> dict[str, Any]:

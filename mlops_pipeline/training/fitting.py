@@ -19,6 +19,8 @@ from mlops_pipeline.training.scoring import ScoringModel, encode, linear_term
 MAX_CATEGORIES = 1_000  # more distinct texts are an identifier, not a category
 CURVE_ROWS = 20_000  # of the training part, watched for its learning curve
 SKEWED = 2.0  # sample skewness from which the logarithm is taken, where that mends it
+SKEWNESS_ROWS = 200_000  # enough to tell whether the logarithm mends a skew
+BLOCK_ROWS = 8_192  # of the design matrix, filled at once
 COEFFICIENT_DIGITS = 10  # significant digits kept: beyond them is the optimiser's noise
 NO_CALIBRATION = {"kind": "none"}
 SIMPLICITY = {"dummy": 0, "logistic": 1, "random_forest": 2, "lightgbm": 3}
@@ -238,9 +240,7 @@ def _fit_logistic(
     from threadpoolctl import threadpool_limits
 
     terms = _learn_terms(inputs, train[0])
-    values = np.empty((len(train[0]), len(terms)))  # row-major: scikit-learn would copy another
-    for index, term in enumerate(terms):
-        values[:, index] = linear_term(term, train[0])
+    values, spreads = _design(terms, train[0])
     estimator = LogisticRegression(
         C=recipe.c,
         max_iter=recipe.max_iterations,
@@ -256,26 +256,47 @@ def _fit_logistic(
         "intercept": _rounded(estimator.intercept_[0]),
     }
     importance: dict[str, float] = {}
-    for term, weight, spread in zip(terms, weights, values.std(axis=0), strict=True):
+    for term, weight, spread in zip(terms, weights, spreads, strict=True):
         feature = str(inputs.items[term["input"]]["name"])
         importance[feature] = importance.get(feature, 0.0) + abs(weight) * float(spread)
     return Fitted(name, _model(name, recipe, inputs, parameters, None), None, {}, importance)
 
 
+def _design(
+    terms: Sequence[Mapping[str, Any]], matrix: Matrix
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return the terms of every row `(n_rows, n_terms)` and their standard deviations.
+
+    Row-major, or scikit-learn would copy it; filled in blocks of rows that fit the cache.
+    """
+    values = np.empty((len(matrix), len(terms)))
+    total, squares = np.zeros(len(terms)), np.zeros(len(terms))
+    for start in range(0, len(matrix), BLOCK_ROWS):
+        block, rows = values[start : start + BLOCK_ROWS], matrix[start : start + BLOCK_ROWS]
+        for index, term in enumerate(terms):
+            block[:, index] = linear_term(term, rows)
+        total += block.sum(axis=0)
+        squares += np.einsum("ij,ij->j", block, block)
+    mean = total / len(matrix)
+    return values, np.sqrt(np.maximum(squares / len(matrix) - mean**2, 0.0))
+
+
 def _learn_terms(inputs: Inputs, matrix: Matrix) -> list[dict[str, Any]]:
     terms: list[dict[str, Any]] = []
     for index, item in enumerate(inputs.items):
-        values = matrix[:, index].astype(np.float64)
-        present = values[~np.isnan(values)]
         if item["type"] == "category":
             terms += [
                 {"kind": "category", "input": index, "code": code}
                 for code in range(len(item["categories"]))
             ]
             continue
-        logs = np.sign(present) * np.log1p(np.abs(present))
-        is_mended = abs(_skewness(present)) > SKEWED >= abs(_skewness(logs))
-        present = logs if is_mended else present
+        values = matrix[:, index]
+        present = values[~np.isnan(values)].astype(np.float64)
+        step = max(1, len(present) // SKEWNESS_ROWS)
+        is_mended = (
+            abs(_skewness(present[::step])) > SKEWED >= abs(_skewness(_log(present[::step])))
+        )
+        present = _log(present) if is_mended else present
         scale = float(present.std())
         terms.append(
             {
@@ -289,6 +310,11 @@ def _learn_terms(inputs: Inputs, matrix: Matrix) -> list[dict[str, Any]]:
         if len(present) < len(values):
             terms.append({"kind": "missing", "input": index})
     return terms
+
+
+def _log(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    logs: npt.NDArray[np.float64] = np.sign(values) * np.log1p(np.abs(values))
+    return logs
 
 
 def _skewness(values: npt.NDArray[np.float64]) -> float:

@@ -72,7 +72,7 @@ def train(
 def refit(
     use_case: UseCase, frame: LabelledFrame, model: ScoringModel, *, threads: int
 ) -> ScoringModel:
-    """Fit the chosen recipe on all labelled rows: hyperparameters, tree count, calibration fixed.
+    """Fit the chosen recipe on every row given: hyperparameters, tree count, calibration fixed.
 
     The calibration and threshold stay those learned on the validation part: there are no rows left
     that the refitted model has not seen.

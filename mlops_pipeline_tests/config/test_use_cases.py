@@ -8,6 +8,7 @@ from mlops_pipeline.config.expressions import columns_of
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 REAL_SETS = ("online_retail", "bank_marketing")
+AUDITED = (*REAL_SETS, "fraud")
 
 
 def _load(name: str) -> UseCase:
@@ -24,7 +25,7 @@ def _columns_read_by_inputs(use_case: UseCase) -> set[str]:
     return read
 
 
-@pytest.mark.parametrize("name", REAL_SETS)
+@pytest.mark.parametrize("name", AUDITED)
 def test_use_case_protected_attributes_are_no_inputs(name: str) -> None:
     use_case = _load(name)
     assert use_case.protected
@@ -35,7 +36,7 @@ def test_use_case_protected_attributes_are_no_inputs(name: str) -> None:
     assert set(use_case.inputs) == set(use_case.features)
 
 
-@pytest.mark.parametrize("name", REAL_SETS)
+@pytest.mark.parametrize("name", AUDITED)
 def test_use_case_tries_every_kind_of_candidate(name: str) -> None:
     kinds = {candidate.kind for candidate in _load(name).training.candidates.values()}
     assert kinds == {"lightgbm", "random_forest", "logistic", "dummy"}
@@ -79,3 +80,30 @@ def test_bank_marketing_reads_every_other_column() -> None:
     assert left_out == {
         *("call_id", "age", "marital", "duration", "y", "month_start", "outcome_known_at"),
     }
+
+
+def test_fraud_never_reads_the_label_nor_who_was_paid() -> None:
+    use_case = _load("fraud")
+    read = _columns_read_by_inputs(use_case)
+    assert not read & {"is_fraud", "label_known_at", "transaction_id", "merchant_id", "home_region"}
+    assert use_case.label.available_at == "label_known_at"
+
+
+def test_fraud_views_cover_every_way_of_being_online() -> None:
+    views = _load("fraud").views
+    assert {name for name, view in views.items() if view.request_time} == {"transaction_features"}
+    continuous = {
+        name
+        for name, view in views.items()
+        if view.refresh == "continuous" and not view.request_time
+    }
+    assert continuous == {"velocity"}
+    assert views["velocity"].columns["velocity_last_hour"].window_hours == 1
+    assert views["velocity"].columns["velocity_last_day"].window_hours == 24
+
+
+def test_fraud_history_is_known_only_when_confirmed() -> None:
+    use_case = _load("fraud")
+    source = use_case.sources[use_case.views["fraud_history"].source]
+    assert source.available_at == "confirmed_at"
+    assert source.event_time == "occurred_at"

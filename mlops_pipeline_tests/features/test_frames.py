@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.config.features import FeatureColumn
 from mlops_pipeline.data.periods import Period
-from mlops_pipeline.features.frames import feature_frame
+from mlops_pipeline.features.frames import Facts, feature_frame
 from mlops_pipeline_tests.features.oracle import Feature, Row, Value, known_before, typed
 from mlops_pipeline_tests.worlds import DAY, HOUR, PLANS, TICK, TYPES, VISITS, on, shop, utc
 
@@ -144,7 +144,7 @@ def use_case(every: str, population: Mapping[str, Any]) -> UseCase:
         derived=RATIO,
         protected={
             "region": {"source": "plans", "of": "region"},
-            "channel": {"source": "visits", "of": "kind"},
+            "channel": {"source": "visits", "of": "kind", "as_input": True},
         },
     )
 
@@ -158,7 +158,7 @@ class Frames:
         for name in case.sources:
             self.fill(name, [])
         tables = {name: self.connection.table(name) for name in case.sources}
-        frame = feature_frame(case, tables, period, revised=REVISED)
+        frame = feature_frame(case, tables, period, Facts(revised=REVISED))
         self.query = self.connection.compile(frame)
 
     def fill(self, name: str, rows: list[Row]) -> None:

@@ -55,7 +55,7 @@ def test_card_tells_origin_use_data_figures_gate_and_limits(churn: UseCase) -> N
         "| accounts | 2 | 20,000 | 3 |",
         "| train | 2023-04-01 to 2023-12-01 | 12,345 | 8.1% |",
         "| test | 2024-09-01 | 1,000 | 8.0% |",
-        "refitted on all 20,000 labelled rows.",
+        "refitted on 20,000 labelled rows.",
         "| roc_auc | 0.8123 | 0.8000 to 0.8200 |",
         "| recall | not computable: no positive decision |  |",
         "A score of at least 0.2000 is a positive decision",

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mlops_pipeline.config import UseCase
-from mlops_pipeline.features.frames import feature_frame
+from mlops_pipeline.features.frames import Facts, feature_frame
 from mlops_pipeline.stores.offline import (
     build_features,
     definitions_hash,
@@ -199,7 +199,7 @@ def test_built_periods_equal_the_frames_of_their_definition(tmp_path: Path, ever
         revised = frozenset({"plans"})
         expected: list[Row] = []
         for period in use_case_periods(work, as_of):
-            frame = feature_frame(work.use_case, tables, period, revised=revised)
+            frame = feature_frame(work.use_case, tables, period, Facts(revised=revised))
             query = work.engine.ibis.compile(frame)
             expected += work.engine.sql.sql(query).to_arrow_table().to_pylist()
         assert expected

@@ -1,13 +1,19 @@
 """raw_data, validated_data and features of a use case."""
 
 from collections.abc import Iterator
-from typing import Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.orchestration.assets.describe import use_case_asset
 from mlops_pipeline.orchestration.step import asset_step, is_whole_lifecycle
+
+if TYPE_CHECKING:
+    from mlops_pipeline.stores.offline import BuiltFeatures
+
+NO_LEAK = "no_leak"  # the asset check of `features`
 
 
 class AsOf(dg.Config):
@@ -140,6 +146,8 @@ def _validated_data(use_case: UseCase) -> dg.AssetsDefinition:
 
 
 def _features(use_case: UseCase) -> dg.AssetsDefinition:
+    key = dg.AssetKey([use_case.name, "features"])
+
     @use_case_asset(
         use_case,
         "features",
@@ -148,18 +156,33 @@ def _features(use_case: UseCase) -> dg.AssetsDefinition:
         description="Point-in-time features on the as_of grid: what was known strictly "
         "before each as_of. Only new periods are computed.",
         after=("validated_data",),
+        check_specs=[
+            dg.AssetCheckSpec(
+                NO_LEAK,
+                asset=key,
+                blocking=True,
+                description="Computed again with noise for a future, the newest period is the "
+                "same: no feature looks ahead.",
+            )
+        ],
     )
-    def features(context: dg.AssetExecutionContext, config: AsOf) -> dg.MaterializeResult[Any]:
+    def features(
+        context: dg.AssetExecutionContext, config: AsOf
+    ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[Any]]:
+        from mlops_pipeline.orchestration.assets.leak_results import check_leaks
         from mlops_pipeline.stores.asof import resolve_as_of
+        from mlops_pipeline.stores.catalog import model_inputs, refuse_deleted_features
         from mlops_pipeline.stores.offline import build_features
 
         with asset_step(context, use_case) as step:
+            models = model_inputs(step.ops, step.work.lake, use_case)
+            refuse_deleted_features(use_case, models)
             accepted = step.accepted()
             as_of = resolve_as_of(use_case, accepted, config.as_of, now=step.now)
             if is_whole_lifecycle(context, use_case):
                 trigger = context.run.tags.get("mlops/trigger", "manual")
                 step.ops.start_lifecycle(
-                    use_case.name, context.run_id, as_of=as_of, trigger=trigger, now=step.now
+                    use_case.name, context.run.run_id, as_of=as_of, trigger=trigger, now=step.now
                 )
             built = build_features(
                 step.work,
@@ -167,25 +190,35 @@ def _features(use_case: UseCase) -> dg.AssetsDefinition:
                 as_of,
                 progress=lambda name, rows: context.log.info(f"period {name}: {rows:,} rows"),
             )
-            step.set_pointer(
-                "features",
-                {
-                    "as_of": as_of.isoformat(),
-                    "version": built.version,
-                    "definitions": built.definitions,
-                    "content_hash": built.content_hash,
-                },
+            judged = check_leaks(step, accepted, built, as_of)
+            yield judged.result(key, NO_LEAK)
+            judged.refuse_if_blocked()
+            step.set_pointer("features", _features_pointer(built, as_of))
+            step.ops.record_feature_use(
+                use_case.name, use_case.features, "computation", now=step.now
             )
-            return dg.MaterializeResult(
+            yield dg.MaterializeResult(
                 data_version=dg.DataVersion(f"{built.definitions}-{built.content_hash}"),
-                metadata={
-                    "dagster/row_count": sum(item.rows for item in built.periods),
-                    "as_of": dg.MetadataValue.text(as_of.date().isoformat()),
-                    "periods_built": len(built.built),
-                    "periods": len(built.periods),
-                    "features": len(use_case.features),
-                    "table_version": built.version,
-                },
+                metadata={**_features_metadata(built, as_of), "features": len(use_case.features)},
             )
 
     return features
+
+
+def _features_pointer(built: "BuiltFeatures", as_of: datetime) -> dict[str, Any]:
+    return {
+        "as_of": as_of.isoformat(),
+        "version": built.version,
+        "definitions": built.definitions,
+        "content_hash": built.content_hash,
+    }
+
+
+def _features_metadata(built: "BuiltFeatures", as_of: datetime) -> dict[str, Any]:
+    return {
+        "dagster/row_count": sum(item.rows for item in built.periods),
+        "as_of": dg.MetadataValue.text(as_of.date().isoformat()),
+        "periods_built": len(built.built),
+        "periods": len(built.periods),
+        "table_version": built.version,
+    }

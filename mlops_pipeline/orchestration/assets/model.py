@@ -43,6 +43,8 @@ def _trained_model(use_case: UseCase) -> dg.AssetsDefinition:
                 now=step.now,
                 report=context.log.info,
             )
+            inputs = stored.training.chosen.model.input_names
+            step.ops.record_feature_use(use_case.name, inputs, "training", now=step.now)
             step.set_pointer(
                 "trained_model",
                 {

@@ -41,6 +41,9 @@ def batch_predictions(use_case: UseCase) -> dg.AssetsDefinition:
             scored = score_period(
                 step.work, model, version, config.period, run_id=context.run_id, now=step.now
             )
+            step.ops.record_feature_use(
+                use_case.name, model.input_names, "batch_scoring", now=step.now
+            )
             return dg.MaterializeResult(
                 data_version=dg.DataVersion(f"{scored.period}-v{version}"),
                 metadata={

@@ -28,7 +28,7 @@ def _registry_entry(use_case: UseCase) -> dg.AssetsDefinition:
         "registry_entry",
         group="release",
         kinds={"mlflow"},
-        description="Only if the gate lets it, otherwise skipped: refit on all labelled rows, "
+        description="Only if the gate lets it, otherwise skipped: refit on labelled rows, "
         "model version, metadata document, model card, contract test in a fresh process, "
         "`complete`, alias last.",
         after=("evaluation_report",),

@@ -12,6 +12,7 @@ from mlops_pipeline.errors import ConfigError
 from mlops_pipeline.stores.opsdb.alerts import AlertRows
 from mlops_pipeline.stores.opsdb.approvals import ApprovalRows
 from mlops_pipeline.stores.opsdb.decisions import DecisionRows
+from mlops_pipeline.stores.opsdb.feature_uses import FeatureUseRows
 from mlops_pipeline.stores.opsdb.lease_rows import LeaseRows
 from mlops_pipeline.stores.opsdb.lifecycles import LifecycleRows
 from mlops_pipeline.stores.opsdb.pointers import PointerRows
@@ -19,7 +20,15 @@ from mlops_pipeline.stores.opsdb.schema import upgrade
 from mlops_pipeline.stores.opsdb.transactions import make_engine
 
 
-class OpsDatabase(AlertRows, ApprovalRows, DecisionRows, LeaseRows, LifecycleRows, PointerRows):
+class OpsDatabase(
+    AlertRows,
+    ApprovalRows,
+    DecisionRows,
+    FeatureUseRows,
+    LeaseRows,
+    LifecycleRows,
+    PointerRows,
+):
     """State that must survive a killed run and be seen by every process.
 
     Each public method is one transaction. Times are timezone-aware and come back in UTC; `now`

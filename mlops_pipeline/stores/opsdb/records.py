@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+FeatureReader = Literal["computation", "training", "batch_scoring", "online"]
 LeaseState = Literal["held", "lingering", "released"]
 OpeningState = Literal["awaiting_approval", "full"]
 RolloutState = Literal[
@@ -145,3 +146,14 @@ class Decision:
     evidence: Mapping[str, Any]
     run_key: str | None
     at: datetime
+
+
+@dataclass(frozen=True)
+class FeatureUse:
+    """When a kind of reader first and last used a feature; `computation` is no use of it."""
+
+    use_case: str
+    feature: str
+    reader: FeatureReader
+    first_used_at: datetime
+    last_used_at: datetime

@@ -235,3 +235,13 @@ decision = Table(
     Column("at", UtcTimestamp, nullable=False),
     Index("ix_decision_use_case", "use_case", "kind"),
 )
+
+feature_use = Table(
+    "feature_use",
+    metadata,
+    Column("use_case", Text, primary_key=True),
+    Column("feature", Text, primary_key=True),
+    Column("reader", Text, primary_key=True),
+    Column("first_used_at", UtcTimestamp, nullable=False),
+    Column("last_used_at", UtcTimestamp, nullable=False),
+)

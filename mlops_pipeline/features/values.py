@@ -1,0 +1,213 @@
+"""Scalar values of the online computation: types, comparison, exact integers, rounding.
+
+Belongs here: what DuckDB does to one value, as Python. Values are plain Python objects, missing is
+None; timestamps are naive and mean UTC. Expressions over them are rows.py, aggregates streams.py.
+"""
+
+import math
+import operator
+from collections.abc import Callable, Iterable
+from datetime import date, datetime
+from typing import Any, Literal
+
+from mlops_pipeline.errors import DataError
+
+Kind = Literal["float64", "int64", "string", "boolean", "timestamp", "date", "null"]
+Value = float | int | str | bool | datetime | date | None
+
+INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
+_BELOW_HALF = math.nextafter(0.5, 0.0)  # 0.5 itself would round 0.49999999999999994 up
+_WORD = 2**64
+_WIDE_LIMIT = 10**38  # of DECIMAL(38), which holds the squares of a deviation
+
+
+def common_kind(kinds: Iterable[Kind]) -> Kind:
+    """Return the type that values of these types share; nulls fit any, integers fit floats.
+
+    Raises
+    ------
+    TypeError
+        When there is none.
+    """
+    found = set(kinds) - {"null"}
+    if found == {"int64", "float64"}:
+        return "float64"
+    if len(found) > 1:
+        raise TypeError(f"values of types {', '.join(sorted(found))} do not go together")
+    return found.pop() if found else "null"
+
+
+# comparison: NaN equals NaN and is above every number
+
+
+def _equal(left: float, right: float) -> bool:
+    return left == right or (left != left and right != right)  # noqa: PLR0124 # NaN
+
+
+def _less(left: float, right: float) -> bool:
+    return left < right or (right != right and left == left)  # noqa: PLR0124 # NaN
+
+
+_OF_FLOATS: dict[str, Callable[[Any, Any], bool]] = {
+    "=": _equal,
+    "!=": lambda left, right: not _equal(left, right),
+    "<": _less,
+    "<=": lambda left, right: not _less(right, left),
+    ">": lambda left, right: _less(right, left),
+    ">=": lambda left, right: not _less(left, right),
+}
+_OF_OTHERS: dict[str, Callable[[Any, Any], bool]] = {
+    "=": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+
+def comparison(name: str, kind: Kind) -> Callable[[Any, Any], bool]:
+    """Return the comparison of two present values of one type."""
+    return (_OF_FLOATS if kind == "float64" else _OF_OTHERS)[name]
+
+
+# integers
+
+
+def int64(value: int) -> int:
+    """Return an integer that fits 64 bits.
+
+    Raises
+    ------
+    DataError
+        When it does not, as the offline engine does.
+    """
+    if INT64_MIN <= value <= INT64_MAX:
+        return value
+    raise _outside(value)
+
+
+def whole(value: float) -> int:
+    """Round a float to an int64, halves away from zero.
+
+    Raises
+    ------
+    DataError
+        When it is infinite, NaN or outside int64.
+    """
+    rounded = round_half_away(value, 1.0)
+    if not -(2.0**63) <= rounded < 2.0**63:
+        raise _outside(value)
+    return int(rounded)
+
+
+def decimal38(value: int) -> int:
+    """Return an integer of at most 38 digits.
+
+    Raises
+    ------
+    DataError
+        When it has more.
+    """
+    if -_WIDE_LIMIT < value < _WIDE_LIMIT:
+        return value
+    raise _outside(value, "an integer of at most 38 digits")
+
+
+def double_of(value: int) -> float:
+    """Convert a 128-bit integer as DuckDB does: in two words, so a last bit may differ."""
+    if -_WORD <= value < 0:
+        return -float(-value - 1) - 1.0
+    return float(value & (_WORD - 1)) + float(value >> 64) * float(_WORD - 1)
+
+
+def _outside(value: float, expected: str = "an integer of 64 bits") -> DataError:
+    return DataError(
+        "a number does not fit its integer type",
+        expected=expected,
+        found=str(value),
+        way_out="compute with floats, for example 1.0 * n",
+    )
+
+
+# rounding and declared types
+
+
+def round_half_away(value: float, modifier: float) -> float:
+    """Round to a decimal place, halves away from zero.
+
+    Parameters
+    ----------
+    modifier : float
+        10 to the power of the places kept. A value that overflows when scaled stays as it is.
+    """
+    scaled = value * modifier
+    if scaled > 0:
+        rounded = (scaled + _BELOW_HALF) // 1.0 / modifier
+    elif scaled < 0:
+        rounded = -((_BELOW_HALF - scaled) // 1.0) / modifier
+    else:
+        return value
+    return rounded if math.isfinite(rounded) else value
+
+
+def converter(kind: Kind, dtype: str, precision: int) -> Callable[[Any], Any]:
+    """Return the function that makes a value its declared type; missing stays missing.
+
+    The twin of aggregates.typed: floats are rounded to the precision, infinities and NaN become
+    missing; floats declared int64 are rounded halves away from zero.
+
+    Raises
+    ------
+    TypeError
+        When values of the type cannot be declared so: text or a time as a number.
+    """
+    if kind == dtype and dtype != "float64":
+        return _same
+    if kind == "null":
+        return _missing
+    numeric = kind in ("float64", "int64", "boolean")
+    if dtype == "float64" and numeric:
+        return _float_converter(precision)
+    conversion = _CONVERSIONS.get((kind, dtype))
+    if conversion is None:
+        raise TypeError(f"a value of type {kind} is declared {dtype}")
+    return lambda value: None if value is None else conversion(value)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _missing(_value: Any) -> None:
+    return None
+
+
+def _float_converter(precision: int) -> Callable[[Any], float | None]:
+    modifier = 10.0**precision
+
+    def convert(value: Any) -> float | None:
+        if value is None:
+            return None
+        number = float(value)
+        return round_half_away(number, modifier) if math.isfinite(number) else None
+
+    def convert_whole(value: Any) -> float | None:
+        """Round by way of int64, as the compiled rounding to 0 places does."""
+        if value is None:
+            return None
+        number = float(value)
+        return float(whole(number)) if math.isfinite(number) else None
+
+    return convert if precision else convert_whole
+
+
+_CONVERSIONS: dict[tuple[str, str], Callable[[Any], Value]] = {
+    ("float64", "int64"): whole,
+    ("boolean", "int64"): int,
+    ("float64", "string"): repr,
+    ("int64", "string"): str,
+    ("boolean", "string"): lambda value: "true" if value else "false",
+    ("float64", "boolean"): bool,
+    ("int64", "boolean"): bool,
+}

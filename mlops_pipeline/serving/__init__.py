@@ -1,0 +1,1 @@
+"""HTTP: translating requests into calls of stores/, and errors into status codes."""
