@@ -17,6 +17,7 @@ ASSETS = {  # name: (group, kinds, comes after)
     "data_docs": ("data", {"greatexpectations"}, {"raw_data"}),
     "validated_data": ("data", {"delta", "duckdb", "greatexpectations"}, {"raw_data"}),
     "features": ("data", {"delta", "duckdb", "ibis"}, {"validated_data"}),
+    "online_features": ("data", {"redis", "sqlite"}, {"features"}),
     "trained_model": ("model", {"lightgbm", "mlflow", "scikitlearn"}, {"features"}),
     "evaluation_report": ("model", {"evidently", "fairlearn", "shap"}, {"trained_model"}),
     "registry_entry": ("release", {"mlflow"}, {"evaluation_report"}),
@@ -61,13 +62,20 @@ def test_asset_reads_like_documentation(
 
 def test_job_names(defs: dg.Definitions) -> None:
     jobs = {job.name for job in defs.resolve_all_job_defs() if not job.name.startswith("__")}
-    assert jobs == {f"{case}_{kind}" for case in USE_CASES for kind in ("lifecycle", "batch_score")}
+    kinds = ("lifecycle", "materialize", "batch_score")
+    assert jobs == {f"{case}_{kind}" for case in USE_CASES for kind in kinds}
 
 
 def test_lifecycle_runs_everything_but_batch_scoring(defs: dg.Definitions) -> None:
     job = defs.resolve_job_def("churn_lifecycle")
     keys = {key.path[-1] for key in job.asset_layer.executable_asset_keys}
     assert keys == set(ASSETS) - {"batch_predictions"}
+
+
+def test_materialize_runs_online_features_only(defs: dg.Definitions) -> None:
+    job = defs.resolve_job_def("churn_materialize")
+    keys = {key.path[-1] for key in job.asset_layer.executable_asset_keys}
+    assert keys == {"online_features"}
 
 
 def test_sensors_and_what_is_on_by_default(defs: dg.Definitions) -> None:
@@ -94,7 +102,10 @@ def test_schedules(defs: dg.Definitions) -> None:
         for schedule in defs.schedules or ()
         if isinstance(schedule, dg.ScheduleDefinition)
     }
-    assert found == {f"{case}_monthly_retrain": "0 3 5 * *" for case in USE_CASES}
+    assert found == {
+        **{f"{case}_monthly_retrain": "0 3 5 * *" for case in USE_CASES},
+        **{f"{case}_online_features": "30 * * * *" for case in USE_CASES},
+    }
 
 
 def test_every_source_has_a_blocking_check(defs: dg.Definitions) -> None:

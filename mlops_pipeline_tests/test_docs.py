@@ -22,6 +22,8 @@ from mlops_pipeline.config import UseCase, json_schema, load_use_case
 from mlops_pipeline.config.expressions import FUNCTIONS
 from mlops_pipeline.config.modelling import GateRule
 from mlops_pipeline.orchestration.build import build_definitions
+from mlops_pipeline.serving.app import create_app
+from mlops_pipeline.serving.problems import PROBLEMS, TYPE_PREFIX, UNKNOWN_ID
 from mlops_pipeline.stores.lake import Lake
 from mlops_pipeline.stores.opsdb import OpsDatabase
 from mlops_pipeline.stores.release import documents_folder
@@ -186,8 +188,10 @@ def test_no_command_is_documented_that_is_not_there() -> None:
     real = {name for name, _ in COMMANDS}
     headings = {head for head in sections(text_of("docs/cli.md")) if head.startswith("mlops ")}
     assert headings == real
-    words = re.findall(r"(?:`|^ +)mlops ((?:simulate |config )?[a-z]+)\b", all_of_it(), flags=re.M)
-    groups = {"simulate", "config"}
+    words = re.findall(
+        r"(?:`|^ +)mlops ((?:simulate |config |features )?[a-z-]+)\b", all_of_it(), flags=re.M
+    )
+    groups = {"simulate", "config", "features"}
     assert {f"mlops {word}" for word in words if word not in groups} <= real
 
 
@@ -299,6 +303,36 @@ def test_every_error_is_in_the_runbook() -> None:
     }
     table = rows(sections(text_of("docs/runbook.md"))["Errors by name"])
     assert {row[0].strip("`") for row in table} == known
+
+
+# HTTP
+
+
+def test_every_endpoint_and_problem_is_documented() -> None:
+    app_of_none = create_app({}, Settings.from_environment({}))
+    endpoints = {
+        f"`{method.upper()} {path}`"
+        for path, methods in app_of_none.openapi()["paths"].items()
+        for method in methods
+    }
+    page = sections(text_of("docs/serving.md"))
+    assert {row[0] for row in rows(page["Endpoints"])} == endpoints
+    types = {f"`{TYPE_PREFIX}{item.slug}`" for item in (*PROBLEMS.values(), UNKNOWN_ID)}
+    documented = {row[0]: row[1] for row in rows(page["Problems"])}
+    assert set(documented) == types | {"`about:blank`"}
+    for item in (*PROBLEMS.values(), UNKNOWN_ID):
+        assert documented[f"`{TYPE_PREFIX}{item.slug}`"] == str(item.status)
+
+
+def test_every_endpoint_with_parameters_has_a_section_that_names_them() -> None:
+    app_of_none = create_app({}, Settings.from_environment({}))
+    for path, methods in app_of_none.openapi()["paths"].items():
+        for method, operation in methods.items():
+            named = {item["name"] for item in operation.get("parameters", [])}
+            if named:
+                section = sections(text_of("docs/serving.md"))[f"{method.upper()} {path}"]
+                for name in named:
+                    assert f"`{name}`" in section, name
 
 
 # configuration

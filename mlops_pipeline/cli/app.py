@@ -184,11 +184,11 @@ def serve_features(
     port: Annotated[int, typer.Option(min=1, max=65_535, help="On loopback.")] = 8000,
 ) -> None:
     """Serve the online features of all use cases over HTTP on loopback."""
-    from mlops_pipeline.serving.app import HOST, serve
+    from mlops_pipeline.serving.app import HOST, http_server
 
     use_cases = load_use_cases(project_root() / "configs")
     console.print(f"features: http://{HOST}:{port}/features/ENTITY/ID?features=a,b")
-    serve(use_cases, Settings.from_environment(), port)
+    http_server(use_cases, Settings.from_environment(), port).run()
 
 
 @config_app.command("check")

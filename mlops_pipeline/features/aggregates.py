@@ -277,8 +277,9 @@ def typed(value: Any, dtype: str, precision: int, *, is_finite: bool = False) ->
 
         number = value.cast("float64")
         if not is_finite and not value.type().is_integer():
-            infinite = number.isnan() | number.isinf()
-            number = ibis.ifelse(infinite, ibis.null("float64"), number)
+            # NaN is above every number: one comparison tells both
+            is_finite_number = number.abs() < ibis.literal(float("inf"))
+            number = ibis.ifelse(is_finite_number, number, ibis.null("float64"))
         return number.round(precision).cast("float64")
     if dtype == "int64" and value.type().is_floating():
         return value.round().cast("int64")

@@ -19,7 +19,7 @@ from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.data.periods import Period
 from mlops_pipeline.features.aggregates import Aggregation, before, typed
 from mlops_pipeline.features.compile import compiled, condition
-from mlops_pipeline.features.latest import latest_values
+from mlops_pipeline.features.latest import with_latest
 
 Columns = dict[str, FeatureColumn]
 EVENT_ROW = "event_row"  # on an event grid: the row of the population's source
@@ -39,18 +39,6 @@ class Facts:
 
 
 NOTHING_KNOWN = Facts()
-
-
-@dataclass(frozen=True)
-class Asked:
-    """Rows that are asked for: entity key, as_of, `event_row`, and what the request brings.
-
-    `slice` is a table of the same columns with a part of the rows; no as_of lies outside `period`.
-    """
-
-    rows: Any
-    slice: Any
-    period: Period
 
 
 @dataclass(frozen=True)
@@ -83,7 +71,10 @@ def feature_frame(
     ibis.Table
         One row per entity (event grid: per event), ordered by it.
     """
-    return _Frame(use_case, tables, period, facts).whole()
+    build = _Frame(use_case, tables, period, facts)
+    first = [build.key, "as_of", *([EVENT_ROW] if build.by_event else [])]
+    names = [*first, *use_case.features, *use_case.protected]
+    return build.whole().select(*names).order_by(["as_of", build.row_key])
 
 
 def population(
@@ -93,21 +84,23 @@ def population(
     return _Frame(use_case, tables, period, facts).spine()
 
 
-def asked_parts(
-    use_case: UseCase, tables: Mapping[str, Any], asked: Asked, facts: Facts
-) -> tuple[list[Any], list[Any]]:
-    """Return the parts of a frame of asked rows: latest values, and what else has to be computed.
+def asked_frame(
+    use_case: UseCase, tables: Mapping[str, Any], rows: Any, period: Period, facts: Facts
+) -> Any:
+    """Return asked rows with their features, each as of its own moment, in any order.
 
-    Every part has `_event_row` and its features; a row of the second kind of part exists only for
-    asked rows that saw something. `completed` makes a frame of them.
+    Parameters
+    ----------
+    rows : ibis.Table
+        Entity key, `as_of`, `event_row` (unique), the columns that request-time features read,
+        and any other. No as_of lies outside `period`.
     """
-    latest = _Frame(use_case, tables, asked.period, facts, given=asked.rows)
-    others = _Frame(use_case, tables, asked.period, facts, given=asked.slice)
-    own = [others.own_part()] if others.own else []
-    return list(latest.latest_parts()), [*own, *others.aggregate_parts()]
+    build = _Frame(use_case, tables, period, facts, given=rows)
+    kept = [name for name in rows.columns if name not in use_case.features]
+    return build.whole().select(*kept, *use_case.features)
 
 
-def completed(use_case: UseCase, frame: Any) -> Any:
+def _completed(use_case: UseCase, frame: Any) -> Any:
     """Add what is made of a row's own values: defaults of the unseen, derived features."""
     frame = _with_unseen(use_case, frame)
     for name, derived in use_case.derived.items():
@@ -143,7 +136,8 @@ class _Frame:
         import ibis
 
         if self.given is not None:
-            return self.given.select(self.key, "as_of", EVENT_ROW)
+            # a request's column may be named like the feature that is made of it
+            return self.given.drop(*(set(self.given.columns) & set(self.use_case.features)))
         if self.by_event:
             return self._event_spine()
         rule = self.use_case.population
@@ -209,7 +203,12 @@ class _Frame:
         source = self.use_case.sources[name]
         rows = self.tables[name]
         if self.by_event:
-            moments = self._moments(refresh, events)
+            spine = self.spine() if events is None else events
+            moments = spine.select(
+                _event_key=spine[self.key],
+                _as_of=_moment(spine.as_of, refresh),
+                _event_row=spine[EVENT_ROW],
+            )
             rows = self._around_period(rows, source, window)
             rows = rows.inner_join(moments, rows[self.key] == moments._event_key)
             as_of = rows._as_of
@@ -223,12 +222,6 @@ class _Frame:
             known &= happened >= before(as_of, window)
         return rows.filter(known)
 
-    def _moments(self, refresh: Refresh, events: Any = None) -> Any:
-        """Return the rows of an event grid by the moment from which they look."""
-        spine = self.spine() if events is None else events
-        as_of = spine.as_of.truncate("D") if refresh == "daily" else spine.as_of
-        return spine.select(_event_key=spine[self.key], _as_of=as_of, _event_row=spine[EVENT_ROW])
-
     def _around_period(self, rows: Any, source: Source, window: timedelta | None) -> Any:
         """Return the rows that any event of the period can see: fewer rows to join."""
         happened = rows[source.event_time]
@@ -241,13 +234,13 @@ class _Frame:
 
     def whole(self) -> Any:
         frame = self.spine()
-        parts = [self.own_part()] if self.own else []
-        for part in (*parts, *self.latest_parts(), *self.aggregate_parts()):
-            frame = self._attached(frame, part)
-        frame = completed(self.use_case, frame)
-        first = [self.key, "as_of", *([EVENT_ROW] if self.by_event else [])]
-        names = [*first, *self.use_case.features, *self.use_case.protected]
-        return frame.select(*names).order_by(["as_of", self.row_key])
+        if self.own:
+            frame = self._attached(frame, self._own_part())
+        for kind, columns in self.latest.items():
+            frame = self._with_latest(frame, kind, columns)
+        for group, columns in self.others.items():
+            frame = self._attached(frame, self._aggregated(group, columns))
+        return _completed(self.use_case, frame)
 
     def _attached(self, frame: Any, part: Any) -> Any:
         right = part.rename(_part_key=self.part_key)
@@ -290,7 +283,7 @@ class _Frame:
         is_plain = column.aggregate == "last" and not column.offset_days
         return self.by_event and is_plain and source not in self.facts.revised
 
-    def own_part(self) -> Any:
+    def _own_part(self) -> Any:
         """Return the request-time columns: of the row itself, at as_of."""
         rows = self._event_rows()
         values = {
@@ -299,41 +292,40 @@ class _Frame:
         }
         return rows.select(**{self.part_key: rows._row_no, **values})
 
-    def latest_parts(self) -> Iterator[Any]:
-        """Yield the latest values of an event grid, one row for each of its rows."""
-        for kind, columns in self.latest.items():
-            source = self.use_case.sources[kind.source]
-            rows = self.tables[kind.source]
-            rows = self._around_period(rows.filter(rows[self.key].notnull()), source, None)
-            yield latest_values(
-                self._moments(kind.refresh),
-                rows.filter(condition(kind.where, rows)) if kind.where else rows,
-                columns,
-                event_time=source.event_time,
-                key=self.key,
-                reach=kind.reach,
-                is_ordered=kind.source in self.facts.ordered,
-            )
+    def _with_latest(self, frame: Any, kind: _Latest, columns: Columns) -> Any:
+        """Add latest values to the rows of an event grid, by a join on time."""
+        source = self.use_case.sources[kind.source]
+        rows = self.tables[kind.source]
+        rows = self._around_period(rows.filter(rows[self.key].notnull()), source, None)
+        return with_latest(
+            frame,
+            rows.filter(condition(kind.where, rows)) if kind.where else rows,
+            columns,
+            moment=_moment(frame.as_of, kind.refresh),
+            event_time=source.event_time,
+            key=self.key,
+            reach=kind.reach,
+            is_ordered=kind.source in self.facts.ordered,
+        )
 
-    def aggregate_parts(self) -> Iterator[Any]:
-        """Yield what is aggregated, one row per entity (or event) that has any row."""
-        for group, columns in self.others.items():
-            yield self._aggregated(group.source, group.refresh, columns)
-
-    def _aggregated(
-        self, source: str, refresh: Refresh, columns: Mapping[str, FeatureColumn]
-    ) -> Any:
+    def _aggregated(self, group: _Group, columns: Columns) -> Any:
+        """Return what is aggregated, one row per entity (or event) that has any row."""
         reaches = [column.reach for column in columns.values()]
         widest = None if None in reaches else max(item for item in reaches if item is not None)
-        rows = self._known(source, widest, refresh=refresh)
+        rows = self._known(group.source, widest, refresh=group.refresh)
         rows = rows.filter(rows[self.key].notnull())
         return Aggregation(
             rows,
-            self.use_case.sources[source].event_time,
+            self.use_case.sources[group.source].event_time,
             rows._as_of if self.by_event else self.moment,
             widest=widest,
-            is_unique=source in self.facts.unique,
+            is_unique=group.source in self.facts.unique,
         ).by(self.part_key, columns)
+
+
+def _moment(as_of: Any, refresh: Refresh) -> Any:
+    """Return from when a view looks: a daily one from the last midnight."""
+    return as_of.truncate("D") if refresh == "daily" else as_of
 
 
 def _with_unseen(use_case: UseCase, frame: Any) -> Any:

@@ -14,24 +14,27 @@ from mlops_pipeline.features.aggregates import before, typed
 from mlops_pipeline.features.compile import compiled
 
 
-def latest_values(
-    moments: Any,
+def with_latest(
+    frame: Any,
     rows: Any,
     columns: Mapping[str, FeatureColumn],
     *,
+    moment: Any,
     event_time: str,
     key: str,
     reach: timedelta | None,
     is_ordered: bool,
 ) -> Any:
-    """Return `_event_row` and the columns' latest values, one row for each of `moments`.
+    """Return the frame with the columns' latest values; every row of it stays.
 
     Parameters
     ----------
-    moments : ibis.Table
-        `_event_row`, `_event_key` and `_as_of`.
+    frame : ibis.Table
+        Asked rows, with the entity key.
     rows : ibis.Table
         Rows of the source that count, none superseded, with a key.
+    moment : ibis column of `frame`
+        From when each asked row looks: it sees what was known strictly before.
     reach : timedelta or None
         An older latest row counts as none.
     is_ordered : bool
@@ -39,30 +42,31 @@ def latest_values(
     """
     import ibis
 
-    values = {f"_{name}": compiled(str(column.of), rows) for name, column in columns.items()}
+    values = {
+        name: typed(compiled(str(column.of), rows), column.dtype, column.precision)
+        for name, column in columns.items()
+    }
     known = rows[event_time]
     if not is_ordered:
         known = ibis.greatest(known, rows._available_at)
-    right = rows.mutate(_key=rows[key], _happened=rows[event_time], _known=known, **values)
+    right = rows.mutate(_key=rows[key], _happened=rows[event_time], _known=known)
     if not is_ordered:
-        right = _changes(right)
-    right = right.select("_key", "_happened", "_known", *values)
-    joined = moments.asof_join(
-        right,
-        on=moments._as_of > right._known,
-        predicates=[moments._event_key == right._key],
+        values = {f"_value_{index}": value for index, value in enumerate(values.values())}
+        right = _changes(right.mutate(**values))
+        values = {name: right[f"_value_{index}"] for index, name in enumerate(columns)}
+    times = ["_known"] if reach is None else ["_happened", "_known"]
+    right = right.select("_key", *times, **values)
+    left = frame.mutate(_moment=moment)
+    joined = left.asof_join(
+        right, on=left._moment > right._known, predicates=[left[key] == right._key]
     )
-
-    def value(name: str, column: FeatureColumn) -> Any:
-        found = joined[f"_{name}"]
-        if reach is not None:
-            is_recent = joined._happened >= before(joined._as_of, reach)
-            found = ibis.ifelse(is_recent, found, ibis.null(found.type()))
-        return typed(found, column.dtype, column.precision)
-
-    return joined.select(
-        "_event_row", **{name: value(name, column) for name, column in columns.items()}
-    )
+    if reach is not None:
+        is_recent = joined._happened >= before(joined._moment, reach)
+        nothing = {name: ibis.null(joined[name].type()) for name in columns}
+        joined = joined.mutate(
+            **{name: ibis.ifelse(is_recent, joined[name], nothing[name]) for name in columns}
+        )
+    return joined.select(*frame.columns, *columns)
 
 
 def _changes(rows: Any) -> Any:

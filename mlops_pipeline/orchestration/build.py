@@ -10,12 +10,13 @@ from mlops_pipeline.config import UseCase, load_use_cases
 from mlops_pipeline.orchestration.assets.data import data_assets
 from mlops_pipeline.orchestration.assets.data_docs import data_docs
 from mlops_pipeline.orchestration.assets.model import model_assets
+from mlops_pipeline.orchestration.assets.online import online_features
 from mlops_pipeline.orchestration.assets.predictions import batch_predictions
 from mlops_pipeline.orchestration.assets.release import release_assets
 from mlops_pipeline.orchestration.executors import lifecycle_executor
-from mlops_pipeline.orchestration.jobs import batch_score_job, lifecycle_job
+from mlops_pipeline.orchestration.jobs import batch_score_job, lifecycle_job, materialize_job
 from mlops_pipeline.orchestration.resources import Platform, mlflow_resource
-from mlops_pipeline.orchestration.schedules import monthly_retrain
+from mlops_pipeline.orchestration.schedules import hourly_online_features, monthly_retrain
 from mlops_pipeline.orchestration.sensors import (
     INTERVAL_SECONDS,
     new_data_sensor,
@@ -54,7 +55,7 @@ def build_definitions(
         jobs=[job for part in parts for job in part["jobs"]],
         sensors=[sensor for part in parts for sensor in part["sensors"]]
         + [run_failures(tuple(use_cases), interval_seconds=sensor_interval_seconds)],
-        schedules=[part["schedule"] for part in parts],
+        schedules=[schedule for part in parts for schedule in part["schedules"]],
         resources={
             "platform": Platform(),
             **{f"mlflow_{name}": mlflow_resource(name) for name in use_cases},
@@ -65,19 +66,23 @@ def build_definitions(
 
 
 def _of_use_case(use_case: UseCase, interval_seconds: int) -> dict[str, Any]:
-    lifecycle = lifecycle_job(use_case)
+    lifecycle, online = lifecycle_job(use_case), materialize_job(use_case)
     return {
         "assets": [
             *data_assets(use_case),
             data_docs(use_case),
+            online_features(use_case),
             *model_assets(use_case),
             *release_assets(use_case),
             batch_predictions(use_case),
         ],
-        "jobs": [lifecycle, batch_score_job(use_case)],
+        "jobs": [lifecycle, online, batch_score_job(use_case)],
         "sensors": [
             make(use_case, lifecycle, interval_seconds=interval_seconds)
             for make in (new_labels_sensor, new_data_sensor)
         ],
-        "schedule": monthly_retrain(use_case, lifecycle),
+        "schedules": [
+            monthly_retrain(use_case, lifecycle),
+            hourly_online_features(use_case, online),
+        ],
     }

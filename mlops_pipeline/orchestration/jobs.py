@@ -1,4 +1,4 @@
-"""Jobs: one per use case for the lifecycle, one for batch scoring."""
+"""Jobs: one per use case for the lifecycle, one for the online store, one for batch scoring."""
 
 from typing import Any
 
@@ -11,6 +11,7 @@ LIFECYCLE = (
     "data_docs",
     "validated_data",
     "features",
+    "online_features",
     "trained_model",
     "evaluation_report",
     "registry_entry",
@@ -26,6 +27,16 @@ def lifecycle_job(use_case: UseCase) -> Any:
         description=f"{use_case.description} From raw data to deployment; a refused model leaves "
         "the champion in place.",
         tags={"use_case": use_case.name, "mlops/kind": "lifecycle"},
+    )
+
+
+def materialize_job(use_case: UseCase) -> Any:
+    """Return `<use_case>_materialize`: the newest features into the online store."""
+    return dg.define_asset_job(
+        f"{use_case.name}_materialize",
+        selection=[dg.AssetKey([use_case.name, "online_features"])],
+        description="Brings the online store up to the newest finished features.",
+        tags={"use_case": use_case.name, "mlops/kind": "materialize"},
     )
 
 

@@ -1,13 +1,14 @@
-"""Schedules: the conservative monthly retraining."""
+"""Schedules: the conservative monthly retraining, and the hourly look at the online store."""
 
 from typing import Any
 
 import dagster as dg
 
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.orchestration.retrain import ask
+from mlops_pipeline.orchestration.retrain import ask, is_under_way
 
 HOUR_UTC = 3  # after nightly loads
+MINUTE = 30  # of every hour: not when the monthly run starts
 
 
 def monthly_retrain(use_case: UseCase, job: Any) -> dg.ScheduleDefinition:
@@ -30,3 +31,30 @@ def monthly_retrain(use_case: UseCase, job: Any) -> dg.ScheduleDefinition:
         return request or dg.SkipReason(decision.reason)
 
     return monthly
+
+
+def hourly_online_features(use_case: UseCase, job: Any) -> dg.ScheduleDefinition:
+    """Return `<use_case>_online_features`: every hour, unless a run of the use case works."""
+
+    @dg.schedule(
+        name=f"{use_case.name}_online_features",
+        job=job,
+        cron_schedule=f"{MINUTE} * * * *",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+        description="Brings the online store up to the newest finished features; there is nothing "
+        "to do while a lifecycle runs, which does it itself, or before the first one.",
+    )
+    def hourly(
+        context: dg.ScheduleEvaluationContext, platform: dg.ResourceParam[Any]
+    ) -> dg.RunRequest | dg.SkipReason:
+        from mlops_pipeline.stores.opsdb import OpsDatabase
+
+        with OpsDatabase.open(platform.settings().database_url) as ops:
+            if ops.get_pointer(use_case.name, "features") is None:
+                return dg.SkipReason("there are no features yet")
+            if is_under_way(use_case, ops, context.instance):
+                return dg.SkipReason("a run is under way")
+        return dg.RunRequest()
+
+    return hourly

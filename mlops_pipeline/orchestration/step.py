@@ -56,10 +56,9 @@ class Step:
 
     def accepted(self) -> "dict[str, AcceptedSource]":
         """Return the accepted version of every source."""
-        from mlops_pipeline.stores.validation import AcceptedSource
+        from mlops_pipeline.stores.validation import accepted_sources
 
-        value = self.pointer("accepted", "validated_data").value
-        return {name: AcceptedSource.from_dict(item) for name, item in value.items()}
+        return accepted_sources(self.ops, self.use_case)
 
     def set_pointer(self, name: str, value: dict[str, Any]) -> None:
         """Move a pointer, unless the lease was lost meanwhile."""

@@ -34,6 +34,8 @@ class Engine:
             TimeZone="UTC",
             preserve_insertion_order=False,
             autoinstall_known_extensions=False,
+            # rows behind filters are estimated far too few, and a loop over them never ends
+            asof_loop_join_threshold=0,
         )
         self.sql = self.ibis.con
 

@@ -1,13 +1,11 @@
 """Historical features: what was known of given entities at given moments, exactly.
 
-Every row of the result looks from its own as_of with the same definitions as training. Values are
-computed part by part into tables of the asked rows' order (latest values by one join on time,
-windows in slices of rows), then read side by side: memory does not grow with features times rows.
+Every row of the result looks from its own as_of with the same definitions as training. Many rows
+are computed in slices of entities, so that memory does not grow with their number.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,25 +14,20 @@ from mlops_pipeline.config.expressions import columns_of, parse
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.data.periods import Period
 from mlops_pipeline.errors import DataError, NotFoundError
-from mlops_pipeline.features.frames import EVENT_ROW, Asked, Facts, asked_parts, completed
+from mlops_pipeline.features.frames import EVENT_ROW, Facts, asked_frame
 from mlops_pipeline.stores.engine import literal, quoted
 from mlops_pipeline.stores.opsdb import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
-from mlops_pipeline.stores.validation import AcceptedSource, register_accepted, row_facts
+from mlops_pipeline.stores.validation import (
+    AcceptedSource,
+    accepted_sources,
+    register_accepted,
+    row_facts,
+)
 from mlops_pipeline.stores.workspace import Workspace, open_workspace
 
-SLICE_ROWS = 500_000  # asked rows whose windows are computed at once
-ARROW_TYPES = {"int64": ("int",), "string": ("string", "large_string", "dictionary")}
-
-
-@dataclass(frozen=True)
-class _Question:
-    """The asked rows, registered, and what is asked of them."""
-
-    use_case: UseCase
-    names: tuple[str, ...]
-    rows: int
-    period: Period
+SLICE_VALUES = 150_000_000  # rows times features computed at once: 1.2 GB of numbers
+BATCH_ROWS = 200_000  # of a written file's row group
 
 
 def get_historical_features(
@@ -69,8 +62,8 @@ def get_historical_features(
     asked = rows if is_arrow else pa.Table.from_pandas(rows, preserve_index=False)
     with _opened(use_case, settings) as (work, accepted):
         work.engine.sql.register("_asked_input", asked)
-        frame = _computed(work, accepted, features)
-        found = work.engine.sql.sql(f"SELECT * FROM {frame}").to_arrow_table()
+        slices = [reader.read_all() for reader in _slices(work, accepted, features)]
+    found = pa.concat_tables(slices).sort_by(EVENT_ROW).drop_columns([EVENT_ROW])
     return found if is_arrow else found.to_pandas()
 
 
@@ -84,8 +77,10 @@ def write_historical_features(
 ) -> int:
     """Do the same from a Parquet file (CSV by its ending) to a Parquet file; return its rows.
 
-    The file appears whole.
+    The file appears whole. The order of the rows is not kept.
     """
+    import pyarrow.parquet as pq
+
     with _opened(use_case, settings) as (work, accepted):
         reader = "read_csv" if rows.suffix == ".csv" else "read_parquet"
         if not rows.is_file():
@@ -93,11 +88,19 @@ def write_historical_features(
         work.engine.sql.execute(
             f"CREATE TEMP VIEW _asked_input AS SELECT * FROM {reader}({literal(str(rows))})"
         )
-        frame = _computed(work, accepted, features)
-        part = out.with_name(f".{out.name}.part")
-        count = work.engine.query(f"COPY {frame} TO {literal(str(part))} (FORMAT parquet)")
+        part, count = out.with_name(f".{out.name}.part"), 0
+        with ExitStack() as stack:
+            writer: Any = None
+            for reader in _slices(work, accepted, features):
+                for batch in reader:
+                    found = batch.drop_columns([EVENT_ROW])
+                    if writer is None:  # values of features seldom repeat: no dictionaries
+                        writer = pq.ParquetWriter(part, found.schema, use_dictionary=False)
+                        stack.enter_context(writer)
+                    writer.write_batch(found, row_group_size=BATCH_ROWS)
+                    count += len(found)
         part.replace(out)
-    return int(count[0][0])
+    return count
 
 
 @contextmanager
@@ -106,38 +109,45 @@ def _opened(
 ) -> Iterator[tuple[Workspace, dict[str, AcceptedSource]]]:
     settings = settings or Settings.from_environment()
     with OpsDatabase.open(settings.database_url) as ops:
-        pointer = ops.get_pointer(use_case.name, "accepted")
-    if pointer is None:
-        raise NotFoundError(
-            "there are no accepted data yet",
-            where=use_case.name,
-            way_out=f"mlops run {use_case.name}, or materialize {use_case.name}/validated_data",
-        )
-    accepted = {name: AcceptedSource.from_dict(item) for name, item in pointer.value.items()}
+        accepted = accepted_sources(ops, use_case)
     with open_workspace(use_case, settings) as work:
-        work.engine.sql.execute("SET preserve_insertion_order = true")
         yield work, accepted
 
 
-def _computed(
+def _slices(
     work: Workspace, accepted: Mapping[str, AcceptedSource], features: Sequence[str]
-) -> str:
-    """Compute what is asked of `_asked_input`; return the name of the view of the result."""
+) -> Iterator[Any]:
+    """Yield the answer to `_asked_input` as Arrow streams, one a slice of its entities."""
     names = feature_names(work.use_case, features)
     use_case = narrowed(work.use_case, names)
     kept = _register_asked(work, use_case)
-    question = _question(work, use_case, names)
-    tables = register_accepted(work, {name: accepted[name] for name in _sources(use_case)})
+    rows, period = _question(work, use_case)
+    slices = rows * len(use_case.features) // SLICE_VALUES + 1
+    register_accepted(work, {name: accepted[name] for name in _sources(use_case)})
     facts = _ordered(work, use_case, row_facts(use_case, accepted))
-    asked = Asked(work.engine.ibis.table("_asked"), work.engine.ibis.table("_asked_slice"),
-                  question.period)  # fmt: skip
-    latest, others = asked_parts(use_case, tables, asked, facts)
-    parts = [_whole_part(work, index, part) for index, part in enumerate(latest)]
-    parts += [
-        _sliced_part(work, len(latest) + index, part, question.rows)
-        for index, part in enumerate(others)
-    ]
-    return _side_by_side(work, question, parts, kept)
+    query = ""
+    for number in range(slices):
+        tables = _register_slice(work, use_case, number, slices)
+        if not query:
+            frame = asked_frame(use_case, tables, tables["_asked_slice"], period, facts)
+            keep = {name: frame[f"_kept_{i}"] for i, name in enumerate(kept) if name not in names}
+            shown = frame.select(
+                use_case.entity.key, "as_of", **keep, **{n: frame[n] for n in (*names, EVENT_ROW)}
+            )
+            query = str(work.engine.ibis.compile(shown))
+        yield work.engine.sql.sql(query).to_arrow_reader(BATCH_ROWS)
+
+
+def _register_slice(work: Workspace, use_case: UseCase, number: int, slices: int) -> dict[str, Any]:
+    """Make views of a slice's asked rows and of the source rows of its entities."""
+    key = quoted(use_case.entity.key)
+    mine = f"hash({key}) % {slices} = {number}" if slices > 1 else "TRUE"
+    found = {}
+    for name in ("_asked", *_sources(use_case)):
+        view = "_asked_slice" if name == "_asked" else f"_slice_of_{name}"
+        work.engine.register(view, f"(SELECT * FROM {quoted(name)} WHERE {mine})")
+        found["_asked_slice" if name == "_asked" else name] = work.engine.ibis.table(view)
+    return found
 
 
 def feature_names(use_case: UseCase, features: Sequence[str]) -> tuple[str, ...]:
@@ -188,30 +198,38 @@ def _sources(use_case: UseCase) -> list[str]:
 
 
 def _register_asked(work: Workspace, use_case: UseCase) -> list[str]:
-    """Make `_asked`: the input with a number of each row; return the columns to keep."""
-    engine = work.engine
-    described = engine.query("DESCRIBE _asked_input")
-    types = {row[0]: str(row[1]) for row in described}
-    key, kind = use_case.entity.key, use_case.sources[use_case.population.source]
+    """Make `_asked`: the input with a number of each row; return its other columns.
+
+    They stand under their own names for request-time features, and as `_kept_<n>` for the answer.
+    """
+    engine, key = work.engine, use_case.entity.key
+    types = {row[0]: str(row[1]) for row in engine.query("DESCRIBE _asked_input")}
     _check_columns(use_case, types)
-    cast = {"int64": "BIGINT", "string": "VARCHAR"}[kind.column(key).type]
+    kind = use_case.sources[use_case.population.source].column(key).type
+    cast = {"int64": "BIGINT", "string": "VARCHAR"}[kind]
     as_of = "as_of AT TIME ZONE 'UTC'" if "TIME ZONE" in types["as_of"] else "as_of::TIMESTAMP"
-    others = [name for name in types if name not in (key, "as_of", EVENT_ROW)]
-    kept = "".join(f", {quoted(name)}" for name in others)
+    kept = [name for name in types if name not in (key, "as_of", EVENT_ROW)]
+    read = _request_columns(use_case)
+    columns = "".join(f", {quoted(name)} AS _kept_{index}" for index, name in enumerate(kept))
+    columns += "".join(f", {quoted(name)}" for name in kept if name in read)
     engine.sql.execute(
         f"CREATE TEMP TABLE _asked AS SELECT {quoted(key)}::{cast} AS {quoted(key)}, "
-        f"{as_of} AS as_of, row_number() OVER () - 1 AS {EVENT_ROW}{kept} FROM _asked_input"
+        f"{as_of} AS as_of, row_number() OVER () - 1 AS {EVENT_ROW}{columns} FROM _asked_input"
     )
-    engine.sql.execute("CREATE TEMP VIEW _asked_slice AS SELECT * FROM _asked")
-    return others
+    return kept
+
+
+def _request_columns(use_case: UseCase) -> set[str]:
+    """Return the source columns that request-time features read."""
+    found: set[str] = set()
+    for view in use_case.views.values():
+        for column in view.columns.values() if view.request_time else ():
+            found |= columns_of(parse(str(column.of)))
+    return found
 
 
 def _check_columns(use_case: UseCase, types: Mapping[str, str]) -> None:
-    needed = {use_case.entity.key, "as_of"}
-    for view in use_case.views.values():
-        if view.request_time:
-            for column in view.columns.values():
-                needed |= columns_of(parse(str(column.of)))
+    needed = {use_case.entity.key, "as_of", *_request_columns(use_case)}
     missing = sorted(needed - set(types))
     if missing:
         raise DataError(
@@ -226,7 +244,8 @@ def _check_columns(use_case: UseCase, types: Mapping[str, str]) -> None:
         )
 
 
-def _question(work: Workspace, use_case: UseCase, names: tuple[str, ...]) -> _Question:
+def _question(work: Workspace, use_case: UseCase) -> tuple[int, Period]:
+    """Return how many rows are asked for, and the period of their moments."""
     key = quoted(use_case.entity.key)
     rows, first, last, nulls = work.engine.query(
         f"SELECT count(*), min(as_of), max(as_of), "
@@ -243,7 +262,7 @@ def _question(work: Workspace, use_case: UseCase, names: tuple[str, ...]) -> _Qu
         )
     start = first.replace(tzinfo=UTC) if rows else datetime(1970, 1, 1, tzinfo=UTC)
     end = (last.replace(tzinfo=UTC) if rows else start) + timedelta(microseconds=1)
-    return _Question(use_case, names, int(rows), Period(start, end))
+    return int(rows), Period(start, end)
 
 
 def _ordered(work: Workspace, use_case: UseCase, facts: Facts) -> Facts:
@@ -256,55 +275,3 @@ def _ordered(work: Workspace, use_case: UseCase, facts: Facts) -> Facts:
             if not work.engine.query(late):
                 found.add(name)
     return Facts(facts.revised, facts.unique, frozenset(found))
-
-
-def _whole_part(work: Workspace, index: int, part: Any) -> str:
-    """Compute a part that has every asked row, in their order."""
-    name = f"_part_{index}"
-    statement = work.engine.ibis.compile(part)
-    work.engine.sql.execute(
-        f"CREATE TEMP TABLE {name} AS SELECT * EXCLUDE (_event_row) FROM ({statement}) "
-        "ORDER BY _event_row"
-    )
-    return name
-
-
-def _sliced_part(work: Workspace, index: int, part: Any, rows: int) -> str:
-    """Compute a part that has the asked rows that saw something, slice by slice."""
-    name, engine = f"_part_{index}", work.engine
-    statement = engine.ibis.compile(part)
-    select = (
-        f"SELECT p.* EXCLUDE (_event_row) FROM _asked_slice AS a LEFT JOIN ({statement}) AS p "
-        f"ON p._event_row = a.{EVENT_ROW} ORDER BY a.{EVENT_ROW}"
-    )
-    engine.sql.execute(f"CREATE TEMP TABLE {name} AS {select} LIMIT 0")
-    for start in range(0, rows, SLICE_ROWS):
-        engine.sql.execute(
-            "CREATE OR REPLACE TEMP VIEW _asked_slice AS SELECT * FROM _asked "
-            f"WHERE {EVENT_ROW} >= {start} AND {EVENT_ROW} < {start + SLICE_ROWS}"
-        )
-        engine.sql.execute(f"INSERT INTO {name} {select}")
-    return name
-
-
-def _side_by_side(
-    work: Workspace, question: _Question, parts: Sequence[str], kept: Sequence[str]
-) -> str:
-    """Return a view of the asked rows beside their features; the parts have the rows' order."""
-    engine, use_case = work.engine, question.use_case
-    joined = " ".join(f"POSITIONAL JOIN {name}" for name in parts)
-    asked = [use_case.entity.key, "as_of", EVENT_ROW]
-    features = [name for view in use_case.views.values() for name in view.columns]
-    columns = [f"_asked.{quoted(name)}" for name in asked] + [quoted(name) for name in features]
-    columns += [f"_asked.{quoted(name)} AS {quoted('_kept_' + name)}" for name in kept]
-    engine.sql.execute(
-        f"CREATE TEMP VIEW _beside AS SELECT {', '.join(columns)} FROM _asked {joined}"
-    )
-    frame = completed(use_case, engine.ibis.table("_beside"))
-    shown = [use_case.entity.key, "as_of"]
-    keep = {name: frame[f"_kept_{name}"] for name in kept if name not in question.names}
-    statement = engine.ibis.compile(
-        frame.select(*shown, **keep, **{n: frame[n] for n in question.names})
-    )
-    engine.sql.execute(f"CREATE TEMP VIEW _history AS {statement}")
-    return "_history"

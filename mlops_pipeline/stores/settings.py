@@ -1,16 +1,18 @@
 """Where state lives: read from the environment when a process starts work, never at import.
 
-| variable            | default                                        |
-| ------------------- | ---------------------------------------------- |
-| MLOPS_DATA_DIR      | data/ below the project root                   |
-| MLOPS_LAKE_URI      | <data>/lake                                    |
-| MLOPS_DATABASE_URL  | sqlite:///<data>/ops.db                        |
-| MLOPS_MLFLOW_URI    | sqlite:///<data>/mlflow/mlflow.db              |
-| MLOPS_MLFLOW_UI     | http://127.0.0.1:5000 (links to reports)       |
-| MLOPS_NOW           | the system clock; set it to replay a past day  |
-| MLOPS_THREADS       | the number of cores                            |
-| MLOPS_MEMORY_LIMIT  | 3GB (DuckDB; beyond it, it spills to disk)     |
-| MLOPS_GIT_COMMIT    | the commit of the checkout                     |
+| variable                | default                                        |
+| ----------------------- | ---------------------------------------------- |
+| MLOPS_DATA_DIR          | data/ below the project root                   |
+| MLOPS_LAKE_URI          | <data>/lake                                    |
+| MLOPS_DATABASE_URL      | sqlite:///<data>/ops.db                        |
+| MLOPS_ONLINE_URL        | sqlite:///<data>/online.db                     |
+| MLOPS_ONLINE_TIMEOUT_MS | 50 (the longest wait of an online read)        |
+| MLOPS_MLFLOW_URI        | sqlite:///<data>/mlflow/mlflow.db              |
+| MLOPS_MLFLOW_UI         | http://127.0.0.1:5000 (links to reports)       |
+| MLOPS_NOW               | the system clock; set it to replay a past day  |
+| MLOPS_THREADS           | the number of cores                            |
+| MLOPS_MEMORY_LIMIT      | 3GB (DuckDB; beyond it, it spills to disk)     |
+| MLOPS_GIT_COMMIT        | the commit of the checkout                     |
 """
 
 import os
@@ -21,6 +23,7 @@ from pathlib import Path
 
 from mlops_pipeline.errors import ConfigError
 
+ONLINE_TIMEOUT_MS = 50  # a hundred times what a read takes; a prediction still has time left
 PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 
 
@@ -32,6 +35,8 @@ class Settings:
     data_dir: Path
     lake_uri: str
     database_url: str
+    online_url: str
+    online_timeout_ms: int
     mlflow_uri: str
     mlflow_ui: str
     threads: int
@@ -50,6 +55,12 @@ class Settings:
             data_dir=data,
             lake_uri=given.get("MLOPS_LAKE_URI") or str(data / "lake"),
             database_url=given.get("MLOPS_DATABASE_URL") or f"sqlite:///{data / 'ops.db'}",
+            online_url=given.get("MLOPS_ONLINE_URL") or f"sqlite:///{data / 'online.db'}",
+            online_timeout_ms=_positive(
+                "MLOPS_ONLINE_TIMEOUT_MS",
+                given.get("MLOPS_ONLINE_TIMEOUT_MS"),
+                ONLINE_TIMEOUT_MS,
+            ),
             mlflow_uri=given.get("MLOPS_MLFLOW_URI")
             or f"sqlite:///{data / 'mlflow' / 'mlflow.db'}",
             mlflow_ui=(given.get("MLOPS_MLFLOW_UI") or "http://127.0.0.1:5000").rstrip("/"),

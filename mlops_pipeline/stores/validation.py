@@ -19,6 +19,7 @@ from mlops_pipeline.features.frames import Facts
 from mlops_pipeline.stores.engine import Engine, literal, quoted
 from mlops_pipeline.stores.ingestion import superseded_at
 from mlops_pipeline.stores.lake import TableState
+from mlops_pipeline.stores.opsdb import OpsDatabase
 from mlops_pipeline.stores.workspace import Workspace
 
 EXAMPLES = 20  # quarantined rows shown per source
@@ -107,6 +108,24 @@ def judge(work: Workspace, name: str, *, now: datetime) -> Judgement:
         has_repeated_keys=bool(facts.get("keys_repeat", True)),
     )
     return Judgement(name, tuple(verdicts), accepted, broken)
+
+
+def accepted_sources(ops: OpsDatabase, use_case: UseCase) -> dict[str, AcceptedSource]:
+    """Return the accepted version of every source.
+
+    Raises
+    ------
+    NotFoundError
+        When nothing was accepted yet.
+    """
+    pointer = ops.get_pointer(use_case.name, "accepted")
+    if pointer is None:
+        raise NotFoundError(
+            "there are no accepted data yet",
+            where=use_case.name,
+            way_out=f"mlops run {use_case.name}, or materialize {use_case.name}/validated_data",
+        )
+    return {name: AcceptedSource.from_dict(item) for name, item in pointer.value.items()}
 
 
 def with_revisions(accepted: Mapping[str, AcceptedSource]) -> frozenset[str]:

@@ -1,6 +1,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -73,18 +74,8 @@ def use_case(rules: list[dict[str, Any]], key: list[str], **columns: Any) -> Use
 
 
 def settings_in(folder: Path) -> Settings:
-    return Settings(
-        root=folder,
-        data_dir=folder,
-        lake_uri=str(folder / "lake"),
-        database_url="sqlite://",
-        mlflow_ui="",
-        mlflow_uri="sqlite://",
-        threads=1,
-        memory_limit="1GB",
-        fixed_now=NOW,
-        git_commit=None,
-    )
+    given = Settings.from_environment({"MLOPS_DATA_DIR": str(folder)})
+    return replace(given, root=folder, threads=1, memory_limit="1GB", fixed_now=NOW)
 
 
 def random_rows(seed: int, rows: int) -> dict[str, list[Any]]:

@@ -291,18 +291,17 @@ def test_stored_value_that_the_rows_do_not_give_is_outdated_and_no_leak(
 def test_latest_value_by_a_join_on_time_that_looks_ahead_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = latest.latest_values
+    original = latest.with_latest
 
-    def ahead(moments: Any, *given: Any, **options: Any) -> Any:
-        later = moments.mutate(_as_of=moments._as_of + ibis.interval(days=10))
-        return original(later, *given, **options)
+    def ahead(*given: Any, moment: Any, **options: Any) -> Any:
+        return original(*given, moment=moment + ibis.interval(days=10), **options)
 
     kind = {"aggregate": "last", "of": "kind", "dtype": "string"}
     views = {"history": {"source": "visits", "columns": {**HISTORY, "last_kind": kind}}}
     case = case_of("event", views=views)
     with built_world(tmp_path / "right", case).open() as work:
         assert checked(work).passed
-    monkeypatch.setattr(frames, "latest_values", ahead)
+    monkeypatch.setattr(frames, "with_latest", ahead)
     with built_world(tmp_path / "wrong", case).open() as work:
         assert checked(work).leaking == ("last_kind",)
 

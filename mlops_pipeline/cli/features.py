@@ -1,0 +1,232 @@
+"""`mlops features`: what features there are, their values in the past and now, and exports.
+
+Belongs here: options and what is printed. The catalogue, past values, the online store and exports
+are stores/; which use case an entity means is serving/feature_reads.py's.
+"""
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from mlops_pipeline.cli.console import console
+from mlops_pipeline.cli.use_cases import Name, find_use_case
+from mlops_pipeline.config import UseCase, load_use_cases
+from mlops_pipeline.errors import DataError, NotFoundError
+from mlops_pipeline.serving.feature_reads import (
+    choose_use_case,
+    document,
+    feature_list,
+    read_entity,
+    request_texts,
+)
+from mlops_pipeline.stores.settings import Settings, parse_time, project_root
+
+if TYPE_CHECKING:
+    from mlops_pipeline.stores.catalog import FeatureEntry
+    from mlops_pipeline.stores.online.reader import OnlineFeatures
+    from mlops_pipeline.stores.validation import AcceptedSource
+
+STATUS_COLOURS = {"fresh": "green", "stale": "yellow", "missing": "red"}
+
+features_app = typer.Typer(
+    help="The feature store: what there is, past values, values now.", no_args_is_help=True
+)
+
+
+@features_app.command("list")
+def list_features(
+    use_case: Name,
+    unused_days: Annotated[int, typer.Option(min=1, help="Unused for longer: a candidate.")] = 90,
+    as_json: Annotated[bool, typer.Option("--json", help="One document instead.")] = False,
+) -> None:
+    """List the features of a use case, who uses them, and which nobody does."""
+    from mlops_pipeline.stores.catalog import catalog, unused_features
+
+    chosen, settings = find_use_case(use_case), Settings.from_environment()
+    entries = catalog(chosen, settings)
+    unused = [entry.name for entry in unused_features(entries, settings.now(), unused_days)]
+    if as_json:
+        listed = {
+            "use_case": chosen.name,
+            "features": [entry.to_dict() for entry in entries],
+            "unused_days": unused_days,
+            "unused": unused,
+        }
+        typer.echo(json.dumps(listed, indent=2, allow_nan=False))
+        return
+    console.print(_table(entries))
+    if unused:
+        console.print(f"unused for {unused_days} days, candidates for `deprecated: true`:")
+        for name in unused:
+            console.print(f"  {name}")
+    else:
+        console.print(f"no feature is unused for {unused_days} days")
+
+
+@features_app.command("history")
+def history(
+    use_case: Name,
+    rows: Annotated[Path, typer.Option(help="Entity key and as_of (UTC): Parquet or CSV.")],
+    features: Annotated[str, typer.Option(help="Comma-separated names.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The Parquet file to write; default: beside the rows.")
+    ] = None,
+) -> None:
+    """Write the features of entities as they were known at given moments."""
+    from mlops_pipeline.stores.history import write_historical_features
+
+    chosen = find_use_case(use_case)
+    target = out or rows.with_name(f"{rows.stem}.features.parquet")
+    names = feature_list([features])
+    written = write_historical_features(chosen, rows, names, target)
+    console.print(f"{written:,} rows with {len(names)} features: {escape(str(target))}")
+
+
+@features_app.command("get")
+def get(
+    entity: Annotated[str, typer.Argument(help="The entity's name, for example customer.")],
+    entity_id: Annotated[str, typer.Argument(help="Its key.")],
+    features: Annotated[
+        str, typer.Argument(help="Comma-separated names; default: all that can be answered.")
+    ] = "",
+    *,
+    use_case: Annotated[
+        str | None, typer.Option(help="Which one, where several have this entity.")
+    ] = None,
+    request: Annotated[
+        list[str] | None,
+        typer.Option(help="COLUMN=VALUE that request-time features read; repeat it."),
+    ] = None,
+    at: Annotated[str | None, typer.Option(help="Read as of this time (ISO, UTC).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One document instead.")] = False,
+) -> None:
+    """Read features from the online store: value, status, feature time."""
+    from mlops_pipeline.stores.online.reader import open_reader
+
+    names = feature_list([features])
+    chosen = choose_use_case(load_use_cases(project_root() / "configs"), entity, names, use_case)
+    moment = None if at is None else parse_time(at)
+    with open_reader(chosen, Settings.from_environment()) as reader:
+        found = read_entity(
+            reader, chosen, entity_id, names, request=_columns(request or []), at=moment
+        )
+    if not found.is_known:
+        raise NotFoundError(
+            f"the online store knows no {entity} of this id",
+            where=chosen.name,
+            expected="an entity with materialized values or recent events",
+            found=entity_id,
+            way_out=f"mlops features materialize {chosen.name}, or look at the id",
+        )
+    if as_json:
+        _print_json(chosen, entity_id, found)
+    else:
+        _print_values(chosen, entity_id, found)
+
+
+@features_app.command("materialize")
+def materialize_features(use_case: Name) -> None:
+    """Bring the online store up to the newest finished features; again changes nothing."""
+    from mlops_pipeline.stores.online.materialize import materialize, open_writer
+    from mlops_pipeline.stores.workspace import open_workspace
+
+    chosen, settings = find_use_case(use_case), Settings.from_environment()
+    accepted = _accepted(chosen, settings)
+    with open_workspace(chosen, settings) as work, open_writer(settings) as store:
+        done = materialize(work, accepted, store, now=settings.now())
+    if not done.is_new:
+        console.print(f"{chosen.name}: nothing new")
+    else:
+        console.print(f"{chosen.name}: {done.rows:,} entities and {done.events:,} events written")
+    if done.feature_time is not None:
+        console.print(f"values of {done.feature_time.isoformat()}")
+    for view in done.stale_views:
+        console.print(f"[yellow]stale:[/] {view} is older than its freshness_days by now")
+
+
+@features_app.command("export-feast")
+def export_feast_repository(
+    use_case: Name,
+    folder: Annotated[Path, typer.Argument(help="New, empty, or an earlier export.")],
+) -> None:
+    """Write the offline features as a Feast feature repository."""
+    from mlops_pipeline.stores.feast_export import export_feast
+    from mlops_pipeline.stores.workspace import open_workspace
+
+    chosen = find_use_case(use_case)
+    with open_workspace(chosen, Settings.from_environment()) as work:
+        done = export_feast(work, folder)
+    said = "exported" if done.is_new else "unchanged"
+    for view, count in done.rows.items():
+        console.print(f"{said}: {view}, {count:,} rows")
+    console.print(f"folder: {escape(str(done.folder))}")
+    console.print(f"oldest {done.oldest.isoformat()}, newest {done.newest.isoformat()}")
+
+
+def _accepted(use_case: UseCase, settings: Settings) -> "dict[str, AcceptedSource]":
+    """Return the versions of the sources that may be read."""
+    from mlops_pipeline.stores.opsdb import OpsDatabase
+    from mlops_pipeline.stores.validation import accepted_sources
+
+    with OpsDatabase.open(settings.database_url) as ops:
+        return accepted_sources(ops, use_case)
+
+
+def _table(entries: "list[FeatureEntry]") -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for head in ("feature", "type", "view", "refresh", "fresh for", "owner", "models",
+                 "last used", "description"):  # fmt: skip
+        table.add_column(head, overflow="fold")
+    for entry in entries:
+        fresh = "" if entry.freshness_days is None else f"{entry.freshness_days} d"
+        models = ", ".join(entry.live_models) or (
+            f"{len(entry.other_models)} earlier" if entry.other_models else ""
+        )
+        about = ("(deprecated) " if entry.deprecated else "") + entry.description
+        cells = (entry.name, entry.type, entry.view or "derived", entry.refresh, fresh,
+                 entry.owner, models, _day(entry.last_used_at), about)  # fmt: skip
+        table.add_row(*map(escape, cells))
+    return table
+
+
+def _day(moment: datetime | None) -> str:
+    return "" if moment is None else moment.date().isoformat()
+
+
+def _columns(given: list[str]) -> dict[str, str]:
+    """Return what `COLUMN=VALUE` options say."""
+    for text in given:
+        if "=" not in text:
+            raise DataError(
+                "not a column and its value",
+                where="--request",
+                expected="COLUMN=VALUE, for example amount=12.50",
+                found=text,
+                way_out="write it so",
+            )
+    parts = [text.partition("=") for text in given]
+    return request_texts((name, value) for name, _, value in parts)
+
+
+def _print_json(use_case: UseCase, entity_id: str, found: "OnlineFeatures") -> None:
+    about = {"entity": use_case.entity.name, "id": entity_id, "use_case": use_case.name}
+    typer.echo(json.dumps({**about, **document(found)}, indent=2, allow_nan=False))
+
+
+def _print_values(use_case: UseCase, entity_id: str, found: "OnlineFeatures") -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for head in ("feature", "value", "status", "feature time (UTC)"):
+        table.add_column(head, overflow="fold")
+    for name, item in found.values.items():
+        colour = STATUS_COLOURS[item.status]
+        moment = "" if item.feature_time is None else item.feature_time.isoformat()
+        value = "" if item.value is None else str(item.value)
+        table.add_row(escape(name), escape(value), f"[{colour}]{item.status}[/]", moment)
+    console.print(f"{use_case.entity.name} {escape(entity_id)} of {use_case.name}, "
+                  f"read at {found.read_at.isoformat()}")  # fmt: skip
+    console.print(table)

@@ -1,0 +1,120 @@
+"""Errors as HTTP answers: problem documents of RFC 9457, one handler for all of ours.
+
+Belongs here: which error is which status. What went wrong is said by errors.py; a caller is told
+what concerns the request, what concerns the inside stands in the log.
+"""
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, NamedTuple
+
+from fastapi import FastAPI, Request
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from mlops_pipeline.errors import (
+    DataError,
+    MlopsError,
+    NotFoundError,
+    OnlineCorruptError,
+    OnlineDefinitionError,
+    OnlineFullError,
+    OnlineStoreError,
+    OnlineTimeoutError,
+    OnlineUnavailableError,
+)
+
+MEDIA_TYPE = "application/problem+json"
+TYPE_PREFIX = "urn:mlops:problem:"
+SOON_S = 1  # a store that was slow or away may be back at once
+AFTER_REPAIR_S = 60  # somebody has to materialize again first
+NEVER_STORE = {"Cache-Control": "no-store"}  # answers hold personal data
+
+logger = logging.getLogger(__name__)
+
+
+class Problem(NamedTuple):
+    """What a class of errors is to a caller."""
+
+    slug: str
+    status: int
+    title: str
+    retry_after_s: int | None = None
+
+
+PROBLEMS: dict[type[Exception], Problem] = {  # the nearest class of an error counts
+    NotFoundError: Problem("not-found", 404, "Something named does not exist"),
+    DataError: Problem("unusable-request", 422, "The request cannot be used as it is"),
+    OnlineTimeoutError: Problem("store-timeout", 503, "The store did not answer in time", SOON_S),
+    OnlineUnavailableError: Problem("store-unavailable", 503, "The store is away", SOON_S),
+    OnlineFullError: Problem("store-full", 503, "The store has no room", AFTER_REPAIR_S),
+    OnlineCorruptError: Problem("store-corrupt", 503, "A stored value is damaged", AFTER_REPAIR_S),
+    OnlineDefinitionError: Problem(
+        "store-outdated", 503, "Stored values are of other definitions", AFTER_REPAIR_S
+    ),
+    OnlineStoreError: Problem("store-failed", 503, "The store failed", SOON_S),
+    Exception: Problem("internal", 500, "Something went wrong inside"),
+}
+UNKNOWN_ID = Problem("unknown-id", 404, "The store knows no entity of this id")
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Answer every error with a problem document."""
+    app.add_exception_handler(MlopsError, _known)
+    app.add_exception_handler(HTTPException, _refused)
+    app.add_exception_handler(Exception, _unforeseen)  # it is raised on, for the server's log
+
+
+def answer(
+    problem: Problem, *, detail: str | None = None, more: Mapping[str, Any] | None = None
+) -> Response:
+    """Return a problem as a response.
+
+    Parameters
+    ----------
+    detail : str, optional
+        This occurrence in a sentence.
+    more : mapping, optional
+        Further members of the document.
+    """
+    body = {"type": f"{TYPE_PREFIX}{problem.slug}", "title": problem.title,
+            "status": problem.status}  # fmt: skip
+    if detail:
+        body["detail"] = detail
+    headers = dict(NEVER_STORE)
+    if problem.retry_after_s is not None:
+        headers["Retry-After"] = str(problem.retry_after_s)
+    return JSONResponse(
+        {**body, **(more or {})}, problem.status, headers=headers, media_type=MEDIA_TYPE
+    )
+
+
+def problem_of(error: Exception) -> Problem:
+    """Return what an error is to a caller."""
+    return next(PROBLEMS[kind] for kind in type(error).__mro__ if kind in PROBLEMS)
+
+
+def _known(_request: Request, error: Exception) -> Response:
+    problem = problem_of(error)
+    if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        logger.error("%s: %s", problem.slug, error)
+        return answer(problem)
+    parts = {name: getattr(error, name) for name in ("where", "expected", "found", "way_out")}
+    return answer(
+        problem,
+        detail=getattr(error, "what", None),
+        more={name: text for name, text in parts.items() if text},
+    )
+
+
+def _refused(_request: Request, error: Exception) -> Response:
+    """Answer what the framework refuses: an unknown path, another method."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status}
+    headers = {**NEVER_STORE, **(getattr(error, "headers", None) or {})}
+    return JSONResponse(body, status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def _unforeseen(_request: Request, _error: Exception) -> Response:
+    return answer(PROBLEMS[Exception])

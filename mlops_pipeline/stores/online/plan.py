@@ -1,0 +1,290 @@
+"""How the values of one entity are made of what is held: compiled once for the features of a read.
+
+Belongs here: which place of a record is which feature, how old is stale, derived features. Asking
+the store, and what happens when it does not answer, is reader.py's.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from operator import itemgetter
+from typing import Any, Literal, NamedTuple, cast
+
+from mlops_pipeline.config.expressions import columns_of, parse
+from mlops_pipeline.config.features import FeatureView
+from mlops_pipeline.errors import DataError
+from mlops_pipeline.features.rows import DerivedFeatures, typed_function
+from mlops_pipeline.features.streams import Event, StreamView, known
+from mlops_pipeline.features.values import INT64_MAX, INT64_MIN, Kind, Value
+from mlops_pipeline.stores.history import narrowed
+from mlops_pipeline.stores.online.codec import Record, Scalar
+from mlops_pipeline.stores.online.layout import DAY_US, OnlineLayout, moment_of
+
+SUMMARIES_KEPT = 1_024  # one for each combination of times that entities have at a moment
+FeatureStatus = Literal["fresh", "stale", "missing"]
+
+
+class FeatureValue(NamedTuple):
+    """A feature's value, and how far it can be relied on.
+
+    Attributes
+    ----------
+    value : float, int, str, bool or None
+        None also where a value that is held is missing in the data.
+    status : "fresh", "stale" or "missing"
+        Stale: older than the view's `freshness_days`. Missing: not held, or older than `ttl_days`.
+    feature_time : datetime or None
+        When the value was true (UTC); of a derived feature, its oldest input. None when missing.
+    """
+
+    value: Scalar
+    status: FeatureStatus
+    feature_time: datetime | None
+
+
+State = tuple[FeatureStatus, int]  # status and feature time of a view's values
+Values = Sequence[Any]
+
+
+class _Summary(NamedTuple):
+    """Status and time of every feature of a plan, by place."""
+
+    statuses: tuple[FeatureStatus, ...]
+    times: tuple[datetime | None, ...]
+
+
+class FeatureValues(Mapping[str, FeatureValue]):
+    """The features of one entity by name, in the order in which they were asked for.
+
+    What many entities share is held once: a read of a hundred entities makes no thousands of
+    objects.
+    """
+
+    __slots__ = ("_places", "_summary", "_values")
+
+    def __init__(self, places: Mapping[str, int], values: Values, summary: _Summary) -> None:
+        self._places, self._values, self._summary = places, values, summary
+
+    def __getitem__(self, name: str) -> FeatureValue:
+        place = self._places[name]
+        statuses, times = self._summary
+        return FeatureValue(self._values[place], statuses[place], times[place])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __repr__(self) -> str:
+        return f"FeatureValues({dict(self)})"
+
+
+class Held(NamedTuple):
+    """What a read found of one entity.
+
+    `events` are by source, of those that were read; `newest_us` says up to when they are known.
+    """
+
+    record: Record | None
+    events: Mapping[str, Sequence[Event]]
+    newest_us: Mapping[str, int]
+    is_known: bool
+
+
+@dataclass(frozen=True)
+class _Ages:
+    """From which age on a view's values are stale, and dropped; None: never."""
+
+    stale_us: int | None
+    dropped_us: int | None
+
+    @classmethod
+    def of(cls, view: FeatureView) -> "_Ages":
+        days = (view.freshness_days, view.ttl_days)
+        return cls(*(None if item is None else item * DAY_US for item in days))
+
+    def state(self, time_us: int, at_us: int) -> State | None:
+        """Return status and time; None: not to be used."""
+        age_us = at_us - time_us
+        if age_us < 0 or (self.dropped_us is not None and age_us >= self.dropped_us):
+            return None
+        is_stale = self.stale_us is not None and age_us > self.stale_us
+        return ("stale" if is_stale else "fresh", time_us)
+
+
+class _Streamed:
+    """Columns of a view that is counted from events."""
+
+    def __init__(self, layout: OnlineLayout, label: str, names: Sequence[str]) -> None:
+        view = layout.use_case.views[label]
+        self.names = tuple(names)
+        self._view = StreamView(layout.use_case, label)
+        self._source = view.source
+        self._ages = _Ages.of(view)
+
+    def part(self, held: Held, _request: Any, at_us: int) -> tuple[Values, State | None]:
+        events = held.events.get(self._source)
+        if events is None or not held.is_known:
+            return (None,) * len(self.names), None
+        newest_us = min(held.newest_us[self._source], at_us)
+        state = self._ages.state(newest_us, at_us)
+        if state is None:
+            return (None,) * len(self.names), None
+        found = self._view.values(known(events, at_us), at_us)
+        return [found[name] for name in self.names], (state[0], at_us)
+
+
+class _Requested:
+    """Columns that are computed from the request."""
+
+    def __init__(self, layout: OnlineLayout, label: str, names: Sequence[str]) -> None:
+        view = layout.use_case.views[label]
+        section = layout.use_case.sources[view.source]
+        columns = {name: view.columns[name] for name in names}
+        used = {c for item in columns.values() for c in columns_of(parse(str(item.of)))}
+        self._kinds: dict[str, Kind] = {
+            name: section.column(name).type for name in section.columns if name in used
+        }
+        self.names = tuple(names)
+        self._functions = [
+            typed_function(str(item.of), self._kinds, item.dtype, item.precision)
+            for item in columns.values()
+        ]
+
+    def part(
+        self, _held: Held, request: Mapping[str, Any] | None, at_us: int
+    ) -> tuple[Values, State]:
+        given = {} if request is None else request
+        absent = [name for name in self._kinds if name not in given]
+        if absent:
+            raise DataError(
+                "the request lacks a column that a request-time feature reads",
+                where=", ".join(absent),
+                expected=", ".join(self._kinds),
+                found=", ".join(given) or "no column",
+                way_out="give it, null where it is missing, or leave the feature out",
+            )
+        row = [_typed(name, kind, given[name]) for name, kind in self._kinds.items()]
+        return [function(row) for function in self._functions], ("fresh", at_us)
+
+
+class Plan:
+    """How some features are made.
+
+    A row has the stored columns first, then those of the other views, then derived features.
+
+    Parameters
+    ----------
+    names : tuple of str
+        Different features of the layout.
+
+    Attributes
+    ----------
+    sources : tuple of str
+        Whose events are needed.
+    """
+
+    def __init__(self, layout: OnlineLayout, names: tuple[str, ...]) -> None:
+        use_case = narrowed(layout.use_case, names)
+        views = use_case.views
+        stored = [label for label in views if label in layout.stored]
+        others = [label for label in views if label not in layout.stored]
+        self._ages = [_Ages.of(views[label]) for label in stored]
+        columns = [name for label in stored for name in views[label].columns]
+        self._pick = _picker([layout.stored_names.index(name) for name in columns])
+        self._nothing = (None,) * len(columns)
+        self._others = [_other(layout, label, tuple(views[label].columns)) for label in others]
+        streamed = [views[label].source for label in others if label in layout.streamed]
+        self.sources = tuple(dict.fromkeys(streamed))
+        # of each place of a row, the views that its value is made of
+        self._origins: list[tuple[int, ...]] = []
+        place_of: dict[str, int] = {}
+        for index, label in enumerate([*stored, *others]):
+            for name in views[label].columns:
+                place_of[name] = len(self._origins)
+                self._origins.append((index,))
+        self._inputs = tuple(place_of)
+        self._derived = DerivedFeatures(use_case) if use_case.derived else None
+        for name, derived in use_case.derived.items():
+            used = [self._origins[place_of[n]] for n in columns_of(parse(derived.expression))]
+            place_of[name] = len(self._origins)
+            self._origins.append(tuple({index for origins in used for index in origins}))
+        self._places = {name: place_of[name] for name in names}
+        self._summaries: dict[tuple[int, tuple[State | None, ...]], _Summary] = {}
+
+    def values(self, held: Held, request: Mapping[str, Any] | None, at_us: int) -> FeatureValues:
+        """Return the features of one entity at a moment."""
+        record = held.record
+        row: list[Any] = [*(self._nothing if record is None else self._pick(record[1]))]
+        states: list[State | None] = [
+            None if record is None else ages.state(record[0], at_us) for ages in self._ages
+        ]
+        for part in self._others:
+            values, state = part.part(held, request, at_us)
+            row += values
+            states.append(state)
+        summary = self._summary(tuple(states), at_us)
+        if self._derived is not None:
+            row += self._derived.of_row(dict(zip(self._inputs, row, strict=True))).values()
+        if None in states:
+            row = [
+                None if status == "missing" else value
+                for value, status in zip(row, summary.statuses, strict=True)
+            ]
+        return FeatureValues(self._places, row, summary)
+
+    def _summary(self, states: tuple[State | None, ...], at_us: int) -> _Summary:
+        """Return status and time by place: those of the view, the worst and oldest of several."""
+        key = (at_us, states)
+        found = self._summaries.get(key)
+        if found is None:
+            if len(self._summaries) >= SUMMARIES_KEPT:
+                self._summaries.clear()
+            made = [_combined([states[i] for i in used], at_us) for used in self._origins]
+            statuses, times = zip(*made, strict=True) if made else ((), ())
+            found = self._summaries[key] = _Summary(statuses, times)
+        return found
+
+
+def _combined(states: Sequence[State | None], at_us: int) -> tuple[FeatureStatus, datetime | None]:
+    present = [state for state in states if state is not None]
+    if len(present) < len(states):
+        return "missing", None
+    status: FeatureStatus = "stale" if any(one == "stale" for one, _ in present) else "fresh"
+    return status, moment_of(min((time_us for _, time_us in present), default=at_us))
+
+
+def _other(layout: OnlineLayout, label: str, names: tuple[str, ...]) -> _Streamed | _Requested:
+    kind = _Streamed if label in layout.streamed else _Requested
+    return kind(layout, label, names)
+
+
+def _picker(places: Sequence[int]) -> Callable[[Sequence[Any]], Sequence[Any]]:
+    """Return what takes these places out of a sequence."""
+    if len(places) > 1:
+        return itemgetter(*places)
+    return lambda values: [values[place] for place in places]
+
+
+def _typed(name: str, kind: Kind, value: Any) -> Value:
+    """Return a value of the request as its column's type; whole numbers are floats too."""
+    if value is None:
+        return None
+    if kind == "float64" and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if kind == "int64" and isinstance(value, int) and not isinstance(value, bool):
+        if INT64_MIN <= value <= INT64_MAX:
+            return value
+    elif kind == "timestamp" and isinstance(value, datetime):
+        return value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
+    elif kind == "date" and isinstance(value, date) and not isinstance(value, datetime):
+        return value
+    elif isinstance(value, {"string": str, "boolean": bool}.get(kind, ())):
+        return cast(Value, value)
+    raise DataError(
+        "a value of the request is not of its column's type",
+        where=name,
+        expected=kind,
+        found=type(value).__name__,
+    )

@@ -1,0 +1,64 @@
+"""The asset that fills the online store, and the schedule that asks for it."""
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from mlops_pipeline.orchestration.assets.online import online_features
+from mlops_pipeline.orchestration.jobs import materialize_job
+from mlops_pipeline.orchestration.resources import Platform
+from mlops_pipeline.orchestration.schedules import hourly_online_features
+from mlops_pipeline.stores.online.reader import open_reader
+from mlops_pipeline.stores.opsdb import OpsDatabase
+from mlops_pipeline_tests.worlds import NOW, World, accept_all, advance, on, shop, utc, visit
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:AssetExecutionContext.run_id is deprecated:DeprecationWarning"
+)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    world = World(shop(), tmp_path)
+    world.deliver("visits", [visit(on(1, 5), number) for number in range(9)])
+    with world.open() as work:
+        advance(work, NOW, utc(on(2)))
+        accepted = {name: item.to_dict() for name, item in accept_all(work).items()}
+    with OpsDatabase.open(world.settings.database_url) as ops:
+        ops.set_pointer("shop", "accepted", accepted, run_id="test", now=NOW)
+    return world
+
+
+def platform_of(world: World) -> Platform:
+    return Platform(environment={"MLOPS_DATA_DIR": str(world.folder), "MLOPS_NOW": "2025-02-02"})
+
+
+def test_online_features_fills_the_store_once(world: World) -> None:
+    seen = []
+    for _ in range(2):
+        resources = {"platform": platform_of(world)}
+        done = dg.materialize([online_features(world.use_case)], resources=resources)
+        (event,) = done.asset_materializations_for_node("shop__online_features")
+        values = {name: item.value for name, item in event.metadata.items()}
+        seen.append((values["dagster/row_count"], values["rows_written"], values["feature_time"]))
+    assert seen == [(9, 9, "2025-02-01T00:00:00+00:00"), (9, 0, "2025-02-01T00:00:00+00:00")]
+    with open_reader(world.use_case, platform_of(world).settings()) as reader:
+        assert reader.read([3], ["visits"])[0].values["visits"].value == 1
+
+
+def test_hourly_schedule_waits_for_features_and_for_runs(world: World, tmp_path: Path) -> None:
+    schedule = hourly_online_features(world.use_case, materialize_job(world.use_case))
+
+    (tmp_path / "dagster").mkdir()
+
+    def tick() -> Any:
+        with dg.DagsterInstance.local_temp(str(tmp_path / "dagster")) as instance:
+            resources = {"platform": platform_of(world)}
+            return schedule(dg.build_schedule_context(instance=instance, resources=resources))
+
+    assert tick() == dg.SkipReason("there are no features yet")
+    with OpsDatabase.open(world.settings.database_url) as ops:
+        ops.set_pointer("shop", "features", {}, run_id="test", now=NOW)
+    assert isinstance(tick(), dg.RunRequest)
