@@ -17,7 +17,11 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def use_case_of(
-    sources: Mapping[str, Mapping[str, Any]], views: Mapping[str, Mapping[str, Any]], start: str
+    sources: Mapping[str, Mapping[str, Any]],
+    views: Mapping[str, Mapping[str, Any]],
+    start: str,
+    *,
+    active_within_days: int | None = None,
 ) -> UseCase:
     """Return a use case on a monthly grid whose label is never asked for."""
     home = next(iter(sources))
@@ -29,7 +33,7 @@ def use_case_of(
             "intended_use": "Measuring features.",
             "entity": {"name": "customer", "key": "customer_id"},
             "grid": {"every": "month", "start": start},
-            "population": {"source": home},
+            "population": {"source": home, "active_within_days": active_within_days},
             "sources": sources,
             "label": {"kind": "event_absent", "source": home, "horizon_days": 30},
             "views": views,

@@ -16,8 +16,11 @@ from benchmarks.measure import ROOT, CommandFailedError, machine, run_module
 from benchmarks.report import conditions, remember, show, write_page
 from benchmarks.result import Result
 
-NAMES = ("lifecycle", "one_month", "imports", "demo", "real_sets")
-SIZED = frozenset({"lifecycle", "one_month", "demo"})  # take --customers
+NAMES = (
+    *("lifecycle", "one_month", "imports", "demo", "real_sets"),
+    *("history", "windows", "online", "fraud"),
+)
+SIZED = frozenset(NAMES) - {"imports", "real_sets"}  # take --customers
 
 
 def main() -> int:
