@@ -15,7 +15,6 @@ from datetime import datetime
 from itertools import repeat
 from typing import Any
 
-from mlops_pipeline.errors import NotFoundError
 from mlops_pipeline.stores.online.codec import RecordSchema
 from mlops_pipeline.stores.online.events import AcceptedEvents, EventStream
 from mlops_pipeline.stores.online.layout import (
@@ -54,7 +53,7 @@ class Materialized:
     feature_time : datetime or None
         When the stored values were true; None where no view is stored.
     table : str
-        The table of records, or the first stream.
+        The table of records, or the first stream; empty where nothing is stored.
     is_new : bool
         Whether anything was written.
     stale_views : tuple of str
@@ -109,7 +108,7 @@ def materialize(
     Raises
     ------
     NotFoundError
-        When no period is finished, or nothing of the use case is stored online.
+        When no period is finished.
     OnlineStoreError
         When the store does not take what is written; the next run goes on there.
     """
@@ -118,8 +117,8 @@ def materialize(
     streams = [EventStream(work.use_case, source) for source in layout.sources]
     records = layout.records()
     tables = [*([records[0]] if records else []), *(stream.table for stream in streams)]
-    if not tables:
-        raise NotFoundError("no view of the use case is stored online", where=work.use_case.name)
+    if not tables:  # everything comes with the request
+        return Materialized(rows=0, feature_time=None, table="", is_new=False)
     if work.use_case.grid.every == "event":
         register_accepted(work, accepted)
     events = sum(

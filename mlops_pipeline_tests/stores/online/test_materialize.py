@@ -362,3 +362,17 @@ def test_late_payment_counts_from_its_arrival(stream: World, store: OnlineStore)
 def test_push_before_the_first_fill_is_an_error(stream: World, store: OnlineStore) -> None:
     with pytest.raises(OnlineDefinitionError):
         push_events(stream.use_case, store, "payments", [], now=NOW)
+
+
+def test_use_case_that_stores_nothing_online_materializes_nothing(
+    tmp_path: Path, store: OnlineStore
+) -> None:
+    columns = {"asked": {"of": "amount", "precision": 2}}
+    views = {"request": {"source": "visits", "request_time": True, "columns": columns}}
+    case = shop(grid={"every": "event"}, views=views)
+    world = World(case, tmp_path)
+    world.deliver("visits", [visit(on(1, 5))])
+    with world.open() as work:
+        ingest_all(work)
+        done = materialize(work, accept_all(work), store, now=NOW)
+    assert done == Materialized(rows=0, feature_time=None, table="", is_new=False)
