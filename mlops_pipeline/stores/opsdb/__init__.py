@@ -10,6 +10,7 @@ from mlops_pipeline.stores.opsdb.lease import HeldLease, is_at_work
 from mlops_pipeline.stores.opsdb.records import (
     Alert,
     Approval,
+    AuditEvent,
     Decision,
     FeatureReader,
     FeatureUse,
@@ -27,6 +28,7 @@ from mlops_pipeline.stores.opsdb.records import (
 __all__ = [
     "Alert",
     "Approval",
+    "AuditEvent",
     "Decision",
     "FeatureReader",
     "FeatureUse",

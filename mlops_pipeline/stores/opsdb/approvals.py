@@ -8,6 +8,7 @@ from datetime import datetime
 from sqlalchemy import Connection, insert, select
 
 from mlops_pipeline.errors import StateError
+from mlops_pipeline.stores.opsdb.audit import NewAuditEvent, append
 from mlops_pipeline.stores.opsdb.records import Approval, Rollout, Verdict
 from mlops_pipeline.stores.opsdb.rollouts import (
     Change,
@@ -119,13 +120,9 @@ def _get_waiting(connection: Connection, use_case: str, version: int, verdict: V
 def _write_approval(
     connection: Connection, decided: Rollout, stage: str, verdict: Verdict, change: Change
 ) -> None:
-    connection.execute(
-        insert(approval).values(
-            rollout_id=decided.id,
-            stage=stage,
-            verdict=verdict,
-            by=change.actor,
-            reason=change.reason,
-            at=change.now,
-        )
-    )
+    said = {"stage": stage, "verdict": verdict, "reason": change.reason}
+    row = {**said, "rollout_id": decided.id, "by": change.actor, "at": change.now}
+    new_id = connection.execute(insert(approval).values(row).returning(approval.c.id))
+    detail = {"id": new_id.scalar_one(), "version": decided.version, **said}
+    event = NewAuditEvent("approval", detail, decided.use_case, change.actor, change.now)
+    append(connection, [event])

@@ -11,6 +11,7 @@ from sqlalchemy.exc import DatabaseError
 from mlops_pipeline.errors import ConfigError
 from mlops_pipeline.stores.opsdb.alerts import AlertRows
 from mlops_pipeline.stores.opsdb.approvals import ApprovalRows
+from mlops_pipeline.stores.opsdb.audit import AuditRows
 from mlops_pipeline.stores.opsdb.decisions import DecisionRows
 from mlops_pipeline.stores.opsdb.feature_uses import FeatureUseRows
 from mlops_pipeline.stores.opsdb.lease_rows import LeaseRows
@@ -23,6 +24,7 @@ from mlops_pipeline.stores.opsdb.transactions import make_engine
 class OpsDatabase(
     AlertRows,
     ApprovalRows,
+    AuditRows,
     DecisionRows,
     FeatureUseRows,
     LeaseRows,

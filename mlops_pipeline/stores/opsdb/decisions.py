@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import insert, select
 
+from mlops_pipeline.stores.opsdb.audit import NewAuditEvent, append
 from mlops_pipeline.stores.opsdb.records import Decision
 from mlops_pipeline.stores.opsdb.tables import decision
 from mlops_pipeline.stores.opsdb.transactions import Transactions
@@ -24,6 +25,7 @@ class DecisionRows(Transactions):
         *,
         now: datetime,
         run_key: str | None = None,
+        actor: str = "mlops",
     ) -> int:
         """Keep a decision and return its id.
 
@@ -35,6 +37,8 @@ class DecisionRows(Transactions):
             What was decided, for example ``retrain`` or ``wait``.
         run_key : str, optional
             Key of the run that was asked for, if one was.
+        actor : str
+            Who decided, for the audit event: a person, a run; by default the program itself.
         """
         row = {
             "use_case": use_case,
@@ -47,7 +51,11 @@ class DecisionRows(Transactions):
         }
         with self._write(f"decision:{use_case}") as connection:
             new_id = connection.execute(insert(decision).values(row).returning(decision.c.id))
-            return int(new_id.scalar_one())
+            decision_id = int(new_id.scalar_one())
+            told = {name: row[name] for name in row if name not in {"use_case", "at"}}
+            detail = {"id": decision_id, **told}
+            append(connection, [NewAuditEvent("decision", detail, use_case, actor, now)])
+            return decision_id
 
     def list_decisions(
         self, use_case: str, kind: str | None = None, limit: int = 100

@@ -64,6 +64,7 @@ class LifecycleRun:
     verdict: str | None
     fingerprint: str | None
     summary: Mapping[str, Any] | None
+    triggered_by: str | None
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,7 @@ class Approval:
     by: str
     reason: str
     at: datetime
+    expires_at: datetime | None
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,20 @@ class Decision:
     evidence: Mapping[str, Any]
     run_key: str | None
     at: datetime
+
+
+@dataclass(frozen=True)
+class AuditEvent:
+    """What happened, chained: `hash` covers every other field, `previous_hash` the event before."""
+
+    seq: int
+    at: datetime
+    use_case: str | None
+    kind: str
+    actor: str
+    detail: Mapping[str, Any]
+    previous_hash: str
+    hash: str
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@
                     |      +-> superseded   a newer version began to wait
                     +-> rejected
 
-Belongs here: opening, reading, and the one way to change a state (always with its event row).
-What a person decides is in approvals.py.
+Belongs here: opening, reading, and the one way to change a state (always with its event row and
+its audit event). What a person decides is in approvals.py.
 """
 
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, insert, select, update
 
 from mlops_pipeline.errors import NotFoundError, StateError
+from mlops_pipeline.stores.opsdb.audit import NewAuditEvent, append
 from mlops_pipeline.stores.opsdb.records import (
     OpeningState,
     Rollout,
@@ -216,16 +217,24 @@ def _write_event(
     to_state: RolloutState,
     change: Change,
 ) -> None:
-    connection.execute(
-        insert(rollout_event).values(
-            rollout_id=rollout_id,
-            at=change.now,
-            from_state=from_state,
-            to_state=to_state,
-            actor=change.actor,
-            reason=change.reason,
-        )
-    )
+    row = {
+        "rollout_id": rollout_id,
+        "at": change.now,
+        "from_state": from_state,
+        "to_state": to_state,
+        "actor": change.actor,
+        "reason": change.reason,
+    }
+    new_id = connection.execute(insert(rollout_event).values(row).returning(rollout_event.c.id))
+    moved = connection.execute(select(rollout).where(rollout.c.id == rollout_id)).one()
+    detail = {
+        "id": new_id.scalar_one(),
+        "version": moved.version,
+        "from_state": from_state,
+        "to_state": to_state,
+        "reason": change.reason,
+    }
+    append(connection, [NewAuditEvent("rollout", detail, moved.use_case, change.actor, change.now)])
 
 
 def _refuse_other_model(present: Rollout, fingerprint: str) -> None:

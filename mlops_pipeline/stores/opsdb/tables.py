@@ -129,6 +129,7 @@ lifecycle_run = Table(
     Column("verdict", Text),
     Column("fingerprint", Text),
     Column("summary", JsonText),
+    Column("triggered_by", Text),
     UniqueConstraint("use_case", "run_id", name="uq_lifecycle_run"),
 )
 
@@ -198,6 +199,7 @@ approval = Table(  # append-only: triggers refuse UPDATE and DELETE
     Column("by", Text, nullable=False),
     Column("reason", Text, nullable=False),
     Column("at", UtcTimestamp, nullable=False),
+    Column("expires_at", UtcTimestamp),
     CheckConstraint("verdict IN ('approved', 'rejected')", name="ck_approval_verdict"),
     Index("ix_approval_rollout", "rollout_id"),
 )
@@ -234,6 +236,20 @@ decision = Table(
     Column("run_key", Text),
     Column("at", UtcTimestamp, nullable=False),
     Index("ix_decision_use_case", "use_case", "kind"),
+)
+
+audit_event = Table(  # append-only: triggers refuse UPDATE and DELETE
+    "audit_event",
+    metadata,
+    # Counted by us under the scope lock: a sequence of the database would leave gaps.
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("at", UtcTimestamp, nullable=False),
+    Column("use_case", Text),
+    Column("kind", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("detail", Text, nullable=False),  # canonical JSON, byte for byte what is hashed
+    Column("previous_hash", Text, nullable=False),
+    Column("hash", Text, nullable=False),
 )
 
 feature_use = Table(

@@ -61,11 +61,16 @@ def write_transaction(engine: Engine, scope: str) -> Iterator[Connection]:
     with engine.connect() as connection:
         connection.execution_options(**{WRITES: True})
         with connection.begin():
-            if engine.dialect.name == "postgresql":
-                digest = hashlib.sha256(f"mlops:{scope}".encode()).digest()
-                key = int.from_bytes(digest[:8], "big", signed=True)
-                connection.execute(select(func.pg_advisory_xact_lock(key)))
+            take_turn(connection, scope)
             yield connection
+
+
+def take_turn(connection: Connection, scope: str) -> None:
+    """Wait until no other write transaction is in `scope`; it is ours until the end."""
+    if connection.dialect.name == "postgresql":
+        digest = hashlib.sha256(f"mlops:{scope}".encode()).digest()
+        key = int.from_bytes(digest[:8], "big", signed=True)
+        connection.execute(select(func.pg_advisory_xact_lock(key)))
 
 
 def make_engine(url: str) -> Engine:

@@ -121,7 +121,7 @@ def test_sqlite_database_is_in_wal_mode(tmp_path: Path) -> None:
         assert connection.scalar(text("PRAGMA journal_mode")) == "wal"
 
 
-@pytest.mark.parametrize("table", ["rollout_event", "approval"])
+@pytest.mark.parametrize("table", ["rollout_event", "approval", "audit_event"])
 @pytest.mark.parametrize("change", ["update", "delete"])
 def test_append_only_table_refuses_change(
     database: OpsDatabase, url: str, table: str, change: str
@@ -129,11 +129,11 @@ def test_append_only_table_refuses_change(
     records = metadata.tables[table]
     open_waiting(database, 1)
     database.approve("churn", 1, by="ada", reason="good", now=NOON)
-    statement = (
-        records.update().values(reason="changed") if change == "update" else records.delete()
-    )
+    column = "actor" if table == "audit_event" else "reason"
+    changed = records.update().values({column: "changed"})
+    statement = changed if change == "update" else records.delete()
     with engine_of(url) as engine:
         with engine.connect() as connection, pytest.raises(DBAPIError, match="is append-only"):
             connection.execute(statement)
         with engine.begin() as connection:
-            assert connection.scalar(select(func.count()).select_from(records)) in {1, 2}
+            assert (connection.scalar(select(func.count()).select_from(records)) or 0) > 0
