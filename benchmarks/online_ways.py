@@ -96,7 +96,9 @@ def ours(folder: Path, customers: int, kind: str) -> dict[str, Any]:
         watched = _Watched(store)
         begun_mb = _peak_mb()
         filled = _filled(
-            lambda: materialize(work, accepted, cast("OnlineStore", watched), now=NOW).rows,
+            lambda: (
+                materialize(work, accepted, cast("OnlineStore", watched), through=NOW, now=NOW).rows
+            ),
             customers,
         )
     with open_reader(use_case, settings) as reader:

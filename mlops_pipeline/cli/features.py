@@ -29,7 +29,6 @@ from mlops_pipeline.stores.settings import Settings, parse_time, project_root
 if TYPE_CHECKING:
     from mlops_pipeline.stores.catalog import FeatureEntry
     from mlops_pipeline.stores.online.reader import OnlineFeatures
-    from mlops_pipeline.stores.validation import AcceptedSource
 
 STATUS_COLOURS = {"fresh": "green", "stale": "yellow", "missing": "red"}
 
@@ -131,14 +130,18 @@ def get(
 
 @features_app.command("materialize")
 def materialize_features(use_case: Name) -> None:
-    """Bring the online store up to the newest finished features; again changes nothing."""
-    from mlops_pipeline.stores.online.materialize import materialize, open_writer
+    """Bring the online store up to the newest accepted features; again changes nothing."""
+    from mlops_pipeline.stores.online.materialize import materialize_accepted, open_writer
+    from mlops_pipeline.stores.opsdb import OpsDatabase
     from mlops_pipeline.stores.workspace import open_workspace
 
     chosen, settings = find_use_case(use_case), Settings.from_environment()
-    accepted = _accepted(chosen, settings)
-    with open_workspace(chosen, settings) as work, open_writer(settings) as store:
-        done = materialize(work, accepted, store, now=settings.now())
+    with (
+        OpsDatabase.open(settings.database_url) as ops,
+        open_workspace(chosen, settings) as work,
+        open_writer(settings) as store,
+    ):
+        done = materialize_accepted(work, ops, store, now=settings.now())
     if not done.is_new:
         console.print(f"{chosen.name}: nothing new")
     else:
@@ -166,15 +169,6 @@ def export_feast_repository(
         console.print(f"{said}: {view}, {count:,} rows")
     console.print(f"folder: {escape(str(done.folder))}")
     console.print(f"oldest {done.oldest.isoformat()}, newest {done.newest.isoformat()}")
-
-
-def _accepted(use_case: UseCase, settings: Settings) -> "dict[str, AcceptedSource]":
-    """Return the versions of the sources that may be read."""
-    from mlops_pipeline.stores.opsdb import OpsDatabase
-    from mlops_pipeline.stores.validation import accepted_sources
-
-    with OpsDatabase.open(settings.database_url) as ops:
-        return accepted_sources(ops, use_case)
 
 
 def _table(entries: "list[FeatureEntry]") -> Table:

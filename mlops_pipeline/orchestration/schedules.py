@@ -48,11 +48,12 @@ def hourly_online_features(use_case: UseCase, job: Any) -> dg.ScheduleDefinition
     def hourly(
         context: dg.ScheduleEvaluationContext, platform: dg.ResourceParam[Any]
     ) -> dg.RunRequest | dg.SkipReason:
+        from mlops_pipeline.stores.online.materialize import accepted_through
         from mlops_pipeline.stores.opsdb import OpsDatabase
 
         with OpsDatabase.open(platform.settings().database_url) as ops:
-            if ops.get_pointer(use_case.name, "features") is None:
-                return dg.SkipReason("there are no features yet")
+            if accepted_through(ops, use_case) is None:
+                return dg.SkipReason("no features of the present definitions are accepted yet")
             if is_under_way(use_case, ops, context.instance):
                 return dg.SkipReason("a run is under way")
         return dg.RunRequest()

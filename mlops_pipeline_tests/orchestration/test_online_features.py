@@ -6,10 +6,13 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from mlops_pipeline.errors import NotFoundError
 from mlops_pipeline.orchestration.assets.online import online_features
 from mlops_pipeline.orchestration.jobs import materialize_job
 from mlops_pipeline.orchestration.resources import Platform
 from mlops_pipeline.orchestration.schedules import hourly_online_features
+from mlops_pipeline.stores.offline import build_features, definitions_hash
+from mlops_pipeline.stores.online.materialize import materialize_accepted, open_writer
 from mlops_pipeline.stores.online.reader import open_reader
 from mlops_pipeline.stores.opsdb import OpsDatabase
 from mlops_pipeline_tests.worlds import NOW, World, accept_all, advance, on, shop, utc, visit
@@ -31,11 +34,18 @@ def world(tmp_path: Path) -> World:
     return world
 
 
+def accept_features(world: World, as_of: str, definitions: str | None = None) -> None:
+    value = {"as_of": as_of, "definitions": definitions or definitions_hash(world.use_case)}
+    with OpsDatabase.open(world.settings.database_url) as ops:
+        ops.set_pointer("shop", "features", value, run_id="test", now=NOW)
+
+
 def platform_of(world: World) -> Platform:
     return Platform(environment={"MLOPS_DATA_DIR": str(world.folder), "MLOPS_NOW": "2025-02-02"})
 
 
 def test_online_features_fills_the_store_once(world: World) -> None:
+    accept_features(world, "2025-02-01T00:00:00+00:00")
     seen = []
     for _ in range(2):
         resources = {"platform": platform_of(world)}
@@ -58,7 +68,24 @@ def test_hourly_schedule_waits_for_features_and_for_runs(world: World, tmp_path:
             resources = {"platform": platform_of(world)}
             return schedule(dg.build_schedule_context(instance=instance, resources=resources))
 
-    assert tick() == dg.SkipReason("there are no features yet")
-    with OpsDatabase.open(world.settings.database_url) as ops:
-        ops.set_pointer("shop", "features", {}, run_id="test", now=NOW)
+    assert tick() == dg.SkipReason("no features of the present definitions are accepted yet")
+    accept_features(world, "2025-02-01T00:00:00+00:00", definitions="of other code")
+    assert tick() == dg.SkipReason("no features of the present definitions are accepted yet")
+    accept_features(world, "2025-02-01T00:00:00+00:00")
     assert isinstance(tick(), dg.RunRequest)
+
+
+def test_period_behind_the_accepted_as_of_stays_offline(world: World) -> None:
+    with world.open() as work:  # computed, and refused by its leak check: the pointer did not move
+        build_features(work, accept_all(work), utc(on(3)))
+    with (
+        OpsDatabase.open(world.settings.database_url) as ops,
+        world.open() as work,
+        open_writer(world.settings) as store,
+    ):
+        with pytest.raises(NotFoundError, match="no accepted features"):
+            materialize_accepted(work, ops, store, now=NOW)
+        accept_features(world, "2025-02-01T00:00:00+00:00")
+        assert materialize_accepted(work, ops, store, now=NOW).feature_time == utc(on(2))
+        accept_features(world, "2025-03-01T00:00:00+00:00")
+        assert materialize_accepted(work, ops, store, now=NOW).feature_time == utc(on(3))

@@ -12,10 +12,9 @@ from typing import Any
 import yaml
 
 from mlops_pipeline.config import UseCase
-from mlops_pipeline.stores.online.materialize import materialize, open_writer
+from mlops_pipeline.stores.online.materialize import materialize_accepted, open_writer
 from mlops_pipeline.stores.opsdb import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
-from mlops_pipeline.stores.validation import AcceptedSource
 from mlops_pipeline.stores.workspace import open_workspace
 from mlops_pipeline_tests.worlds import (
     HOUR,
@@ -101,9 +100,11 @@ def write_shops(root: Path) -> None:
     for case in CASES.values():
         world = World(case, root / "data")
         with world.open() as work, OpsDatabase.open(world.settings.database_url) as ops:
-            advance(work, NOW)
+            built = advance(work, NOW)
             accepted = {name: item.to_dict() for name, item in accept_all(work).items()}
             ops.set_pointer(case.name, "accepted", accepted, run_id="run", now=NOW)
+            features = {"as_of": NOW.isoformat(), "definitions": built.definitions}
+            ops.set_pointer(case.name, "features", features, run_id="run", now=NOW)
 
 
 def settings_at(root: Path, now: datetime = NOW) -> Settings:
@@ -116,11 +117,8 @@ def materialize_shops(root: Path, now: datetime = NOW) -> None:
     settings = settings_at(root, now)
     with OpsDatabase.open(settings.database_url) as ops, open_writer(settings) as store:
         for case in CASES.values():
-            pointer = ops.get_pointer(case.name, "accepted")
-            assert pointer is not None
-            accepted = {key: AcceptedSource.from_dict(item) for key, item in pointer.value.items()}
             with open_workspace(case, settings) as work:
-                materialize(work, accepted, store, now=now)
+                materialize_accepted(work, ops, store, now=now)
 
 
 def _plain(value: Any) -> Any:

@@ -25,10 +25,10 @@ def online_features(use_case: UseCase) -> dg.AssetsDefinition:
         after=("features",),
     )
     def online(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
-        from mlops_pipeline.stores.online.materialize import materialize, open_writer
+        from mlops_pipeline.stores.online.materialize import materialize_accepted, open_writer
 
         with asset_step(context, use_case) as step, open_writer(step.settings) as store:
-            done = materialize(step.work, step.accepted(), store, now=step.now)
+            done = materialize_accepted(step.work, step.ops, store, now=step.now)
             return dg.MaterializeResult(
                 data_version=dg.DataVersion(f"{done.table}-{done.feature_time}"),
                 metadata=_metadata(done),

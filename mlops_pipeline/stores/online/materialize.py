@@ -15,6 +15,9 @@ from datetime import datetime
 from itertools import repeat
 from typing import Any
 
+from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.errors import NotFoundError
+from mlops_pipeline.stores.offline import definitions_hash
 from mlops_pipeline.stores.online.codec import RecordSchema
 from mlops_pipeline.stores.online.events import AcceptedEvents, EventStream
 from mlops_pipeline.stores.online.layout import (
@@ -32,8 +35,9 @@ from mlops_pipeline.stores.online.store import (
     StoredRecord,
     open_online_store,
 )
+from mlops_pipeline.stores.opsdb import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
-from mlops_pipeline.stores.validation import AcceptedSource, register_accepted
+from mlops_pipeline.stores.validation import AcceptedSource, accepted_sources, register_accepted
 from mlops_pipeline.stores.workspace import Workspace
 
 CHUNK_ROWS = 20_000  # written at once: some megabytes
@@ -77,6 +81,7 @@ class _Run:
     accepted: Mapping[str, AcceptedSource]
     store: OnlineStore
     layout: OnlineLayout
+    through: datetime
     now_us: int
     chunk_rows: int
 
@@ -86,11 +91,44 @@ def open_writer(settings: Settings) -> OnlineStore:
     return open_online_store(settings.online_url, timeout_ms=WRITE_TIMEOUT_MS)
 
 
+def accepted_through(ops: OpsDatabase, use_case: UseCase) -> datetime | None:
+    """Return the as_of up to which features of the present definitions passed the leak check.
+
+    None when no features run of these definitions has ended well: nothing may go online yet.
+    """
+    pointer = ops.get_pointer(use_case.name, "features")
+    if pointer is None or pointer.value["definitions"] != definitions_hash(use_case):
+        return None
+    return datetime.fromisoformat(pointer.value["as_of"])
+
+
+def materialize_accepted(
+    work: Workspace, ops: OpsDatabase, store: OnlineStore, *, now: datetime
+) -> Materialized:
+    """Materialize what the pointers accept: a period that failed the leak check stays out.
+
+    Raises
+    ------
+    NotFoundError
+        When no features of the present definitions were accepted yet.
+    """
+    through = accepted_through(ops, work.use_case)
+    if through is None:
+        raise NotFoundError(
+            f"{work.use_case.name} has no accepted features of the present definitions",
+            expected="a features run that passed the leak check",
+            way_out=f"mlops run {work.use_case.name}",
+        )
+    accepted = accepted_sources(ops, work.use_case)
+    return materialize(work, accepted, store, through=through, now=now)
+
+
 def materialize(
     work: Workspace,
     accepted: Mapping[str, AcceptedSource],
     store: OnlineStore,
     *,
+    through: datetime,
     now: datetime,
     chunk_rows: int = CHUNK_ROWS,
 ) -> Materialized:
@@ -100,6 +138,8 @@ def materialize(
     ----------
     accepted : mapping of source name to AcceptedSource
         What the features were made of.
+    through : datetime
+        From `accepted_through`: a period behind it was computed, but not accepted.
     now : datetime
         The Clock (UTC): records that have expired by now are removed.
     chunk_rows : int
@@ -113,7 +153,7 @@ def materialize(
         When the store does not take what is written; the next run goes on there.
     """
     layout = online_layout(work.use_case)
-    run = _Run(work, accepted, store, layout, microseconds(now), chunk_rows)
+    run = _Run(work, accepted, store, layout, through, microseconds(now), chunk_rows)
     streams = [EventStream(work.use_case, source) for source in layout.sources]
     records = layout.records()
     tables = [*([records[0]] if records else []), *(stream.table for stream in streams)]
@@ -143,7 +183,9 @@ def _write_newest(run: _Run, table: OnlineTable, schema: RecordSchema) -> tuple[
     expiry_days = run.layout.expiry_days
     if expiry_days is not None:
         run.store.purge(table, now_us=run.now_us)
-    newest_us = newest_moment(run.work, run.accepted, run.layout, now_us=run.now_us)
+    newest_us = newest_moment(
+        run.work, run.accepted, run.layout, through=run.through, now_us=run.now_us
+    )
     marker = _begin(read_marker(run.store, table, RecordsMarker), newest_us, expiry_days)
     if marker.is_done:
         return 0, marker

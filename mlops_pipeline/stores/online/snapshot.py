@@ -29,12 +29,17 @@ MIDNIGHTS = Grid(every="day")
 
 
 def newest_moment(
-    work: Workspace, accepted: Mapping[str, AcceptedSource], layout: OnlineLayout, *, now_us: int
+    work: Workspace,
+    accepted: Mapping[str, AcceptedSource],
+    layout: OnlineLayout,
+    *,
+    through: datetime,
+    now_us: int,
 ) -> int:
     """Return the newest moment whose values are final.
 
-    The start of the newest finished period; on an event grid the last midnight up to which every
-    source of a daily view is complete: rows that arrive later count as known later.
+    The start of the newest finished period up to `through`; on an event grid the last midnight up
+    to which every source of a daily view is complete: rows that arrive later count as known later.
 
     Raises
     ------
@@ -44,14 +49,15 @@ def newest_moment(
         When no source of a daily view holds a row.
     """
     if work.use_case.grid.every != "event":
-        newest = max(finished_periods(work), default=None)
+        moments = [parse_time(name) for name in finished_periods(work)]
+        newest = max((moment for moment in moments if moment <= through), default=None)
         if newest is None:
             raise NotFoundError(
                 "there are no features",
                 where=features_uri(work),
                 way_out=f"materialize {work.use_case.name}/features first",
             )
-        return microseconds(parse_time(newest))
+        return microseconds(newest)
     names = {work.use_case.views[name].source for name in layout.stored}
     marks = [mark for name in names if (mark := accepted[name].watermark) is not None]
     if not marks:

@@ -93,6 +93,7 @@ def work(world: World) -> Iterator[Workspace]:
 
 
 def run(work: Workspace, store: Any, now: Any = NOW, **options: Any) -> Materialized:
+    options = {"through": now, **options}
     return materialize(work, accept_all(work), store, now=now, **options)
 
 
@@ -263,7 +264,7 @@ def stream(use_case: str, tmp_path: Path) -> World:
 
 def accepted_at(work: Workspace, store: OnlineStore, now: Any, **options: Any) -> Materialized:
     ingest_all(work, now)
-    return materialize(work, accept_all(work, now), store, now=now, **options)
+    return materialize(work, accept_all(work, now), store, through=now, now=now, **options)
 
 
 def counts(store: OnlineStore, world: World, entity: int, at: Any) -> list[Any]:
@@ -374,5 +375,5 @@ def test_use_case_that_stores_nothing_online_materializes_nothing(
     world.deliver("visits", [visit(on(1, 5))])
     with world.open() as work:
         ingest_all(work)
-        done = materialize(work, accept_all(work), store, now=NOW)
+        done = materialize(work, accept_all(work), store, through=NOW, now=NOW)
     assert done == Materialized(rows=0, feature_time=None, table="", is_new=False)

@@ -70,7 +70,9 @@ def assert_equal_by_month(
         reader = OnlineReader(case, store, now=lambda: months[-1])
         for as_of in months:
             build_features(work, accepted, as_of)
-            assert materialize(work, accepted, store, now=as_of, chunk_rows=300).is_new
+            assert materialize(
+                work, accepted, store, through=as_of, now=as_of, chunk_rows=300
+            ).is_new
             for _ in range(0, PAIRS // len(months) + AT_ONCE, AT_ONCE):
                 at = moments_between(draw, as_of, following(as_of, "month"))
                 answers += reader.read(draw.choices(keys, k=AT_ONCE), reader.names, at=at)
@@ -130,7 +132,7 @@ def test_fraud_online_equals_offline(store_kind: str, tmp_path: Path) -> None:
             ingest_all(work, now)
             accepted = accept_all(work, now)
             publish(world.settings, case, accepted)
-            done = materialize(work, accepted, store, now=now, chunk_rows=500)
+            done = materialize(work, accepted, store, through=now, now=now, chunk_rows=500)
             assert done.feature_time is not None
             asked += _read(reader, payments, delivery, draw)
     assert len(asked) >= PAIRS

@@ -109,7 +109,7 @@ def filled(world: World, store: OnlineStore) -> OnlineReader:
 def fill(world: World, store: OnlineStore) -> None:
     with world.open() as work:
         ingest_all(work, READ_AT)
-        done = materialize(work, accept_all(work, READ_AT), store, now=READ_AT)
+        done = materialize(work, accept_all(work, READ_AT), store, through=READ_AT, now=READ_AT)
     assert done.feature_time == MIDNIGHT
 
 
