@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from mlops_pipeline.cli.console import console, fail, progress_bar
+from mlops_pipeline.cli.cost import cost
 from mlops_pipeline.cli.features import features_app
 from mlops_pipeline.cli.use_cases import Name, find_use_case
 from mlops_pipeline.config import json_schema, load_use_case, load_use_cases
@@ -31,6 +32,7 @@ config_app = typer.Typer(help="Check and describe configuration files.", no_args
 app.add_typer(simulate_app, name="simulate")
 app.add_typer(config_app, name="config")
 app.add_typer(features_app, name="features")
+app.command()(cost)
 
 By = Annotated[str, typer.Option("--by", help="Your name (self-asserted, recorded).")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; recorded for good.")]

@@ -30,6 +30,7 @@ def print_summary(
         console.print(_data(state["data"]))
     if wall_seconds is not None and state["last_run"]:
         console.print(_seconds(state["last_run"]["seconds"], wall_seconds))
+    _cost(state["cost"])
     for alert in state["alerts"][:3]:
         console.print(f"[red]alert[/] {escape(alert['message'].splitlines()[0])}")
         console.print(f"      what to do: {escape(alert['action'])}")
@@ -118,6 +119,17 @@ def _seconds(seconds: dict[str, float], wall: float) -> Table:
         table.add_row(name, f"{value:.1f}")
     table.add_row("starting, importing, recording", f"{wall - sum(seconds.values()):.1f}")
     return table
+
+
+def _cost(cost: dict[str, Any]) -> None:
+    known = {
+        "the last run": cost["last_run"],
+        "a training run": cost["per_training_run"],
+        "1,000 predictions": cost["per_1000_predictions"],
+        "an accepted version": cost["per_accepted_improvement"],
+    }
+    parts = [f"{name} {price:.4f}" for name, price in known.items() if price is not None]
+    console.print(f"cost ({escape(cost['currency'])}): {', '.join(parts)}")
 
 
 def _report(use_case: UseCase, settings: Settings) -> None:

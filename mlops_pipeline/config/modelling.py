@@ -8,6 +8,7 @@ from mlops_pipeline.config.base import Days, Fraction, Name, Section
 
 MetricName = Literal["roc_auc", "pr_auc", "log_loss", "brier", "precision", "recall", "f1", "ece"]
 Effect = Literal["block", "review", "warn"]
+SECONDS_PER_HOUR = 3_600
 
 
 class Split(Section):
@@ -94,10 +95,17 @@ class Training(Section):
     min_positives: int = Field(
         50, ge=1, description="Fewer positive labels in the training part are an error."
     )
-    cost_per_second: float = Field(
-        0.0001, ge=0, description="Cost of one second of training, in `currency`."
-    )
-    currency: str = "EUR"
+
+
+class ComputeCost(Section):
+    """What the machine costs while assets work on it; nothing is assumed about people's time."""
+
+    per_hour: float = Field(0.36, ge=0, description="Price of one hour, in `currency`.")
+    currency: str = Field("EUR", min_length=1)
+
+    def of(self, seconds: float) -> float:
+        """Return the price of this many seconds, in `currency`."""
+        return seconds * self.per_hour / SECONDS_PER_HOUR
 
 
 class Evaluation(Section):

@@ -16,6 +16,7 @@ from mlops_pipeline.config.features import (
 )
 from mlops_pipeline.config.leakage import check_leakage
 from mlops_pipeline.config.modelling import (
+    ComputeCost,
     Evaluation,
     GateRule,
     ParityRule,
@@ -61,6 +62,7 @@ class UseCase(Section):
     gates: tuple[GateRule, ...] = Field(min_length=1)
     rollout: Rollout = Rollout()
     retraining: Retraining = Retraining()
+    compute_cost: ComputeCost = ComputeCost()
 
     @property
     def features(self) -> tuple[str, ...]:

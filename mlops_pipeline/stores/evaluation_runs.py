@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from mlops_pipeline.config.modelling import ComputeCost
 from mlops_pipeline.data.frame import LabelledFrame
 from mlops_pipeline.stores.evaluated import (
     current_champion,
@@ -182,7 +183,7 @@ def _report_facts(  # noqa: PLR0913, PLR0917 # private, one caller: every part o
             for name, part in facts.parts.items()
         ],
         purged_rows=facts.purged,
-        candidates=[_candidate(item, settings.cost_per_second) for item in facts.candidates],
+        candidates=[_candidate(item, work.use_case.compute_cost) for item in facts.candidates],
         chosen=Choice(facts.chosen, facts.reason),
         threshold=model.threshold,
         evaluation=evaluation,
@@ -194,7 +195,7 @@ def _report_facts(  # noqa: PLR0913, PLR0917 # private, one caller: every part o
     )
 
 
-def _candidate(item: Mapping[str, Any], rate: float) -> CandidateFacts:
+def _candidate(item: Mapping[str, Any], price: ComputeCost) -> CandidateFacts:
     return CandidateFacts(
         name=item["name"],
         kind=item["kind"],
@@ -204,7 +205,7 @@ def _candidate(item: Mapping[str, Any], rate: float) -> CandidateFacts:
             for name, value in item["validation"].items()
         },
         seconds=item["seconds"],
-        cost=item["seconds"] * rate,
+        cost=price.of(item["seconds"]),
     )
 
 

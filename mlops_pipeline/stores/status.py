@@ -8,6 +8,7 @@ from typing import Any
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.errors import NotFoundError
+from mlops_pipeline.stores.costs import use_case_costs
 from mlops_pipeline.stores.evaluated import StoredEvaluation, read_evaluation
 from mlops_pipeline.stores.lake import Lake
 from mlops_pipeline.stores.opsdb import OpsDatabase
@@ -15,10 +16,11 @@ from mlops_pipeline.stores.release import documents_folder
 from mlops_pipeline.stores.settings import Settings
 
 METRICS = ("roc_auc", "pr_auc", "brier", "log_loss")
+COSTS = ("total", "per_training_run", "per_1000_predictions", "per_accepted_improvement")
 
 
 def use_case_status(use_case: UseCase, settings: Settings) -> dict[str, Any]:
-    """Return use_case, champion, waiting, last_gate, data, last_run and open alerts."""
+    """Return use_case, champion, waiting, last_gate, data, last_run, cost and open alerts."""
     lake = Lake(settings.lake_uri)
     with OpsDatabase.open(settings.database_url) as ops:
         rollouts = ops.list_rollouts(use_case.name)
@@ -27,6 +29,7 @@ def use_case_status(use_case: UseCase, settings: Settings) -> dict[str, Any]:
         last = ops.last_lifecycle(use_case.name)
         alerts = ops.list_alerts(use_case.name, open_only=True)
         seconds = ops.step_seconds(use_case.name, last.run_id) if last else {}
+        cost = use_case_costs(use_case, ops, lake)
     champion = next((item for item in rollouts if item.state == "full"), None)
     waiting = [item for item in rollouts if item.state == "awaiting_approval"]
     champion_evaluation = None
@@ -65,6 +68,11 @@ def use_case_status(use_case: UseCase, settings: Settings) -> dict[str, Any]:
             "finished_at": last.finished_at.isoformat() if last.finished_at else None,
             "verdict": last.verdict,
             "seconds": {name: round(value, 2) for name, value in seconds.items()},
+        },
+        "cost": {
+            "currency": cost.currency,
+            "last_run": use_case.compute_cost.of(sum(seconds.values())),
+            **{name: cost.to_dict()[name] for name in COSTS},
         },
         "alerts": [
             {

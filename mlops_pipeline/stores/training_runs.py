@@ -91,11 +91,8 @@ def train_and_store(
         now=now,
     )
     folder = save_training(work.lake, facts, training.chosen.model, frame, parts)
-    seconds = sum(item.seconds for item in training.candidates)
-    settings = use_case.training
-    return StoredTraining(
-        facts, folder, training, drawn, seconds * settings.cost_per_second, settings.currency
-    )
+    cost = use_case.compute_cost.of(sum(item.seconds for item in training.candidates))
+    return StoredTraining(facts, folder, training, drawn, cost, use_case.compute_cost.currency)
 
 
 def _log(  # noqa: PLR0913, PLR0917 # private, one caller: everything that a run's record holds
@@ -161,7 +158,7 @@ def _log_candidate(
                 if figure.value is not None
             },
             "seconds": item.seconds,
-            "cost": item.seconds * settings.cost_per_second,
+            "cost": work.use_case.compute_cost.of(item.seconds),
         },
         now=now,
     )

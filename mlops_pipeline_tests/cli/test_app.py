@@ -55,6 +55,7 @@ def test_status_json_has_stable_keys(mlops: Mlops) -> None:
         "last_gate",
         "data",
         "last_run",
+        "cost",
         "alerts",
     ]
     champion = document["champion"]

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from mlops_pipeline.stores.lake import Lake
 from mlops_pipeline.stores.release import validate_metadata
 from mlops_pipeline_tests.world import FIRST, LATER, World
@@ -40,6 +42,13 @@ def _documents(world: World) -> Path:
 
 
 # the first run
+
+
+def test_run_logs_what_it_cost(template: World) -> None:
+    logged = dict(template.mlflow("SELECT key, value FROM latest_metrics WHERE key LIKE 'life%'"))
+    seconds = float(logged["lifecycle_seconds"])
+    assert seconds > 0
+    assert float(logged["lifecycle_cost"]) == pytest.approx(seconds * 0.36 / 3600)
 
 
 def test_first_accepted_model_is_champion(template: World) -> None:

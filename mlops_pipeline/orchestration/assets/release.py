@@ -134,6 +134,7 @@ def _finish(step: Step, verdict: str, fingerprint: str, reason: str) -> None:
             summary={"reason": reason},
             now=step.now,
         )
+        _log_cost(step)
         _resolve_failures(step)
     step.ops.record_decision(
         step.use_case.name,
@@ -143,6 +144,20 @@ def _finish(step: Step, verdict: str, fingerprint: str, reason: str) -> None:
         {"fingerprint": fingerprint, "run_id": step.run_id},
         now=step.now,
         run_key=step.run_id,
+    )
+
+
+def _log_cost(step: Step) -> None:
+    """Log to MLflow what the run cost up to here: the seconds of its finished assets."""
+    from mlops_pipeline.stores.tracking import open_tracking
+
+    seconds = sum(step.ops.step_seconds(step.use_case.name, step.run_id).values())
+    price = step.use_case.compute_cost
+    open_tracking(step.settings, step.use_case.name).log(
+        step.pointer("trained_model", "trained_model").value["mlflow_run_id"],
+        metrics={"lifecycle_seconds": seconds, "lifecycle_cost": price.of(seconds)},
+        tags={"cost_currency": price.currency, "owner": step.use_case.owner},
+        now=step.now,
     )
 
 

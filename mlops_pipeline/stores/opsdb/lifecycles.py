@@ -107,6 +107,15 @@ class LifecycleRows(Transactions):
             rows = connection.execute(query.order_by(lifecycle_step.c.asset)).all()
         return {row.asset: row.seconds for row in rows}
 
+    def seconds_by_run(self, use_case: str) -> dict[str, dict[str, float]]:
+        """Return {run id: {asset: seconds}} of every run, lifecycle or not."""
+        query = select(lifecycle_step).where(lifecycle_step.c.use_case == use_case)
+        found: dict[str, dict[str, float]] = {}
+        with self._read() as connection:
+            for row in connection.execute(query.order_by(lifecycle_step.c.run_id)):
+                found.setdefault(row.run_id, {})[row.asset] = row.seconds
+        return found
+
     def _first(self, query: Select[Any]) -> LifecycleRun | None:
         with self._read() as connection:
             row = connection.execute(query.limit(1)).one_or_none()

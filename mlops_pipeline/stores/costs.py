@@ -1,0 +1,20 @@
+"""Reading what the costs of a use case are made of."""
+
+from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.governance.cost import CostSheet, cost_sheet
+from mlops_pipeline.stores.lake import Lake
+from mlops_pipeline.stores.opsdb import OpsDatabase
+
+
+def use_case_costs(use_case: UseCase, ops: OpsDatabase, lake: Lake) -> CostSheet:
+    """Return the cost sheet of everything that was measured for a use case."""
+    scored = lake.facts_of_commits(lake.table_uri(use_case.name, "predictions"))
+    accepted = {
+        event.version for event in ops.rollout_events(use_case.name) if event.to_state == "full"
+    }
+    return cost_sheet(
+        use_case,
+        ops.seconds_by_run(use_case.name),
+        predictions=sum(int(facts.get("rows", 0)) for facts in scored),
+        accepted=len(accepted),
+    )
