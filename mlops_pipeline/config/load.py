@@ -74,8 +74,11 @@ def json_schema() -> dict[str, object]:
 
 
 def config_hash(use_case: UseCase) -> str:
-    """Return the sha256 of the canonical JSON of a configuration."""
-    text = json.dumps(use_case.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    """Return the sha256 of a configuration's JSON.
+
+    The order of features and candidates counts: a model's inputs are in that order.
+    """
+    text = json.dumps(use_case.model_dump(mode="json"), separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -3,8 +3,8 @@
 The documents lie in a folder of their own, beside the training's, with the evaluation that let the
 version in: another run of the same fingerprint writes the training's folder again, not this one.
 
-    input_example.json, data_snapshot.json, requirements.lock, requirements.txt, model_card.md,
-    metadata.json, evaluation.json, report.html, evidently.html
+    input_example.json, data_snapshot.json, configuration.json, requirements.lock,
+    requirements.txt, model_card.md, metadata.json, evaluation.json, report.html, evidently.html
 """
 
 import json
@@ -99,6 +99,9 @@ def register(
             shutil.copy(release.folder / name, work / name)
         write_json(work / "input_example.json", example)
         write_json(work / "data_snapshot.json", _snapshot(release, now))
+        write_json(  # in its own order: a model's inputs follow the order of the features
+            work / "configuration.json", release.use_case.model_dump(mode="json"), is_sorted=False
+        )
         (work / "requirements.lock").write_text(environment_lock(release.settings.root))
         (work / "requirements.txt").write_text("\n".join(requirements) + "\n")
         (work / "model_card.md").write_text(

@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from mlops_pipeline.data.frame import LabelledFrame
 from mlops_pipeline.stores.evaluated import StoredEvaluation
 from mlops_pipeline.stores.offline import load_frame
 from mlops_pipeline.stores.registry import Registry
@@ -15,6 +16,7 @@ from mlops_pipeline.stores.trained import read_training
 from mlops_pipeline.stores.validation import AcceptedSource
 from mlops_pipeline.stores.workspace import Workspace
 from mlops_pipeline.training.gates import Gate
+from mlops_pipeline.training.scoring import ScoringModel
 from mlops_pipeline.training.train import refit
 
 
@@ -53,16 +55,17 @@ def release_trained(
     registry = Registry(open_tracking(work.settings, use_case.name), use_case.name)
     found = registry.find(facts.fingerprint)
     if found is None:
-        fitted_on = use_case.training.refit
-        newest = len(facts.parts["train"]["periods"]) if fitted_on == "newest" else None
-        frame = load_frame(work, accepted, datetime.fromisoformat(facts.as_of), newest=newest)
-        rows = None
-        if fitted_on != "none":
-            model, rows = refit(use_case, frame, model, threads=work.settings.threads), len(frame)
+        final = refitted(
+            work,
+            accepted,
+            datetime.fromisoformat(facts.as_of),
+            model,
+            train_periods=len(facts.parts["train"]["periods"]),
+        )
         release = Release(
             use_case=use_case,
             settings=work.settings,
-            model=model,
+            model=final.model,
             facts=facts,
             accepted=accepted,
             gate=stored.gate,
@@ -71,13 +74,49 @@ def release_trained(
             folder=folder,
             mlflow_run_id=str(trained["mlflow_run_id"]),
             dagster_run_id=dagster_run_id,
-            refit_rows=rows,
+            refit_rows=final.rows,
             previous=champion_version,
         )
-        found = register(registry, release, frame, now=now)
+        found = register(registry, release, final.frame, now=now)
     metadata = read_metadata(found)
     card = Path(metadata["model_card_uri"]).read_text(encoding="utf-8")
     return Released(found.version, found.mlflow_run_id, metadata, card)
+
+
+@dataclass(frozen=True)
+class Refitted:
+    """The model that is registered, the rows that were read for it, and how many it was fitted on.
+
+    `rows` is None where the evaluated model itself is registered.
+    """
+
+    model: ScoringModel
+    frame: LabelledFrame
+    rows: int | None
+
+
+def refitted(
+    work: Workspace,
+    accepted: Mapping[str, AcceptedSource],
+    as_of: datetime,
+    model: ScoringModel,
+    *,
+    train_periods: int,
+) -> Refitted:
+    """Fit the evaluated model's recipe again, as `training.refit` says.
+
+    Parameters
+    ----------
+    train_periods : int
+        How many periods the evaluated model was trained on.
+    """
+    fitted_on = work.use_case.training.refit
+    newest = train_periods if fitted_on == "newest" else None
+    frame = load_frame(work, accepted, as_of, newest=newest)
+    if fitted_on == "none":
+        return Refitted(model, frame, None)
+    again = refit(work.use_case, frame, model, threads=work.settings.threads)
+    return Refitted(again, frame, len(frame))
 
 
 def _limitations(stored: StoredEvaluation) -> tuple[str, ...]:

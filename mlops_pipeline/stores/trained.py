@@ -139,9 +139,9 @@ def read_training(folder: Path) -> tuple[TrainingFacts, ScoringModel]:
     return facts, ScoringModel.read(folder / "model")
 
 
-def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Write canonical JSON atomically."""
+def write_json(path: Path, document: Mapping[str, Any], *, is_sorted: bool = True) -> None:
+    """Write JSON atomically; canonical, with sorted keys, unless their order means something."""
     work = path.with_suffix(".partial")
-    text = json.dumps(document, sort_keys=True, indent=1, allow_nan=False, default=str)
+    text = json.dumps(document, sort_keys=is_sorted, indent=1, allow_nan=False, default=str)
     work.write_text(text + "\n", encoding="utf-8")
     work.replace(path)

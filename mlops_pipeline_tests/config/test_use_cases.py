@@ -1,8 +1,9 @@
+import json
 from pathlib import Path
 
 import pytest
 
-from mlops_pipeline.config import UseCase, load_use_case
+from mlops_pipeline.config import UseCase, config_hash, load_use_case
 from mlops_pipeline.config.base import tree
 from mlops_pipeline.config.expressions import columns_of
 
@@ -107,3 +108,22 @@ def test_fraud_history_is_known_only_when_confirmed() -> None:
     source = use_case.sources[use_case.views["fraud_history"].source]
     assert source.available_at == "confirmed_at"
     assert source.event_time == "occurred_at"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_recorded_configuration_is_read_back_as_it_was(path: Path) -> None:
+    use_case = load_use_case(path)
+    again = UseCase.model_validate(json.loads(json.dumps(use_case.model_dump(mode="json"))))
+    assert again == use_case
+    assert again.inputs == use_case.inputs
+    assert config_hash(again) == config_hash(use_case)
+
+
+def test_config_hash_tells_the_order_of_features() -> None:
+    use_case = _load("online_retail")
+    name, view = next(iter(use_case.views.items()))
+    columns = dict(reversed(view.columns.items()))
+    views = {**use_case.views, name: view.model_copy(update={"columns": columns})}
+    turned = use_case.model_copy(update={"views": views})
+    assert turned == use_case  # the same mapping, in another order: other inputs, another model
+    assert config_hash(turned) != config_hash(use_case)

@@ -1,0 +1,57 @@
+"""`mlops reproduce`: builds a registered version again and compares the bytes."""
+
+import json
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from mlops_pipeline.cli.console import console, errors
+from mlops_pipeline.cli.use_cases import Name, find_use_case
+from mlops_pipeline.stores.settings import Settings
+
+SAME = {True: "[green]same[/]", False: "[yellow]differs[/]", None: "not known"}
+
+
+def reproduce(
+    use_case: Name,
+    version: Annotated[int, typer.Argument(help="The model version.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One document instead.")] = False,
+) -> None:
+    """Build a version again from its recorded data, configuration and seed; compare the bytes."""
+    from mlops_pipeline.stores.opsdb import OpsDatabase
+    from mlops_pipeline.stores.reproduce import reproduce as rebuild
+
+    chosen, settings = find_use_case(use_case), Settings.from_environment()
+    done = rebuild(
+        chosen.name, version, settings, report=lambda text: errors.print(escape(text), style="dim")
+    )
+    with OpsDatabase.open(settings.database_url) as ops:
+        detail = {"version": version, "identical": done.is_identical, "differ": done.different}
+        ops.append_audit(
+            "reproduced", detail, use_case=chosen.name, actor="mlops reproduce", now=settings.now()
+        )
+    if as_json:
+        typer.echo(json.dumps(done.to_dict(), indent=2, allow_nan=False))
+    else:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for head in ("input", "recorded", "here", ""):
+            table.add_column(head, overflow="fold")
+        for item in done.inputs:
+            cells = (escape(text) for text in (item.name, item.recorded, item.here))
+            table.add_row(*cells, SAME[item.is_same])
+        console.print(table)
+        for name, (recorded, rebuilt) in done.files.items():
+            verdict = "identical" if recorded == rebuilt else f"differs: rebuilt {rebuilt}"
+            console.print(f"{name}: {recorded}, {verdict}")
+        console.print(_verdict(done.is_identical, done.different))
+    if not done.is_identical:
+        raise typer.Exit(1)
+
+
+def _verdict(is_identical: bool, different: tuple[str, ...]) -> str:
+    if is_identical:
+        return "[green]identical: the same bytes[/]"
+    why = ", ".join(different) or "none of the recorded inputs: a source of chance was missed"
+    return f"[red]not identical[/]; what differs: {escape(why)}"
