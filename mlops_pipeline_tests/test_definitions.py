@@ -23,6 +23,7 @@ ASSETS = {  # name: (group, kinds, comes after)
     "registry_entry": ("release", {"mlflow"}, {"evaluation_report"}),
     "deployment": ("release", {"sqlalchemy"}, {"registry_entry"}),
     "batch_predictions": ("serving", {"delta", "lightgbm"}, {"deployment", "features"}),
+    "fairness_audit": ("monitoring", {"fairlearn"}, {"batch_predictions"}),
 }
 
 
@@ -62,14 +63,14 @@ def test_asset_reads_like_documentation(
 
 def test_job_names(defs: dg.Definitions) -> None:
     jobs = {job.name for job in defs.resolve_all_job_defs() if not job.name.startswith("__")}
-    kinds = ("lifecycle", "materialize", "batch_score")
+    kinds = ("lifecycle", "materialize", "batch_score", "fairness_audit")
     assert jobs == {f"{case}_{kind}" for case in USE_CASES for kind in kinds}
 
 
-def test_lifecycle_runs_everything_but_batch_scoring(defs: dg.Definitions) -> None:
+def test_lifecycle_runs_everything_but_scoring_and_its_audit(defs: dg.Definitions) -> None:
     job = defs.resolve_job_def("churn_lifecycle")
     keys = {key.path[-1] for key in job.asset_layer.executable_asset_keys}
-    assert keys == set(ASSETS) - {"batch_predictions"}
+    assert keys == set(ASSETS) - {"batch_predictions", "fairness_audit"}
 
 
 def test_materialize_runs_online_features_only(defs: dg.Definitions) -> None:
@@ -105,10 +106,25 @@ def test_schedules(defs: dg.Definitions) -> None:
     assert found == {
         **{f"{case}_monthly_retrain": "0 3 5 * *" for case in USE_CASES},
         **{f"{case}_online_features": "30 * * * *" for case in USE_CASES},
+        **{f"{case}_fairness_audit": "0 5 6 * *" for case in USE_CASES},
     }
 
 
-def test_every_source_has_a_blocking_check(defs: dg.Definitions) -> None:
+def test_use_case_without_protected_attribute_has_no_fairness_audit(tmp_path: Path) -> None:
+    document = yaml.safe_load((CONFIGS / "bank_marketing.yaml").read_text())
+    del document["protected"]
+    document["evaluation"]["slices"] = []
+    document["gates"] = [item for item in document["gates"] if item["rule"] == "metric"]
+    (tmp_path / "bank_marketing.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    defs = build_definitions(config_dir=tmp_path)
+    named = [spec.key.path[-1] for spec in defs.resolve_all_asset_specs()]
+    named += [job.name for job in defs.resolve_all_job_defs()]
+    named += [item.name for item in defs.schedules or () if isinstance(item, dg.ScheduleDefinition)]
+    assert "batch_predictions" in named
+    assert not [name for name in named if "fairness" in name]
+
+
+def test_asset_checks_and_which_block(defs: dg.Definitions) -> None:
     found: dict[dg.AssetCheckKey, bool] = {}
     for asset in defs.assets or ():
         if isinstance(asset, dg.AssetsDefinition):
@@ -125,7 +141,11 @@ def test_every_source_has_a_blocking_check(defs: dg.Definitions) -> None:
     leaks = {
         dg.AssetCheckKey(dg.AssetKey([case, "features"]), "no_leak"): True for case in USE_CASES
     }
-    assert found == {**rules, **leaks}
+    audits = {
+        dg.AssetCheckKey(dg.AssetKey([case, "fairness_audit"]), "fairness_within_limits"): False
+        for case in USE_CASES
+    }
+    assert found == {**rules, **leaks, **audits}
 
 
 def test_build_definitions_returns_fresh_objects(defs: dg.Definitions) -> None:

@@ -189,9 +189,11 @@ def test_no_command_is_documented_that_is_not_there() -> None:
     headings = {head for head in sections(text_of("docs/cli.md")) if head.startswith("mlops ")}
     assert headings == real
     words = re.findall(
-        r"(?:`|^ +)mlops ((?:simulate |config |features )?[a-z-]+)\b", all_of_it(), flags=re.M
+        r"(?:`|^ +)mlops ((?:simulate |config |features |exception )?[a-z-]+)\b",
+        all_of_it(),
+        flags=re.M,
     )
-    groups = {"simulate", "config", "features"}
+    groups = {"simulate", "config", "features", "exception"}
     assert {f"mlops {word}" for word in words if word not in groups} <= real
 
 
@@ -252,6 +254,16 @@ def _status_of_a_busy_use_case(tmp_path: Path) -> dict[str, Any]:
         ops.set_pointer("churn", "trained_model", {"folder": str(folder)}, run_id="d", now=now)
         ops.start_lifecycle("churn", "d", as_of=now, trigger="manual", now=now)
         ops.record_step_seconds("churn", "d", "features", 1.5)
+        for attribute in ("region", None):
+            ops.grant_exception(
+                "churn",
+                "demographic_parity",
+                attribute,
+                by="somebody",
+                reason="a test",
+                expires_at=datetime(9999, 1, 1, tzinfo=UTC),
+                now=now,
+            )
         ops.raise_alert("churn", "run_failed", "error", "it failed", "mend it", now=now)
     return use_case_status(use_case, settings)
 
@@ -280,7 +292,7 @@ def test_every_asset_has_a_section() -> None:
         f"{source}_rules"
         for path in CONFIGS.glob("*.yaml")
         for source in load_use_case(path).sources
-    } | {"no_leak"}
+    } | {"no_leak", "fairness_within_limits"}
     assert "`<source>_rules`" in sections(text_of("docs/assets.md"))["validated_data"]
 
 

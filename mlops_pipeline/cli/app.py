@@ -13,6 +13,7 @@ import typer
 
 from mlops_pipeline.cli.console import console, fail, progress_bar
 from mlops_pipeline.cli.cost import cost
+from mlops_pipeline.cli.exceptions import exception_app
 from mlops_pipeline.cli.features import features_app
 from mlops_pipeline.cli.reproduce import reproduce
 from mlops_pipeline.cli.use_cases import Name, find_use_case
@@ -35,6 +36,7 @@ app.add_typer(config_app, name="config")
 app.add_typer(features_app, name="features")
 app.command()(cost)
 app.command()(reproduce)
+app.add_typer(exception_app, name="exception")
 
 By = Annotated[str, typer.Option("--by", help="Your name (self-asserted, recorded).")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; recorded for good.")]

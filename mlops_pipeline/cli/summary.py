@@ -24,6 +24,12 @@ def print_summary(
     _headline(state)
     if state["last_gate"]:
         console.print(_gate(state["last_gate"]))
+    for item in state["exceptions"]:
+        subject = item["rule"] + (f" ({item['attribute']})" if item["attribute"] else "")
+        console.print(
+            f"[yellow]exception {item['id']}[/] from {subject} until {item['expires_at'][:10]}: "
+            f"{escape(item['by'])}: {escape(item['reason'])}"
+        )
     if state["champion"] and state["champion"]["metrics"]:
         console.print(_metrics(state["champion"]))
     if state["data"]:
@@ -80,9 +86,8 @@ def _gate(gate: dict[str, Any]) -> Table:
         table.add_column(column, overflow="fold")
     for rule in gate["rules"]:
         value = "" if rule["value"] is None else f"{rule['value']:.4f}"
-        table.add_row(
-            rule["name"], value, rule["effect"], VERDICTS[rule["passed"]], escape(rule["reason"])
-        )
+        verdict = "[yellow]failed, excepted[/]" if rule["excepted"] else VERDICTS[rule["passed"]]
+        table.add_row(rule["name"], value, rule["effect"], verdict, escape(rule["reason"]))
     return table
 
 

@@ -189,7 +189,9 @@ class ParityRule(Section):
 
     rule: Literal["demographic_parity"]
     at_most: float = Field(0.05, ge=0, le=1)
-    attributes: tuple[str, ...] = Field((), description="Default: every protected attribute.")
+    attributes: tuple[str, ...] = Field(
+        (), description="Default: every protected attribute; intersections only when named."
+    )
     effect: Effect = "warn"
 
 

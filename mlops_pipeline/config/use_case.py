@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from mlops_pipeline.config.base import Name, Section, tree
 from mlops_pipeline.config.expressions import columns_of
+from mlops_pipeline.config.fairness import Fairness, attribute_pairs
 from mlops_pipeline.config.features import (
     NEEDS_NO_COLUMN,
     DerivedFeature,
@@ -59,6 +60,7 @@ class UseCase(Section):
     split: Split = Split()
     training: Training
     evaluation: Evaluation = Evaluation()
+    fairness: Fairness = Fairness()
     gates: tuple[GateRule, ...] = Field(min_length=1)
     rollout: Rollout = Rollout()
     retraining: Retraining = Retraining()
@@ -81,6 +83,12 @@ class UseCase(Section):
         ]
         declared = [name for name, item in self.protected.items() if item.as_input]
         return (*current, *declared)
+
+    @property
+    def audited(self) -> tuple[str, ...]:
+        """What fairness is audited by: the protected attributes, then their intersections."""
+        names = tuple(self.protected)
+        return (*names, *attribute_pairs(names)) if self.fairness.intersections else names
 
     @property
     def label_horizon_days(self) -> int:
@@ -141,7 +149,7 @@ class UseCase(Section):
         for index, rule in enumerate(self.gates):
             if isinstance(rule, ParityRule):
                 for name in rule.attributes:
-                    known(f"gates.{index}.attributes", name, self.protected, "attribute")
+                    known(f"gates.{index}.attributes", name, self.audited, "audited attribute")
         return self
 
     def _source_references(self) -> Iterable[tuple[str, str]]:

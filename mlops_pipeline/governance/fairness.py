@@ -1,86 +1,63 @@
-"""Group fairness audit of decisions: rates per group and the disparities between groups.
+"""Group fairness audit of decisions: rates and calibration per group, disparities between groups.
 
-Belongs here: the numbers of one sensitive attribute. Disparities are fairlearn's; their intervals
-resample rows or entities. What a disparity may be belongs to the gates, what to do about one to
-mitigation.
+Belongs here: measuring one sensitive attribute. Counting and resampling is group_counts.py's,
+calibration group_calibration.py's, what an audit says group_audit.py's. What follows from a
+disparity belongs to the gates and to the live audit, what to do about one to mitigation.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from mlops_pipeline.errors import ConfigError, DataError
-from mlops_pipeline.training.metrics import Estimate
-from mlops_pipeline.training.ranked_scores import Floats, binary_labels
-
-MISSING = "(missing)"
-DISPARITIES = (
-    "demographic_parity_difference",
-    "demographic_parity_ratio",
-    "equalized_odds_difference",
-    "equal_opportunity_difference",
+from mlops_pipeline.config.fairness import Fairness
+from mlops_pipeline.errors import ConfigError
+from mlops_pipeline.governance.group_audit import DISPARITIES, RATES, GroupAudit, GroupRates
+from mlops_pipeline.governance.group_calibration import GroupCalibration, group_calibration
+from mlops_pipeline.governance.group_counts import (
+    MISSING,
+    AuditRows,
+    Codes,
+    cells_of,
+    checked_rows,
+    count_cells,
+    fairlearn_rates,
+    group_codes,
+    group_rates,
+    intersections,
+    resampled_counts,
 )
+from mlops_pipeline.training.intervals import percentile_interval
+from mlops_pipeline.training.metrics import Estimate
+from mlops_pipeline.training.ranked_scores import Floats
+
+__all__ = ["DISPARITIES", "GroupAudit", "GroupRates", "audit_attributes", "audit_groups"]
+
+UNDEFINED = {
+    "selection_rate": "no rows",
+    "tpr": "no positive row",
+    "fpr": "no negative row",
+    "precision": "no selected row",
+}
+NEEDED = {  # rates that a disparity is made of
+    "demographic_parity_difference": ("selection_rate",),
+    "demographic_parity_ratio": ("selection_rate",),
+    "equalized_odds_difference": ("tpr", "fpr"),
+    "equal_opportunity_difference": ("tpr",),
+}
 
 
-@dataclass(frozen=True)
-class GroupRates:
-    """Rates of one group, without intervals.
-
-    `excluded` says why the group is left out of the disparities, None when it is in them.
-    """
-
-    group: str
-    rows: int
-    positives: int
-    selection_rate: Estimate
-    tpr: Estimate
-    fpr: Estimate
-    precision: Estimate
-    excluded: str | None
-
-
-@dataclass(frozen=True)
-class GroupAudit:
-    """Rates of every group of an attribute, and the disparities between those large enough.
-
-    Differences are max - min over groups: 0 is parity, 1 the largest disparity. The ratio is
-    min / max: 1 is parity. Equalized odds takes the larger of the TPR and FPR differences
-    (Hardt, Price & Srebro 2016), equal opportunity the TPR difference.
-    """
-
-    attribute: str
-    groups: tuple[GroupRates, ...]
-    demographic_parity_difference: Estimate
-    demographic_parity_ratio: Estimate
-    equalized_odds_difference: Estimate
-    equal_opportunity_difference: Estimate
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the audit as plain JSON values."""
-        return asdict(self) | {"groups": [asdict(group) for group in self.groups]}
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """Rebuild what `to_dict` returned; KeyError if a field is absent."""
-        rates = ("selection_rate", "tpr", "fpr", "precision")
-        groups = tuple(
-            GroupRates(**{**group, **{rate: Estimate.from_dict(group[rate]) for rate in rates}})
-            for group in fields["groups"]
-        )
-        disparities = {name: Estimate.from_dict(fields[name]) for name in DISPARITIES}
-        return cls(attribute=fields["attribute"], groups=groups, **disparities)
-
-
-def audit_groups(
+def audit_groups(  # noqa: PLR0913 - the settings are keyword-only and have defaults
     y: ArrayLike,
     decisions: ArrayLike,
     groups: "pd.Series[Any]",
     *,
     attribute: str,
+    scores: ArrayLike | None = None,
+    known: ArrayLike | None = None,
     min_group_rows: int = 100,
     entities: ArrayLike | None = None,
     replicates: int = 500,
@@ -91,7 +68,7 @@ def audit_groups(
     Parameters
     ----------
     y : array_like of {0, 1}, shape (n_samples,)
-        Labels; rows whose label is not known yet do not belong in the audit.
+        Labels; of rows that are not `known`, anything.
     decisions : array_like of {0, 1}, shape (n_samples,)
         1: selected.
     groups : Series, shape (n_samples,)
@@ -99,26 +76,32 @@ def audit_groups(
         left out of the disparities.
     attribute : str
         Name of the sensitive attribute.
+    scores : array_like of float in [0, 1], shape (n_samples,), optional
+        Probabilities; without them there is no calibration.
+    known : array_like of bool, shape (n_samples,), optional
+        Whether the label is known yet; default: of every row. Selection rates need no label.
     min_group_rows : int
-        Smaller groups are shown, named as excluded, and left out of the disparities.
+        Of a smaller group nothing is computed, and it is left out of the disparities; so is, for
+        figures that need labels, a group with fewer labelled rows.
     entities : array_like, shape (n_samples,), optional
         Entity of each row; the 95 % percentile intervals then resample entities instead of rows.
     replicates, seed : int
-        Number of resamples, and their seed.
+        Number of resamples (of calibration at most 200), and their seed.
 
     Returns
     -------
     GroupAudit
-        A disparity is not computable with fewer than 2 groups left, or when a rate it needs is
-        not computable in one of them. Resamples add noise to a maximum, so the interval of a
-        disparity near parity lies on the side of disparity.
+        Rates are those of fairlearn's MetricFrame. A disparity is not computable with fewer than
+        2 groups left, or when a rate it needs is not computable in one of them. Resamples add
+        noise to a maximum, so the interval of a disparity near parity lies on the side of
+        disparity.
 
     Raises
     ------
     ConfigError
         If min_group_rows < 1 or replicates < 2.
     DataError
-        If labels or decisions are not binary, or lengths differ.
+        If labels or decisions are not binary, scores no probabilities, or lengths differ.
     """
     if min_group_rows < 1 or replicates < 2:
         raise ConfigError(
@@ -126,136 +109,179 @@ def audit_groups(
             expected="min_group_rows >= 1 and replicates >= 2",
             found=f"min_group_rows={min_group_rows}, replicates={replicates}",
         )
-    labels, selected = binary_labels(y), binary_labels(decisions)
-    clusters = np.arange(len(labels)) if entities is None else np.asarray(entities)
-    lengths = [len(labels), len(selected), len(groups), len(clusters)]
-    if len(set(lengths)) > 1:
-        found = "{} labels, {} decisions, {} groups, {} entities".format(*lengths)
-        raise DataError("The inputs of an audit differ in length", found=found)
-    names = np.where(groups.isna(), MISSING, groups.astype(str)).astype(str)
-    table = tuple(
-        _group_rates(str(name), labels[names == name], selected[names == name], min_group_rows)
-        for name in np.unique(names)
-    )
-    audited = [rates for rates in table if rates.excluded is None]
-    kept = np.isin(names, [rates.group for rates in audited])
-    frame = pd.DataFrame({"y": labels, "selected": selected, "group": names})[kept]
-    kept_clusters = None if entities is None else clusters[kept]
-    counts = _resampled_counts(frame, kept_clusters, replicates, np.random.default_rng(seed))
-    resamples = _disparities(counts)
+    rows = checked_rows(y, decisions, groups, scores, known, entities)
+    names, codes = group_codes(groups)
+    table = _measure(rows, names, codes, min_group_rows, replicates, seed)
+    calibration = _calibrate(rows, table, codes, replicates, seed)
     return GroupAudit(
         attribute=attribute,
-        groups=table,
-        **{name: _disparity(name, frame, audited, resamples[name]) for name in DISPARITIES},
+        groups=tuple(table.group(code, calibration.get(code)) for code in range(len(names))),
+        **{name: table.disparity(name) for name in DISPARITIES},
     )
 
 
-def _rate(hits: float, of: float, missing: str) -> Estimate:
-    return Estimate(hits / of) if of else Estimate(None, reason=missing)
+def audit_attributes(
+    settings: Fairness,
+    protected: Mapping[str, ArrayLike],
+    y: ArrayLike,
+    decisions: ArrayLike,
+    **options: Any,
+) -> tuple[GroupAudit, ...]:
+    """Audit every protected attribute and, if the settings say so, every pair of them.
 
-
-def _group_rates(name: str, y: Floats, selected: Floats, min_group_rows: int) -> GroupRates:
-    rows, positives, hits = len(y), float(y.sum()), float(y @ selected)
-    excluded = f"not computable: {rows} rows, fewer than {min_group_rows}"
-    if name == MISSING:
-        excluded = "not computable: the group of these rows is not known"
-    return GroupRates(
-        group=name,
-        rows=rows,
-        positives=int(positives),
-        selection_rate=_rate(float(selected.sum()), rows, "no rows"),
-        tpr=_rate(hits, positives, "no positive row"),
-        fpr=_rate(float(selected.sum()) - hits, rows - positives, "no negative row"),
-        precision=_rate(hits, float(selected.sum()), "no selected row"),
-        excluded=excluded if rows < min_group_rows or name == MISSING else None,
-    )
-
-
-def _reason(name: str, audited: list[GroupRates]) -> str | None:
-    """Say why a disparity is not computable, None when it is."""
-    if len(audited) < 2:
-        return f"{len(audited)} groups with enough rows, a disparity needs 2"
-    needed = {"equalized_odds_difference": ("tpr", "fpr"), "equal_opportunity_difference": ("tpr",)}
-    for rates in audited:
-        for rate in needed.get(name, ()):
-            reason = getattr(rates, rate).reason
-            if reason:
-                return f"group {rates.group}: {reason}"
-    if name == "demographic_parity_ratio" and not any(r.selection_rate.value for r in audited):
-        return "no row is selected in any group"
-    return None
-
-
-def _disparity(
-    name: str, frame: pd.DataFrame, audited: list[GroupRates], resamples: Floats
-) -> Estimate:
-    from fairlearn import metrics
-
-    reason = _reason(name, audited)
-    if reason:
-        return Estimate(None, reason=reason)
-    function = getattr(metrics, name)
-    # equal rows are one weighted row: the same number, whatever the size of the frame
-    cells = frame.value_counts(["y", "selected", "group"]).reset_index()
-    value = float(
-        function(
-            cells["y"],
-            cells["selected"],
-            sensitive_features=cells["group"],
-            sample_weight=cells["count"],
-        )
-    )
-    computable = resamples[np.isfinite(resamples)]
-    if len(computable) < 0.9 * len(resamples):
-        found = f"only {len(computable)} of {len(resamples)} resamples have it"
-        return Estimate(value, reason=f"interval not computable: {found}")
-    low, high = np.quantile(computable, [0.025, 0.975])
-    return Estimate(value, float(low), float(high))
-
-
-def _resampled_counts(
-    frame: pd.DataFrame,
-    entities: NDArray[Any] | None,
-    replicates: int,
-    rng: np.random.Generator,
-) -> Floats:
-    """Return rows per replicate, group, label and decision: (n_replicates, n_groups, 2, 2).
-
-    Rows drawn with replacement are one multinomial draw over these cells. An entity
-    carries all its rows, each with the multiplicity of the entity.
+    Parameters
+    ----------
+    protected : mapping of name to array, shape (n_samples,)
+    options
+        Of `audit_groups`: scores, known, entities, replicates, seed.
     """
-    names, group = np.unique(frame["group"], return_inverse=True)
-    cell = (4 * group + 2 * frame["y"] + frame["selected"]).to_numpy(dtype=np.intp)
-    cells = 4 * len(names)
-    if not len(frame):
-        return np.empty((replicates, 0, 2, 2))
-    if entities is None:
-        shares = np.bincount(cell, minlength=cells) / len(cell)
-        drawn = rng.multinomial(len(cell), shares, size=replicates).astype(np.float64)
-        return drawn.reshape(replicates, -1, 2, 2)
-    codes, uniques = pd.factorize(entities)
-    if (codes < 0).any():
-        raise DataError("Entities are missing", found=f"{int((codes < 0).sum())} rows")
-    table = np.bincount(codes * cells + cell, minlength=len(uniques) * cells)
-    # entities with the same counts are exchangeable: one multinomial draw over the patterns
-    alike = pd.DataFrame(table.reshape(-1, cells)).value_counts(sort=False).sort_index()
-    patterns = alike.index.to_frame().to_numpy()
-    times = rng.multinomial(len(uniques), alike.to_numpy() / len(uniques), size=replicates)
-    counts: Floats = (times @ patterns).astype(np.float64)
-    return counts.reshape(replicates, -1, 2, 2)
+    columns = {name: pd.Series(np.asarray(item, object)) for name, item in protected.items()}
+    if settings.intersections:
+        columns |= intersections(columns)
+    least = settings.min_group_rows
+    return tuple(
+        audit_groups(y, decisions, groups, attribute=name, min_group_rows=least, **options)
+        for name, groups in columns.items()
+    )
 
 
-def _disparities(counts: Floats) -> dict[str, Floats]:
-    """Return each disparity of each replicate, NaN where a rate it needs is not computable."""
-    if counts.shape[1] < 2:
-        return {name: np.full(len(counts), np.nan) for name in DISPARITIES}
-    with np.errstate(invalid="ignore", divide="ignore"):
-        selection = counts[..., 1].sum(axis=2) / counts.sum(axis=(2, 3))
-        by_label = counts[..., 1] / counts.sum(axis=3)  # [..., 0] is the FPR, [..., 1] the TPR
-        differences = np.ptp(by_label, axis=1)
-        return {
-            "demographic_parity_difference": np.ptp(selection, axis=1),
-            "demographic_parity_ratio": selection.min(axis=1) / selection.max(axis=1),
-            "equalized_odds_difference": differences.max(axis=1),
-            "equal_opportunity_difference": differences[:, 1],
-        }
+def _measure(  # noqa: PLR0917 # private, one caller
+    rows: AuditRows, names: NDArray[np.str_], codes: Codes, least: int, replicates: int, seed: int
+) -> "_Table":
+    counts = count_cells(cells_of(codes, rows.label, rows.decision), len(names))
+    is_large = counts.sum(axis=(1, 2)) >= least
+    kept, position = is_large[codes], np.cumsum(is_large) - 1
+    drawn = resampled_counts(
+        cells_of(position[codes[kept]], rows.label[kept], rows.decision[kept]),
+        int(is_large.sum()),
+        None if rows.is_own_entity else rows.entity[kept],
+        replicates,
+        np.random.default_rng(seed),
+    )
+    lowest, highest = np.full(len(names), len(codes)), np.full(len(names), -1)
+    np.minimum.at(lowest, codes, rows.entity)
+    np.maximum.at(highest, codes, rows.entity)
+    return _Table(
+        names=names,
+        counts=counts,
+        is_alone=lowest >= highest,
+        point=fairlearn_rates(np.where(is_large[:, None, None], counts, 0)),
+        drawn=group_rates(drawn),
+        position=position,
+        least=least,
+    )
+
+
+def _calibrate(
+    rows: AuditRows, table: "_Table", codes: Codes, replicates: int, seed: int
+) -> dict[int, GroupCalibration]:
+    """Return the calibration of every group, by its code; empty without scores."""
+    found: dict[int, GroupCalibration] = {}
+    if rows.scores is None:
+        return found
+    order = np.argsort(codes, kind="stable")
+    ends = np.cumsum(table.counts.sum(axis=(1, 2)))
+    for code, mine in enumerate(np.split(order, ends[:-1])):
+        reason = table.too_small(code, labelled=True)
+        if reason is not None:
+            found[code] = GroupCalibration(*[Estimate(None, reason=reason)] * 4)
+            continue
+        known = mine[rows.label[mine] < 2]
+        found[code] = group_calibration(
+            rows.label[known].astype(np.float64),
+            rows.scores[known],
+            rows.entity[known],
+            replicates=replicates,
+            seed=seed,
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Counts and rates by group; `drawn` (n_replicates, n) of the large ones, at `position`."""
+
+    names: NDArray[np.str_]
+    counts: NDArray[np.int64]
+    is_alone: NDArray[np.bool_]  # its rows are of one entity: nothing to resample
+    point: Mapping[str, Floats]
+    drawn: Mapping[str, Floats]
+    position: Codes
+    least: int
+
+    def too_small(self, code: int, *, labelled: bool) -> str | None:
+        """Say why a group is too small to be shown, None when it is not."""
+        rows, known = int(self.counts[code].sum()), int(self.counts[code, :2].sum())
+        if rows < self.least:
+            return f"{rows} rows, fewer than {self.least}"
+        if labelled and known < self.least:
+            return f"{known} labelled rows, fewer than {self.least}"
+        return None
+
+    def why_not(self, rate: str, code: int) -> str | None:
+        """Say why a rate of a group is not computable, None when it is."""
+        reason = self.too_small(code, labelled=rate != "selection_rate")
+        return reason or (UNDEFINED[rate] if np.isnan(self.point[rate][code]) else None)
+
+    def group(self, code: int, calibration: GroupCalibration | None) -> GroupRates:
+        """Return what is shown of a group."""
+        excluded = self.too_small(code, labelled=False)
+        if self.names[code] == MISSING:
+            excluded = "the group of these rows is not known"
+        return GroupRates(
+            group=str(self.names[code]),
+            rows=int(self.counts[code].sum()),
+            labelled=int(self.counts[code, :2].sum()),
+            positives=None
+            if self.too_small(code, labelled=True)
+            else int(self.counts[code, 1].sum()),
+            **{rate: self.estimate(rate, code) for rate in RATES},
+            calibration=calibration,
+            excluded=f"not computable: {excluded}" if excluded else None,
+        )
+
+    def estimate(self, rate: str, code: int) -> Estimate:
+        """Return a rate of a group."""
+        reason = self.why_not(rate, code)
+        if reason is not None:
+            return Estimate(None, reason=reason)
+        value = float(self.point[rate][code])
+        if self.is_alone[code]:
+            return Estimate(value, reason="interval not computable: fewer than 2 entities")
+        return percentile_interval(value, self.drawn[rate][:, self.position[code]])
+
+    def disparity(self, name: str) -> Estimate:
+        """Return a disparity between the groups that are compared."""
+        needed = NEEDED[name]
+        labelled = needed != ("selection_rate",)
+        compared = [
+            code
+            for code, group in enumerate(self.names)
+            if group != MISSING and self.too_small(code, labelled=labelled) is None
+        ]
+        if len(compared) < 2:
+            rows = "labelled rows" if labelled else "rows"
+            reason = f"{len(compared)} groups with enough {rows}, a disparity needs 2"
+            return Estimate(None, reason=reason)
+        for code in compared:
+            for rate in needed:
+                lacking = self.why_not(rate, code)
+                if lacking is not None:
+                    return Estimate(None, reason=f"group {self.names[code]}: {lacking}")
+        value = float(_spread(name, {rate: self.point[rate][compared] for rate in needed}))
+        if np.isnan(value):
+            return Estimate(None, reason="no row is selected in any group")
+        if self.is_alone[compared].any():
+            return Estimate(value, reason="interval not computable: a group has 1 entity")
+        at = self.position[compared]
+        drawn = _spread(name, {rate: self.drawn[rate][:, at] for rate in needed})
+        return percentile_interval(value, drawn)
+
+
+def _spread(name: str, rates: Mapping[str, Floats]) -> Floats:
+    """Return a disparity of rates (..., n_groups), NaN where a rate is."""
+    if name == "demographic_parity_ratio":
+        selection = rates["selection_rate"]
+        with np.errstate(invalid="ignore"):
+            return np.asarray(selection.min(axis=-1) / selection.max(axis=-1))
+    return np.asarray(np.maximum.reduce([np.ptp(rate, axis=-1) for rate in rates.values()]))

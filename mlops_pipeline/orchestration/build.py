@@ -9,14 +9,24 @@ import dagster as dg
 from mlops_pipeline.config import UseCase, load_use_cases
 from mlops_pipeline.orchestration.assets.data import data_assets
 from mlops_pipeline.orchestration.assets.data_docs import data_docs
+from mlops_pipeline.orchestration.assets.fairness import fairness_audit
 from mlops_pipeline.orchestration.assets.model import model_assets
 from mlops_pipeline.orchestration.assets.online import online_features
 from mlops_pipeline.orchestration.assets.predictions import batch_predictions
 from mlops_pipeline.orchestration.assets.release import release_assets
 from mlops_pipeline.orchestration.executors import lifecycle_executor
-from mlops_pipeline.orchestration.jobs import batch_score_job, lifecycle_job, materialize_job
+from mlops_pipeline.orchestration.jobs import (
+    batch_score_job,
+    fairness_audit_job,
+    lifecycle_job,
+    materialize_job,
+)
 from mlops_pipeline.orchestration.resources import Platform, mlflow_resource
-from mlops_pipeline.orchestration.schedules import hourly_online_features, monthly_retrain
+from mlops_pipeline.orchestration.schedules import (
+    hourly_online_features,
+    monthly_fairness_audit,
+    monthly_retrain,
+)
 from mlops_pipeline.orchestration.sensors import (
     INTERVAL_SECONDS,
     new_data_sensor,
@@ -67,6 +77,8 @@ def build_definitions(
 
 def _of_use_case(use_case: UseCase, interval_seconds: int) -> dict[str, Any]:
     lifecycle, online = lifecycle_job(use_case), materialize_job(use_case)
+    # without a protected attribute there is nothing to audit
+    audits = [fairness_audit_job(use_case)] if use_case.protected else []
     return {
         "assets": [
             *data_assets(use_case),
@@ -75,8 +87,9 @@ def _of_use_case(use_case: UseCase, interval_seconds: int) -> dict[str, Any]:
             *model_assets(use_case),
             *release_assets(use_case),
             batch_predictions(use_case),
+            *([fairness_audit(use_case)] if use_case.protected else []),
         ],
-        "jobs": [lifecycle, online, batch_score_job(use_case)],
+        "jobs": [lifecycle, online, batch_score_job(use_case), *audits],
         "sensors": [
             make(use_case, lifecycle, interval_seconds=interval_seconds)
             for make in (new_labels_sensor, new_data_sensor)
@@ -84,5 +97,6 @@ def _of_use_case(use_case: UseCase, interval_seconds: int) -> dict[str, Any]:
         "schedules": [
             monthly_retrain(use_case, lifecycle),
             hourly_online_features(use_case, online),
+            *(monthly_fairness_audit(use_case, job) for job in audits),
         ],
     }

@@ -1,4 +1,4 @@
-"""Jobs: one per use case for the lifecycle, one for the online store, one for batch scoring."""
+"""Jobs of a use case: the lifecycle, the online store, batch scoring, the fairness audit."""
 
 from typing import Any
 
@@ -47,4 +47,14 @@ def batch_score_job(use_case: UseCase) -> Any:
         selection=[dg.AssetKey([use_case.name, "batch_predictions"])],
         description="Scores a period with the champion, idempotent by period.",
         tags={"use_case": use_case.name, "mlops/kind": "batch_score"},
+    )
+
+
+def fairness_audit_job(use_case: UseCase) -> Any:
+    """Return `<use_case>_fairness_audit`: the champion's live decisions by group."""
+    return dg.define_asset_job(
+        f"{use_case.name}_fairness_audit",
+        selection=[dg.AssetKey([use_case.name, "fairness_audit"])],
+        description="Audits the champion's live decisions by protected attribute.",
+        tags={"use_case": use_case.name, "mlops/kind": "fairness_audit"},
     )

@@ -1,4 +1,4 @@
-"""Schedules: the conservative monthly retraining, and the hourly look at the online store."""
+"""Schedules: monthly retraining and fairness audit, the hourly look at the online store."""
 
 from typing import Any
 
@@ -8,6 +8,7 @@ from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.orchestration.retrain import ask, is_under_way
 
 HOUR_UTC = 3  # after nightly loads
+AUDIT_HOUR_UTC = 5  # after a retraining of the same day
 MINUTE = 30  # of every hour: not when the monthly run starts
 
 
@@ -59,3 +60,15 @@ def hourly_online_features(use_case: UseCase, job: Any) -> dg.ScheduleDefinition
         return dg.RunRequest()
 
     return hourly
+
+
+def monthly_fairness_audit(use_case: UseCase, job: Any) -> dg.ScheduleDefinition:
+    """Return `<use_case>_fairness_audit`: once a month, whatever else happened."""
+    return dg.ScheduleDefinition(
+        name=f"{use_case.name}_fairness_audit",
+        job=job,
+        cron_schedule=f"0 {AUDIT_HOUR_UTC} {use_case.fairness.audit_day} * *",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+        description="Audits the champion's live decisions by protected attribute once a month.",
+    )

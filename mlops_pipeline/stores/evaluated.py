@@ -1,7 +1,7 @@
 """Evaluating a stored training on its test part, and reading the outcome back."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 from mlops_pipeline.data.frame import LabelledFrame
 from mlops_pipeline.data.splits import split_frame
 from mlops_pipeline.errors import NotFoundError
+from mlops_pipeline.governance.exceptions import GateException
 from mlops_pipeline.stores.offline import load_frame
 from mlops_pipeline.stores.registry import Registry
 from mlops_pipeline.stores.trained import TrainingFacts, write_json
@@ -55,6 +56,9 @@ def evaluate_training(
     model: ScoringModel,
     test: LabelledFrame,
     champion: Champion | None,
+    *,
+    exceptions: Sequence[GateException],
+    now: datetime,
 ) -> tuple[Evaluation, Gate]:
     """Measure a training on its test part and hold the gate against it."""
     comparison: ChampionComparison | None = None
@@ -78,7 +82,7 @@ def evaluate_training(
         importance=facts.importance,
         champion=comparison,
     )
-    return evaluation, judge_gate(work.use_case.gates, evaluation)
+    return evaluation, judge_gate(work.use_case.gates, evaluation, exceptions, now=now)
 
 
 def current_champion(registry: Registry, version: int | None) -> Champion | None:
@@ -131,7 +135,7 @@ def read_evaluation(folder: Path) -> StoredEvaluation:
         gate=Gate(
             gate["passed"],
             gate["needs_review"],
-            tuple(RuleResult(**item) for item in gate["rules"]),
+            tuple(RuleResult.from_dict(item) for item in gate["rules"]),
         ),
         document=document["evaluation"],
     )

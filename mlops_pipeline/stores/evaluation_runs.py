@@ -1,6 +1,6 @@
 """One evaluation from a stored training to evaluation.json, report.html and MLflow."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -8,6 +8,7 @@ from typing import Any
 
 from mlops_pipeline.config.modelling import ComputeCost
 from mlops_pipeline.data.frame import LabelledFrame
+from mlops_pipeline.governance.exceptions import GateException
 from mlops_pipeline.stores.evaluated import (
     current_champion,
     evaluate_training,
@@ -32,6 +33,7 @@ from mlops_pipeline.training.report import (
     headline,
     parity_limits,
     render_report,
+    singles,
 )
 from mlops_pipeline.training.scoring import ScoringModel
 from mlops_pipeline.training.selection import Choice
@@ -58,6 +60,7 @@ def evaluate_and_store(
     folder: Path,
     *,
     champion_version: int | None,
+    exceptions: Sequence[GateException],
     mlflow_run_id: str,
     dagster_run_id: str,
     now: datetime,
@@ -67,7 +70,9 @@ def evaluate_and_store(
     tracking = open_tracking(work.settings, work.use_case.name)
     champion = current_champion(Registry(tracking, work.use_case.name), champion_version)
     test = test_rows(work, accepted, facts)
-    evaluation, gate = evaluate_training(work, facts, model, test, champion)
+    evaluation, gate = evaluate_training(
+        work, facts, model, test, champion, exceptions=exceptions, now=now
+    )
     drawn = _plots(work, facts, model, test, evaluation)
     moved = _drift(work, folder, test)
     provenance = {
@@ -127,7 +132,7 @@ def _plots(
             evaluation.slices, "roc_auc", evaluation.metrics["roc_auc"]
         )
     limits = parity_limits(work.use_case)
-    for audit in evaluation.fairness:
+    for audit in singles(evaluation.fairness):
         drawn[f"fairness_{audit.attribute}"] = plots.selection_plot(
             audit, limits.get(audit.attribute)
         )

@@ -33,8 +33,7 @@ class Released:
 def refused_verdict(champion: int | None, gate: Gate) -> str:
     """Return the sentence that says what happens after a refusal, and why."""
     kept = f"champion kept (version {champion})" if champion else "no champion"
-    failed = [rule for rule in gate.failed if rule.effect == "block" and rule.passed is False]
-    reasons = "; ".join(f"{rule.name}: {rule.reason}" for rule in failed)
+    reasons = "; ".join(f"{rule.name}: {rule.reason}" for rule in gate.rules if rule.blocks)
     return f"the gate refused the model: {kept}. {reasons}"
 
 

@@ -20,7 +20,7 @@ COSTS = ("total", "per_training_run", "per_1000_predictions", "per_accepted_impr
 
 
 def use_case_status(use_case: UseCase, settings: Settings) -> dict[str, Any]:
-    """Return use_case, champion, waiting, last_gate, data, last_run, cost and open alerts."""
+    """Return use_case, champion, waiting, last_gate, exceptions, data, last_run, cost, alerts."""
     lake = Lake(settings.lake_uri)
     with OpsDatabase.open(settings.database_url) as ops:
         rollouts = ops.list_rollouts(use_case.name)
@@ -28,6 +28,7 @@ def use_case_status(use_case: UseCase, settings: Settings) -> dict[str, Any]:
         accepted = ops.get_pointer(use_case.name, "accepted")
         last = ops.last_lifecycle(use_case.name)
         alerts = ops.list_alerts(use_case.name, open_only=True)
+        exceptions = ops.list_exceptions(use_case.name)
         seconds = ops.step_seconds(use_case.name, last.run_id) if last else {}
         cost = use_case_costs(use_case, ops, lake)
     champion = next((item for item in rollouts if item.state == "full"), None)
@@ -50,6 +51,18 @@ def use_case_status(use_case: UseCase, settings: Settings) -> dict[str, Any]:
             for item in waiting
         ],
         "last_gate": _gate(newest),
+        "exceptions": [
+            {
+                "id": item.id,
+                "rule": item.rule,
+                "attribute": item.attribute,
+                "by": item.by,
+                "reason": item.reason,
+                "expires_at": item.expires_at.isoformat(),
+            }
+            for item in exceptions
+            if item.is_in_force(settings.now())
+        ],
         "data": {
             name: {
                 "version": item["version"],
@@ -121,6 +134,7 @@ def _gate(evaluation: StoredEvaluation | None) -> dict[str, Any] | None:
                 "passed": rule.passed,
                 "effect": rule.effect,
                 "reason": rule.reason,
+                "excepted": rule.excepted,
             }
             for rule in gate.rules
         ],

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from mlops_pipeline.config.expressions import columns_of, parse
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.data.frame import LabelledFrame
-from mlops_pipeline.governance.fairness import GroupAudit, audit_groups
+from mlops_pipeline.governance.fairness import GroupAudit, audit_attributes
 from mlops_pipeline.training.calibration import ReliabilityCurve, reliability_curve
 from mlops_pipeline.training.intervals import bootstrap_metrics, paired_difference
 from mlops_pipeline.training.metrics import Estimate
@@ -100,7 +100,7 @@ def evaluate_model(
         train_metrics=train_metrics,
         slices=tuple(_slices(use_case, model, test, probability)),
         stress=tuple(_stress(use_case, model, test, train_maxima, importance)),
-        fairness=tuple(_fairness(test, decisions, seed)),
+        fairness=tuple(_fairness(use_case, test, decisions, probability)),
         champion=champion,
         reliability=reliability_curve(test.label, probability),
         shap=_global_shap(model, test, seed),
@@ -323,18 +323,17 @@ def _emptied(columns: Columns, lost: set[str]) -> dict[str, npt.NDArray[Any]]:
 
 
 def _fairness(
-    test: LabelledFrame, decisions: npt.NDArray[np.int8], seed: int
+    use_case: UseCase,
+    test: LabelledFrame,
+    decisions: npt.NDArray[np.int8],
+    probability: npt.NDArray[np.float64],
 ) -> Sequence[GroupAudit]:
-    import pandas as pd
-
-    return [
-        audit_groups(
-            test.label,
-            decisions,
-            pd.Series(values),
-            attribute=name,
-            entities=test.entity,
-            seed=seed,
-        )
-        for name, values in test.protected.items()
-    ]
+    return audit_attributes(
+        use_case.fairness,
+        test.protected,
+        test.label,
+        decisions,
+        scores=probability,
+        entities=test.entity,
+        seed=use_case.training.seed,
+    )

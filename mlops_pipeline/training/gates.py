@@ -1,8 +1,9 @@
 """The gate: each configured rule held against an evaluation, with a verdict and its reason."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, assert_never
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from typing import Any, Self, assert_never
 
 from mlops_pipeline.config.modelling import (
     BetterRule,
@@ -14,6 +15,8 @@ from mlops_pipeline.config.modelling import (
     ParityRule,
     SliceRule,
 )
+from mlops_pipeline.governance.exceptions import GateException, rule_key
+from mlops_pipeline.governance.group_audit import judge_parity
 from mlops_pipeline.training.evaluation import Evaluation
 from mlops_pipeline.training.metrics import METRICS, Estimate
 
@@ -22,7 +25,11 @@ PERCENT_POINTS = 100
 
 @dataclass(frozen=True)
 class RuleResult:
-    """One rule's outcome. `passed` is None when the rule is not computable: a person looks."""
+    """One rule's outcome. `passed` is None when the rule is not computable: a person looks.
+
+    `failing` are the protected attributes that fail the rule. `excepted`: it failed, and a person
+    lets it through for a time; the reason says who, why and until when.
+    """
 
     name: str
     value: float | None
@@ -30,6 +37,18 @@ class RuleResult:
     passed: bool | None
     effect: Effect
     reason: str
+    failing: tuple[str, ...] = ()
+    excepted: bool = False
+
+    @property
+    def blocks(self) -> bool:
+        """Whether it keeps the model out of the registry."""
+        return self.passed is False and self.effect == "block" and not self.excepted
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
+        """Rebuild what `asdict` returned, also before there were exceptions."""
+        return cls(**{**fields, "failing": tuple(fields.get("failing", ()))})
 
 
 @dataclass(frozen=True)
@@ -54,12 +73,25 @@ class Gate:
         return asdict(self)
 
 
-def judge_gate(rules: Sequence[GateRule], evaluation: Evaluation) -> Gate:
-    """Hold every rule against the evaluation."""
-    results = tuple(_judge(rule, evaluation) for rule in rules)
-    blocked = any(result.passed is False and result.effect == "block" for result in results)
+def judge_gate(
+    rules: Sequence[GateRule],
+    evaluation: Evaluation,
+    exceptions: Sequence[GateException] = (),
+    *,
+    now: datetime | None = None,
+) -> Gate:
+    """Hold every rule against the evaluation.
+
+    Parameters
+    ----------
+    exceptions : sequence of GateException
+        Of the use case; those that are not in force at `now` do not count.
+    """
+    valid = [item for item in exceptions if now is not None and item.is_in_force(now)]
+    results = tuple(_excepted(rule, _judge(rule, evaluation), valid) for rule in rules)
+    blocked = any(result.blocks for result in results)
     review = any(
-        (result.passed is False and result.effect == "review")
+        (result.passed is False and (result.effect == "review" or result.excepted))
         or (result.passed is None and result.effect != "warn")
         for result in results
     )
@@ -157,24 +189,33 @@ def _worst_slice(rule: SliceRule, evaluation: Evaluation) -> RuleResult:
 
 
 def _parity(rule: ParityRule, evaluation: Evaluation) -> RuleResult:
-    audits = [
-        audit
-        for audit in evaluation.fairness
-        if not rule.attributes or audit.attribute in rule.attributes
-    ]
     title = f"demographic parity difference at most {rule.at_most:g}"
-    known = [
-        (audit.demographic_parity_difference.value, audit.attribute)
-        for audit in audits
-        if audit.demographic_parity_difference.value is not None
-    ]
-    if not known:
-        reasons = [audit.demographic_parity_difference.reason or "" for audit in audits]
-        reason = "; ".join(reasons) or "the use case has no protected attribute"
-        return _unknown(title, rule.at_most, rule.effect, reason)
-    value = max(figure for figure, _ in known)
-    found = ", ".join(f"{name} {figure:.3f}" for figure, name in sorted(known, reverse=True))
-    return RuleResult(title, value, rule.at_most, value <= rule.at_most, rule.effect, found)
+    found = judge_parity(evaluation.fairness, rule.at_most, rule.attributes)
+    if found.value is None:
+        return _unknown(title, rule.at_most, rule.effect, found.reason)
+    return RuleResult(
+        title, found.value, rule.at_most, found.passed, rule.effect, found.reason, found.above
+    )
+
+
+def _excepted(
+    rule: GateRule, result: RuleResult, exceptions: Sequence[GateException]
+) -> RuleResult:
+    """Say of a failed blocking rule who lets it through, why and until when, if somebody does.
+
+    An exception for one attribute counts when every attribute that failed has one.
+    """
+    if result.passed is not False or result.effect != "block":
+        return result
+    mine = [item for item in exceptions if item.rule == rule_key(rule)]
+    used = [item for item in mine if item.attribute is None][:1]
+    if not used:
+        by_attribute = {item.attribute: item for item in mine}
+        used = [by_attribute[name] for name in result.failing if name in by_attribute]
+        if not used or len(used) < len(result.failing):
+            return result
+    reason = "; ".join([result.reason, *(item.sentence for item in used)])
+    return replace(result, reason=reason, excepted=True)
 
 
 def _unknown(name: str, threshold: float, effect: Effect, reason: str | None) -> RuleResult:

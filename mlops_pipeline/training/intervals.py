@@ -23,7 +23,13 @@ from mlops_pipeline.training.metrics import (
 )
 from mlops_pipeline.training.ranked_scores import Floats, binary_labels, rank_scores
 
-__all__ = ["bootstrap_metrics", "delong_auc", "delong_difference", "paired_difference"]
+__all__ = [
+    "bootstrap_metrics",
+    "delong_auc",
+    "delong_difference",
+    "paired_difference",
+    "percentile_interval",
+]
 
 MAX_ROWS = 200_000
 MIN_COMPUTABLE_SHARE = 0.9  # of the replicates; fewer would be an interval of the easy resamples
@@ -127,15 +133,24 @@ def _replicate(
     return Replicates(values, np.array(metrics(None)), (clusters.count / population) ** 0.5)
 
 
-def _interval(
+def percentile_interval(
     value: float,
     replicates: Floats,
-    reference: float,
+    reference: float | None = None,
     *,
-    scale: float,
-    bounds: tuple[float, float],
-    level: float,
+    scale: float = 1.0,
+    bounds: tuple[float, float] = (-np.inf, np.inf),
+    level: float = 0.95,
 ) -> Estimate:
+    """Return a value with the percentile interval of its resamples, NaN where not computable.
+
+    Parameters
+    ----------
+    reference : float, optional
+        The figure of the resampled population, when that is a part of all rows: the deviations
+        from it are scaled by `scale` = sqrt(entities resampled / all) and moved to the value.
+    """
+    reference = value if reference is None else reference
     computable = replicates[np.isfinite(replicates)]
     if len(computable) < MIN_COMPUTABLE_SHARE * len(replicates) or not np.isfinite(reference):
         found = f"only {len(computable)} of {len(replicates)} resamples have this metric"
@@ -213,7 +228,7 @@ def bootstrap_metrics(  # noqa: PLR0913 - the settings are keyword-only and have
     model = Scored(np.asarray(p, dtype=np.float64), threshold)
     drawn = _replicate(labels, [model], clusters, tuple(values), plan)
     for column, (name, value) in enumerate(values.items()):
-        estimates[name] = _interval(
+        estimates[name] = percentile_interval(
             value,
             drawn.values[:, 0, column],
             float(drawn.reference[0, column]),
@@ -292,4 +307,6 @@ def paired_difference(  # noqa: PLR0913 - the settings are keyword-only and have
     differences = drawn.values[:, 0, 0] - drawn.values[:, 1, 0]
     reference = float(drawn.reference[0, 0] - drawn.reference[1, 0])
     bounds = (-np.inf, np.inf)
-    return _interval(value, differences, reference, scale=drawn.scale, bounds=bounds, level=level)
+    return percentile_interval(
+        value, differences, reference, scale=drawn.scale, bounds=bounds, level=level
+    )

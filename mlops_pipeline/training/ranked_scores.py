@@ -48,6 +48,11 @@ def probabilities(p: ArrayLike, rows: int | None = None) -> Floats:
     return scores
 
 
+def ece_bins(scores: Floats) -> NDArray[np.intp]:
+    """Return the calibration bin of each score, 0 to 14: bin m is (m/15, (m+1)/15]."""
+    return np.searchsorted(np.linspace(0, 1, ECE_BINS + 1)[1:-1], scores, side="left")
+
+
 @dataclass(frozen=True)
 class RankedScores:
     """Rows sorted by descending score, with everything that does not depend on their weights.
@@ -88,8 +93,7 @@ def rank_scores(y: ArrayLike, p: ArrayLike, threshold: float | None = None) -> R
     y_ranked, p_ranked = labels[order], scores[order]
     tiny = np.finfo(np.float64).eps  # the clipping of sklearn.metrics.log_loss
     likelihood = np.where(y_ranked == 1, p_ranked, 1 - p_ranked)
-    inner_edges = np.linspace(0, 1, ECE_BINS + 1)[1:-1]
-    bins = np.searchsorted(inner_edges, p_ranked, side="left")  # bin m is ((m-1)/15, m/15]
+    bins = ece_bins(p_ranked)
     changes = np.flatnonzero(np.diff(p_ranked))
     return RankedScores(
         order=order,

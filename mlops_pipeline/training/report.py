@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from mlops_pipeline.config.fairness import is_intersection
 from mlops_pipeline.config.modelling import ParityRule
 from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.governance.group_audit import GroupAudit
 from mlops_pipeline.training.evaluation import SLICE_METRICS, Evaluation, Slice
 from mlops_pipeline.training.gates import Gate, RuleResult, comparison_level
 from mlops_pipeline.training.metrics import METRICS, Estimate
@@ -153,6 +155,8 @@ def render_report(facts: ReportFacts) -> str:
         stress_metrics=STRESS_METRICS,
         candidate_metrics=CANDIDATE_METRICS,
         disparities=DISPARITIES,
+        singles=singles(evaluation.fairness),
+        pairs=[audit for audit in evaluation.fairness if is_intersection(audit.attribute)],
         parity_limits=parity_limits(facts.use_case),
         shap=list(evaluation.shap.items())[:TOP_SHAP],
         descriptions=_descriptions(facts.use_case),
@@ -167,9 +171,7 @@ def headline(gate: Gate, use_case: UseCase, *, has_champion: bool) -> Headline:
     verb = "warns" if len(warnings) == 1 else "warn"
     beside = f" ({len(warnings)} more only {verb})" if warnings else ""
     if not gate.passed:
-        blocking = [
-            rule.name for rule in deciding if (rule.effect, rule.passed) == ("block", False)
-        ]
+        blocking = [rule.name for rule in deciding if rule.blocks]
         return Headline("bad", f"Refused: {_joined(blocking)} failed{beside}.", gate.failed)
     if gate.needs_review:
         names = _joined([rule.name for rule in deciding])
@@ -203,6 +205,11 @@ def parity_limits(use_case: UseCase) -> dict[str, float]:
             for name in rule.attributes or use_case.protected:
                 limits[name] = min(rule.at_most, limits.get(name, rule.at_most))
     return limits
+
+
+def singles(audits: Sequence[GroupAudit]) -> list[GroupAudit]:
+    """Return the audits of single attributes, without intersections."""
+    return [audit for audit in audits if not is_intersection(audit.attribute)]
 
 
 def evaluation_to_dict(evaluation: Evaluation) -> dict[str, Any]:

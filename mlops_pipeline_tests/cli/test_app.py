@@ -53,6 +53,7 @@ def test_status_json_has_stable_keys(mlops: Mlops) -> None:
         "champion",
         "waiting",
         "last_gate",
+        "exceptions",
         "data",
         "last_run",
         "cost",
@@ -67,7 +68,7 @@ def test_status_json_has_stable_keys(mlops: Mlops) -> None:
     gate = document["last_gate"]
     assert gate["passed"] is True
     assert {tuple(rule) for rule in gate["rules"]} == {
-        ("name", "value", "threshold", "passed", "effect", "reason")
+        ("name", "value", "threshold", "passed", "effect", "reason", "excepted")
     }
     assert document["data"]["accounts"] == {"version": 0, "rows": 1500, "quarantined": 0}
     assert list(document["last_run"]) == [
@@ -96,6 +97,36 @@ def test_status_for_people_names_champion_gate_and_data(mlops: Mlops) -> None:
     assert done.exit_code == 0
     for text in ("champion: version 1", "gate: passed", "roc_auc at least 0.5", "weekly_usage"):
         assert text in done.output
+
+
+# exceptions from gate rules
+
+GRANT = ("exception", "grant", "churn", "--rule", "metric:roc_auc", "--by", "Ann [x]")
+
+
+def test_exception_is_granted_listed_shown_and_revoked(mlops: Mlops) -> None:
+    assert "has no exception" in mlops("exception", "list", "churn").output
+    done = mlops(*GRANT, "--reason", "a [test]", "--expires", "9999-01-01")
+    assert done.exit_code == 0, done.output
+    said = "exception 1, metric:roc_auc: excepted by Ann [x] until 9999-01-01: a [test]"
+    assert said in done.output
+    assert "in force" in mlops("exception", "list", "churn").output
+    assert "exception 1 from metric:roc_auc until 9999-01-01" in mlops("status", "churn").output
+    (shown,) = json.loads(mlops("status", "churn", "--json").output)["exceptions"]
+    assert (shown["id"], shown["by"], shown["attribute"]) == (1, "Ann [x]", None)
+
+    done = mlops("exception", "revoke", "churn", "1", "--by", "Bob", "--reason", "done")
+    assert "exception 1, metric:roc_auc: revoked by Bob" in done.output
+    assert "revoked by Bob:" in mlops("exception", "list", "churn").output
+    assert json.loads(mlops("status", "churn", "--json").output)["exceptions"] == []
+
+
+def test_exception_from_a_rule_that_is_not_there_exits_1(
+    in_world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["fairnes" if word == "metric:roc_auc" else word for word in GRANT]
+    assert _main(monkeypatch, *words, "--reason", "x", "--expires", "9999-01-01") == 1
+    assert "expected: a rule that blocks: metric:roc_auc" in capsys.readouterr().err
 
 
 # errors

@@ -6,11 +6,13 @@ import re
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mlops_pipeline.stores.evaluated import read_evaluation
 from mlops_pipeline.stores.lake import Lake
 from mlops_pipeline.stores.release import validate_metadata
 from mlops_pipeline_tests.world import FIRST, LATER, World
@@ -196,6 +198,27 @@ def test_refused_model_leaves_a_green_run_and_no_champion(world: World) -> None:
     )
     assert failed.wait() != 0
     assert failed.has_said("the gate refused the model: no champion")
+
+
+def test_failed_blocking_rule_with_an_exception_is_let_through_and_says_so(world: World) -> None:
+    world.configure(_impossible)
+    with world.ops() as ops:
+        ops.grant_exception(
+            "churn",
+            "metric:roc_auc",
+            by="Ann",
+            reason="a test",
+            expires_at=datetime(9999, 1, 1, tzinfo=UTC),
+            now=world.settings.now(),
+        )
+    done = world.run(assets=["evaluation_report"])
+    judged = _pointer(world, "evaluation")
+    assert (judged["passed"], judged["needs_review"]) == (True, True)
+    assert done.has_said("gate [block] roc_auc at least 0.999")
+    folder = Path(_pointer(world, "trained_model")["folder"])
+    gate = read_evaluation(folder).gate
+    assert (gate.rules[0].passed, gate.rules[0].excepted) == (False, True)
+    assert "excepted by Ann until 9999-01-01: a test" in (folder / "report.html").read_text()
 
 
 def test_on_rejection_has_only_two_values(world: World) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import fairlearn.metrics
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -12,6 +13,8 @@ from sklearn.metrics import roc_auc_score
 
 from mlops_pipeline.config import load_use_case
 from mlops_pipeline.errors import MlopsError
+from mlops_pipeline.governance.fairness import DISPARITIES, audit_attributes
+from mlops_pipeline.governance.group_audit import judge_parity
 from mlops_pipeline.simulation.telecom import (
     DRIFTED_FEATURES_MONTH_25,
     RELATION_FEATURES_MONTH_27,
@@ -154,6 +157,44 @@ def test_bias_is_in_region_only(labelled: pd.DataFrame) -> None:
     assert parity_difference(rows, "region") > 0.05
     assert parity_difference(rows, "gender") < 0.03
     assert parity_difference(rows, "age_band") < 0.03
+
+
+def test_audit_finds_the_bias_in_region_and_in_no_other_attribute(labelled: pd.DataFrame) -> None:
+    rows = stable(labelled)
+    rows = rows[rows["as_of"] >= pd.Timestamp("2024-08-01", tz="UTC")]
+    use_case = load_use_case(CONFIG)
+    decisions = rows["p_churn_90d"].to_numpy() >= 0.2
+    audits = {
+        audit.attribute: audit
+        for audit in audit_attributes(
+            use_case.fairness,
+            {name: rows[name].to_numpy() for name in use_case.protected},
+            rows["label"],
+            decisions,
+            scores=rows["p_churn_90d"],
+            entities=rows["customer_id"],
+            replicates=200,
+        )
+    }
+    assert tuple(audits) == use_case.audited
+    region = audits["region"].demographic_parity_difference
+    assert region.low is not None
+    assert 0.05 < region.low < (region.value or 0)
+    for name in ("gender", "age_band"):
+        assert (audits[name].demographic_parity_difference.value or 1) < 0.05
+    assert judge_parity(tuple(audits.values()), 0.05).above == ("region",)
+    _, most = audits["region"].extremes or (None, None)
+    assert most is not None
+    assert most.group == "south"
+    for attribute, audit in audits.items():
+        shown = [group.group for group in audit.groups if not group.excluded]
+        names = rows[attribute.split(" x ")].agg(" x ".join, axis=1)
+        kept = names.isin(shown).to_numpy()
+        for name in DISPARITIES:
+            expected = getattr(fairlearn.metrics, name)(
+                rows["label"][kept], decisions[kept], sensitive_features=names[kept]
+            )
+            assert getattr(audit, name).value == pytest.approx(expected, abs=1e-12)
 
 
 def test_month_25_mix_changes(labelled: pd.DataFrame) -> None:

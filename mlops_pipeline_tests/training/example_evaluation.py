@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from mlops_pipeline.config import UseCase
-from mlops_pipeline.governance.fairness import audit_groups
+from mlops_pipeline.config.fairness import Fairness
+from mlops_pipeline.governance.fairness import audit_attributes
 from mlops_pipeline.training import plots
 from mlops_pipeline.training.calibration import reliability_curve
 from mlops_pipeline.training.evaluation import (
@@ -25,6 +26,7 @@ from mlops_pipeline.training.report import (
     ReportFacts,
     SourceFacts,
     parity_limits,
+    singles,
 )
 from mlops_pipeline.training.selection import Choice
 
@@ -117,9 +119,12 @@ def evaluation(*, champion: ChampionComparison | None = None) -> Evaluation:
             _slice("stress", "view billing arrives empty", y, 0.7 * p + 0.3 * noise),
             _slice("stress", "first seen within 180 days", y[:900], p[:900]),
         ),
-        fairness=tuple(
-            audit_groups(y, (p >= THRESHOLD).astype(int), groups[name], attribute=name)
-            for name in ("region", "gender")
+        fairness=audit_attributes(
+            Fairness(),
+            {name: groups[name].to_numpy() for name in ("region", "gender")},
+            y,
+            (p >= THRESHOLD).astype(int),
+            scores=p,
         ),
         champion=champion,
         reliability=reliability_curve(y, p),
@@ -201,7 +206,7 @@ def pictures(
         "learning_curves": plots.learning_plot(curves, 90),
         **{
             f"fairness_{audit.attribute}": plots.selection_plot(audit, limits.get(audit.attribute))
-            for audit in measured.fairness
+            for audit in singles(measured.fairness)
         },
     }
 

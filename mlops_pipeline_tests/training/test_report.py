@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mlops_pipeline.training.evaluation import Evaluation
-from mlops_pipeline.training.gates import judge_gate
+from mlops_pipeline.training.gates import Gate, RuleResult, judge_gate
 from mlops_pipeline.training.metrics import Estimate
 from mlops_pipeline.training.report import (
     Headline,
@@ -109,6 +109,44 @@ def test_disparity_above_the_limit_is_red_and_below_is_not() -> None:
     region, gender = text[text.index("<h3>region") :].split("<h3>gender")
     assert '<td class="n red">' in region
     assert '<td class="n red">' not in gender.split("</section>")[0]
+
+
+def test_groups_show_intervals_and_calibration() -> None:
+    region = measured().fairness[0]
+    south = next(group for group in region.groups if group.group == "south")
+    section = page().split('<section id="fairness">')[1]
+    row = next(item for item in section.split("<tr><td>") if item.startswith("south</td>"))
+    for figure in (south.selection_rate, south.tpr, south.fpr, south.precision):
+        assert f"[{share(figure.low)}, {share(figure.high)}]" in row
+    assert south.calibration is not None
+    assert share(south.calibration.mean_score.value) in row
+    assert number(south.calibration.ece.value) in row
+    assert number(south.calibration.difference.value) in row
+
+
+def test_intersections_are_one_row_each_with_the_worst_pair() -> None:
+    text = page().split("<h3>Intersections</h3>")[1].split("</section>")[0]
+    pair = measured().fairness[2]
+    assert pair.extremes is not None
+    least, most = pair.extremes
+    assert (pair.attribute, most.group[:5]) == ("region x gender", "south")
+    assert "<h3>region x gender" not in page()
+    assert text.index(least.group) < text.index(most.group)
+    assert number(pair.demographic_parity_difference.value) in text
+
+
+def test_excepted_rule_says_so_and_is_not_among_the_refusals() -> None:
+    reason = "region 0.3; excepted by Ann until 2025-06-30: it is being mended"
+    excepted = RuleResult("parity", 0.3, 0.05, False, "block", reason, ("region",), excepted=True)
+    gate = Gate(passed=True, needs_review=True, rules=(excepted,))
+    facts = dataclasses.replace(example.facts(measured=measured()), gate=gate)
+    text = html.unescape(render_report(facts))
+    assert "Needs a person's approval: “parity” did not pass." in text
+    assert "failed, excepted" in text
+    assert "excepted by Ann until 2025-06-30: it is being mended" in text
+    failed = RuleResult("auc", 0.5, 0.7, False, "block", "0.5")
+    refused = headline(Gate(False, False, (excepted, failed)), facts.use_case, has_champion=True)
+    assert refused.sentence == "Refused: “auc” failed."
 
 
 def test_worst_slice_is_named_and_red() -> None:

@@ -90,6 +90,7 @@ def _evaluation_report(use_case: UseCase) -> dg.AssetsDefinition:
                 },
                 Path(trained["folder"]),
                 champion_version=champion.version if champion else None,
+                exceptions=step.ops.list_exceptions(use_case.name),
                 mlflow_run_id=trained["mlflow_run_id"],
                 dagster_run_id=context.run_id,
                 now=step.now,

@@ -51,7 +51,7 @@ class ApprovalRows(RolloutRows):
         StateError
             If the version is not waiting for approval, or `by` or `reason` is blank.
         """
-        change = _signed(by, reason, now)
+        change = signed(by, reason, now)
         with self._write(rollout_scope(use_case)) as connection:
             waiting = _get_waiting(connection, use_case, version, "approved")
             _write_approval(connection, waiting, stage, "approved", change)
@@ -70,7 +70,7 @@ class ApprovalRows(RolloutRows):
         now: datetime,
     ) -> Rollout:
         """Refuse a waiting version; the champion stays. Parameters and errors as in `approve`."""
-        change = _signed(by, reason, now)
+        change = signed(by, reason, now)
         with self._write(rollout_scope(use_case)) as connection:
             waiting = _get_waiting(connection, use_case, version, "rejected")
             _write_approval(connection, waiting, stage, "rejected", change)
@@ -90,11 +90,12 @@ class ApprovalRows(RolloutRows):
         return [Approval(**row._mapping) for row in rows]
 
 
-def _signed(by: str, reason: str, now: datetime) -> Change:
+def signed(by: str, reason: str, now: datetime) -> Change:
+    """Return what a person says; StateError if who or why is blank."""
     for name, text in (("by", by), ("reason", reason)):
         if not text.strip():
             raise StateError(
-                f"An approval or rejection needs {name!r}.",
+                f"What a person decides needs {name!r}.",
                 expected="who decides, and why",
                 found="a blank text",
                 way_out=f"Say it with --{name}.",

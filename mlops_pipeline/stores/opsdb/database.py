@@ -13,6 +13,7 @@ from mlops_pipeline.stores.opsdb.alerts import AlertRows
 from mlops_pipeline.stores.opsdb.approvals import ApprovalRows
 from mlops_pipeline.stores.opsdb.audit import AuditRows
 from mlops_pipeline.stores.opsdb.decisions import DecisionRows
+from mlops_pipeline.stores.opsdb.exceptions import ExceptionRows
 from mlops_pipeline.stores.opsdb.feature_uses import FeatureUseRows
 from mlops_pipeline.stores.opsdb.lease_rows import LeaseRows
 from mlops_pipeline.stores.opsdb.lifecycles import LifecycleRows
@@ -26,6 +27,7 @@ class OpsDatabase(
     ApprovalRows,
     AuditRows,
     DecisionRows,
+    ExceptionRows,
     FeatureUseRows,
     LeaseRows,
     LifecycleRows,

@@ -252,6 +252,22 @@ audit_event = Table(  # append-only: triggers refuse UPDATE and DELETE
     Column("hash", Text, nullable=False),
 )
 
+gate_exception = Table(  # append-only: triggers refuse UPDATE and DELETE
+    "gate_exception",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("use_case", Text, nullable=False),
+    Column("rule", Text, nullable=False),
+    Column("attribute", Text),
+    Column("by", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("at", UtcTimestamp, nullable=False),
+    Column("expires_at", UtcTimestamp),  # None in a revocation
+    Column("revokes", Integer, ForeignKey("gate_exception.id")),
+    UniqueConstraint("revokes", name="uq_gate_exception_revokes"),
+    Index("ix_gate_exception_use_case", "use_case"),
+)
+
 feature_use = Table(
     "feature_use",
     metadata,

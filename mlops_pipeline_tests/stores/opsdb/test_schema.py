@@ -121,7 +121,7 @@ def test_sqlite_database_is_in_wal_mode(tmp_path: Path) -> None:
         assert connection.scalar(text("PRAGMA journal_mode")) == "wal"
 
 
-@pytest.mark.parametrize("table", ["rollout_event", "approval", "audit_event"])
+@pytest.mark.parametrize("table", ["rollout_event", "approval", "audit_event", "gate_exception"])
 @pytest.mark.parametrize("change", ["update", "delete"])
 def test_append_only_table_refuses_change(
     database: OpsDatabase, url: str, table: str, change: str
@@ -129,6 +129,7 @@ def test_append_only_table_refuses_change(
     records = metadata.tables[table]
     open_waiting(database, 1)
     database.approve("churn", 1, by="ada", reason="good", now=NOON)
+    database.grant_exception("churn", "r", by="ada", reason="b", expires_at=NOON, now=NOON)
     column = "actor" if table == "audit_event" else "reason"
     changed = records.update().values({column: "changed"})
     statement = changed if change == "update" else records.delete()
