@@ -21,6 +21,7 @@ Aggregate = Literal[
 ]
 Refresh = Literal["continuous", "daily"]
 FeatureType = Literal["float64", "int64", "string", "boolean"]
+Direction = Literal["increasing", "decreasing"]
 NEEDS_NO_COLUMN = frozenset({"count", "days_since_last", "days_since_first"})
 COUNTS = frozenset({"count", "count_distinct"})
 
@@ -50,6 +51,9 @@ class FeatureColumn(Section):
     )
     deprecated: bool = Field(
         False, description="Still computed for the models that use it; no input of new ones."
+    )
+    expected: Direction | None = Field(
+        None, description="How the score is expected to move as the value rises."
     )
 
     @model_validator(mode="after")
@@ -108,6 +112,9 @@ class DerivedFeature(Section):
     precision: int = Field(6, ge=0, le=12)
     deprecated: bool = Field(
         False, description="Still computed for the models that use it; no input of new ones."
+    )
+    expected: Direction | None = Field(
+        None, description="How the score is expected to move as the value rises."
     )
 
 

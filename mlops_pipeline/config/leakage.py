@@ -62,6 +62,25 @@ def check_leakage(use_case: "UseCase") -> None:
             )
 
 
+def revealing_features(use_case: "UseCase") -> frozenset[str]:
+    """Return the names whose values tell a protected attribute or a personal column.
+
+    The attributes themselves, and, where one is declared with `as_input: true`, every feature that
+    reads its columns, and what is derived from such a feature.
+    """
+    found = set(use_case.protected)
+    for view in use_case.views.values():
+        declared = _declared(use_case, view.source)
+        for name, column in view.columns.items():
+            texts = (text for text in (column.of, column.where) if text is not None)
+            if any(declared & columns_of(tree(text)) for text in texts):
+                found.add(name)
+    for name, derived in use_case.derived.items():
+        if found & columns_of(tree(derived.expression)):
+            found.add(name)
+    return frozenset(found)
+
+
 def _read(where: str, source: str, text: str) -> _Read:
     return _Read(where, source, columns_of(tree(text)))
 

@@ -41,6 +41,9 @@ class LightGBM(Section):
     early_stopping_rounds: int = Field(
         30, ge=0, description="On validation log loss; 0 = off. The best tree count is kept."
     )
+    monotone: bool = Field(
+        False, description="Keeps to the `expected` directions of the features, in every tree."
+    )
 
 
 class RandomForest(Section):
@@ -52,6 +55,9 @@ class RandomForest(Section):
     min_leaf_rows: int = Field(50, ge=1)
     row_fraction: float = Field(0.6, gt=0, lt=1)
     column_fraction: float = Field(0.5, gt=0, le=1)
+    monotone: bool = Field(
+        False, description="Keeps to the `expected` directions of the features, in every tree."
+    )
 
 
 class Logistic(Section):
@@ -121,6 +127,14 @@ class Evaluation(Section):
     )
     first_seen: str | None = Field(
         None, description="The feature that counts days since the entity was first seen."
+    )
+
+
+class Explanations(Section):
+    """What is said about a single score."""
+
+    reason_codes: int = Field(
+        3, ge=0, le=20, description="Reasons given with every batch prediction; 0: none."
     )
 
 
@@ -195,8 +209,31 @@ class ParityRule(Section):
     effect: Effect = "warn"
 
 
+class ConsistencyRule(Section):
+    """The challenger weighs the inputs much as the champion does."""
+
+    rule: Literal["attribution_consistency"]
+    at_least: float = Field(0.5, ge=-1, le=1)
+    effect: Effect = "review"
+
+
+class DirectionRule(Section):
+    """No feature moves the score against its `expected` direction by more than this share."""
+
+    rule: Literal["expected_directions"]
+    at_most: float = Field(0.2, ge=0, le=1)
+    effect: Effect = "review"
+
+
 GateRule = Annotated[
-    MetricRule | GapRule | NotWorseRule | BetterRule | SliceRule | ParityRule,
+    MetricRule
+    | GapRule
+    | NotWorseRule
+    | BetterRule
+    | SliceRule
+    | ParityRule
+    | ConsistencyRule
+    | DirectionRule,
     Field(discriminator="rule"),
 ]
 

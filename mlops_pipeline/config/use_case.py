@@ -11,6 +11,7 @@ from mlops_pipeline.config.fairness import Fairness, attribute_pairs
 from mlops_pipeline.config.features import (
     NEEDS_NO_COLUMN,
     DerivedFeature,
+    Direction,
     FeatureColumn,
     FeatureView,
     ProtectedAttribute,
@@ -19,6 +20,7 @@ from mlops_pipeline.config.leakage import check_leakage
 from mlops_pipeline.config.modelling import (
     ComputeCost,
     Evaluation,
+    Explanations,
     GateRule,
     ParityRule,
     Retraining,
@@ -61,6 +63,7 @@ class UseCase(Section):
     training: Training
     evaluation: Evaluation = Evaluation()
     fairness: Fairness = Fairness()
+    explanations: Explanations = Explanations()
     gates: tuple[GateRule, ...] = Field(min_length=1)
     rollout: Rollout = Rollout()
     retraining: Retraining = Retraining()
@@ -69,18 +72,29 @@ class UseCase(Section):
     @property
     def features(self) -> tuple[str, ...]:
         """Every feature name, in the order of the file: views, then derived."""
-        names = [name for view in self.views.values() for name in view.columns]
-        return (*names, *self.derived)
+        return tuple(self.definitions)
+
+    @property
+    def definitions(self) -> dict[str, FeatureColumn | DerivedFeature]:
+        """Every feature by name, in the order of the file: views, then derived."""
+        columns = {n: item for view in self.views.values() for n, item in view.columns.items()}
+        return {**columns, **self.derived}
+
+    @property
+    def directions(self) -> dict[str, Direction]:
+        """The declared direction of every feature that has one."""
+        return {n: item.expected for n, item in self.definitions.items() if item.expected}
+
+    @property
+    def descriptions(self) -> dict[str, str]:
+        """What every feature and protected attribute is, in words; may be empty."""
+        features = {name: item.description for name, item in self.definitions.items()}
+        return {**features, **{name: item.description for name, item in self.protected.items()}}
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """Inputs of new models: features not deprecated, and protected ones declared as inputs."""
-        columns = {n: item for view in self.views.values() for n, item in view.columns.items()}
-        current = [
-            name
-            for name in self.features
-            if not (columns[name] if name in columns else self.derived[name]).deprecated
-        ]
+        current = [name for name, item in self.definitions.items() if not item.deprecated]
         declared = [name for name, item in self.protected.items() if item.as_input]
         return (*current, *declared)
 
@@ -123,9 +137,11 @@ class UseCase(Section):
             for name, column in view.columns.items():
                 where = f"views.{view_name}.columns.{name}"
                 _unique(where, name, seen)
+                _check_expected(where, column)
                 self._check_feature(where, view, column)
         for name, derived in self.derived.items():
             where = f"derived.{name}"
+            _check_expected(where, derived)
             available = [item for item in seen if item not in {*RESERVED, self.entity.key}]
             for used in sorted(columns_of(tree(derived.expression))):
                 known(f"{where}.expression", used, available, "feature (defined above it)")
@@ -144,6 +160,7 @@ class UseCase(Section):
             known("evaluation.missing_block", self.evaluation.missing_block, self.views, "view")
         if self.evaluation.first_seen is not None:
             known("evaluation.first_seen", self.evaluation.first_seen, names, "feature")
+        self._check_monotone()
         if self.training.refit == "newest" and self.split.method != "time":
             raise ValueError("training.refit: `newest` needs `split.method: time`")
         for index, rule in enumerate(self.gates):
@@ -151,6 +168,13 @@ class UseCase(Section):
                 for name in rule.attributes:
                     known(f"gates.{index}.attributes", name, self.audited, "audited attribute")
         return self
+
+    def _check_monotone(self) -> None:
+        for name, recipe in self.training.candidates.items():
+            if getattr(recipe, "monotone", False) and not self.directions:
+                raise ValueError(
+                    f"training.candidates.{name}.monotone: no feature declares `expected`"
+                )
 
     def _source_references(self) -> Iterable[tuple[str, str]]:
         yield "population.source", self.population.source
@@ -246,6 +270,11 @@ class UseCase(Section):
                 f"sources.{view.source}.key: required by the continuous view of {where}: a "
                 "repeated event is recognised by its key"
             )
+
+
+def _check_expected(where: str, feature: FeatureColumn | DerivedFeature) -> None:
+    if feature.expected is not None and feature.dtype == "string":
+        raise ValueError(f"{where}.expected: the feature is a text, which has no direction")
 
 
 def _unique(where: str, name: str, seen: dict[str, str]) -> None:

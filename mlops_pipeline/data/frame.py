@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+QUARTILES = (0.25, 0.5, 0.75)
 
 
 @dataclass(frozen=True)
@@ -38,3 +41,24 @@ class LabelledFrame:
             known_at=self.known_at[rows],
             label=self.label[rows],
         )
+
+    def groups(self, column: str) -> list[tuple[str, npt.NDArray[np.bool_]]]:
+        """Return the groups of a column and their rows: its texts, or quartiles of its numbers.
+
+        Missing values are a group of their own; a column that is not there has none.
+        """
+        values = self.protected.get(column, self.columns.get(column))
+        if values is None:
+            return []
+        if values.dtype == object:
+            names = sorted({str(value) for value in values if value is not None})
+            groups = [(name, np.asarray(values == name, dtype=bool)) for name in names]
+            missing = np.asarray([value is None for value in values])
+        else:
+            edges = np.unique(np.nanquantile(values, QUARTILES)) if len(values) else np.empty(0)
+            groups = [
+                (f"({low:g}, {high:g}]", (values > low) & (values <= high))
+                for low, high in pairwise([-np.inf, *edges, np.inf])
+            ]
+            missing = np.isnan(values)
+        return [*groups, ("(missing)", missing)] if missing.any() else groups

@@ -24,6 +24,7 @@ from mlops_pipeline.training.evaluation import (
     compare_with_champion,
     evaluate_model,
 )
+from mlops_pipeline.training.explanations import explain_model
 from mlops_pipeline.training.gates import Gate, RuleResult, comparison_level, judge_gate
 from mlops_pipeline.training.metrics import Estimate
 from mlops_pipeline.training.report import evaluation_to_dict
@@ -81,6 +82,12 @@ def evaluate_training(
         train_maxima=facts.train_maxima,
         importance=facts.importance,
         champion=comparison,
+        explanations=explain_model(
+            work.use_case,
+            model,
+            test,
+            champion=(champion.version, champion.model) if champion is not None else None,
+        ),
     )
     return evaluation, judge_gate(work.use_case.gates, evaluation, exceptions, now=now)
 

@@ -124,7 +124,7 @@ def _plots(
         "scores": plots.score_plot(test.label, probability, model.threshold),
         "confusion": plots.confusion_plot(test.label, probability, model.threshold),
         "shap": plots.importance_plot(
-            evaluation.shap, title=f"Mean |SHAP|: {facts.chosen}", axis="log-odds"
+            evaluation.explanations.shap, title=f"Mean |SHAP|: {facts.chosen}", axis="log-odds"
         ),
     }
     if evaluation.slices:

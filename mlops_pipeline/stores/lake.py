@@ -24,6 +24,7 @@ from mlops_pipeline.errors import NotFoundError
 
 FACTS = "mlops_facts"  # the key of our own facts in a commit's metadata
 COMMIT_ATTEMPTS = 5
+SCHEMA_MODES = {"append": None, "extend": "merge", "overwrite": "overwrite"}
 KEEP_HISTORY = {  # old commits say which periods are finished, and pin what a model was made from
     "delta.enableExpiredLogCleanup": "false",
     "delta.logRetentionDuration": "interval 36500 days",
@@ -89,16 +90,23 @@ class Lake:
         ]
 
     def write(
-        self, uri: str, batches: Any, facts: Mapping[str, Any], mode: Literal["append", "overwrite"]
+        self,
+        uri: str,
+        batches: Any,
+        facts: Mapping[str, Any],
+        mode: Literal["append", "extend", "overwrite"],
     ) -> int:
-        """Write Arrow batches as one commit; return the new version. All or nothing."""
+        """Write Arrow batches as one commit; return the new version. All or nothing.
+
+        `extend` appends, and a new column is missing in the earlier rows.
+        """
         from deltalake import DeltaTable, WriterProperties, write_deltalake
 
         write_deltalake(
             uri,
             batches,
-            mode=mode,
-            schema_mode="overwrite" if mode == "overwrite" else None,
+            mode="append" if mode == "extend" else mode,
+            schema_mode=SCHEMA_MODES[mode],
             configuration=KEEP_HISTORY,
             writer_properties=WriterProperties(compression="ZSTD", compression_level=1),
             commit_properties=_commit(facts),

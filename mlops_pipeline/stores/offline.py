@@ -71,7 +71,7 @@ def definitions_hash(use_case: UseCase) -> str:
     """Return the hash of everything that determines feature values, 12 hex digits."""
     about = {
         *("description", "owner", "freshness_days", "ttl_days"),
-        *("online", "deprecated", "as_input"),
+        *("online", "deprecated", "as_input", "expected"),
     }
     document = use_case.model_dump(
         mode="json",

@@ -1,17 +1,22 @@
 """Batch scoring: the champion's predictions for one period, in a table, idempotent by period."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import numpy as np
 
+from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.errors import DataError
 from mlops_pipeline.features.frames import EVENT_ROW
 from mlops_pipeline.stores.engine import quoted
 from mlops_pipeline.stores.offline import features_uri, finished_periods
 from mlops_pipeline.stores.workspace import Workspace
+from mlops_pipeline.training.reasons import give_reasons, word_inputs
 from mlops_pipeline.training.scoring import ScoringModel
+
+EXPLAINED_AT_ONCE = 8_192  # rows whose reasons are in memory as objects
 
 
 @dataclass(frozen=True)
@@ -59,18 +64,19 @@ def score_period(
         if facts["period"] == chosen and facts["model_version"] == model_version:
             return Scored(uri, facts["version"], chosen, facts["rows"], facts["positives"], False)
     table = _features(work, chosen)
-    probability = model.predict(_columns(model, table))
+    columns = _columns(model, table)
+    probability = model.predict(columns)
     decision = probability >= model.threshold
     result = _predictions(
         work, table, probability, decision, model_version=model_version, run_id=run_id, now=now
-    )
+    ).append_column("reasons", _reasons(work.use_case, model, columns, decision))
     facts = {
         "period": chosen,
         "model_version": model_version,
         "rows": len(result),
         "positives": int(decision.sum()),
     }
-    version = work.lake.write(uri, result, facts, "append")
+    version = work.lake.write(uri, result, facts, "extend")
     return Scored(uri, version, chosen, len(result), int(decision.sum()), True)
 
 
@@ -121,3 +127,24 @@ def _predictions(
             "scored_at": pa.array([now.replace(tzinfo=None)] * rows, pa.timestamp("us")),
         }
     )
+
+
+def _reasons(
+    use_case: UseCase, model: ScoringModel, columns: Mapping[str, Any], decision: Any
+) -> Any:
+    """Return every row's reason codes, strongest first; missing where none are configured."""
+    import pyarrow as pa
+
+    reason = {"feature": pa.string(), "text": pa.string(), "contribution": pa.float64()}
+    kind = pa.list_(pa.struct(list(reason.items())))
+    count = use_case.explanations.reason_codes
+    if count == 0:
+        return pa.nulls(len(decision), kind)
+    wording = word_inputs(use_case)
+    blocks = []
+    for start in range(0, len(decision), EXPLAINED_AT_ONCE):
+        rows = slice(start, start + EXPLAINED_AT_ONCE)
+        block = {name: values[rows] for name, values in columns.items()}
+        given = give_reasons(model, block, decision[rows], wording, count)
+        blocks.append(pa.array([[vars(item) for item in row] for row in given], kind))
+    return pa.chunked_array(blocks, kind)

@@ -119,11 +119,17 @@ def refitted(
 
 
 def _limitations(stored: StoredEvaluation) -> tuple[str, ...]:
-    """Name every stress case that costs ranking quality."""
+    """Name every stress case that costs ranking quality, every direction that is not kept."""
     overall = stored.metrics["roc_auc"].value
     found = []
     for case in stored.document["stress"]:
         value = case["metrics"]["roc_auc"]["value"]
         if value is not None and overall is not None and value < overall:
             found.append(f"{case['group']}: ROC AUC {value:.3f} instead of {overall:.3f}")
+    found += [
+        f"{item['feature']}: expected to be {item['expected']}, goes against it by "
+        f"{item['violation']:.0%}"
+        for item in stored.document["explanations"]["directions"]
+        if item["passed"] is False
+    ]
     return tuple(found)

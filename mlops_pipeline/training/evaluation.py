@@ -5,7 +5,6 @@ Belongs here: the figures. The gate that judges them is gates.py, their HTML rep
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,9 +15,10 @@ from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.data.frame import LabelledFrame
 from mlops_pipeline.governance.fairness import GroupAudit, audit_attributes
 from mlops_pipeline.training.calibration import ReliabilityCurve, reliability_curve
+from mlops_pipeline.training.explanations import Explanation
 from mlops_pipeline.training.intervals import bootstrap_metrics, paired_difference
 from mlops_pipeline.training.metrics import Estimate
-from mlops_pipeline.training.scoring import ScoringModel, linear_term
+from mlops_pipeline.training.scoring import ScoringModel
 
 COMPARED = ("roc_auc", "pr_auc", "brier", "log_loss", "ece")
 SLICE_METRICS = ("roc_auc", "pr_auc", "brier", "log_loss", "ece", "precision", "recall", "f1")
@@ -28,8 +28,6 @@ STRESS_ROWS = 200_000  # of the test part, drawn for the stress cases
 MIN_COMPARED_ROWS = 200  # fewer rows that neither model has seen say nothing about a difference
 EXTREME_FACTOR = 10.0  # stress case: this many times the largest training value
 EXTREME_FEATURES = 3  # applied to this many of the most important numeric inputs
-EXPLAINED_ROWS = 2_000  # SHAP values are exact per row; this many rows show the global picture
-QUARTILES = (0.25, 0.5, 0.75)
 
 Columns = Mapping[str, npt.NDArray[Any]]
 
@@ -66,7 +64,7 @@ class Evaluation:
     fairness: tuple[GroupAudit, ...]
     champion: ChampionComparison | None
     reliability: ReliabilityCurve
-    shap: Mapping[str, float]
+    explanations: Explanation
     probability: npt.NDArray[np.float64]
 
 
@@ -79,6 +77,7 @@ def evaluate_model(
     train_maxima: Mapping[str, float],
     importance: Mapping[str, float],
     champion: ChampionComparison | None,
+    explanations: Explanation,
 ) -> Evaluation:
     """Measure a calibrated model on the test part.
 
@@ -103,7 +102,7 @@ def evaluate_model(
         fairness=tuple(_fairness(use_case, test, decisions, probability)),
         champion=champion,
         reliability=reliability_curve(test.label, probability),
-        shap=_global_shap(model, test, seed),
+        explanations=explanations,
         probability=probability,
     )
 
@@ -158,33 +157,6 @@ def compare_with_champion(
     return ChampionComparison(version, rows, differences, None)
 
 
-def explain(model: ScoringModel, columns: Columns) -> npt.NDArray[np.float64]:
-    """Return SHAP values on the log-odds scale `(n_rows, n_inputs)`.
-
-    LightGBM's own exact tree SHAP; for the linear model weight x (term - its mean), summed per
-    input; zeros for the dummy.
-    """
-    matrix = model.encode(columns)
-    if model.kind == "dummy":
-        return np.zeros(matrix.shape)
-    if model.kind == "logistic":
-        result = np.zeros(matrix.shape)
-        pairs = zip(model.document["terms"], model.document["coefficients"], strict=True)
-        for term, weight in pairs:
-            values = linear_term(term, matrix)
-            result[:, term["input"]] += weight * (values - values.mean())
-        return result
-    return np.asarray(model.booster.predict(matrix, pred_contrib=True))[:, :-1]
-
-
-def _global_shap(model: ScoringModel, test: LabelledFrame, seed: int) -> dict[str, float]:
-    rows = np.random.default_rng(seed).permutation(len(test.label))[:EXPLAINED_ROWS]
-    values = explain(model, {name: column[rows] for name, column in test.columns.items()})
-    means = np.abs(values).mean(axis=0)
-    pairs = sorted(zip(model.input_names, means, strict=True), key=lambda pair: -pair[1])
-    return {name: float(value) for name, value in pairs}
-
-
 def _slices(
     use_case: UseCase,
     model: ScoringModel,
@@ -193,10 +165,7 @@ def _slices(
 ) -> list[Slice]:
     found = []
     for column in use_case.evaluation.slices:
-        values = test.protected.get(column, test.columns.get(column))
-        if values is None:
-            continue
-        for group, mask in _groups(values):
+        for group, mask in test.groups(column):
             if mask.sum() < use_case.evaluation.min_slice_rows:
                 continue
             found.append(
@@ -211,23 +180,6 @@ def _slices(
                 )
             )
     return found
-
-
-def _groups(values: npt.NDArray[Any]) -> list[tuple[str, npt.NDArray[np.bool_]]]:
-    """Return the groups of a column: its texts, or the quartiles of its numbers."""
-    if values.dtype == object:
-        names = sorted({str(value) for value in values if value is not None})
-        groups = [(name, np.asarray(values == name, dtype=bool)) for name in names]
-        missing = np.asarray([value is None for value in values])
-    else:
-        edges = np.unique(np.nanquantile(values, QUARTILES)) if len(values) else np.empty(0)
-        bounds = [-np.inf, *edges, np.inf]
-        groups = [
-            (f"({low:g}, {high:g}]", (values > low) & (values <= high))
-            for low, high in pairwise(bounds)
-        ]
-        missing = np.isnan(values)
-    return [*groups, ("(missing)", missing)] if missing.any() else groups
 
 
 def _measure(  # noqa: PLR0917 # private: the columns of one table row

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mlops_pipeline.config.features import Direction
 from mlops_pipeline.config.modelling import Candidate, Dummy, LightGBM, Logistic, RandomForest
 from mlops_pipeline.errors import DataError
 from mlops_pipeline.training.scoring import ScoringModel, encode, linear_term
@@ -23,6 +24,7 @@ SKEWNESS_ROWS = 200_000  # enough to tell whether the logarithm mends a skew
 BLOCK_ROWS = 8_192  # of the design matrix, filled at once
 COEFFICIENT_DIGITS = 10  # significant digits kept: beyond them is the optimiser's noise
 NO_CALIBRATION = {"kind": "none"}
+SIGNS = {"increasing": 1, "decreasing": -1}
 SIMPLICITY = {"dummy": 0, "logistic": 1, "random_forest": 2, "lightgbm": 3}
 
 Matrix = npt.NDArray[np.float32]
@@ -31,10 +33,14 @@ Labels = npt.NDArray[np.int8]
 
 @dataclass(frozen=True)
 class Inputs:
-    """The model inputs as learned from the training part, and what was left out."""
+    """The model inputs as learned from the training part, and what was left out.
+
+    `directions` are the declared ones, which candidates with `monotone: true` keep to.
+    """
 
     items: tuple[Mapping[str, Any], ...]
     dropped: Mapping[str, str] = field(default_factory=dict)
+    directions: Mapping[str, Direction] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,10 @@ class Fitted:
 
 
 def learn_inputs(
-    columns: Mapping[str, npt.NDArray[Any]], names: Sequence[str], rows: npt.NDArray[np.int64]
+    columns: Mapping[str, npt.NDArray[Any]],
+    names: Sequence[str],
+    rows: npt.NDArray[np.int64],
+    directions: Mapping[str, Direction] | None = None,
 ) -> Inputs:
     """Learn categories from the training rows; leave out inputs that say nothing.
 
@@ -87,7 +96,7 @@ def learn_inputs(
             "no feature varies in the training part",
             found=", ".join(f"{name}: {reason}" for name, reason in dropped.items()),
         )
-    return Inputs(tuple(items), dropped)
+    return Inputs(tuple(items), dropped, directions or {})
 
 
 def encode_rows(
@@ -165,6 +174,9 @@ def _fit_trees(
     categories = [i for i, item in enumerate(inputs.items) if item["type"] == "category"]
     options = {"feature_name": names, "categorical_feature": categories, "free_raw_data": True}
     parameters = _tree_parameters(recipe, balanced=balanced, seed=seed, threads=threads)
+    if recipe.monotone:
+        signs = [SIGNS.get(inputs.directions.get(name), 0) for name in names]
+        parameters["monotone_constraints"] = signs
     data = lightgbm.Dataset(train[0], train[1], params=parameters, **options)
     curves: dict[str, dict[str, list[float]]] = {}
     callbacks = []
@@ -240,7 +252,7 @@ def _fit_logistic(
     from threadpoolctl import threadpool_limits
 
     terms = _learn_terms(inputs, train[0])
-    values, spreads = _design(terms, train[0])
+    values, means, spreads = _design(terms, train[0])
     estimator = LogisticRegression(
         C=recipe.c,
         max_iter=recipe.max_iterations,
@@ -251,7 +263,9 @@ def _fit_logistic(
         estimator.fit(values, train[1])
     weights = [_rounded(value) for value in estimator.coef_[0]]
     parameters = {
-        "terms": terms,
+        "terms": [
+            {**term, "average": _rounded(mean)} for term, mean in zip(terms, means, strict=True)
+        ],
         "coefficients": weights,
         "intercept": _rounded(estimator.intercept_[0]),
     }
@@ -264,8 +278,8 @@ def _fit_logistic(
 
 def _design(
     terms: Sequence[Mapping[str, Any]], matrix: Matrix
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return the terms of every row `(n_rows, n_terms)` and their standard deviations.
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return the terms of every row `(n_rows, n_terms)`, their means and standard deviations.
 
     Row-major, or scikit-learn would copy it; filled in blocks of rows that fit the cache.
     """
@@ -278,7 +292,7 @@ def _design(
         total += block.sum(axis=0)
         squares += np.einsum("ij,ij->j", block, block)
     mean = total / len(matrix)
-    return values, np.sqrt(np.maximum(squares / len(matrix) - mean**2, 0.0))
+    return values, mean, np.sqrt(np.maximum(squares / len(matrix) - mean**2, 0.0))
 
 
 def _learn_terms(inputs: Inputs, matrix: Matrix) -> list[dict[str, Any]]:

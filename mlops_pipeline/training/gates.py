@@ -7,6 +7,8 @@ from typing import Any, Self, assert_never
 
 from mlops_pipeline.config.modelling import (
     BetterRule,
+    ConsistencyRule,
+    DirectionRule,
     Effect,
     GapRule,
     GateRule,
@@ -116,6 +118,10 @@ def _judge(rule: GateRule, evaluation: Evaluation) -> RuleResult:
             return _worst_slice(rule, evaluation)
         case ParityRule():
             return _parity(rule, evaluation)
+        case ConsistencyRule():
+            return _consistency(rule, evaluation)
+        case DirectionRule():
+            return _directions(rule, evaluation)
         case _:
             assert_never(rule)
 
@@ -216,6 +222,38 @@ def _excepted(
             return result
     reason = "; ".join([result.reason, *(item.sentence for item in used)])
     return replace(result, reason=reason, excepted=True)
+
+
+def _consistency(rule: ConsistencyRule, evaluation: Evaluation) -> RuleResult:
+    title = f"rank correlation of attributions with the champion at least {rule.at_least:g}"
+    found = evaluation.explanations.champion
+    if found is None:
+        return RuleResult(title, None, rule.at_least, True, rule.effect, "there is no champion yet")
+    value = found.rank_correlation
+    if value is None:
+        return _unknown(title, rule.at_least, rule.effect, found.reason)
+    reason = (
+        f"{value:.3f} against version {found.version} on {found.rows} rows; of the most important "
+        f"inputs {found.top_overlap:.0%} are the same"
+    )
+    return RuleResult(title, value, rule.at_least, value >= rule.at_least, rule.effect, reason)
+
+
+def _directions(rule: DirectionRule, evaluation: Evaluation) -> RuleResult:
+    title = f"moves against expected directions at most {rule.at_most:g}"
+    checks = evaluation.explanations.directions
+    known = [(item.violation, item) for item in checks if item.violation is not None]
+    against = sorted((pair for pair in known if pair[0] > rule.at_most), key=lambda pair: -pair[0])
+    value = max((violation for violation, _ in known), default=None)
+    if against:
+        reason = ", ".join(f"{item.feature} {share:.3f}" for share, item in against)
+        return RuleResult(title, value, rule.at_most, False, rule.effect, reason)
+    unknown = [f"{item.feature}: {item.reason}" for item in checks if item.violation is None]
+    if unknown or value is None:
+        reason = "; ".join(unknown) or "no feature declares one"
+        return _unknown(title, rule.at_most, rule.effect, reason)
+    reason = f"{len(known)} declared, the worst goes against its own by {value:.3f}"
+    return RuleResult(title, value, rule.at_most, True, rule.effect, reason)
 
 
 def _unknown(name: str, threshold: float, effect: Effect, reason: str | None) -> RuleResult:

@@ -158,8 +158,8 @@ def render_report(facts: ReportFacts) -> str:
         singles=singles(evaluation.fairness),
         pairs=[audit for audit in evaluation.fairness if is_intersection(audit.attribute)],
         parity_limits=parity_limits(facts.use_case),
-        shap=list(evaluation.shap.items())[:TOP_SHAP],
-        descriptions=_descriptions(facts.use_case),
+        shap=list(evaluation.explanations.shap.items())[:TOP_SHAP],
+        descriptions=facts.use_case.descriptions,
         other_plots=_other_plots(facts),
     )
 
@@ -279,16 +279,6 @@ def _gap(evaluation: Evaluation, metric: str) -> float | None:
         return None
     greater = METRICS[metric].greater_is_better
     return None if greater is None else (train.value - test.value) * (1 if greater else -1)
-
-
-def _descriptions(use_case: UseCase) -> dict[str, str]:
-    views = {
-        name: column.description
-        for view in use_case.views.values()
-        for name, column in view.columns.items()
-    }
-    derived = {name: item.description for name, item in use_case.derived.items()}
-    return {**views, **derived, **{name: a.description for name, a in use_case.protected.items()}}
 
 
 def _other_plots(facts: ReportFacts) -> list[str]:

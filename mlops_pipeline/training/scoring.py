@@ -100,6 +100,18 @@ class ScoringModel:
             return np.empty(0)
         return np.asarray(self.booster.predict(matrix), dtype=np.float64)
 
+    def log_odds(self, matrix: npt.NDArray[np.float32]) -> Floats:
+        """Return the log-odds of the scores before calibration."""
+        if self.kind == "dummy":
+            return logit(self.raw_scores(matrix))
+        if self.kind == "logistic":
+            return self._linear_scores(matrix)
+        if len(matrix) == 0:
+            return np.empty(0)
+        found = np.asarray(self.booster.predict(matrix, raw_score=True), dtype=np.float64)
+        # LightGBM's raw score of a forest is the sum of its trees, its probability their mean's
+        return found / self.booster.num_trees() if self.kind == "random_forest" else found
+
     def _linear_scores(self, matrix: npt.NDArray[np.float32]) -> Floats:
         # term by term: the same bits on any number of threads, and no matrix of terms in memory
         scores: Floats = np.full(len(matrix), float(self.document["intercept"]), dtype=np.float64)

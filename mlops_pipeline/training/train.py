@@ -59,7 +59,7 @@ def train(
         features cannot be encoded.
     """
     _check_positives(use_case, frame, parts)
-    inputs = learn_inputs(frame.columns, use_case.inputs, parts.train)
+    inputs = learn_inputs(frame.columns, use_case.inputs, parts.train, use_case.directions)
     candidates = []
     for candidate in _fitted(use_case, frame, parts, inputs, threads, stopwatch):
         candidates.append(candidate)
@@ -79,7 +79,7 @@ def refit(
     """
     name = str(model.document["candidate"])
     every = np.arange(len(frame))
-    inputs = learn_inputs(frame.columns, use_case.inputs, every)
+    inputs = learn_inputs(frame.columns, use_case.inputs, every, use_case.directions)
     recipe = refit_recipe(use_case.training.candidates[name], model.document.get("trees"))
     fitted = fit_candidate(
         name,

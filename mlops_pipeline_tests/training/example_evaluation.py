@@ -11,11 +11,17 @@ from mlops_pipeline.config.fairness import Fairness
 from mlops_pipeline.governance.fairness import audit_attributes
 from mlops_pipeline.training import plots
 from mlops_pipeline.training.calibration import reliability_curve
+from mlops_pipeline.training.directions import DirectionCheck
 from mlops_pipeline.training.evaluation import (
     SLICE_METRICS,
     ChampionComparison,
     Evaluation,
     Slice,
+)
+from mlops_pipeline.training.explanations import (
+    AttributionComparison,
+    Explanation,
+    GroupImportance,
 )
 from mlops_pipeline.training.gates import judge_gate
 from mlops_pipeline.training.intervals import bootstrap_metrics
@@ -128,7 +134,17 @@ def evaluation(*, champion: ChampionComparison | None = None) -> Evaluation:
         ),
         champion=champion,
         reliability=reliability_curve(y, p),
-        shap={"amount_mean_90d": 0.412, "plan": 0.1333, "tenure_days": 0.02},
+        explanations=Explanation(
+            shap={"amount_mean_90d": 0.412, "plan": 0.1333, "tenure_days": 0.02},
+            by_slice=(GroupImportance("plan", "basic", 812, {"plan": 0.3, "tenure_days": 0.01}),),
+            champion=None
+            if champion is None
+            else AttributionComparison(champion.version, 2_000, 0.912, 0.8, None),
+            directions=(
+                DirectionCheck("amount_mean_90d", "increasing", "increasing", 0.034, True, None),
+                DirectionCheck("tenure_days", "decreasing", "increasing", 0.81, False, None),
+            ),
+        ),
         probability=p,
     )
 
@@ -202,7 +218,9 @@ def pictures(
         "scores": plots.score_plot(y, p, THRESHOLD),
         "confusion": plots.confusion_plot(y, p, THRESHOLD),
         "slices": plots.slice_plot(measured.slices, "roc_auc", measured.metrics["roc_auc"]),
-        "shap": plots.importance_plot(measured.shap, title="SHAP", axis="mean |SHAP|, log odds"),
+        "shap": plots.importance_plot(
+            measured.explanations.shap, title="SHAP", axis="mean |SHAP|, log odds"
+        ),
         "learning_curves": plots.learning_plot(curves, 90),
         **{
             f"fairness_{audit.attribute}": plots.selection_plot(audit, limits.get(audit.attribute))

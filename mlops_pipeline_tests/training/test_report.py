@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from mlops_pipeline.training.evaluation import Evaluation
+from mlops_pipeline.training.explanations import Explanation
 from mlops_pipeline.training.gates import Gate, RuleResult, judge_gate
 from mlops_pipeline.training.metrics import Estimate
 from mlops_pipeline.training.report import (
@@ -184,7 +185,7 @@ def test_not_computable_is_said_with_its_reason() -> None:
 
 def test_report_without_anything_optional_renders() -> None:
     bare = dataclasses.replace(
-        measured(False), slices=(), stress=(), fairness=(), shap={}, champion=None
+        measured(False), slices=(), stress=(), fairness=(), explanations=Explanation({}, (), None, ()), champion=None
     )
     given = dataclasses.replace(
         example.facts(gates=[auc(0.6)], measured=bare), dropped={}, notes=()
