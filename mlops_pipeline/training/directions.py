@@ -23,7 +23,7 @@ from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.training.scoring import ScoringModel
 
 INTERVALS = 20  # of equal numbers of rows; fewer where values repeat
-FLAT = 0.01  # all moves together, in log-odds: below, the odds change by less than 1 %
+FLAT = 0.05  # all moves together, in log-odds: below, the odds change by less than about 5 %
 
 Matrix = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]

@@ -22,6 +22,7 @@ from mlops_pipeline.training.scoring import ScoringModel, linear_term, logit
 EXPLAINED_ROWS = 2_000  # of the test part, drawn; contributions are exact for each of them
 GROUP_ROWS = 100  # fewer explained rows of a group say little about it
 GROUP_INPUTS = 5  # the inputs whose importance in a group differs most are kept
+FEW_ROWS = 64  # explained on one thread: waking others takes longer
 TOP_INPUTS = 10  # compared between champion and challenger
 FEWEST_RANKED = 3  # a rank correlation of two inputs is 1 or -1 by chance
 
@@ -93,13 +94,14 @@ def explain(model: ScoringModel, columns: Columns) -> Contributions:
     if model.booster_text is not None:
         if len(matrix) == 0:
             return Contributions(np.empty(matrix.shape), 0.0)
-        found = np.asarray(model.booster.predict(matrix, pred_contrib=True), dtype=np.float64)
+        options = {"num_threads": 1} if len(matrix) <= FEW_ROWS else {}
+        found = np.asarray(model.booster.predict(matrix, pred_contrib=True, **options), np.float64)
         if model.kind == "random_forest":  # LightGBM explains the sum of the trees
             found /= model.booster.num_trees()
         return Contributions(found[:, :-1], float(found[0, -1]))
     values = np.zeros(matrix.shape)
     if model.kind == "dummy":
-        return Contributions(values, float(logit(np.float64(model.document["base_rate"]))))
+        return Contributions(values, float(logit(np.array([model.document["base_rate"]]))[0]))
     base = float(model.document["intercept"])
     for term, weight in zip(model.document["terms"], model.document["coefficients"], strict=True):
         values[:, term["input"]] += weight * (linear_term(term, matrix) - term["average"])

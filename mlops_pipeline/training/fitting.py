@@ -175,8 +175,8 @@ def _fit_trees(
     options = {"feature_name": names, "categorical_feature": categories, "free_raw_data": True}
     parameters = _tree_parameters(recipe, balanced=balanced, seed=seed, threads=threads)
     if recipe.monotone:
-        signs = [SIGNS.get(inputs.directions.get(name), 0) for name in names]
-        parameters["monotone_constraints"] = signs
+        known = {name: SIGNS[direction] for name, direction in inputs.directions.items()}
+        parameters["monotone_constraints"] = [known.get(name, 0) for name in names]
     data = lightgbm.Dataset(train[0], train[1], params=parameters, **options)
     curves: dict[str, dict[str, list[float]]] = {}
     callbacks = []

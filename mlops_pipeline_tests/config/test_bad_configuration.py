@@ -53,3 +53,21 @@ def test_configuration_with_a_wrong_expression_names_the_position(tmp_path: Path
     path = write_config(tmp_path, ("population", "where"), "plan = ")
     with pytest.raises(MlopsError, match="does not parse at character 8"):
         load_use_case(path)
+
+
+def test_expected_direction_of_a_text_is_refused(tmp_path: Path) -> None:
+    where = ("views", "account", "columns", "plan", "expected")
+    path = write_config(tmp_path, where, "increasing")
+    with pytest.raises(ConfigError, match=r"views.account.columns.plan.expected: .* is a text"):
+        load_use_case(path)
+
+
+def test_monotone_without_any_direction_is_refused(tmp_path: Path) -> None:
+    document = yaml.safe_load(
+        (PACKAGE_PARENT / "configs" / "online_retail.yaml").read_text("utf-8")
+    )
+    document["training"]["candidates"] = {"boosted": {"kind": "lightgbm", "monotone": True}}
+    path = tmp_path / "online_retail.yaml"
+    path.write_text(yaml.safe_dump(document), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"boosted\.monotone: no feature declares"):
+        load_use_case(path)

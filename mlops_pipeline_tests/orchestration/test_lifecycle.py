@@ -292,6 +292,26 @@ def test_batch_score_is_idempotent_by_period(world: World) -> None:
     (commit,) = lake.facts_of_commits(lake.table_uri("churn", "predictions"))
     assert (commit["period"], commit["model_version"]) == ("2024-02-01", 1)
     assert commit["rows"] > 500
+    _check_reasons(world, commit["rows"])
+
+
+def _check_reasons(world: World, rows: int) -> None:
+    from deltalake import DeltaTable
+
+    lake = Lake(world.settings.lake_uri)
+    table = DeltaTable(lake.table_uri("churn", "predictions")).to_pyarrow_table()
+    found = table.select(["decision", "reasons"]).to_pylist()
+    assert len(found) == rows
+    named = {reason["feature"] for row in found for reason in row["reasons"]}
+    assert named <= set(world.use_case.features)  # of which none tells a protected attribute
+    for row in found:
+        sizes = [abs(reason["contribution"]) for reason in row["reasons"]]
+        assert 1 <= len(sizes) <= 3
+        assert sizes == sorted(sizes, reverse=True)
+        verb = "raises" if row["decision"] else "lowers"
+        for reason in row["reasons"]:
+            assert reason["text"].endswith(f" ({verb} the score)")
+            assert (reason["contribution"] > 0) == row["decision"]
 
 
 def _pointer(world: World, name: str) -> Any:

@@ -185,7 +185,12 @@ def test_not_computable_is_said_with_its_reason() -> None:
 
 def test_report_without_anything_optional_renders() -> None:
     bare = dataclasses.replace(
-        measured(False), slices=(), stress=(), fairness=(), explanations=Explanation({}, (), None, ()), champion=None
+        measured(False),
+        slices=(),
+        stress=(),
+        fairness=(),
+        explanations=Explanation({}, (), None, ()),
+        champion=None,
     )
     given = dataclasses.replace(
         example.facts(gates=[auc(0.6)], measured=bare), dropped={}, notes=()
