@@ -143,6 +143,7 @@ def evaluation(*, champion: ChampionComparison | None = None) -> Evaluation:
             directions=(
                 DirectionCheck("amount_mean_90d", "increasing", "increasing", 0.034, True, None),
                 DirectionCheck("tenure_days", "decreasing", "increasing", 0.81, False, None),
+                DirectionCheck("visits", "increasing", None, None, None, "one value only"),
             ),
         ),
         probability=p,

@@ -183,6 +183,17 @@ def test_not_computable_is_said_with_its_reason() -> None:
     assert "champion v3 is not computable: only 12 test rows" in text
 
 
+def test_report_shows_directions_likeness_and_slices_of_other_inputs() -> None:
+    text = page().split("What moves the score")[1]
+    assert "a rank correlation of <strong>0.912</strong>" in text
+    assert "80.0% are the same" in text
+    rows = re.findall(r"<tr[^>]*><td><code>(\w+)</code>.*creasing.*badge (\w+)", text)
+    assert rows == [("amount_mean_90d", "good"), ("tenure_days", "bad"), ("visits", "soft")]
+    assert "one value only" in text
+    assert "<code>plan</code> 0.300" in text
+    assert "+0.1667" in text  # 0.3 in the group, 0.1333 in all rows
+
+
 def test_report_without_anything_optional_renders() -> None:
     bare = dataclasses.replace(
         measured(False),
