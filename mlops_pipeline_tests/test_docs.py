@@ -189,11 +189,11 @@ def test_no_command_is_documented_that_is_not_there() -> None:
     headings = {head for head in sections(text_of("docs/cli.md")) if head.startswith("mlops ")}
     assert headings == real
     words = re.findall(
-        r"(?:`|^ +)mlops ((?:simulate |config |features |exception )?[a-z-]+)\b",
+        r"(?:`|^ +)mlops ((?:simulate |config |features |exception |audit |registry )?[a-z-]+)\b",
         all_of_it(),
         flags=re.M,
     )
-    groups = {"simulate", "config", "features", "exception"}
+    groups = {"simulate", "config", "features", "exception", "audit", "registry"}
     assert {f"mlops {word}" for word in words if word not in groups} <= real
 
 

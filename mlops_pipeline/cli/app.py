@@ -4,6 +4,7 @@ Belongs here: the command line. What a command does is in stores/ and below; a l
 `dagster job execute` process (runs.py), because only orchestration/ knows Dagster.
 """
 
+import getpass
 import json
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Annotated
 
 import typer
 
+from mlops_pipeline.cli.approvals import approve, registry_app, reject
+from mlops_pipeline.cli.audit import audit_app
 from mlops_pipeline.cli.console import console, fail, progress_bar
 from mlops_pipeline.cli.cost import cost
 from mlops_pipeline.cli.exceptions import exception_app
@@ -34,13 +37,13 @@ config_app = typer.Typer(help="Check and describe configuration files.", no_args
 app.add_typer(simulate_app, name="simulate")
 app.add_typer(config_app, name="config")
 app.add_typer(features_app, name="features")
+app.add_typer(audit_app, name="audit")
+app.add_typer(registry_app, name="registry")
+app.command()(approve)
+app.command()(reject)
 app.command()(cost)
 app.command()(reproduce)
 app.add_typer(exception_app, name="exception")
-
-By = Annotated[str, typer.Option("--by", help="Your name (self-asserted, recorded).")]
-Reason = Annotated[str, typer.Option("--reason", help="Why; recorded for good.")]
-Version = Annotated[int, typer.Argument(help="The model version.")]
 
 
 def main() -> None:
@@ -111,6 +114,10 @@ def run(
     on_rejection: Annotated[
         str, typer.Option(help="keep: a refused run is green; fail: it is red (CI).")
     ] = "keep",
+    *,
+    by: Annotated[
+        str | None, typer.Option(help="Who triggers it: self-asserted, recorded.")
+    ] = None,
     multiprocess: Annotated[bool, typer.Option(help="Each asset in a process of its own.")] = False,
     verbose: Annotated[bool, typer.Option(help="Show Dagster's own log.")] = False,
 ) -> None:
@@ -121,7 +128,12 @@ def run(
     chosen = find_use_case(use_case)
     load_use_cases(project_root() / "configs")  # a mistake in any file stops the code location
     done = run_lifecycle(
-        chosen, as_of=as_of, on_rejection=on_rejection, multiprocess=multiprocess, verbose=verbose
+        chosen,
+        as_of=as_of,
+        on_rejection=on_rejection,
+        triggered_by=by or getpass.getuser(),
+        multiprocess=multiprocess,
+        verbose=verbose,
     )
     if done.exit_code != 0:
         print_failure(chosen, Settings.from_environment())
@@ -133,29 +145,20 @@ def run(
 def score(
     use_case: Name,
     period: Annotated[str | None, typer.Option(help="ISO date; default the newest.")] = None,
+    version: Annotated[
+        int | None, typer.Option(help="Trial scores of a version in staging: no decisions.")
+    ] = None,
 ) -> None:
     """Score a period with the champion into the predictions table (idempotent)."""
     from mlops_pipeline.cli.runs import run_scoring
     from mlops_pipeline.cli.summary import print_failure, print_scored
 
     chosen, settings = find_use_case(use_case), Settings.from_environment()
-    done = run_scoring(chosen, period=period)
+    done = run_scoring(chosen, period=period, version=version)
     if done.exit_code != 0:
         print_failure(chosen, settings)
         raise typer.Exit(done.exit_code)
-    print_scored(chosen, settings)
-
-
-@app.command()
-def approve(use_case: Name, version: Version, by: By, reason: Reason) -> None:
-    """Approve a version that waits: it becomes the champion."""
-    _decide(use_case, version, by, reason, is_approval=True)
-
-
-@app.command()
-def reject(use_case: Name, version: Version, by: By, reason: Reason) -> None:
-    """Reject a version that waits: the champion stays."""
-    _decide(use_case, version, by, reason, is_approval=False)
+    print_scored(chosen, settings, is_trial=version is not None)
 
 
 @app.command()
@@ -216,22 +219,3 @@ def config_check(
 def config_schema() -> None:
     """Print the JSON Schema of a configuration file, for editors."""
     typer.echo(json.dumps(json_schema(), indent=2, sort_keys=True))
-
-
-def _decide(name: str, version: int, by: str, reason: str, *, is_approval: bool) -> None:
-    from mlops_pipeline.stores.deployments import decide_approval
-    from mlops_pipeline.stores.opsdb import OpsDatabase
-
-    use_case, settings = find_use_case(name), Settings.from_environment()
-    with OpsDatabase.open(settings.database_url) as ops:
-        rollout = decide_approval(
-            ops,
-            settings,
-            use_case,
-            version,
-            approve=is_approval,
-            by=by,
-            reason=reason,
-            now=settings.now(),
-        )
-    console.print(f"{name} version {version}: {rollout.state}; recorded: {by}: {reason}")

@@ -1,5 +1,6 @@
 """Running a job as `dagster job execute` in a process of its own."""
 
+import json
 import os
 import re
 import subprocess
@@ -40,6 +41,7 @@ def run_lifecycle(
     *,
     as_of: str | None,
     on_rejection: str,
+    triggered_by: str,
     multiprocess: bool,
     verbose: bool,
 ) -> Done:
@@ -56,18 +58,27 @@ def run_lifecycle(
     config: dict[str, Any] = {"ops": ops}
     if multiprocess:
         config["execution"] = {"config": {"multiprocess": {"max_concurrent": os.cpu_count() or 1}}}
-    return execute_job(f"{use_case.name}_lifecycle", config, verbose=verbose)
+    tags = {"mlops/by": triggered_by}
+    return execute_job(f"{use_case.name}_lifecycle", config, tags=tags, verbose=verbose)
 
 
-def run_scoring(use_case: UseCase, *, period: str | None) -> Done:
+def run_scoring(use_case: UseCase, *, period: str | None, version: int | None) -> Done:
     """Run `<use_case>_batch_score`."""
+    given = {"period": period, "version": version}
+    chosen = {name: value for name, value in given.items() if value is not None}
     config = {}
-    if period is not None:
-        config = {"ops": {f"{use_case.name}__batch_predictions": {"config": {"period": period}}}}
+    if chosen:
+        config = {"ops": {f"{use_case.name}__batch_predictions": {"config": chosen}}}
     return execute_job(f"{use_case.name}_batch_score", config, verbose=False)
 
 
-def execute_job(job: str, config: Mapping[str, Any], *, verbose: bool) -> Done:
+def execute_job(
+    job: str,
+    config: Mapping[str, Any],
+    *,
+    tags: Mapping[str, str] | None = None,
+    verbose: bool,
+) -> Done:
     """Execute a job of the code location and stream its log."""
     begun = time.perf_counter()
     with _config_file(config) as path:
@@ -83,6 +94,8 @@ def execute_job(job: str, config: Mapping[str, Any], *, verbose: bool) -> Done:
             job,
             "-c",
             str(path),
+            "--tags",
+            json.dumps(dict(tags or {})),
         ]
         process = subprocess.Popen(  # noqa: S603 # our own interpreter and words
             command,

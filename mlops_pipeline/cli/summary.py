@@ -9,6 +9,7 @@ from mlops_pipeline.cli.console import console
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.stores.lake import Lake
 from mlops_pipeline.stores.opsdb import OpsDatabase
+from mlops_pipeline.stores.predictions import predictions_uri
 from mlops_pipeline.stores.settings import Settings
 from mlops_pipeline.stores.status import use_case_status
 
@@ -54,16 +55,18 @@ def print_failure(use_case: UseCase, settings: Settings) -> None:
         console.print(f"what to do: {escape(newest.action)}")
 
 
-def print_scored(use_case: UseCase, settings: Settings) -> None:
+def print_scored(use_case: UseCase, settings: Settings, *, is_trial: bool = False) -> None:
     """Print what the newest scoring wrote."""
     lake = Lake(settings.lake_uri)
-    uri = lake.table_uri(use_case.name, "predictions")
+    uri = predictions_uri(lake, use_case, is_trial=is_trial)
     for facts in lake.facts_of_commits(uri)[-1:]:
         console.print(
             f"{use_case.name}: {facts['rows']:,} rows of period {facts['period']} scored by "
             f"version {facts['model_version']}, {facts['positives']:,} positive decisions"
         )
         console.print(f"table: {uri}")
+    if is_trial:
+        console.print("[yellow]trial scores: not for decisions[/]")
 
 
 def _headline(state: dict[str, Any]) -> None:
@@ -73,9 +76,13 @@ def _headline(state: dict[str, Any]) -> None:
         console.print(f"last run: as_of {run['as_of'][:10]}, [bold]{ended}[/]")
     champion = state["champion"]
     console.print(f"champion: version {champion['version']}" if champion else "no champion")
+    if champion and champion["approval_expires"]:
+        ended = "[red]ended[/]" if champion["approval_ended"] else "ends"
+        console.print(f"its approval {ended} at {champion['approval_expires']}")
     for item in state["waiting"]:
         console.print(
-            f"[yellow]version {item['version']} waits for {escape(item['waiting_for'] or '')}[/]: "
+            f"[yellow]version {item['version']} ({item['approval_state']}) waits for "
+            f"{escape(item['waiting_for'] or '')}[/]: "
             f"mlops approve {state['use_case']} {item['version']} --by NAME --reason TEXT"
         )
 

@@ -246,6 +246,9 @@ class Rollout(Section):
         "when_gate_asks",
         description="`always`: a person approves every version but the first champion.",
     )
+    four_eyes: bool = Field(
+        False, description="Who triggered the run that made a version may not approve it."
+    )
 
 
 class Retraining(Section):

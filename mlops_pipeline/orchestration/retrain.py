@@ -8,6 +8,7 @@ import dagster as dg
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.monitoring.retraining import RetrainingDecision, Trigger
+from mlops_pipeline.orchestration.step import TRIGGERED_BY
 from mlops_pipeline.stores.settings import Settings
 
 if TYPE_CHECKING:
@@ -33,11 +34,13 @@ def ask(
     kind is not stored again.
     """
     from mlops_pipeline.monitoring.retraining import decide
+    from mlops_pipeline.stores.deployments import check_approval
     from mlops_pipeline.stores.opsdb import OpsDatabase
     from mlops_pipeline.stores.peek import gather_evidence
 
     now = settings.now()
     with OpsDatabase.open(settings.database_url) as ops:
+        check_approval(ops, use_case, now=now)
         evidence = gather_evidence(use_case, settings, ops, trigger, now=now)
         base = f"{trigger}:{evidence.last_as_of}:{evidence.next_as_of}:{evidence.new_labels}"
         asked = ops.list_decisions(use_case.name, kind=trigger)
@@ -61,7 +64,12 @@ def ask(
     if key is None:
         return decision, None
     return decision, dg.RunRequest(
-        run_key=key, tags={"mlops/trigger": trigger, "mlops/reason": decision.reason}
+        run_key=key,
+        tags={
+            "mlops/trigger": trigger,
+            "mlops/reason": decision.reason,
+            TRIGGERED_BY: "schedule" if trigger == "monthly" else "sensor",
+        },
     )
 
 

@@ -1,7 +1,7 @@
-"""What every asset of a lifecycle does around its work: lease, timing, the alert on failure."""
+"""What every asset does around its work: lease, timing, audit, the alert on failure."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +24,7 @@ LEASE_SECONDS = 30.0  # without a heartbeat for this long, a lease expires
 HEARTBEAT_SECONDS = 5.0
 LINGER_SECONDS = 30.0  # between two steps of one run: the next process has to start
 DOCS = "docs/runbook.md"
+TRIGGERED_BY = "mlops/by"  # the tag of a run that says who started it
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,36 @@ class Step:
 
         return accepted_sources(self.ops, self.use_case)
 
+    def start_lifecycle(self, as_of: datetime, tags: Mapping[str, str]) -> None:
+        """Note that a lifecycle began, who triggered it, and what changed in its configuration."""
+        name, run_id, now = self.use_case.name, self.run_id, self.now
+        self.ops.start_lifecycle(
+            name,
+            run_id,
+            as_of=as_of,
+            trigger=tags.get("mlops/trigger", "manual"),
+            triggered_by=tags.get(TRIGGERED_BY),
+            now=now,
+        )
+        document = self.use_case.model_dump(mode="json")
+        self.ops.record_configuration(name, document, run_id=run_id, now=now)
+
+    def record_reads(self, asset: str) -> None:
+        """Note in the audit chain which versions of tables and source files were read."""
+        places = (self.settings.lake_uri, str(self.settings.data_dir))
+        reads = {
+            _within(address, places): sorted(versions)
+            for address, versions in self.work.engine.reads.items()
+        }
+        if reads:
+            self.ops.append_audit(
+                "data_access",
+                {"asset": asset, "run_id": self.run_id, "reads": reads},
+                use_case=self.use_case.name,
+                actor=f"run {self.run_id}",
+                now=self.now,
+            )
+
     def set_pointer(self, name: str, value: dict[str, Any]) -> None:
         """Move a pointer, unless the lease was lost meanwhile."""
         self.hold.check()
@@ -70,8 +101,11 @@ class Step:
 def asset_step(context: dg.AssetExecutionContext, use_case: UseCase) -> Iterator[Step]:
     """Hold the use case's lease while an asset works; record its seconds, alert on failure.
 
-    Between two assets of a run the lease lingers; after the run's last one it is given back.
+    Between two assets of a run the lease lingers; after the run's last one it is given back. What
+    was read is an audit event; when the run ends, the audit chain is anchored.
     """
+    from mlops_pipeline.stores.anchors import anchor_chain
+    from mlops_pipeline.stores.deployments import check_approval
     from mlops_pipeline.stores.opsdb import HeldLease, OpsDatabase
     from mlops_pipeline.stores.tracking import quiet
     from mlops_pipeline.stores.workspace import open_workspace
@@ -92,13 +126,25 @@ def asset_step(context: dg.AssetExecutionContext, use_case: UseCase) -> Iterator
                 linger_s=LINGER_SECONDS if _has_next(context, use_case, asset) else 0.0,
             )
             with hold, open_workspace(use_case, settings) as work:
-                yield Step(use_case, settings, ops, context.run_id, settings.now(), work, hold)
+                check_approval(ops, use_case, now=settings.now())
+                step = Step(use_case, settings, ops, context.run_id, settings.now(), work, hold)
+                try:
+                    yield step
+                finally:
+                    step.record_reads(asset)
         except Exception as error:
             _alert(context, ops, use_case, asset, error, now=settings.now())
             _end_mlflow(context, use_case, "FAILED")
+            anchor_chain(
+                ops, settings, use_case, reason=f"run {context.run_id}", now=settings.now()
+            )
             raise
         else:
             _end_mlflow(context, use_case, "FINISHED")
+            if not hold.lingers:  # the run's last asset
+                anchor_chain(
+                    ops, settings, use_case, reason=f"run {context.run_id}", now=settings.now()
+                )
         finally:
             ops.record_step_seconds(
                 use_case.name, context.run_id, asset, time.perf_counter() - begun
@@ -109,6 +155,14 @@ def mlflow_run(context: dg.AssetExecutionContext, use_case: UseCase) -> str:
     """Start or resume this Dagster run's MLflow run; return its id."""
     tracked: MlflowRun = getattr(context.resources, f"mlflow_{use_case.name}")
     return tracked.start()
+
+
+def _within(address: str, places: tuple[str, ...]) -> str:
+    """Return an address without the folder that it lies in: the record names no machine."""
+    for place in places:
+        if address.removeprefix("file://").startswith(f"{place}/"):
+            return address.removeprefix("file://").removeprefix(f"{place}/")
+    return address
 
 
 def _end_mlflow(context: dg.AssetExecutionContext, use_case: UseCase, status: str) -> None:

@@ -20,6 +20,7 @@ from mlops_pipeline.errors import OnlineDefinitionError
 from mlops_pipeline.serving import features
 from mlops_pipeline.serving.feature_reads import request_features
 from mlops_pipeline.serving.feature_uses import FeatureUses
+from mlops_pipeline.serving.key_uses import CountedRequests, KeyUses
 from mlops_pipeline.serving.problems import NEVER_STORE, add_handlers
 from mlops_pipeline.stores.settings import Settings
 
@@ -53,10 +54,12 @@ def create_app(
             opened = readers
             if opened is None:
                 opened = _open_readers(use_cases, settings, stack)
+            app.state.key_uses = stack.enter_context(KeyUses(settings))
             app.state.served = features.Served(use_cases, opened, FeatureUses(settings))
             yield
 
     app = FastAPI(title="mlops_pipeline", docs_url=None, redoc_url=None, lifespan=lifespan)
+    app.add_middleware(CountedRequests)
     app.include_router(features.router)
     app.add_api_route("/health/live", live, methods=["GET"])
     app.add_api_route("/health/ready", ready, methods=["GET"])

@@ -1,12 +1,35 @@
 """Opening rollouts and people's verdicts on them; MLflow's aliases follow as a projection."""
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.stores.opsdb import OpsDatabase, Rollout
+from mlops_pipeline.stores.anchors import anchor_chain
+from mlops_pipeline.stores.opsdb import (
+    OpsDatabase,
+    Rollout,
+    Stage,
+    Verdict,
+    approval_state,
+    has_ended,
+    last_approval,
+)
 from mlops_pipeline.stores.registry import FINGERPRINT, Registry
 from mlops_pipeline.stores.settings import Settings
 from mlops_pipeline.stores.tracking import open_tracking
+
+APPROVAL_ENDED = "approval_ended"  # the kind of the alert
+
+
+@dataclass(frozen=True)
+class PersonsVerdict:
+    """What a person says about a version; see `OpsDatabase.approve`."""
+
+    verdict: Verdict
+    by: str
+    reason: str
+    stage: Stage = "production"
+    expires_at: datetime | None = None
 
 
 def open_deployment(
@@ -35,7 +58,10 @@ def open_deployment(
         waiting_for=None if state == "full" else use_case.owner,
         now=now,
     )
-    project(ops, registry)
+    project(ops, registry, now=now)
+    if rollout.state == "full":
+        reason = f"{use_case.name} version {version}: full"
+        anchor_chain(ops, settings, use_case, reason=reason, now=now)
     return rollout
 
 
@@ -44,30 +70,71 @@ def decide_approval(
     settings: Settings,
     use_case: UseCase,
     version: int,
+    said: PersonsVerdict,
     *,
-    approve: bool,
-    by: str,
-    reason: str,
     now: datetime,
 ) -> Rollout:
-    """Record a person's verdict on a waiting version and follow it."""
-    verdict = ops.approve if approve else ops.reject
-    rollout = verdict(use_case.name, version, by=by, reason=reason, now=now)
+    """Record a person's verdict on a version and follow it; anchor the audit chain."""
+    name = use_case.name
+    if said.verdict == "approved":
+        rollout = ops.approve(
+            name,
+            version,
+            by=said.by,
+            reason=said.reason,
+            stage=said.stage,
+            expires_at=said.expires_at,
+            four_eyes=use_case.rollout.four_eyes,
+            now=now,
+        )
+    else:
+        rollout = ops.reject(
+            name, version, by=said.by, reason=said.reason, stage=said.stage, now=now
+        )
     ops.record_decision(
-        use_case.name,
+        name,
         "approval",
-        "approved" if approve else "rejected",
-        f"{by}: {reason}",
-        {"version": version},
+        said.verdict,
+        f"{said.by}: {said.reason}",
+        {"version": version, "stage": said.stage},
         now=now,
+        actor=said.by,
     )
-    project(ops, Registry(open_tracking(settings, use_case.name), use_case.name))
+    check_approval(ops, use_case, now=now)
+    project(ops, Registry(open_tracking(settings, name), name), now=now)
+    told = f"{name} version {version}: {said.verdict} for {said.stage}"
+    anchor_chain(ops, settings, use_case, reason=told, now=now)
     return rollout
 
 
-def project(ops: OpsDatabase, registry: Registry) -> None:
-    """Set MLflow's aliases from the rollout states."""
-    registry.project({item.version: item.state for item in ops.list_rollouts(registry.name)})
+def check_approval(ops: OpsDatabase, use_case: UseCase, *, now: datetime) -> None:
+    """Raise an alert when the champion's approval has ended, and resolve it when one holds."""
+    name, champion = use_case.name, ops.champion(use_case.name)
+    said = champion and last_approval(champion, ops.approvals(name), "production")
+    if champion and said and said.expires_at and has_ended(said, now):
+        ops.raise_alert(
+            name,
+            APPROVAL_ENDED,
+            "error",
+            f"the approval of version {champion.version} ended at {said.expires_at.isoformat()}; "
+            "it does not score any more",
+            f"a person renews it: mlops approve {name} {champion.version} --by NAME --reason TEXT, "
+            "or approves another version",
+            now=now,
+            dedupe_key=APPROVAL_ENDED,
+        )
+    elif any(item.kind == APPROVAL_ENDED for item in ops.list_alerts(name, open_only=True)):
+        why = "the champion's approval holds"
+        ops.resolve_alerts_by_key(name, APPROVAL_ENDED, by="mlops", reason=why, now=now)
+
+
+def project(ops: OpsDatabase, registry: Registry, *, now: datetime) -> None:
+    """Set MLflow's aliases and approval states from the rollouts and approvals."""
+    rollouts, approvals = ops.list_rollouts(registry.name), ops.approvals(registry.name)
+    registry.project(
+        {item.version: item.state for item in rollouts},
+        {item.version: approval_state(item, approvals, now=now) for item in rollouts},
+    )
 
 
 def _opening(use_case: UseCase, champion: Rollout | None, *, needs_review: bool) -> tuple[str, str]:

@@ -22,7 +22,13 @@ HASHED_ROWS = 32_000_000  # sorted at once: 8 bytes a row
 
 
 class Engine:
-    """A DuckDB connection with the project's limits."""
+    """A DuckDB connection with the project's limits.
+
+    Attributes
+    ----------
+    reads : dict of address to set of text
+        Every table and source file that was read, and in which versions: for the audit chain.
+    """
 
     def __init__(self, settings: Settings, scratch: str) -> None:
         import ibis
@@ -38,6 +44,7 @@ class Engine:
             asof_loop_join_threshold=0,
         )
         self.sql = self.ibis.con
+        self.reads: dict[str, set[str]] = {}
 
     def query(
         self, statement: str, parameters: Sequence[Any] | None = None
@@ -75,6 +82,7 @@ class Engine:
 
     def scan(self, state: TableState) -> str:
         """Return the FROM item that reads a table version."""
+        self.reads.setdefault(state.uri, set()).add(str(state.version))
         is_remote = "://" in state.uri and not state.uri.startswith("file://")
         if is_remote or not state.files:  # a table without a row has no file to read
             from deltalake import DeltaTable

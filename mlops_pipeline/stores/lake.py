@@ -4,6 +4,7 @@
     <lake>/<use_case>/quarantine/<source>    rows that broke a rule, with the rule
     <lake>/<use_case>/features/<definition>  one commit per period
     <lake>/<use_case>/predictions            batch scores, one commit per period and version
+    <lake>/<use_case>/trial_predictions      the same of versions in staging: they decide nothing
     <lake>/<use_case>/artifacts/<id>/        files of one training: models, report, documents
 
 Facts about a commit (watermark, rows, periods) travel in the Delta commit's own metadata, so

@@ -1,4 +1,8 @@
-"""Batch scoring: the champion's predictions for one period, in a table, idempotent by period."""
+"""Batch scoring: a model's predictions for one period, in a table, idempotent by period.
+
+What the champion says is in `predictions`. Trial scores of a version in staging are in a table of
+their own, `trial_predictions`, where nothing that decides looks.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +15,7 @@ from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.errors import DataError
 from mlops_pipeline.features.frames import EVENT_ROW
 from mlops_pipeline.stores.engine import quoted
+from mlops_pipeline.stores.lake import Lake
 from mlops_pipeline.stores.offline import features_uri, finished_periods
 from mlops_pipeline.stores.workspace import Workspace
 from mlops_pipeline.training.reasons import give_reasons, word_inputs
@@ -38,9 +43,10 @@ def score_period(
     period: str | None,
     *,
     run_id: str,
+    is_trial: bool = False,
     now: datetime,
 ) -> Scored:
-    """Score every row of a period (default: the newest) with the champion.
+    """Score every row of a period (default: the newest) with the champion, or as a trial.
 
     Scoring the same period with the same version again changes nothing; another version's scores
     are added beside the earlier ones, which stay as the record of what was said.
@@ -59,7 +65,7 @@ def score_period(
             found=str(chosen),
             way_out=f"run the lifecycle of {work.use_case.name} at a later as_of first",
         )
-    uri = work.lake.table_uri(work.use_case.name, "predictions")
+    uri = predictions_uri(work.lake, work.use_case, is_trial=is_trial)
     for facts in work.lake.facts_of_commits(uri):
         if facts["period"] == chosen and facts["model_version"] == model_version:
             return Scored(uri, facts["version"], chosen, facts["rows"], facts["positives"], False)
@@ -75,9 +81,15 @@ def score_period(
         "model_version": model_version,
         "rows": len(result),
         "positives": int(decision.sum()),
+        "for_decisions": not is_trial,
     }
     version = work.lake.write(uri, result, facts, "extend")
     return Scored(uri, version, chosen, len(result), int(decision.sum()), True)
+
+
+def predictions_uri(lake: Lake, use_case: UseCase, *, is_trial: bool = False) -> str:
+    """Return the address of the table that scores go to."""
+    return lake.table_uri(use_case.name, "trial_predictions" if is_trial else "predictions")
 
 
 def _features(work: Workspace, period: str) -> Any:

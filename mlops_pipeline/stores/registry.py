@@ -20,6 +20,7 @@ from mlops_pipeline.stores.tracking import Tracking
 from mlops_pipeline.training.scoring import ScoringModel
 
 COMPLETE = "complete"
+APPROVAL = "approval_state"
 FINGERPRINT = "run_fingerprint"
 ALIASES = {"full": "champion", "awaiting_approval": "challenger", "previous": "previous"}
 
@@ -114,8 +115,12 @@ class Registry:
         for key, value in {**tags, COMPLETE: "true"}.items():
             self.client.set_model_version_tag(self.name, str(version), key, value)
 
-    def project(self, states: Mapping[int, str]) -> None:
-        """Set aliases and approval tags from the rollout states {version: state}."""
+    def project(self, states: Mapping[int, str], approvals: Mapping[int, str]) -> None:
+        """Set aliases from the rollout states {version: state}, tags from the approval states."""
+        for found in self._versions():
+            state = approvals.get(int(found.version))
+            if state is not None and found.tags.get(APPROVAL) != state:
+                self.client.set_model_version_tag(self.name, found.version, APPROVAL, state)
         held = {}
         if self._exists():
             held = dict(self.client.get_registered_model(self.name).aliases)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from mlops_pipeline.config.tables import ColumnType, Source
@@ -58,6 +59,8 @@ def open_delivery(engine: Engine, settings: Settings, name: str, source: Source)
     """
     files = find_files(settings, name, source)
     described = {path: _describe(engine, source, path) for path in files}
+    for path in files:
+        engine.reads.setdefault(path, set()).add(_file_version(path))
     for path, columns in described.items():
         _check_columns(name, source, path, columns)
     if source.format == "csv":
@@ -92,6 +95,14 @@ def find_files(settings: Settings, name: str, source: Source) -> tuple[str, ...]
             f"sources.{name}.uri",
         )
     return tuple(files)
+
+
+def _file_version(path: str) -> str:
+    """Return what tells two deliveries of a file apart without reading it."""
+    if "://" in path:
+        return "remote"
+    facts = Path(path).stat()
+    return f"{facts.st_size} bytes, {datetime.fromtimestamp(facts.st_mtime, UTC).isoformat()}"
 
 
 def _scan(source: Source, files: Sequence[str], *, named: bool = False) -> str:

@@ -3,6 +3,7 @@
 Scripts rely on its keys; docs/cli.md describes them, and a test holds them.
 """
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,13 @@ from mlops_pipeline.errors import NotFoundError
 from mlops_pipeline.stores.costs import use_case_costs
 from mlops_pipeline.stores.evaluated import StoredEvaluation, read_evaluation
 from mlops_pipeline.stores.lake import Lake
-from mlops_pipeline.stores.opsdb import OpsDatabase
+from mlops_pipeline.stores.opsdb import (
+    Approval,
+    OpsDatabase,
+    approval_state,
+    has_ended,
+    last_approval,
+)
 from mlops_pipeline.stores.release import documents_folder
 from mlops_pipeline.stores.settings import Settings
 
@@ -24,6 +31,7 @@ def use_case_status(use_case: UseCase, settings: Settings) -> dict[str, Any]:
     lake = Lake(settings.lake_uri)
     with OpsDatabase.open(settings.database_url) as ops:
         rollouts = ops.list_rollouts(use_case.name)
+        approvals = ops.approvals(use_case.name)
         trained = ops.get_pointer(use_case.name, "trained_model")
         accepted = ops.get_pointer(use_case.name, "accepted")
         last = ops.last_lifecycle(use_case.name)
@@ -45,9 +53,15 @@ def use_case_status(use_case: UseCase, settings: Settings) -> dict[str, Any]:
             "version": champion.version,
             "since": champion.changed_at.isoformat(),
             "metrics": _metrics(champion_evaluation),
+            **_approval(last_approval(champion, approvals, "production"), settings.now()),
         },
         "waiting": [
-            {"version": item.version, "waiting_for": item.waiting_for, "reason": item.reason}
+            {
+                "version": item.version,
+                "waiting_for": item.waiting_for,
+                "reason": item.reason,
+                "approval_state": approval_state(item, approvals, now=settings.now()),
+            }
             for item in waiting
         ],
         "last_gate": _gate(newest),
@@ -104,6 +118,12 @@ def _evaluation(folder: Path) -> StoredEvaluation | None:
         return read_evaluation(folder)
     except NotFoundError:
         return None
+
+
+def _approval(said: Approval | None, now: datetime) -> dict[str, Any]:
+    end = said.expires_at if said else None
+    ends = end.isoformat() if end else None
+    return {"approval_expires": ends, "approval_ended": has_ended(said, now)}
 
 
 def _metrics(evaluation: StoredEvaluation | None) -> dict[str, Any]:

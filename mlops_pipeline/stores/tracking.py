@@ -123,6 +123,17 @@ def open_tracking(settings: Settings, experiment: str) -> Tracking:
 
 def prepare(settings: Settings) -> None:
     """Make the folder of an embedded MLflow database."""
+    embedded = _embedded(settings)
+    if embedded is not None:
+        embedded.parent.mkdir(parents=True, exist_ok=True)
+
+
+def is_in_use(settings: Settings) -> bool:
+    """Whether MLflow was ever written to: a server counts as such, an embedded one has a file."""
+    embedded = _embedded(settings)
+    return embedded is None or embedded.exists()
+
+
+def _embedded(settings: Settings) -> Path | None:
     parsed = urlparse(settings.mlflow_uri)
-    if parsed.scheme == "sqlite":
-        Path("/", parsed.path.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
+    return Path("/", parsed.path.lstrip("/")) if parsed.scheme == "sqlite" else None

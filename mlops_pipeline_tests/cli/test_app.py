@@ -3,35 +3,15 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner, Result
 
-from mlops_pipeline.cli.app import app, main
+from mlops_pipeline.cli.app import main
 from mlops_pipeline.errors import MlopsError
+from mlops_pipeline_tests.cli.conftest import Mlops
 from mlops_pipeline_tests.world import World
-
-Mlops = Callable[..., Result]
-
-
-@pytest.fixture
-def in_world(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
-    """The trained world as the working directory and environment."""
-    monkeypatch.chdir(world.root)
-    for name, value in world.environment.items():
-        monkeypatch.setenv(name, value)
-    return world
-
-
-@pytest.fixture
-def mlops(in_world: World) -> Mlops:
-    def invoke(*words: str) -> Result:
-        return CliRunner().invoke(app, list(words), catch_exceptions=True)
-
-    return invoke
 
 
 def _main(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
@@ -60,7 +40,7 @@ def test_status_json_has_stable_keys(mlops: Mlops) -> None:
         "alerts",
     ]
     champion = document["champion"]
-    assert list(champion) == ["version", "since", "metrics"]
+    assert list(champion) == ["version", "since", "metrics", "approval_expires", "approval_ended"]
     assert list(champion["metrics"]) == ["roc_auc", "pr_auc", "brier", "log_loss"]
     for figure in champion["metrics"].values():
         low, high = figure["interval"]

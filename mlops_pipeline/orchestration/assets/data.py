@@ -180,10 +180,7 @@ def _features(use_case: UseCase) -> dg.AssetsDefinition:
             accepted = step.accepted()
             as_of = resolve_as_of(use_case, accepted, config.as_of, now=step.now)
             if is_whole_lifecycle(context, use_case):
-                trigger = context.run.tags.get("mlops/trigger", "manual")
-                step.ops.start_lifecycle(
-                    use_case.name, context.run.run_id, as_of=as_of, trigger=trigger, now=step.now
-                )
+                step.start_lifecycle(as_of, context.run.tags)
             built = build_features(
                 step.work,
                 accepted,

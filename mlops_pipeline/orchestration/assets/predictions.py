@@ -10,9 +10,14 @@ from mlops_pipeline.orchestration.step import asset_step
 
 
 class ScoredPeriod(dg.Config):
-    """Run config of `batch_predictions`: a period's ISO date; default the newest."""
+    """Run config of `batch_predictions`.
+
+    `period` is an ISO date, by default the newest; `version` makes trial scores of a version in
+    staging instead of the champion's.
+    """
 
     period: str | None = None
+    version: int | None = None
 
 
 def batch_predictions(use_case: UseCase) -> dg.AssetsDefinition:
@@ -24,7 +29,8 @@ def batch_predictions(use_case: UseCase) -> dg.AssetsDefinition:
         group="serving",
         kinds={"delta", "lightgbm"},
         description="The champion's scores for every entity of a period. Scoring a period "
-        "twice with one version changes nothing.",
+        "twice with one version changes nothing. A version in staging makes trial scores, in a "
+        "table of their own.",
         after=(
             "features",
             "deployment",
@@ -33,13 +39,24 @@ def batch_predictions(use_case: UseCase) -> dg.AssetsDefinition:
     def predictions(
         context: dg.AssetExecutionContext, config: ScoredPeriod
     ) -> dg.MaterializeResult[Any]:
-        from mlops_pipeline.stores.champions import champion_model
+        from mlops_pipeline.stores.champions import champion_model, trial_model
         from mlops_pipeline.stores.predictions import score_period
 
         with asset_step(context, use_case) as step:
-            version, model = champion_model(step.ops, step.settings, use_case)
+            stores = (step.ops, step.settings, use_case)
+            if config.version is None:
+                version, model = champion_model(*stores, now=step.now)
+            else:
+                version = config.version
+                model = trial_model(*stores, version, now=step.now)
             scored = score_period(
-                step.work, model, version, config.period, run_id=context.run_id, now=step.now
+                step.work,
+                model,
+                version,
+                config.period,
+                run_id=context.run_id,
+                is_trial=config.version is not None,
+                now=step.now,
             )
             step.ops.record_feature_use(
                 use_case.name, model.input_names, "batch_scoring", now=step.now
@@ -51,6 +68,7 @@ def batch_predictions(use_case: UseCase) -> dg.AssetsDefinition:
                     "period": scored.period,
                     "model_version": version,
                     "positive_decisions": scored.positives,
+                    "for_decisions": config.version is None,
                     "newly_scored": scored.is_new,
                 },
             )

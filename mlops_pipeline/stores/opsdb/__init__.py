@@ -5,11 +5,13 @@ PostgreSQL by URL, with the same promises: each public method is one transaction
 one scope take turns.
 """
 
+from mlops_pipeline.stores.opsdb.approvals import approval_state, has_ended, last_approval
 from mlops_pipeline.stores.opsdb.database import OpsDatabase
 from mlops_pipeline.stores.opsdb.lease import HeldLease, is_at_work
 from mlops_pipeline.stores.opsdb.records import (
     Alert,
     Approval,
+    ApprovalState,
     AuditEvent,
     Decision,
     FeatureReader,
@@ -22,12 +24,14 @@ from mlops_pipeline.stores.opsdb.records import (
     Rollout,
     RolloutEvent,
     RolloutState,
+    Stage,
     Verdict,
 )
 
 __all__ = [
     "Alert",
     "Approval",
+    "ApprovalState",
     "AuditEvent",
     "Decision",
     "FeatureReader",
@@ -42,6 +46,10 @@ __all__ = [
     "Rollout",
     "RolloutEvent",
     "RolloutState",
+    "Stage",
     "Verdict",
+    "approval_state",
+    "has_ended",
     "is_at_work",
+    "last_approval",
 ]

@@ -1,15 +1,29 @@
-"""Approvals: what a person decides about a version that waits.
+"""Approvals: what a person says about a version, and the approval state that follows from it.
 
-The name of the person is what they say it is: a record, not an access control.
+    candidate    registered, waiting: it may not score anybody
+    staging      waiting, and a person approved stage `staging`: trial scores, never decisions
+    production   the champion, and the one before it, kept for a rollback
+    archived     rejected, superseded, replaced: never loaded for scoring again
+
+The states are a projection of the rollout's state and of approvals; nothing stores them. The name
+of the person is what they say it is: a record, not an access control.
 """
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from sqlalchemy import Connection, insert, select
 
 from mlops_pipeline.errors import StateError
-from mlops_pipeline.stores.opsdb.audit import NewAuditEvent, append
-from mlops_pipeline.stores.opsdb.records import Approval, Rollout, Verdict
+from mlops_pipeline.stores.opsdb.audit import UNKNOWN, NewAuditEvent, append
+from mlops_pipeline.stores.opsdb.records import (
+    Approval,
+    ApprovalState,
+    Rollout,
+    RolloutState,
+    Stage,
+    Verdict,
+)
 from mlops_pipeline.stores.opsdb.rollouts import (
     Change,
     RolloutRows,
@@ -19,7 +33,9 @@ from mlops_pipeline.stores.opsdb.rollouts import (
     move,
     rollout_scope,
 )
-from mlops_pipeline.stores.opsdb.tables import approval, rollout
+from mlops_pipeline.stores.opsdb.tables import approval, lifecycle_run, rollout
+
+IN_PRODUCTION: tuple[RolloutState, ...] = ("full", "previous")
 
 
 class ApprovalRows(RolloutRows):
@@ -32,31 +48,57 @@ class ApprovalRows(RolloutRows):
         *,
         by: str,
         reason: str,
-        stage: str = "production",
+        stage: Stage = "production",
+        expires_at: datetime | None = None,
+        four_eyes: bool = False,
         now: datetime,
     ) -> Rollout:
-        """Make a waiting version the champion.
+        """Approve a waiting version: for production it becomes the champion.
+
+        A champion whose approval has an end may be approved again: that renews it.
 
         Parameters
         ----------
         by, reason : str
             Who says so and why; neither may be blank.
-        stage : str
-            The stage that is approved; kept with the approval.
+        stage : {"staging", "production"}
+            For `staging` it goes on waiting, and may make trial scores.
+        expires_at : datetime, optional
+            From then on the version may not score until a person approves again.
+        four_eyes : bool
+            Refuse the one who triggered the run that made the version.
 
         Raises
         ------
         NotFoundError
             If the version has no rollout; the message lists those that have.
         StateError
-            If the version is not waiting for approval, or `by` or `reason` is blank.
+            If the version is not waiting for approval, `by` or `reason` is blank, the end is
+            past, or the four eyes are two.
         """
         change = signed(by, reason, now)
+        if expires_at is not None and expires_at <= now:
+            raise StateError(
+                "An approval cannot end before it begins.",
+                expected=f"a time after {now.isoformat()}",
+                found=expires_at.isoformat(),
+                way_out="Give --expires a later date.",
+            )
         with self._write(rollout_scope(use_case)) as connection:
-            waiting = _get_waiting(connection, use_case, version, "approved")
-            _write_approval(connection, waiting, stage, "approved", change)
-            make_room(connection, use_case, version, change)
-            move(connection, waiting, "full", change)
+            found = get(connection, use_case, version)
+            renewed = (
+                stage == "production"
+                and found.state == "full"
+                and _has_end(_of(connection, use_case), found)
+            )
+            if not renewed:
+                found = _get_waiting(connection, use_case, version, "approved")
+            if four_eyes:
+                _refuse_two_eyes(connection, found, change)
+            _write_approval(connection, found, stage, "approved", change, expires_at=expires_at)
+            if stage == "production" and not renewed:
+                make_room(connection, use_case, version, change)
+                move(connection, found, "full", change)
             return get(connection, use_case, version)
 
     def reject(
@@ -66,28 +108,82 @@ class ApprovalRows(RolloutRows):
         *,
         by: str,
         reason: str,
-        stage: str = "production",
+        stage: Stage = "production",
         now: datetime,
     ) -> Rollout:
-        """Refuse a waiting version; the champion stays. Parameters and errors as in `approve`."""
+        """Refuse a waiting version; the champion stays. Parameters and errors as in `approve`.
+
+        For `staging` it goes on waiting, and may no longer make trial scores.
+        """
         change = signed(by, reason, now)
         with self._write(rollout_scope(use_case)) as connection:
             waiting = _get_waiting(connection, use_case, version, "rejected")
             _write_approval(connection, waiting, stage, "rejected", change)
-            move(connection, waiting, "rejected", change)
+            if stage == "production":
+                move(connection, waiting, "rejected", change)
             return get(connection, use_case, version)
 
     def approvals(self, use_case: str) -> list[Approval]:
         """List approvals and rejections in the order they were given."""
-        query = (
-            select(approval, rollout.c.use_case, rollout.c.version)
-            .join(rollout, rollout.c.id == approval.c.rollout_id)
-            .where(rollout.c.use_case == use_case)
-            .order_by(approval.c.id)
-        )
         with self._read() as connection:
-            rows = connection.execute(query).all()
-        return [Approval(**row._mapping) for row in rows]
+            return _of(connection, use_case)
+
+
+def approval_state(
+    found: Rollout, approvals: Iterable[Approval], *, now: datetime
+) -> ApprovalState:
+    """Return what a version may be used for; see the table above."""
+    if found.state in IN_PRODUCTION:
+        return "production"
+    if found.state != "awaiting_approval":
+        return "archived"
+    last = last_approval(found, approvals, "staging")
+    is_staging = last is not None and last.verdict == "approved" and not has_ended(last, now)
+    return "staging" if is_staging else "candidate"
+
+
+def last_approval(found: Rollout, approvals: Iterable[Approval], stage: Stage) -> Approval | None:
+    """Return what was said last about a version and a stage; None if nothing was."""
+    said = [item for item in approvals if (item.version, item.stage) == (found.version, stage)]
+    return said[-1] if said else None
+
+
+def has_ended(said: Approval | None, now: datetime) -> bool:
+    """Whether an approval had an end, and it is past."""
+    return said is not None and said.expires_at is not None and said.expires_at <= now
+
+
+def _of(connection: Connection, use_case: str) -> list[Approval]:
+    query = (
+        select(approval, rollout.c.use_case, rollout.c.version)
+        .join(rollout, rollout.c.id == approval.c.rollout_id)
+        .where(rollout.c.use_case == use_case)
+        .order_by(approval.c.id)
+    )
+    return [Approval(**row._mapping) for row in connection.execute(query)]
+
+
+def _has_end(approvals: Iterable[Approval], found: Rollout) -> bool:
+    said = last_approval(found, approvals, "production")
+    return said is not None and said.expires_at is not None
+
+
+def _refuse_two_eyes(connection: Connection, found: Rollout, change: Change) -> None:
+    query = select(lifecycle_run.c.triggered_by).filter_by(
+        use_case=found.use_case, run_id=found.dagster_run_id
+    )
+    trigger = connection.execute(query).scalar_one_or_none() or UNKNOWN
+    if trigger.strip().casefold() not in {change.actor.casefold(), UNKNOWN}:
+        return
+    raise StateError(
+        f"Version {found.version} of {found.use_case} needs the approval of somebody else.",
+        where="rollout.four_eyes",
+        expected="an approver who did not trigger the run that made the version",
+        found=f"approver {change.actor}, run triggered by {trigger}",
+        way_out="Ask a colleague to approve it."
+        if trigger != UNKNOWN
+        else "Nobody said who triggered it: make the version with `mlops run --by NAME`.",
+    )
 
 
 def signed(by: str, reason: str, now: datetime) -> Change:
@@ -119,11 +215,24 @@ def _get_waiting(connection: Connection, use_case: str, version: int, verdict: V
 
 
 def _write_approval(
-    connection: Connection, decided: Rollout, stage: str, verdict: Verdict, change: Change
+    connection: Connection,
+    decided: Rollout,
+    stage: Stage,
+    verdict: Verdict,
+    change: Change,
+    *,
+    expires_at: datetime | None = None,
 ) -> None:
     said = {"stage": stage, "verdict": verdict, "reason": change.reason}
-    row = {**said, "rollout_id": decided.id, "by": change.actor, "at": change.now}
+    row = {
+        **said,
+        "rollout_id": decided.id,
+        "by": change.actor,
+        "at": change.now,
+        "expires_at": expires_at,
+    }
     new_id = connection.execute(insert(approval).values(row).returning(approval.c.id))
-    detail = {"id": new_id.scalar_one(), "version": decided.version, **said}
+    end = None if expires_at is None else expires_at.isoformat()
+    detail = {"id": new_id.scalar_one(), "version": decided.version, **said, "expires_at": end}
     event = NewAuditEvent("approval", detail, decided.use_case, change.actor, change.now)
     append(connection, [event])

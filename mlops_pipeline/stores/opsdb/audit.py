@@ -6,19 +6,25 @@ two of them can never wait for each other.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import BigInteger, Connection, insert, select, type_coerce
+from sqlalchemy.exc import DatabaseError
 
-from mlops_pipeline.governance.audit_chain import GENESIS, canonical, event_document, hash_of
+from mlops_pipeline.errors import StateError
+from mlops_pipeline.governance.audit_anchors import GENESIS, canonical
+from mlops_pipeline.governance.audit_chain import StoredEvent, event_hash, time_text
 from mlops_pipeline.stores.opsdb.records import AuditEvent
 from mlops_pipeline.stores.opsdb.tables import UnstorableValueError, audit_event
 from mlops_pipeline.stores.opsdb.transactions import Transactions, take_turn
 
 AUDIT = "audit"
+ROWS_AT_ONCE = 1_000
+UNKNOWN = "unknown"  # an actor who did not say who they are
 
 
 @dataclass(frozen=True)
@@ -75,31 +81,72 @@ class AuditRows(Transactions):
             rows = connection.execute(query.limit(limit)).all()
         return [AuditEvent(**{**row._mapping, "detail": json.loads(row.detail)}) for row in rows]
 
+    def audit_hash(self, seq: int) -> str | None:
+        """Return the stored hash of an event; None if there is no such event."""
+        with self._read() as connection:
+            query = select(audit_event.c.hash).where(audit_event.c.seq == seq)
+            return connection.execute(query).scalar_one_or_none()
+
+    @contextmanager
+    def anchoring(self) -> Iterator[tuple[int, str]]:
+        """Give the count and the head hash to one process at a time, to write them elsewhere."""
+        with self._write("audit_anchor") as connection:
+            yield _head(connection)
+
+    def stored_events(self) -> Iterator[StoredEvent]:
+        """Read the chain as it is stored, in order, a thousand rows at once.
+
+        Raises
+        ------
+        StateError
+            If the database is too damaged to be read.
+        """
+        raw = audit_event.columns
+        at_us = type_coerce(raw.at, BigInteger).label("at_us")
+        query = select(*(at_us if column is raw.at else column for column in raw))
+        with self._read() as connection, _any_text(connection):
+            streaming = connection.execution_options(yield_per=ROWS_AT_ONCE)
+            try:
+                for row in streaming.execute(query.order_by(raw.seq)):
+                    yield StoredEvent(**row._mapping)
+            except DatabaseError as error:
+                raise StateError(
+                    "The audit chain cannot be read: the database is damaged.",
+                    where=self._engine.url.render_as_string(hide_password=True),
+                    found=str(error.orig),
+                    way_out="Restore it from a backup; docs/runbook.md says how to go on.",
+                ) from error
+
+
+@contextmanager
+def _any_text(connection: Connection) -> Iterator[None]:
+    """Let SQLite give back text whose bytes are no longer UTF-8, which is to be found."""
+    if connection.dialect.name != "sqlite":
+        yield
+        return
+    driver: Any = connection.connection.driver_connection
+    driver.text_factory = lambda stored: stored.decode(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        driver.text_factory = str
+
 
 def append(connection: Connection, events: Sequence[NewAuditEvent]) -> list[AuditEvent]:
     """Append events in the caller's transaction, as the last thing that it waits for."""
     if not events:
         return []
-    details = [_plain(event.detail) for event in events]
+    details = [_text(event.detail) for event in events]
     take_turn(connection, AUDIT)
     seq, previous = _head(connection)
-    appended = []
+    rows: list[dict[str, Any]] = []
     for event, detail in zip(events, details, strict=True):
         seq += 1
-        document = event_document(
-            seq,
-            event.at,
-            use_case=event.use_case,
-            kind=event.kind,
-            actor=event.actor,
-            detail=detail,
-            previous_hash=previous,
-        )
-        previous = hash_of(document)
-        appended.append(AuditEvent(**{**document, "at": event.at, "hash": previous}))
-    rows = [{**vars(event), "detail": canonical(event.detail)} for event in appended]
+        row = {**vars(event), "seq": seq, "detail": detail, "previous_hash": previous}
+        previous = event_hash(**{**row, "at": time_text(event.at)})
+        rows.append({**row, "hash": previous})
     connection.execute(insert(audit_event), rows)
-    return appended
+    return [AuditEvent(**{**row, "detail": json.loads(row["detail"])}) for row in rows]
 
 
 def _head(connection: Connection) -> tuple[int, str]:
@@ -108,10 +155,10 @@ def _head(connection: Connection) -> tuple[int, str]:
     return (0, GENESIS) if row is None else (row.seq, row.hash)
 
 
-def _plain(detail: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a document as it comes back from JSON: what is hashed is what can be read."""
+def _text(detail: Mapping[str, Any]) -> str:
+    """Return the canonical JSON of what a reader gets back (keys are text there)."""
     try:
-        plain: dict[str, Any] = json.loads(canonical(dict(detail)))
+        return canonical(json.loads(canonical(dict(detail))))
     except (TypeError, ValueError) as error:
         raise UnstorableValueError(
             "The detail of an audit event is not plain JSON.",
@@ -119,4 +166,3 @@ def _plain(detail: Mapping[str, Any]) -> dict[str, Any]:
             found=str(error),
             way_out="Convert arrays and dates first; write a missing number as None.",
         ) from error
-    return plain

@@ -12,6 +12,7 @@ from mlops_pipeline.errors import ConfigError
 from mlops_pipeline.stores.opsdb.alerts import AlertRows
 from mlops_pipeline.stores.opsdb.approvals import ApprovalRows
 from mlops_pipeline.stores.opsdb.audit import AuditRows
+from mlops_pipeline.stores.opsdb.configurations import ConfigurationRows
 from mlops_pipeline.stores.opsdb.decisions import DecisionRows
 from mlops_pipeline.stores.opsdb.exceptions import ExceptionRows
 from mlops_pipeline.stores.opsdb.feature_uses import FeatureUseRows
@@ -26,6 +27,7 @@ class OpsDatabase(
     AlertRows,
     ApprovalRows,
     AuditRows,
+    ConfigurationRows,
     DecisionRows,
     ExceptionRows,
     FeatureUseRows,

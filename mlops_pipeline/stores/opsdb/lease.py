@@ -145,6 +145,11 @@ class HeldLease:
         """Release the lease at the end of the block: the holder has no next process."""
         self._linger_s = 0.0
 
+    @property
+    def lingers(self) -> bool:
+        """Whether the holder has a next process that the lease is kept for."""
+        return self._linger_s > 0
+
     def check(self) -> None:
         """Raise LeaseError if the lease was lost, so that nothing is written without it."""
         if not self.lost and self._clock() >= self._expires_at:

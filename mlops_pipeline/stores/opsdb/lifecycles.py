@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, insert, select, update
 
 from mlops_pipeline.errors import NotFoundError, StateError
+from mlops_pipeline.stores.opsdb.audit import UNKNOWN, NewAuditEvent, append
 from mlops_pipeline.stores.opsdb.records import LifecycleRun
 from mlops_pipeline.stores.opsdb.tables import lifecycle_run, lifecycle_step
 from mlops_pipeline.stores.opsdb.transactions import Transactions
@@ -16,18 +17,41 @@ class LifecycleRows(Transactions):
     """What can be done with lifecycle runs."""
 
     def start_lifecycle(
-        self, use_case: str, run_id: str, *, as_of: datetime, trigger: str, now: datetime
+        self,
+        use_case: str,
+        run_id: str,
+        *,
+        as_of: datetime,
+        trigger: str,
+        triggered_by: str | None = None,
+        now: datetime,
     ) -> LifecycleRun:
-        """Note that a run began; a second call changes nothing and returns the first."""
+        """Note that a run began; a second call changes nothing and returns the first.
+
+        Parameters
+        ----------
+        trigger : str
+            What started it, for example ``manual`` or ``monthly``.
+        triggered_by : str, optional
+            Who started it: a self-asserted name, ``sensor`` or ``schedule``. None: not known.
+        """
         with self._write(f"lifecycle:{use_case}") as connection:
             present = _find(connection, use_case, run_id)
             if present is not None:
                 return present
             connection.execute(
                 insert(lifecycle_run).values(
-                    use_case=use_case, run_id=run_id, as_of=as_of, trigger=trigger, started_at=now
+                    use_case=use_case,
+                    run_id=run_id,
+                    as_of=as_of,
+                    trigger=trigger,
+                    triggered_by=triggered_by,
+                    started_at=now,
                 )
             )
+            detail = {"run_id": run_id, "as_of": as_of.isoformat(), "trigger": trigger}
+            actor = triggered_by or UNKNOWN
+            append(connection, [NewAuditEvent("run", detail, use_case, actor, now)])
             return _get(connection, use_case, run_id)
 
     def finish_lifecycle(

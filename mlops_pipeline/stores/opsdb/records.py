@@ -15,6 +15,8 @@ OpeningState = Literal["awaiting_approval", "full"]
 RolloutState = Literal[
     "awaiting_approval", "full", "previous", "rejected", "superseded", "archived", "rolled_back"
 ]
+ApprovalState = Literal["candidate", "staging", "production", "archived"]
+Stage = Literal["staging", "production"]
 Verdict = Literal["approved", "rejected"]
 
 
@@ -108,7 +110,7 @@ class Approval:
     rollout_id: int
     use_case: str
     version: int
-    stage: str
+    stage: Stage
     verdict: Verdict
     by: str
     reason: str

@@ -4,7 +4,13 @@ import pytest
 from sqlalchemy import update
 
 from mlops_pipeline.errors import NotFoundError, StateError
-from mlops_pipeline.stores.opsdb import OpsDatabase, Rollout
+from mlops_pipeline.stores.opsdb import (
+    OpsDatabase,
+    Rollout,
+    approval_state,
+    has_ended,
+    last_approval,
+)
 from mlops_pipeline.stores.opsdb.tables import rollout
 from mlops_pipeline_tests.stores.opsdb.contenders import run_at_once
 from mlops_pipeline_tests.stores.opsdb.moments import NOON, later
@@ -31,11 +37,11 @@ def test_approve_waiting_version_makes_it_champion(database: OpsDatabase) -> Non
 def test_approve_writes_approval_and_events(database: OpsDatabase) -> None:
     open_full(database, 1)
     open_waiting(database, 2)
-    database.approve("churn", 2, by="ada", reason="better", stage="canary", now=later(60))
+    database.approve("churn", 2, by="ada", reason="better", expires_at=later(99), now=later(60))
     (given,) = database.approvals("churn")
-    assert (given.use_case, given.version, given.stage) == ("churn", 2, "canary")
+    assert (given.use_case, given.version, given.stage) == ("churn", 2, "production")
     assert (given.verdict, given.by, given.reason) == ("approved", "ada", "better")
-    assert given.at == later(60)
+    assert (given.at, given.expires_at) == (later(60), later(99))
     assert [
         (event.version, event.to_state, event.actor, event.reason)
         for event in database.rollout_events("churn")[2:]
@@ -124,3 +130,93 @@ def test_approve_while_newer_version_becomes_full_leaves_one_champion(
     open_waiting(database, 1)
     run_at_once(url, [approve(1), lambda contender: open_full(contender, 2)])
     assert sorted(states(database).values()) == ["full", "previous"]
+
+
+# stages, ends, four eyes
+
+
+def state_of(database: OpsDatabase, version: int, seconds: float = 0) -> str:
+    found = database.rollout("churn", version)
+    return approval_state(found, database.approvals("churn"), now=later(seconds))
+
+
+def say(database: OpsDatabase, verb: str, version: int, **options: object) -> None:
+    given = {"by": "ada", "reason": "because", "now": NOON, **options}
+    getattr(database, verb)("churn", version, **given)
+
+
+def test_approval_states_follow_from_rollout_and_approvals(database: OpsDatabase) -> None:
+    for version in (1, 2, 3):
+        open_full(database, version)
+    open_waiting(database, 4)
+    found = {version: state_of(database, version) for version in (1, 2, 3, 4)}
+    assert found == {1: "archived", 2: "production", 3: "production", 4: "candidate"}
+    open_waiting(database, 5)
+    say(database, "reject", 5)
+    assert (state_of(database, 4), state_of(database, 5)) == ("archived", "archived")
+
+
+def test_staging_is_given_taken_back_and_ends(database: OpsDatabase) -> None:
+    open_waiting(database, 1)
+    say(database, "approve", 1, stage="staging", expires_at=later(60))
+    assert states(database) == {1: "awaiting_approval"}
+    assert database.rollout("churn", 1).waiting_for == "approval of production"
+    assert (state_of(database, 1, 59), state_of(database, 1, 60)) == ("staging", "candidate")
+    say(database, "approve", 1, stage="staging")
+    assert state_of(database, 1, 1_000) == "staging"
+    say(database, "reject", 1, stage="staging")
+    assert state_of(database, 1) == "candidate"
+    say(database, "approve", 1)
+    assert state_of(database, 1) == "production"
+
+
+def test_champion_whose_approval_has_an_end_can_be_renewed(database: OpsDatabase) -> None:
+    open_waiting(database, 1)
+    say(database, "approve", 1, expires_at=later(60))
+    said = last_approval(database.rollout("churn", 1), database.approvals("churn"), "production")
+    assert (has_ended(said, later(59)), has_ended(said, later(60))) == (False, True)
+    say(database, "approve", 1, now=later(90))
+    assert len(database.rollout_events("churn")) == 2  # it was champion all the time
+    said = last_approval(database.rollout("churn", 1), database.approvals("churn"), "production")
+    assert not has_ended(said, later(1_000))
+    with pytest.raises(StateError, match="No version is waiting"):
+        say(database, "approve", 1, now=later(91))  # nothing to renew
+
+
+def test_approval_that_ends_before_it_begins_is_refused(database: OpsDatabase) -> None:
+    open_waiting(database, 1)
+    with pytest.raises(StateError, match="end before it begins"):
+        say(database, "approve", 1, expires_at=NOON)
+
+
+@pytest.mark.parametrize(
+    ("triggered_by", "by", "refused"),
+    [
+        ("Ada", " ADA ", True),
+        ("ada", "bob", False),
+        ("sensor", "ada", False),
+        (None, "ada", True),
+        ("unknown", "ada", True),
+    ],
+)
+def test_four_eyes_refuse_who_triggered_the_run(
+    database: OpsDatabase, triggered_by: str | None, by: str, refused: bool
+) -> None:
+    database.start_lifecycle(
+        "churn", "dagster-1", as_of=NOON, trigger="manual", triggered_by=triggered_by, now=NOON
+    )
+    open_waiting(database, 1)
+    if refused:
+        with pytest.raises(StateError, match="approval of somebody else"):
+            say(database, "approve", 1, by=by, four_eyes=True)
+        assert database.approvals("churn") == []
+        say(database, "reject", 1, by=by)  # to refuse one's own needs no second pair
+    else:
+        say(database, "approve", 1, by=by, four_eyes=True)
+        assert states(database) == {1: "full"}
+
+
+def test_four_eyes_need_a_run_that_said_who(database: OpsDatabase) -> None:
+    open_waiting(database, 1)
+    with pytest.raises(StateError, match="Nobody said who triggered it"):
+        say(database, "approve", 1, four_eyes=True)

@@ -1,0 +1,104 @@
+"""`mlops approve | reject`: what a person says about a version; `mlops registry history`."""
+
+import json
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from mlops_pipeline.cli.console import console
+from mlops_pipeline.cli.use_cases import Name, find_use_case
+from mlops_pipeline.errors import ConfigError
+from mlops_pipeline.stores.settings import Settings, parse_time
+
+registry_app = typer.Typer(help="The model registry over time.", no_args_is_help=True)
+
+By = Annotated[str, typer.Option("--by", help="Your name (self-asserted, recorded).")]
+Reason = Annotated[str, typer.Option("--reason", help="Why; recorded for good.")]
+Version = Annotated[int, typer.Argument(help="The model version.")]
+StageName = Annotated[str, typer.Option("--stage", help="staging or production.")]
+
+
+def approve(
+    use_case: Name,
+    version: Version,
+    by: By,
+    reason: Reason,
+    stage: StageName = "production",
+    *,
+    expires: Annotated[
+        str | None, typer.Option(help="From then on it may not score (ISO date or time, UTC).")
+    ] = None,
+) -> None:
+    """Approve a version that waits: for production it becomes the champion."""
+    _decide(use_case, version, (by, reason, stage), is_approval=True, expires=expires)
+
+
+def reject(
+    use_case: Name, version: Version, by: By, reason: Reason, stage: StageName = "production"
+) -> None:
+    """Reject a version that waits: the champion stays."""
+    _decide(use_case, version, (by, reason, stage), is_approval=False, expires=None)
+
+
+@registry_app.command("history")
+def history(
+    use_case: Name,
+    as_json: Annotated[bool, typer.Option("--json", help="One document instead.")] = False,
+) -> None:
+    """Show which version held which state and alias, from when to when, by whom and why."""
+    from mlops_pipeline.stores.opsdb import OpsDatabase
+    from mlops_pipeline.stores.registry_history import registry_history
+
+    chosen, settings = find_use_case(use_case), Settings.from_environment()
+    with OpsDatabase.open(settings.database_url) as ops:
+        found = registry_history(ops, chosen.name)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    console.print(_table(found["history"], ("version", "state", "alias", "since", "until", "by",
+                                            "reason")))  # fmt: skip
+    if found["approvals"]:
+        console.print(_table(found["approvals"], ("version", "stage", "verdict", "at",
+                                                  "expires_at", "by", "reason")))  # fmt: skip
+
+
+def _decide(
+    name: str,
+    version: int,
+    signed: tuple[str, str, str],
+    *,
+    is_approval: bool,
+    expires: str | None,
+) -> None:
+    from mlops_pipeline.stores.deployments import PersonsVerdict, decide_approval
+    from mlops_pipeline.stores.opsdb import OpsDatabase
+
+    by, reason, stage = signed
+    if stage not in ("staging", "production"):
+        raise ConfigError("--stage is not valid", expected="staging or production", found=stage)
+    said = PersonsVerdict(
+        verdict="approved" if is_approval else "rejected",
+        by=by,
+        reason=reason,
+        stage="staging" if stage == "staging" else "production",
+        expires_at=None if expires is None else parse_time(expires),
+    )
+    use_case, settings = find_use_case(name), Settings.from_environment()
+    with OpsDatabase.open(settings.database_url) as ops:
+        rollout = decide_approval(ops, settings, use_case, version, said, now=settings.now())
+    console.print(
+        f"{name} version {version}: {rollout.state}; recorded: {said.verdict} for {stage}, "
+        f"{escape(by)}: {escape(reason)}"
+    )
+
+
+def _table(rows: list[dict[str, object]], columns: tuple[str, ...]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        values = (row[column] for column in columns)
+        table.add_row(*("" if value is None else escape(str(value)) for value in values))
+    return table

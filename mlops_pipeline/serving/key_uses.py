@@ -1,0 +1,148 @@
+"""Who used the service: one audit event for each key and minute, and never a write in a request.
+
+A request is counted by route and status, and its line goes into a running hash; so an access log
+kept elsewhere can be held against the audit chain. A line is
+
+    2025-01-01T12:00:00.000001+00:00 /features/{entity}/{entity_id} 200 <pseudonym of the id>
+
+Belongs here: counting and flushing. A process that is killed loses at most what was not flushed:
+the minute that was not over, and the five seconds until it is written.
+"""
+
+import hashlib
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from mlops_pipeline.stores.pseudonyms import pseudonymiser
+from mlops_pipeline.stores.settings import Settings
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+NO_KEY = "(none)"  # requests carry no key yet
+NO_ROUTE = "(no route)"
+UNCOUNTED = ("/health/", "/openapi.json")  # they read no data
+FLUSH_SECONDS = 5.0
+
+logger = logging.getLogger(__name__)
+
+
+class KeyUses:
+    """Counts requests in memory and appends the minutes that are over; may be shared by threads.
+
+    Parameters
+    ----------
+    clock : callable, optional
+        The time, timezone-aware; default the settings' clock.
+    """
+
+    def __init__(self, settings: Settings, clock: Callable[[], datetime] | None = None) -> None:
+        self._settings = settings
+        self._clock = clock or settings.now
+        self._pseudonym = pseudonymiser(settings)
+        self._lock = threading.Lock()
+        self._minutes: dict[tuple[datetime, str], tuple[Counter[str], Any]] = {}
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._keep_flushing, name="key uses", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stopping.set()
+        self._thread.join()
+        self.flush(everything=True)
+
+    def note(self, route: str, status: int, entity_id: str | None, key: str = NO_KEY) -> None:
+        """Count a request."""
+        whom = "-" if entity_id is None else self._pseudonym(entity_id)
+        with self._lock:
+            now = self._clock()  # inside: lines are in the order of their times
+            minute = now.replace(second=0, microsecond=0)
+            if (minute, key) not in self._minutes:
+                self._minutes[minute, key] = (Counter(), hashlib.sha256())
+            counts, digest = self._minutes[minute, key]
+            counts[f"{route} {status}"] += 1
+            digest.update(f"{now.isoformat()} {route} {status} {whom}\n".encode())
+
+    def flush(self, *, everything: bool = False) -> int:
+        """Append the minutes that are over, or all; return how many. What fails is kept."""
+        from mlops_pipeline.stores.opsdb import OpsDatabase
+        from mlops_pipeline.stores.opsdb.audit import NewAuditEvent
+
+        now = self._clock()
+        with self._lock:
+            ended = sorted(
+                name
+                for name in self._minutes
+                if everything or name[0] < now.replace(second=0, microsecond=0)
+            )
+            taken = {name: self._minutes.pop(name) for name in ended}
+        events = [
+            NewAuditEvent("key_use", _detail(*name, *found), None, "service", now)
+            for name, found in taken.items()
+        ]
+        if events:
+            try:
+                with OpsDatabase.open(self._settings.database_url) as ops:
+                    ops.append_audits(events)
+            except BaseException:
+                with self._lock:  # no request is counted in a minute that is over
+                    self._minutes |= taken
+                raise
+        return len(events)
+
+    def _keep_flushing(self) -> None:
+        while not self._stopping.wait(FLUSH_SECONDS):
+            try:
+                self.flush()
+            except Exception:
+                logger.exception("the use of keys is not in the audit chain yet; it is tried again")
+
+
+class CountedRequests:
+    """Middleware: tells the app's `KeyUses` of every request when it has been answered."""
+
+    def __init__(self, app: "ASGIApp") -> None:
+        self._app = app
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        """Pass a request on."""
+        if scope["type"] != "http" or scope["path"].startswith(UNCOUNTED):
+            await self._app(scope, receive, send)
+            return
+        status = 500
+
+        async def observe(message: "Message") -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, observe)
+        finally:
+            route = getattr(scope.get("route"), "path", NO_ROUTE)
+            entity_id = scope.get("path_params", {}).get("entity_id")
+            scope["app"].state.key_uses.note(route, status, entity_id)
+
+
+def _detail(minute: datetime, key: str, counts: Counter[str], digest: Any) -> dict[str, Any]:
+    return {
+        "key": key,
+        "minute": minute.isoformat(),
+        "requests": counts.total(),
+        "counts": dict(counts),
+        "sha256": digest.hexdigest(),
+    }

@@ -1,0 +1,99 @@
+"""What an approval state allows, through the commands, on a version that a run has made."""
+
+import json
+import shutil
+
+import pytest
+
+from mlops_pipeline.errors import StateError
+from mlops_pipeline.stores.champions import champion_model, trial_model
+from mlops_pipeline.stores.deployments import check_approval
+from mlops_pipeline.stores.lake import Lake
+from mlops_pipeline.stores.predictions import predictions_uri
+from mlops_pipeline.stores.settings import parse_time
+from mlops_pipeline_tests.cli.conftest import Mlops
+from mlops_pipeline_tests.stores.opsdb.rollout_steps import open_waiting
+from mlops_pipeline_tests.world import World
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own
+SIGNED = ("--by", "Ann", "--reason", "looked at it")
+SPRING, SUMMER = parse_time("2024-05-01"), parse_time("2024-07-01")
+
+
+@pytest.fixture
+def waiting(in_world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """The world's version waits, in a new ops database, in the spring of 2024."""
+    (in_world.data / "ops.db").unlink()
+    shutil.rmtree(in_world.data / "audit")
+    monkeypatch.setenv("MLOPS_NOW", SPRING.isoformat())
+    with in_world.ops() as ops:
+        open_waiting(ops, 1)
+    return in_world
+
+
+def approval_tag(world: World) -> str:
+    ((tag,),) = world.mlflow("SELECT value FROM model_version_tags WHERE key = 'approval_state'")
+    return str(tag)
+
+
+def test_version_in_staging_makes_trial_scores_only(waiting: World, mlops: Mlops) -> None:
+    stores = (waiting.settings, waiting.use_case)
+    with waiting.ops() as ops, pytest.raises(StateError, match=r"(?s)candidate.*--stage staging"):
+        trial_model(ops, *stores, 1, now=SPRING)
+
+    assert mlops("approve", "churn", "1", "--stage", "staging", *SIGNED).exit_code == 0
+    assert approval_tag(waiting) == "staging"
+    waiting.run(job="churn_batch_score", ops={"batch_predictions": {"version": 1}})
+    lake = Lake(waiting.settings.lake_uri)
+    trial = lake.facts_of_commits(predictions_uri(lake, waiting.use_case, is_trial=True))
+    assert [(facts["model_version"], facts["for_decisions"]) for facts in trial] == [(1, False)]
+    assert lake.facts_of_commits(predictions_uri(lake, waiting.use_case)) == []
+    with waiting.ops() as ops:
+        (read,) = ops.audit_events(kind="data_access")
+    assert read.detail["asset"] == "batch_predictions"
+
+    assert mlops("reject", "churn", "1", *SIGNED).exit_code == 0
+    assert approval_tag(waiting) == "archived"
+    with waiting.ops() as ops, pytest.raises(StateError, match=r"(?s)archived.*never loaded"):
+        trial_model(ops, *stores, 1, now=SPRING)
+
+
+def test_champion_whose_approval_ended_does_not_score_until_it_is_renewed(
+    waiting: World, mlops: Mlops, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stores = (waiting.settings, waiting.use_case)
+    done = mlops("approve", "churn", "1", "--expires", "2024-06-01", *SIGNED)
+    assert "churn version 1: full" in done.output
+    with waiting.ops() as ops:
+        assert champion_model(ops, *stores, now=SPRING)[0] == 1
+        with pytest.raises(StateError, match=r"(?s)approved by Ann until 2024-06-01.*renews"):
+            champion_model(ops, *stores, now=SUMMER)
+        with pytest.raises(StateError, match=r"(?s)state production.*without --version"):
+            trial_model(ops, *stores, 1, now=SPRING)
+        check_approval(ops, waiting.use_case, now=SUMMER)
+        check_approval(ops, waiting.use_case, now=SUMMER)
+        (alert,) = ops.list_alerts("churn", open_only=True)
+    assert (alert.kind, alert.times_raised) == ("approval_ended", 2)
+
+    monkeypatch.setenv("MLOPS_NOW", SUMMER.isoformat())
+    champion = json.loads(mlops("status", "churn", "--json").output)["champion"]
+    assert champion["approval_expires"] == "2024-06-01T00:00:00+00:00"
+    assert champion["approval_ended"] is True
+    assert mlops("approve", "churn", "1", *SIGNED).exit_code == 0
+    with waiting.ops() as ops:
+        assert ops.list_alerts("churn", open_only=True) == []
+        assert champion_model(ops, *stores, now=SUMMER)[0] == 1
+
+
+def test_history_of_the_registry_as_a_table_and_as_a_document(waiting: World, mlops: Mlops) -> None:
+    mlops("approve", "churn", "1", *SIGNED)
+    document = json.loads(mlops("registry", "history", "churn", "--json").output)
+    assert [span["alias"] for span in document["history"]] == ["challenger", "champion"]
+    shown = mlops("registry", "history", "churn").output
+    assert "champion" in shown
+    assert "looked at it" in shown
+
+
+def test_stage_with_a_typo_is_refused(waiting: World, mlops: Mlops) -> None:
+    done = mlops("approve", "churn", "1", "--stage", "stagin", *SIGNED)
+    assert "expected: staging or production" in str(done.exception)
