@@ -22,6 +22,7 @@ from mlops_pipeline.stores.opsdb.records import (
     Rollout,
     RolloutEvent,
     RolloutState,
+    Tombstone,
     Verdict,
 )
 
@@ -42,6 +43,7 @@ __all__ = [
     "Rollout",
     "RolloutEvent",
     "RolloutState",
+    "Tombstone",
     "Verdict",
     "is_at_work",
 ]
