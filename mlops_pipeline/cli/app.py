@@ -16,6 +16,7 @@ from mlops_pipeline.cli.cost import cost
 from mlops_pipeline.cli.exceptions import exception_app
 from mlops_pipeline.cli.features import features_app
 from mlops_pipeline.cli.reproduce import reproduce
+from mlops_pipeline.cli.forget import forget
 from mlops_pipeline.cli.use_cases import Name, find_use_case
 from mlops_pipeline.config import json_schema, load_use_case, load_use_cases
 from mlops_pipeline.errors import MlopsError
@@ -37,6 +38,7 @@ app.add_typer(features_app, name="features")
 app.command()(cost)
 app.command()(reproduce)
 app.add_typer(exception_app, name="exception")
+app.command("forget")(forget)
 
 By = Annotated[str, typer.Option("--by", help="Your name (self-asserted, recorded).")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; recorded for good.")]

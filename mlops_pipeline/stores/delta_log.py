@@ -25,6 +25,8 @@ def strip_values(table: Path) -> None:
     from deltalake import DeltaTable
 
     log = table / "_delta_log"
+    for left in table.rglob("*#*"):  # what a killed writer had not put into its place
+        left.unlink()
     commits = sorted(log.glob("*.json"))
     for commit in commits:
         text = commit.read_text(encoding="utf-8")
