@@ -146,6 +146,14 @@ def readable(source: Source, where: str) -> Iterator[None]:
 
 
 def _check_columns(name: str, source: Source, path: str, found: dict[str, str]) -> None:
+    if source.format == "csv" and not set(source.columns) & set(found):
+        raise SourceError(  # what stands there may be values
+            f"source {name}: the file has no header that names a declared column",
+            where=path,
+            expected=f"a line of {', '.join(source.columns)}, and no line with more fields",
+            found=f"{len(found)} fields of other names",
+            way_out="deliver the file again with its header; nothing of it was ingested",
+        )
     missing = [column for column in source.columns if column not in found]
     extra = [column for column in found if column not in source.columns]
     for column in missing:
