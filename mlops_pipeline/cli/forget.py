@@ -76,11 +76,11 @@ def _print_found(found: "Found") -> None:
         console.print("  nothing in the lake and in MLflow")
     for table in found.unsearched:
         console.print(f"  {table}: not searched, it has no key of the entity")
-    for source, count in found.delivered.items():
-        if count is None:
+    for source, rows in found.delivered.items():
+        if rows is None:
             console.print(f"  delivered files of {source}: [yellow]cannot be read[/]")
-        elif count:
-            console.print(f"  delivered files of {source}: {count:,} rows, which stay")
+        elif rows:
+            console.print(f"  delivered files of {source}: {rows:,} rows, which stay")
     for version, data in found.model_versions.items():
         console.print(f"  model version {version} was made from {', '.join(data)}")
 

@@ -25,6 +25,7 @@ from mlops_pipeline.errors import NotFoundError
 from mlops_pipeline.stores.delta_log import strip_values
 
 FACTS = "mlops_facts"  # the key of our own facts in a commit's metadata
+REWRITTEN = "rewritten"  # the key that marks facts of a period written again without a person
 COMMIT_ATTEMPTS = 5
 KEEP_HISTORY = {  # old commits say which periods are finished, and pin what a model was made from
     "delta.enableExpiredLogCleanup": "false",

@@ -16,7 +16,7 @@ def said(error: BaseException) -> str:
 
 def test_error_of_a_library_passes_without_the_value_that_it_quotes() -> None:
     with pytest.raises(MlopsError) as caught, without_values():
-        duckdb.sql(f"SELECT CAST(x AS INTEGER) FROM (VALUES ('{SECRET}')) AS t(x)").fetchall()
+        duckdb.execute(f"SELECT CAST(x AS INTEGER) FROM (VALUES ('{SECRET}')) AS t(x)").fetchall()
     assert SECRET not in str(caught.value)
     assert SECRET not in said(caught.value)
     assert "ConversionException" in str(caught.value)

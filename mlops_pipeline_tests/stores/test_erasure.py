@@ -530,7 +530,8 @@ def _killed_at(world: World, store: Any, customer: int) -> Any:
 
     records = online_layout(world.use_case).records()
     assert records is not None
-    write, written = store.write_records, []
+    write = store.write_records
+    written: list[str] = []
 
     def write_some(table: Any, chunk: Any, **options: Any) -> int:
         if str(customer) in written:

@@ -17,7 +17,7 @@ from mlops_pipeline.errors import NotFoundError
 from mlops_pipeline.features.frames import EVENT_ROW
 from mlops_pipeline.stores.engine import literal, quoted
 from mlops_pipeline.stores.ingestion import INTERNAL
-from mlops_pipeline.stores.lake import TableState
+from mlops_pipeline.stores.lake import REWRITTEN, TableState
 from mlops_pipeline.stores.validation import AcceptedSource
 from mlops_pipeline.stores.workspace import Workspace
 
@@ -167,7 +167,7 @@ class PersonRows:
             if self.engine.query(mine)[0][0]:
                 check()
                 kept = f"{self._others(state)} WHERE {where}"
-                facts = {**before, **self._period_facts(columns, kept)}
+                facts = {**before, **self._period_facts(columns, kept), REWRITTEN: True}
                 del facts["version"]
                 rows = f"SELECT * FROM {kept} ORDER BY {order}, {quoted(self.key)}"
                 self.lake.write(uri, self.engine.batches(rows), facts, "overwrite", where=where)
