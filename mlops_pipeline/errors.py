@@ -18,9 +18,28 @@ MlopsError
       +-- OnlineCorruptError      what it holds is damaged
       +-- OnlineDefinitionError   what it holds is of other feature definitions
 
-Belongs here: the tree and how a message is built. Translation to exit codes belongs to cli/,
-to HTTP status codes to serving/.
+Belongs here: the tree, how a message is built, and what of a value a message may show. Translation
+to exit codes belongs to cli/, to HTTP status codes to serving/.
 """
+
+import re
+
+# what libraries quote, from the first mark of a line to the last: a value may hold marks itself
+_QUOTED = re.compile(r"'.*'|\".*\"|`.*`|\d{3,}(?:[.,]\d+)*")
+
+
+def shape(value: object) -> str:
+    """Return how a value looks without saying what it is: `Ann-17` becomes `Aaa-99`."""
+    text = re.sub(r"\d", "9", str(value))
+    return "".join(
+        letter if not letter.isalpha() else "A" if letter.isupper() else "a" for letter in text
+    )
+
+
+def masked(message: str) -> str:
+    """Return the first line of a library's message with every value that it quotes as its shape."""
+    line = message.splitlines()[0][:300] if message else ""
+    return _QUOTED.sub(lambda quoted: shape(quoted[0]), line)
 
 
 class MlopsError(Exception):

@@ -18,6 +18,7 @@ from mlops_pipeline.cli.console import console, fail, progress_bar
 from mlops_pipeline.cli.cost import cost
 from mlops_pipeline.cli.exceptions import exception_app
 from mlops_pipeline.cli.features import features_app
+from mlops_pipeline.cli.forget import forget
 from mlops_pipeline.cli.reproduce import reproduce
 from mlops_pipeline.cli.use_cases import Name, find_use_case
 from mlops_pipeline.config import json_schema, load_use_case, load_use_cases
@@ -44,6 +45,7 @@ app.command()(reject)
 app.command()(cost)
 app.command()(reproduce)
 app.add_typer(exception_app, name="exception")
+app.command("forget")(forget)
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ import dagster as dg
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.monitoring.retraining import RetrainingDecision, Trigger
+from mlops_pipeline.orchestration.failures import without_values
 from mlops_pipeline.orchestration.step import TRIGGERED_BY
 from mlops_pipeline.stores.settings import Settings
 
@@ -23,6 +24,7 @@ STARTING = (
 STARTING_MINUTES = 5  # a run takes the lease within this time; one killed before never does
 
 
+@without_values()
 def ask(
     use_case: UseCase, settings: Settings, instance: dg.DagsterInstance, trigger: Trigger
 ) -> tuple[RetrainingDecision, dg.RunRequest | None]:

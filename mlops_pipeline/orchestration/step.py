@@ -11,6 +11,7 @@ import dagster as dg
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.errors import MlopsError, NotFoundError
+from mlops_pipeline.orchestration.failures import without_values
 from mlops_pipeline.orchestration.jobs import LIFECYCLE
 from mlops_pipeline.orchestration.resources import MlflowRun
 from mlops_pipeline.stores.settings import Settings
@@ -125,7 +126,7 @@ def asset_step(context: dg.AssetExecutionContext, use_case: UseCase) -> Iterator
                 heartbeat_s=HEARTBEAT_SECONDS,
                 linger_s=LINGER_SECONDS if _has_next(context, use_case, asset) else 0.0,
             )
-            with hold, open_workspace(use_case, settings) as work:
+            with without_values(), hold, open_workspace(use_case, settings) as work:
                 check_approval(ops, use_case, now=settings.now())
                 step = Step(use_case, settings, ops, context.run_id, settings.now(), work, hold)
                 try:

@@ -8,6 +8,8 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from mlops_pipeline.training import scoring
 
 TOLERANCE = 1e-12  # the same library reads the same numbers: differences are a broken store
 TIMEOUT_S = 180
+QUANTILES = (0.1, 0.35, 0.65, 0.9)  # that the example takes of each number
+EXAMPLE_ROWS = 10_000  # that they are taken of
 SCRIPT = "model_script.py"
 _TAIL = Path(__file__).with_name("pyfunc_tail.py")
 _RUNNER = """
@@ -47,23 +51,37 @@ def model_script() -> str:
     return Path(scoring.__file__).read_text(encoding="utf-8") + "\n\n" + tail
 
 
-def input_example(model: scoring.ScoringModel, columns: Any, rows: int = 5) -> dict[str, Any]:
-    """Return the first rows as plain JSON: columns, data, types; missing values are null."""
+def input_example(
+    model: scoring.ScoringModel, columns: Any, hidden: Collection[str] = ()
+) -> dict[str, Any]:
+    """Return made-up rows as plain JSON: columns, data, types; missing values are null.
+
+    No row is anybody's: each input goes through quantiles of its numbers, or its commonest texts,
+    by itself, and is missing in the last row. Inputs in `hidden` are missing in every row.
+    """
     inputs = model.document["inputs"]
-    data = []
-    for index in range(min(rows, len(columns[inputs[0]["name"]]))):
-        row = []
-        for item in inputs:
-            value = columns[item["name"]][index]
-            if item["type"] != "category":
-                value = None if np.isnan(value) else float(value)
-            row.append(value)
-        data.append(row)
+    values = [
+        [None] * len(QUANTILES) if item["name"] in hidden else _typical(columns[item["name"]])
+        for item in inputs
+    ]
+    data = [list(row) for row in zip(*values, strict=True)] + [[None] * len(inputs)]
     return {
         "columns": [item["name"] for item in inputs],
         "types": {item["name"]: item["type"] for item in inputs},
         "data": data,
     }
+
+
+def _typical(values: npt.NDArray[Any]) -> list[Any]:
+    """Return one value of a column for each quantile."""
+    drawn = values[:: max(1, len(values) // EXAMPLE_ROWS)]
+    if drawn.dtype == object:
+        common = [text for text, _ in Counter(drawn).most_common() if text is not None]
+        return (common * len(QUANTILES) or [None] * len(QUANTILES))[: len(QUANTILES)]
+    known = drawn[~np.isnan(drawn)]
+    if not len(known):
+        return [None] * len(QUANTILES)
+    return [float(np.float32(value)) for value in np.quantile(known, QUANTILES)]
 
 
 def example_columns(example: dict[str, Any]) -> dict[str, npt.NDArray[Any]]:

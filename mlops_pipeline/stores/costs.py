@@ -2,7 +2,7 @@
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.governance.cost import CostSheet, cost_sheet
-from mlops_pipeline.stores.lake import Lake
+from mlops_pipeline.stores.lake import REWRITTEN, Lake
 from mlops_pipeline.stores.opsdb import OpsDatabase
 
 
@@ -15,6 +15,6 @@ def use_case_costs(use_case: UseCase, ops: OpsDatabase, lake: Lake) -> CostSheet
     return cost_sheet(
         use_case,
         ops.seconds_by_run(use_case.name),
-        predictions=sum(int(facts.get("rows", 0)) for facts in scored),
+        predictions=sum(int(facts.get("rows", 0)) for facts in scored if REWRITTEN not in facts),
         accepted=len(accepted),
     )

@@ -19,9 +19,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlops_pipeline.config.privacy import hidden_columns
 from mlops_pipeline.config.tables import Check, Completeness, InSet, NotNull, Range, Source
+from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.data.rules import unique_rule
-from mlops_pipeline.errors import DataError, NotFoundError
+from mlops_pipeline.errors import DataError, NotFoundError, masked
 from mlops_pipeline.stores.engine import quoted
 from mlops_pipeline.stores.workspace import Workspace
 
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SAMPLE_ROWS = 10_000
-EXAMPLES = 10  # unexpected values shown per expectation, never of personal columns
+EXAMPLES = 10  # unexpected values shown per expectation, never of hidden columns
 SITE = "data_docs"
 _REMOTE = re.compile(
     r'<script\b[^>]*\bsrc="https?://[^>]*>\s*</script>'
@@ -99,7 +101,7 @@ def sample_source(work: Workspace, name: str, rows: int = SAMPLE_ROWS) -> "pd.Da
 def write_data_docs(
     folder: Path,
     samples: Mapping[str, "pd.DataFrame"],
-    sources: Mapping[str, Source],
+    use_case: UseCase,
     *,
     now: datetime,
 ) -> DataDocs:
@@ -119,7 +121,7 @@ def write_data_docs(
     DataError
         When an expectation cannot be computed on its column.
     """
-    gx = _great_expectations()
+    gx, sources = _great_expectations(), use_case.sources
     folder.mkdir(parents=True, exist_ok=True)
     context = _context(gx, folder)
     assets = context.data_sources.add_pandas("sample")
@@ -141,7 +143,7 @@ def write_data_docs(
             batch_parameters={"dataframe": frame.head(SAMPLE_ROWS)},
             result_format={
                 "result_format": "SUMMARY",
-                "partial_unexpected_count": 0 if judges_personal(sources[name]) else EXAMPLES,
+                "partial_unexpected_count": 0 if judges_hidden(use_case, name) else EXAMPLES,
             },
             run_id=gx.RunIdentifier(run_name=f"{now:%Y%m%dT%H%M%SZ}", run_time=now),
         )
@@ -204,13 +206,14 @@ def judged_in_sql_only(source: Source) -> tuple[str, ...]:
     return (*named, *built_in)
 
 
-def judges_personal(source: Source) -> bool:
-    """Whether an expectation reads a personal column, whose values no page may show."""
+def judges_hidden(use_case: UseCase, name: str) -> bool:
+    """Whether an expectation on a source reads a column whose values no page may show."""
+    source = use_case.sources[name]
     judged: set[str] = set(source.key)
     for rule in source.rules:
         if isinstance(rule, Range | InSet):  # the others show no value: they count missing ones
             judged.add(rule.column)
-    return any(source.column(name).personal for name in judged)
+    return bool(judged & hidden_columns(use_case, name))
 
 
 def _great_expectations() -> Any:
@@ -251,7 +254,9 @@ def _verdicts(
         raised = [text for text in _exceptions(item.exception_info or {}) if text]
         if raised:
             raise DataError(
-                "an expectation cannot be computed", where=f"{source}: {rule}", found=raised[0]
+                "an expectation cannot be computed",
+                where=f"{source}: {rule}",
+                found=masked(raised[0]),
             )
         unexpected = int(item.result.get("unexpected_count") or 0)
         yield ExpectationVerdict(source, rule, config.type, bool(item.success), rows, unexpected)

@@ -17,13 +17,14 @@ Stored beside the declared columns:
 A little over 300 lines: identity, lateness and revisions are one argument, read in one place.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from mlops_pipeline.config.tables import Source
 from mlops_pipeline.stores.engine import Engine, literal, quoted
+from mlops_pipeline.stores.forgotten import without_forgotten
 from mlops_pipeline.stores.lake import TableState
 from mlops_pipeline.stores.sources import Delivery, open_delivery, readable
 from mlops_pipeline.stores.workspace import Workspace
@@ -43,13 +44,19 @@ class Ingested:
     rows_late: int
     rows_revised: int
     rows_too_late: int
+    rows_forgotten: int
     watermark: datetime | None
     content_hash: str
     files: tuple[str, ...]
 
 
 def ingest(
-    work: Workspace, name: str, *, now: datetime, finished_through: datetime | None
+    work: Workspace,
+    name: str,
+    *,
+    now: datetime,
+    finished_through: datetime | None,
+    forgotten: Collection[str] = (),
 ) -> Ingested:
     """Bring what is new in a source's files into its raw table.
 
@@ -59,6 +66,8 @@ def ingest(
         The Clock, UTC.
     finished_through : datetime or None
         The newest finished feature period: a row that becomes known only now counts from now.
+    forgotten : collection of str
+        Pseudonyms of entities whose rows are dropped as if they were not delivered.
 
     Raises
     ------
@@ -66,22 +75,19 @@ def ingest(
         For files that cannot be used; the table is then untouched.
     """
     engine, source = work.engine, work.use_case.sources[name]
-    delivery = open_delivery(engine, work.settings, name, source)
+    delivery = open_delivery(engine, work.settings, work.use_case, name)
     uri = work.lake.table_uri(work.use_case.name, "raw", name)
     state = work.lake.state(uri)
-    engine.sql.execute(f"CREATE OR REPLACE TEMP VIEW _delivery AS {delivery.select}")
     with readable(source, ", ".join(delivery.files)):
+        kept = without_forgotten(work, name, delivery.select, forgotten)
+        engine.sql.execute(f"CREATE OR REPLACE TEMP VIEW _delivery AS {kept.select}")
         too_late = _stage(engine, source, state)
         increment = _facts(engine, source, state, now=now, finished_through=finished_through)
+    counts = {"missed": too_late, "forgotten": kept.dropped, "added": increment["rows_added"]}
     if state is not None and increment["rows_added"] == 0:
-        return _result(
-            name, delivery, state.facts, uri=uri, version=state.version, missed=too_late, added=0
-        )
+        return _result(name, delivery, state.facts, uri=uri, version=state.version, **counts)
     version = _write(work, source, state, increment, uri=uri)
-    added = increment["rows_added"]
-    return _result(
-        name, delivery, increment, uri=uri, version=version, missed=too_late, added=added
-    )
+    return _result(name, delivery, increment, uri=uri, version=version, **counts)
 
 
 def _stage(engine: Engine, source: Source, state: TableState | None) -> int:
@@ -162,6 +168,7 @@ def _facts(
         "late_before": late_before.isoformat() if late_before else None,
         "content_hash": f"{(previous + int(digest)) % modulus:016x}",
         "ingested_at": now.isoformat(),
+        "removed": int(before.get("removed", 0)),
     }
 
 
@@ -173,7 +180,7 @@ def _write(
     select = _select_new(source, facts, keys_repeat=repeats)
     before = state is not None and bool(state.facts.get("keys_repeat", True))
     facts["keys_repeat"] = repeats or before
-    first = int(state.facts.get("rows", 0)) if state else 0
+    first = int(facts["rows"]) - int(facts["rows_added"]) + int(facts["removed"])
     if not repeats or not _has_revisions(engine, source, state):
         return lake.write(uri, _numbered(engine.batches(select), first), facts, "append")
     facts["has_revisions"] = True
@@ -306,6 +313,7 @@ def _result(
     uri: str,
     version: int,
     missed: int,
+    forgotten: int,
     added: int,
 ) -> Ingested:
     return Ingested(
@@ -317,6 +325,7 @@ def _result(
         rows_late=int(facts["rows_late"]) if added else 0,
         rows_revised=int(facts["rows_revised"]) if added else 0,
         rows_too_late=missed,
+        rows_forgotten=forgotten,
         watermark=_parse(facts.get("watermark")),
         content_hash=str(facts["content_hash"]),
         files=delivery.files,

@@ -12,18 +12,21 @@ that data and facts move together.
 """
 
 import json
+import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from mlops_pipeline.errors import NotFoundError
+from mlops_pipeline.stores.delta_log import strip_values
 
 FACTS = "mlops_facts"  # the key of our own facts in a commit's metadata
+REWRITTEN = "rewritten"  # the key that marks facts of a period written again without a person
 COMMIT_ATTEMPTS = 5
 SCHEMA_MODES = {"append": None, "extend": "merge", "overwrite": "overwrite"}
 KEEP_HISTORY = {  # old commits say which periods are finished, and pin what a model was made from
@@ -54,7 +57,9 @@ class Lake:
         return "/".join(part for part in (self.uri, use_case, layer, name) if part)
 
     def state(self, uri: str, version: int | None = None) -> TableState | None:
-        """Return a table's files and facts at a version, or None when it does not exist.
+        """Return a table's files and facts at a version.
+
+        None when the table does not exist, or files of the version were erased with a person.
 
         Raises
         ------
@@ -76,7 +81,15 @@ class Lake:
             raise
         newest = table if version is None else DeltaTable(uri)
         facts = _facts(newest, table.version())
-        return TableState(uri, table.version(), tuple(sorted(table.file_uris())), facts)
+        files = tuple(sorted(table.file_uris()))
+        if version is not None and "://" not in uri and not all(map(os.path.exists, files)):
+            return None
+        return TableState(uri, table.version(), files, facts)
+
+    def tables(self, use_case: str, layer: str) -> list[str]:
+        """Return the addresses of a layer's tables, also of sources that are configured no more."""
+        folder = self.local() / use_case / layer
+        return [str(path.parent) for path in sorted(folder.glob("**/_delta_log"))]
 
     def facts_of_commits(self, uri: str) -> list[dict[str, Any]]:
         """Return the facts of every commit, oldest first; each with its `version`."""
@@ -96,10 +109,13 @@ class Lake:
         batches: Any,
         facts: Mapping[str, Any],
         mode: Literal["append", "extend", "overwrite"],
+        *,
+        where: str | None = None,
     ) -> int:
         """Write Arrow batches as one commit; return the new version. All or nothing.
 
-        `extend` appends, and a new column is missing in the earlier rows.
+        `extend` appends, and a new column is missing in the earlier rows. With `where`, a
+        condition on columns, only the rows that satisfy it are overwritten.
         """
         from deltalake import DeltaTable, WriterProperties, write_deltalake
 
@@ -107,7 +123,8 @@ class Lake:
             uri,
             batches,
             mode="append" if mode == "extend" else mode,
-            schema_mode=SCHEMA_MODES[mode],
+            schema_mode=SCHEMA_MODES[mode] if where is None else None,
+            predicate=where,
             configuration=KEEP_HISTORY,
             writer_properties=WriterProperties(compression="ZSTD", compression_level=1),
             commit_properties=_commit(facts),
@@ -139,6 +156,19 @@ class Lake:
             .execute()
         )
         return int(DeltaTable(uri).version())
+
+    def purge(self, uri: str, *, keep: Collection[int] = ()) -> None:
+        """Delete every file that is neither of the newest version nor of one of `keep`.
+
+        With them go files that no commit names, and the values of columns in the table's log. Other
+        versions can be read no more.
+        """
+        from deltalake import DeltaTable
+
+        DeltaTable(uri).vacuum(
+            0, dry_run=False, enforce_retention_duration=False, full=True, keep_versions=[*keep]
+        )
+        strip_values(Path(uri))
 
     def artifact_folder(self, use_case: str, name: str) -> Path:
         """Return the folder of an artifact set; it may not exist yet."""

@@ -21,7 +21,7 @@ from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.data.frame import LabelledFrame
 from mlops_pipeline.data.labels import labelled_periods
 from mlops_pipeline.data.periods import Period, periods
-from mlops_pipeline.errors import DataError, NotFoundError
+from mlops_pipeline.errors import DataError, NotFoundError, masked, shape
 from mlops_pipeline.features.frames import EVENT_ROW, feature_frame
 from mlops_pipeline.stores.engine import quoted
 from mlops_pipeline.stores.labelled import with_labels
@@ -230,7 +230,7 @@ def _compute(work: Workspace, statement: str, period: Period) -> None:
             "a feature's value does not fit its type",
             where=f"{work.use_case.name}, period {period.name}",
             expected="values whose exact sums fit: below 9.2e18 units of their precision",
-            found=str(error).splitlines()[0][:300],
+            found=masked(str(error)),
             way_out="quarantine such rows with a range rule, or change dtype or precision",
         ) from error
 
@@ -258,8 +258,8 @@ def _check_keys_match(work: Workspace, tables: Mapping[str, Any]) -> None:
             raise DataError(
                 f"the sources {home} and {name} share no {work.use_case.entity.key}",
                 where=f"sources.{name}",
-                expected=f"keys like {other[0][0]!r} of {home}",
-                found=f"keys like {example[0][0]!r}" if example else "no row",
+                expected=f"keys like {shape(other[0][0])} of {home}",
+                found=f"keys like {shape(example[0][0])}" if example else "no row",
                 way_out="deliver both with the same identifiers",
             )
 

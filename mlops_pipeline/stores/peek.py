@@ -5,7 +5,7 @@ ingests and judges.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from mlops_pipeline.errors import SourceError
 from mlops_pipeline.features.frames import population
 from mlops_pipeline.monitoring.retraining import Evidence, Trigger
 from mlops_pipeline.stores.engine import literal, quoted
+from mlops_pipeline.stores.forgotten import without_forgotten
 from mlops_pipeline.stores.opsdb import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
 from mlops_pipeline.stores.sources import find_files, open_delivery
@@ -43,7 +44,8 @@ def gather_evidence(
     """Count what is new in the source files since the last finished lifecycle."""
     last = ops.last_finished_lifecycle(use_case.name)
     with open_workspace(use_case, settings) as work:
-        marks = _watermarks(work, now)
+        forgotten = ops.forgotten(use_case.name, use_case.entity.name)
+        marks = _watermarks(work, now, forgotten)
         if marks is None:
             return Evidence(trigger, 0, False, 0, _date(last.as_of if last else None), None)
         next_as_of = default_as_of(use_case.grid, now, list(marks.values()))
@@ -61,17 +63,20 @@ def gather_evidence(
     )
 
 
-def _watermarks(work: Workspace, now: datetime) -> dict[str, datetime] | None:
+def _watermarks(
+    work: Workspace, now: datetime, forgotten: Collection[str]
+) -> dict[str, datetime] | None:
     """Make each source's files a table like its raw one; return the newest availability of each."""
     marks = {}
     moment = now.replace(tzinfo=None).isoformat(sep=" ")
     for name, source in work.use_case.sources.items():
-        delivery = open_delivery(work.engine, work.settings, name, source)
+        delivery = open_delivery(work.engine, work.settings, work.use_case, name)
+        kept = without_forgotten(work, name, delivery.select, forgotten)
         availability = quoted(source.availability)
         work.engine.sql.execute(
             f"CREATE OR REPLACE VIEW {quoted(name)} AS SELECT *, 0::BIGINT AS _row_no, "
             f"{availability} AS _available_at, NULL::TIMESTAMP AS _superseded_at "
-            f"FROM ({delivery.select}) WHERE {availability} <= TIMESTAMP {literal(moment)}"
+            f"FROM ({kept.select}) WHERE {availability} <= TIMESTAMP {literal(moment)}"
         )
         newest = work.engine.query(f"SELECT max(_available_at) FROM {quoted(name)}")[0][0]
         if newest is None:

@@ -66,7 +66,7 @@ def score_period(
             way_out=f"run the lifecycle of {work.use_case.name} at a later as_of first",
         )
     uri = predictions_uri(work.lake, work.use_case, is_trial=is_trial)
-    for facts in work.lake.facts_of_commits(uri):
+    for facts in reversed(work.lake.facts_of_commits(uri)):  # the last commit of a period counts
         if facts["period"] == chosen and facts["model_version"] == model_version:
             return Scored(uri, facts["version"], chosen, facts["rows"], facts["positives"], False)
     table = _features(work, chosen)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops_pipeline.config import config_hash
+from mlops_pipeline.config.privacy import sensitive_features
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.data.frame import LabelledFrame
 from mlops_pipeline.errors import ContractError
@@ -91,7 +92,7 @@ def register(
     )
     lake = Lake(release.settings.lake_uri)
     documents = documents_folder(lake, release.use_case, release.facts.fingerprint)
-    example = input_example(release.model, frame.columns)
+    example = input_example(release.model, frame.columns, sensitive_features(release.use_case))
     metadata = _metadata(release, version, documents, git)
     validate_metadata(metadata)
     with lake.new_artifacts(release.use_case.name, documents.name) as work:

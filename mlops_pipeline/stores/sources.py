@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from mlops_pipeline.config.privacy import hidden_columns
 from mlops_pipeline.config.tables import ColumnType, Source
-from mlops_pipeline.errors import SourceError
+from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.errors import SourceError, masked, shape
 from mlops_pipeline.stores.engine import Engine, file_list, literal, quoted
 from mlops_pipeline.stores.settings import Settings
 
@@ -48,7 +50,7 @@ class Delivery:
     select: str
 
 
-def open_delivery(engine: Engine, settings: Settings, name: str, source: Source) -> Delivery:
+def open_delivery(engine: Engine, settings: Settings, use_case: UseCase, name: str) -> Delivery:
     """Check every file of a source and return how to read them.
 
     Raises
@@ -57,6 +59,7 @@ def open_delivery(engine: Engine, settings: Settings, name: str, source: Source)
         For a missing or unreadable file and for a column that is missing, unexpected, of another
         type, or mixes times with and without a zone.
     """
+    source = use_case.sources[name]
     files = find_files(settings, name, source)
     described = {path: _describe(engine, source, path) for path in files}
     for path in files:
@@ -64,8 +67,9 @@ def open_delivery(engine: Engine, settings: Settings, name: str, source: Source)
     for path, columns in described.items():
         _check_columns(name, source, path, columns)
     if source.format == "csv":
+        hidden = hidden_columns(use_case, name)
         for path in files:
-            _check_csv_values(engine, source, path)
+            _check_csv_values(engine, source, path, hidden)
         _check_csv_zones(engine, source, files)
     else:
         _check_zones(source, described)
@@ -147,12 +151,20 @@ def readable(source: Source, where: str) -> Iterator[None]:
             f"the file cannot be read as {source.format}",
             where=where,
             expected=f"a whole {source.format} file",
-            found=str(error).splitlines()[0][:300],
+            found=masked(str(error)),
             way_out="deliver the file again; nothing of it was ingested",
         ) from error
 
 
 def _check_columns(name: str, source: Source, path: str, found: dict[str, str]) -> None:
+    if source.format == "csv" and not set(source.columns) & set(found):
+        raise SourceError(  # what stands there may be values
+            f"source {name}: the file has no header that names a declared column",
+            where=path,
+            expected=f"a line of {', '.join(source.columns)}, and no line with more fields",
+            found=f"{len(found)} fields of other names",
+            way_out="deliver the file again with its header; nothing of it was ingested",
+        )
     missing = [column for column in source.columns if column not in found]
     extra = [column for column in found if column not in source.columns]
     for column in missing:
@@ -191,7 +203,7 @@ def _check_columns(name: str, source: Source, path: str, found: dict[str, str]) 
             )
 
 
-def _check_csv_values(engine: Engine, source: Source, path: str) -> None:
+def _check_csv_values(engine: Engine, source: Source, path: str, hidden: frozenset[str]) -> None:
     scan = _scan(source, [path])
     for column in source.columns:
         kind = source.column(column).type
@@ -203,11 +215,12 @@ def _check_csv_values(engine: Engine, source: Source, path: str) -> None:
                     f"AND NOT ({_is_readable(field, kind)}) LIMIT 1"
                 )
             if bad:
+                value = f"a value like {shape(bad[0][0])}" if column in hidden else repr(bad[0][0])
                 raise SourceError(
                     "a column holds values of another type",
                     where=f"{path}: column {column!r}",
                     expected=kind,
-                    found=f"{bad[0][0]!r} ({bad[0][1]} such values)",
+                    found=f"{value} ({bad[0][1]} such values)",
                     way_out="mend the delivery, or the type of the column in the configuration; "
                     "a missing value is an empty field",
                 )

@@ -2,7 +2,7 @@
 
     model/           text and JSON of the evaluated model
     training.json    facts of the training: parts, candidates, choice, train figures
-    train_sample.parquet  a bounded sample of the training part, for the drift report
+    train_sample.parquet  columns of a bounded sample of the training part, for the drift report
     evaluation.json, report.html, evidently.html
 
 It is written whole or not at all; the same run writes the same bytes. The documents of a registered
@@ -10,7 +10,7 @@ version have a folder of their own (release.py).
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -103,9 +103,15 @@ def training_facts(
 
 
 def save_training(
-    lake: Lake, facts: TrainingFacts, model: ScoringModel, frame: LabelledFrame, parts: Parts
+    lake: Lake,
+    facts: TrainingFacts,
+    model: ScoringModel,
+    frame: LabelledFrame,
+    parts: Parts,
+    *,
+    hidden: Collection[str],
 ) -> Path:
-    """Write the artifact folder of a training; return it."""
+    """Write the artifact folder of a training, its sample without `hidden` columns; return it."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -115,7 +121,11 @@ def save_training(
         write_json(folder / "training.json", asdict(facts))
         rng = np.random.default_rng(0)
         rows = np.sort(rng.permutation(parts.train)[:SAMPLE_ROWS])
-        sample = {name: values[rows] for name, values in frame.columns.items()}
+        sample = {  # each column sorted by itself: its distribution, and no row of anybody
+            name: pa.array(values[rows], from_pandas=True).sort()
+            for name, values in frame.columns.items()
+            if name not in hidden
+        }
         pq.write_table(pa.table(sample), folder / "train_sample.parquet")
     return lake.artifact_folder(facts.use_case, facts.fingerprint)
 

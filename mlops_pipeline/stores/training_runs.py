@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from mlops_pipeline.config.privacy import sensitive_features
 from mlops_pipeline.data.frame import LabelledFrame
 from mlops_pipeline.data.splits import Parts, split_frame
 from mlops_pipeline.stores.offline import load_frame
@@ -90,7 +91,8 @@ def train_and_store(
         parent=mlflow_run_id,
         now=now,
     )
-    folder = save_training(work.lake, facts, training.chosen.model, frame, parts)
+    hidden = sensitive_features(use_case)
+    folder = save_training(work.lake, facts, training.chosen.model, frame, parts, hidden=hidden)
     cost = use_case.compute_cost.of(sum(item.seconds for item in training.candidates))
     return StoredTraining(facts, folder, training, drawn, cost, use_case.compute_cost.currency)
 
@@ -163,7 +165,8 @@ def _log_candidate(
         now=now,
     )
     pseudonym = pseudonymiser(work.settings)
-    names = [name for name in item.model.input_names if name not in work.use_case.protected]
+    hidden = sensitive_features(work.use_case)
+    names = [name for name in item.model.input_names if name not in hidden]
     tracking.log_curves(run, item.fitted.curves, now=now, every=CURVE_STEP)
     files = {
         "confusion_matrix.png": plots.confusion_plot(held.label, probability, item.model.threshold),

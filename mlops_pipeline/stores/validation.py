@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from mlops_pipeline.config.privacy import hidden_columns
 from mlops_pipeline.config.tables import ClassBalance, Source
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.data.rules import (
@@ -27,7 +28,10 @@ EXAMPLES = 20  # quarantined rows shown per source
 
 @dataclass(frozen=True)
 class AcceptedSource:
-    """One source as downstream may read it: a version without its quarantined rows."""
+    """One source as downstream may read it: a version without its quarantined rows.
+
+    `removed` counts the numbered rows of people who were forgotten.
+    """
 
     version: int
     quarantine_version: int | None
@@ -37,6 +41,12 @@ class AcceptedSource:
     watermark: datetime | None
     has_revisions: bool
     has_repeated_keys: bool = True
+    removed: int = 0
+
+    @property
+    def numbered(self) -> int:
+        """How many row numbers were given: every `_row_no` is below it."""
+        return self.rows + self.quarantined + self.removed
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON."""
@@ -106,6 +116,7 @@ def judge(work: Workspace, name: str, *, now: datetime) -> Judgement:
         watermark=figures.newest,
         has_revisions=bool(facts.get("has_revisions")),
         has_repeated_keys=bool(facts.get("keys_repeat", True)),
+        removed=int(facts.get("removed", 0)),
     )
     return Judgement(name, tuple(verdicts), accepted, broken)
 
@@ -168,9 +179,9 @@ def register_accepted(work: Workspace, accepted: Mapping[str, AcceptedSource]) -
 
 def _gone(name: str) -> NotFoundError:
     return NotFoundError(
-        "an accepted table is gone",
+        "an accepted version is gone, or was erased with a person who was forgotten",
         where=f"source {name}",
-        way_out="materialize raw_data and validated_data again",
+        way_out="materialize raw_data, validated_data and what comes after them again",
     )
 
 
@@ -196,17 +207,17 @@ def _accepted_rows(
 
 
 def quarantine_examples(work: Workspace, judgement: Judgement) -> list[dict[str, Any]]:
-    """Return the first quarantined rows with their rules, without personal columns."""
+    """Return the first quarantined rows with their rules, without columns that tell of a person."""
     version = judgement.accepted.quarantine_version
     engine, lake, use_case = work.engine, work.lake, work.use_case
     state = lake.state(lake.table_uri(use_case.name, "quarantine", judgement.source), version)
     if version is None or state is None:
         return []
     source = use_case.sources[judgement.source]
-    columns = [name for name in source.columns if not source.column(name).personal]
-    fields = ", ".join(quoted(column) for column in columns)
+    hidden = hidden_columns(use_case, judgement.source)
+    fields = "".join(f", {quoted(column)}" for column in source.columns if column not in hidden)
     statement = (
-        f"SELECT _row_no, array_to_string(_rules, ', ') AS rules, {fields} "
+        f"SELECT _row_no, array_to_string(_rules, ', ') AS rules{fields} "
         f"FROM {engine.scan(state)} ORDER BY _row_no LIMIT {EXAMPLES}"
     )
     rows: list[dict[str, Any]] = engine.sql.sql(statement).to_arrow_table().to_pylist()

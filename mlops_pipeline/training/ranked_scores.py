@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mlops_pipeline.errors import DataError
+from mlops_pipeline.errors import DataError, masked
 
 Floats = NDArray[np.float64]
 ECE_BINS = 15  # as in Guo et al. 2017
@@ -21,7 +21,7 @@ def _floats(values: ArrayLike, what: str) -> Floats:
     try:
         return np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise DataError(f"{what} are not numbers", found=str(error)) from error
+        raise DataError(f"{what} are not numbers", found=masked(str(error))) from error
 
 
 def binary_labels(y: ArrayLike) -> Floats:

@@ -219,6 +219,27 @@ def test_csv_value_of_another_type_is_shown(
     assert error.found == f"'{value}' (2 such values)"
 
 
+@pytest.mark.parametrize("head", ["", HEADER])
+def test_csv_whose_header_is_a_row_of_values_names_none_of_them(
+    csv_world: World, head: str
+) -> None:
+    extra = "" if not head else f"{GOOD_LINE.strip()},more,Rumpelstilzchen\n"
+    csv_world.deliver_csv("visits", f"{head}{GOOD_LINE}{GOOD_LINE}{extra}")
+    error = refused(csv_world)
+    assert_complete(error)
+    assert "no header that names a declared column" in error.what
+    shown = str(error)
+    assert not [
+        value for value in GOOD_LINE.strip().split(",") if len(value) > 3 and value in shown
+    ]
+    assert "Rumpelstilzchen" not in shown
+
+
+def test_csv_value_of_a_personal_column_is_shown_as_its_shape(csv_world: World) -> None:
+    csv_world.deliver_csv("visits", HEADER + GOOD_LINE.replace("1", "Ann-17", 1))
+    assert refused(csv_world).found == "a value like Aaa-99 (1 such values)"
+
+
 def test_csv_with_empty_fields_and_zones_is_read_as_utc(csv_world: World) -> None:
     csv_world.deliver_csv(
         "visits",
@@ -372,8 +393,8 @@ def test_sources_that_share_no_entity_are_named_with_their_keys(tmp_path: Path) 
     error = caught.value
     assert error.what == "the sources visits and calls share no customer"
     assert error.where == "sources.calls"
-    assert re.fullmatch(r"keys like \d of visits", str(error.expected))
-    assert error.found == "keys like 1001"
+    assert re.fullmatch(r"keys like 9 of visits", str(error.expected))
+    assert error.found == "keys like 9999"
     assert error.way_out == "deliver both with the same identifiers"
 
 

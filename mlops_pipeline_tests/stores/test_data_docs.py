@@ -17,7 +17,7 @@ from mlops_pipeline.errors import NotFoundError
 from mlops_pipeline.stores.data_docs import (
     DataDocs,
     judged_in_sql_only,
-    judges_personal,
+    judges_hidden,
     sample_source,
     write_data_docs,
 )
@@ -121,7 +121,7 @@ def both_verdicts(
     with ingested(folder, case, rows) as work:
         judgement = judge(work, "facts", now=NOW)
         sample = sample_source(work, "facts")
-        docs = write_data_docs(folder / "docs", {"facts": sample}, case.sources, now=NOW)
+        docs = write_data_docs(folder / "docs", {"facts": sample}, case, now=NOW)
     return judgement, docs
 
 
@@ -178,7 +178,7 @@ def test_personal_column_shows_no_value(tmp_path: Path) -> None:
     case = use_case(rules, [], s={"type": "string", "personal": True})
     rows = random_rows(1, 10) | {"s": ["a"] * 9 + ["Erika Mustermann"]}
     _, docs = both_verdicts(tmp_path, case, rows)
-    assert judges_personal(case.sources["facts"])
+    assert judges_hidden(case, "facts")
     assert docs.verdicts[0].unexpected == 1
     for page in docs.index.parent.rglob("*.html"):
         assert "Mustermann" not in page.read_text(encoding="utf-8")
@@ -187,7 +187,7 @@ def test_personal_column_shows_no_value(tmp_path: Path) -> None:
 def test_empty_sample_is_documented(tmp_path: Path) -> None:
     case = use_case(RULES, ["k"])
     frame = pd.DataFrame({name: pd.Series([], dtype=object) for name in TYPES})
-    docs = write_data_docs(tmp_path, {"facts": frame}, case.sources, now=NOW)
+    docs = write_data_docs(tmp_path, {"facts": frame}, case, now=NOW)
     assert {verdict.rows for verdict in docs.verdicts} == {0}
 
 

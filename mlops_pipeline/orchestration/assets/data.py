@@ -48,9 +48,18 @@ def _raw_data(use_case: UseCase) -> dg.AssetsDefinition:
 
         with asset_step(context, use_case) as step:
             finished = finished_through(step.work)
+            forgotten = step.ops.forgotten(use_case.name, use_case.entity.name)
             done = []
             for name in use_case.sources:
-                done.append(ingest(step.work, name, now=step.now, finished_through=finished))
+                done.append(
+                    ingest(
+                        step.work,
+                        name,
+                        now=step.now,
+                        finished_through=finished,
+                        forgotten=forgotten,
+                    )
+                )
                 context.log.info(f"{name}: {done[-1].rows_added:,} of {done[-1].rows:,} rows new")
             columns = ["source", "version", "rows", "added", "late", "revised", "too_late", "hash"]
             table = [
@@ -75,6 +84,7 @@ def _raw_data(use_case: UseCase) -> dg.AssetsDefinition:
                 for item in done
             ]
             late = {item.source: item.rows_too_late for item in done if item.rows_too_late}
+            left_out = {item.source: item.rows_forgotten for item in done if item.rows_forgotten}
             return dg.MaterializeResult(
                 data_version=dg.DataVersion(
                     "+".join(f"{item.version}-{item.content_hash[:8]}" for item in done)
@@ -84,6 +94,7 @@ def _raw_data(use_case: UseCase) -> dg.AssetsDefinition:
                     "rows_added": sum(item.rows_added for item in done),
                     "sources": dg.MetadataValue.table(table),
                     **({"too_late_rows": dg.MetadataValue.json(late)} if late else {}),
+                    **({"forgotten": dg.MetadataValue.json(left_out)} if left_out else {}),
                 },
             )
 

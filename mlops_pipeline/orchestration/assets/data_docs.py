@@ -28,7 +28,7 @@ def data_docs(use_case: UseCase) -> dg.AssetsDefinition:
         with asset_step(context, use_case) as step:
             samples = {name: sample_source(step.work, name) for name in use_case.sources}
             with step.work.lake.new_artifacts(use_case.name, "data_docs") as folder:
-                docs = write_data_docs(folder, samples, use_case.sources, now=step.now)
+                docs = write_data_docs(folder, samples, use_case, now=step.now)
             index = step.work.lake.artifact_folder(use_case.name, "data_docs") / "index.html"
             failed = [item for item in docs.verdicts if not item.passed]
             return dg.MaterializeResult(

@@ -15,7 +15,7 @@ from typing import Any
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.data.rules import row_rules
-from mlops_pipeline.errors import DataError, NotFoundError
+from mlops_pipeline.errors import DataError, NotFoundError, masked
 from mlops_pipeline.stores.engine import quoted
 from mlops_pipeline.stores.online.events import EventStream
 from mlops_pipeline.stores.online.layout import microseconds, never_filled, online_layout
@@ -129,7 +129,7 @@ class LiveEvents:
             raise DataError(
                 "a value of a pushed event is not of its column's type",
                 where=f"source {self.stream.source}",
-                found=str(error).splitlines()[0],
+                found=masked(str(error)),
             ) from error
         return pa.table(columns, schema=self._schema)
 

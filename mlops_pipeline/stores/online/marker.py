@@ -88,6 +88,12 @@ def written(marker: Any) -> str:
     return json.dumps(asdict(marker))
 
 
+def tables_held(store: OnlineStore, use_case: str) -> list[str]:
+    """Return the names of the tables in force, and of those retired."""
+    held = read_marker(store, OnlineTable(use_case, IN_FORCE), _InForce) or _InForce()
+    return [*held.tables, *held.retired]
+
+
 def put_in_force(
     store: OnlineStore, use_case: str, tables: Iterable[OnlineTable], *, now_us: int
 ) -> None:

@@ -25,6 +25,7 @@ from mlops_pipeline.stores.opsdb.records import (
     RolloutEvent,
     RolloutState,
     Stage,
+    Tombstone,
     Verdict,
 )
 
@@ -47,6 +48,7 @@ __all__ = [
     "RolloutEvent",
     "RolloutState",
     "Stage",
+    "Tombstone",
     "Verdict",
     "approval_state",
     "has_ended",

@@ -20,6 +20,7 @@ from mlops_pipeline.stores.opsdb.lease_rows import LeaseRows
 from mlops_pipeline.stores.opsdb.lifecycles import LifecycleRows
 from mlops_pipeline.stores.opsdb.pointers import PointerRows
 from mlops_pipeline.stores.opsdb.schema import upgrade
+from mlops_pipeline.stores.opsdb.tombstones import TombstoneRows
 from mlops_pipeline.stores.opsdb.transactions import make_engine
 
 
@@ -34,6 +35,7 @@ class OpsDatabase(
     LeaseRows,
     LifecycleRows,
     PointerRows,
+    TombstoneRows,
 ):
     """State that must survive a killed run and be seen by every process.
 

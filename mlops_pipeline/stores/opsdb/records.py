@@ -4,7 +4,7 @@ Fields are named like the columns in tables.py. Documents (`value`, `summary`, `
 JSON: what was a tuple comes back as a list.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -175,3 +175,21 @@ class FeatureUse:
     reader: FeatureReader
     first_used_at: datetime
     last_used_at: datetime
+
+
+@dataclass(frozen=True)
+class Tombstone:
+    """A person who was forgotten: whose keyed hash, in which use case (`*`: all), by whom and why.
+
+    `model_versions` are those made from data that held the person, by use case; `finished_at` is
+    None until every store was cleaned.
+    """
+
+    entity: str
+    pseudonym: str
+    use_case: str
+    model_versions: Mapping[str, Sequence[int]]
+    by: str
+    reason: str
+    at: datetime
+    finished_at: datetime | None

@@ -238,6 +238,20 @@ decision = Table(
     Index("ix_decision_use_case", "use_case", "kind"),
 )
 
+tombstone = Table(  # whom ingestion keeps out: a keyed hash, never the id
+    "tombstone",
+    metadata,
+    Column("entity", Text, primary_key=True),
+    Column("pseudonym", Text, primary_key=True),
+    Column("use_case", Text, primary_key=True),
+    # {use case: model versions whose data held the person}
+    Column("model_versions", JsonText, nullable=False),
+    Column("by", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("at", UtcTimestamp, nullable=False),
+    Column("finished_at", UtcTimestamp),
+)
+
 audit_event = Table(  # append-only: triggers refuse UPDATE and DELETE
     "audit_event",
     metadata,

@@ -1,0 +1,568 @@
+"""Forgetting one customer of a small shop: what is gone, what stays, what does not come back."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+
+from mlops_pipeline.errors import DataError, LeaseError, NotFoundError
+from mlops_pipeline.stores.erasure import Erased, find, forget, person_of
+from mlops_pipeline.stores.erasure import run as erasure_run
+from mlops_pipeline.stores.erasure.tables import PersonRows
+from mlops_pipeline.stores.leak_check import leak_check
+from mlops_pipeline.stores.offline import features_uri, finished_periods
+from mlops_pipeline.stores.online.materialize import materialize
+from mlops_pipeline.stores.opsdb import HeldLease, OpsDatabase
+from mlops_pipeline.stores.opsdb.tombstones import EVERY
+from mlops_pipeline.stores.peek import gather_evidence
+from mlops_pipeline.stores.predictions import predictions_uri
+from mlops_pipeline.stores.trained import write_json
+from mlops_pipeline.stores.validation import AcceptedSource, accepted_sources, register_accepted
+from mlops_pipeline.stores.workspace import Workspace
+from mlops_pipeline_tests.stores.online.worlds import STORES, opened
+from mlops_pipeline_tests.worlds import (
+    NOW,
+    PLANS,
+    VISITS,
+    Row,
+    World,
+    accept_all,
+    on,
+    plan,
+    shop,
+    stored_rows,
+    utc,
+    visit,
+)
+
+GONE, NAME = 2, "Rumpelstilzchen"  # who is forgotten; in a text column of every row
+CUSTOMERS = (1, GONE, 3)
+AS_OF = utc(on(4))
+VIEWS = {
+    "history": {
+        "source": "visits",
+        "columns": {
+            "visits": {"aggregate": "count", "dtype": "int64"},
+            "spent": {"aggregate": "sum", "of": "amount", "precision": 2},
+        },
+    },
+    "plan": {
+        "source": "plans",
+        "columns": {"tier": {"aggregate": "last", "of": "tier", "dtype": "string"}},
+    },
+}
+
+
+def case(name: str = "shop") -> Any:
+    """Visits without a key and with broken rows, plans that are revised."""
+    rule = {"rule": "range", "column": "amount", "min": 0}
+    sources = {"visits": {**VISITS, "rules": [rule]}, "plans": PLANS}
+    return shop(name=name, sources=sources, views=VIEWS)
+
+
+def visits(customers: tuple[int | None, ...], months: tuple[int, ...]) -> list[Row]:
+    return [
+        visit(on(month, 3 + (item or 9) % 25), item, amount=month + (item or 9) / 4, kind=who(item))
+        for month in months
+        for item in customers
+    ]
+
+
+def who(customer: int | None) -> str:
+    return NAME if customer == GONE else f"name of {customer}"
+
+
+def deliver(world: World, customers: tuple[int, ...]) -> None:
+    """Three months: two visits without a customer, one broken row and a revised plan of each."""
+    world.deliver("visits", visits((*customers, None), (1, 2, 3)))
+    world.deliver(
+        "visits",
+        [visit(on(2, 20), customer, amount=-1.0, kind=who(customer)) for customer in customers],
+    )
+    for month in (1, 2):
+        rows = [plan(on(month, 2), item, tier=f"{who(item)} {month}") for item in customers]
+        world.deliver("plans", rows)
+
+
+def ingest_and_accept(work: Workspace, ops: OpsDatabase, now: datetime = NOW) -> Any:
+    from mlops_pipeline.stores.ingestion import ingest
+    from mlops_pipeline.stores.offline import finished_through
+
+    forgotten = ops.forgotten(work.use_case.name, "customer")
+    finished = finished_through(work)
+    done = {
+        name: ingest(work, name, now=now, finished_through=finished, forgotten=forgotten)
+        for name in work.use_case.sources
+    }
+    accepted = {name: item.to_dict() for name, item in accept_all(work, now).items()}
+    ops.set_pointer(work.use_case.name, "accepted", accepted, run_id="test", now=now)
+    return done
+
+
+def lifecycle(world: World, now: datetime = NOW, as_of: datetime = AS_OF) -> Any:
+    """Ingest, accept, build the features, and score every period as a batch does."""
+    from mlops_pipeline.stores.offline import build_features
+
+    with world.open() as work, OpsDatabase.open(world.settings.database_url) as ops:
+        done = ingest_and_accept(work, ops, now)
+        build_features(work, accepted_sources(ops, work.use_case), as_of)
+        for period in finished_periods(work):
+            score(work, period)
+        return done
+
+
+def score(work: Workspace, period: str) -> None:
+    """Write what batch scoring writes, without a model."""
+    uri = work.lake.table_uri(work.use_case.name, "predictions")
+    if any(facts["period"] == period for facts in work.lake.facts_of_commits(uri)):
+        return
+    state = work.lake.state(features_uri(work))
+    assert state is not None
+    rows = work.engine.sql.sql(
+        f"SELECT customer, as_of, visits / 10 AS probability, visits > 2 AS decision, "
+        f"1 AS model_version FROM {work.engine.scan(state)} "
+        f"WHERE as_of = TIMESTAMP '{period}' ORDER BY customer"
+    ).to_arrow_table()
+    positives = sum(rows.column("decision").to_pylist())
+    facts = {"period": period, "model_version": 1, "rows": len(rows), "positives": positives}
+    for written in (uri, predictions_uri(work.lake, work.use_case, is_trial=True)):
+        work.lake.write(written, rows, facts, "append")
+
+
+def erase(world: World, customer: int = GONE, scope: str = EVERY) -> list[Erased]:
+    person = person_of(world.settings, [world.use_case], str(customer), scope)
+    with OpsDatabase.open(world.settings.database_url) as ops:
+        return forget(person, world.settings, ops, by="ada", reason="asked for it")
+
+
+def content(world: World) -> dict[str, Any]:
+    """Everything that the lake says, without version numbers and times of ingestion."""
+    said: dict[str, Any] = {}
+    with world.open() as work, OpsDatabase.open(world.settings.database_url) as ops:
+        name, lake = world.use_case.name, work.lake
+        for source, item in accepted_sources(ops, world.use_case).items():
+            said[source] = (item.rows, item.quarantined, item.content_hash, item.watermark)
+            order = '"at", customer, amount' if source == "visits" else "_row_no"
+            rows = stored_rows(work, lake.table_uri(name, "raw", source), order)
+            said[f"raw {source}"] = [{**row, "_row_no": 0} for row in rows]
+        said["periods"] = finished_periods(work)
+        said["features"] = stored_rows(work, features_uri(work), "as_of, customer")
+        predictions = lake.table_uri(name, "predictions")
+        said["predictions"] = stored_rows(work, predictions, "as_of, customer")
+        facts = {item["period"]: item for item in lake.facts_of_commits(predictions)}
+        said["scored"] = {
+            period: (item["rows"], item["positives"]) for period, item in facts.items()
+        }
+    return said
+
+
+def files_with(folder: Path, name: str) -> list[str]:
+    """The files that hold a text, Parquet read as rows and as bytes."""
+    found = []
+    for path in folder.rglob("*"):
+        if path.is_file():
+            text = path.read_bytes()
+            if path.suffix == ".parquet":
+                text += str(pq.read_table(path).to_pylist()).encode()
+            if name.encode() in text:
+                found.append(path.name)
+    return found
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A shop with three finished periods; tests work on copies."""
+    world = World(case(), tmp_path_factory.mktemp("shop"))
+    deliver(world, CUSTOMERS)
+    lifecycle(world)
+    return world
+
+
+@pytest.fixture
+def world(made: World, tmp_path: Path) -> World:
+    return copied(made, tmp_path / "shop")
+
+
+def copied(world: World, folder: Path) -> World:
+    shutil.copytree(world.folder, folder)
+    return replace(world, folder=folder, deliveries=dict(world.deliveries))
+
+
+@pytest.fixture(scope="module")
+def without(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """The shop as it would be if the customer had never been there; tests only read it."""
+    world = World(case(), tmp_path_factory.mktemp("without"))
+    deliver(world, tuple(item for item in CUSTOMERS if item != GONE))
+    lifecycle(world)
+    return world
+
+
+# what is gone, what stays
+
+
+def test_forget_leaves_the_lake_of_a_world_without_the_person(world: World, without: World) -> None:
+    (erased,) = erase(world)
+    assert erased.found.rows == {
+        "raw/plans": 2,
+        "raw/visits": 4,
+        "quarantine/visits": 1,
+        f"features/{Path(_features(world)).name}": 3,
+        "predictions": 3,
+        "trial_predictions": 3,
+    }
+    assert content(world) == content(without)
+
+
+def test_forget_leaves_no_byte_of_the_person_in_the_lake(world: World) -> None:
+    for uri in (_features(world), f"{world.settings.lake_uri}/shop/raw/visits"):
+        DeltaTable(uri).create_checkpoint()  # they hold values of columns, too
+    orphan = world.folder / "lake" / "shop" / "raw" / "visits" / "part-left.parquet#1"
+    orphan.write_text(NAME)  # of a writer that was killed
+    assert len(files_with(world.folder / "lake", NAME)) > 8
+    erase(world)
+    assert files_with(world.folder / "lake", NAME) == []
+    assert files_with(world.folder / "lake", "name of 3") != []
+
+
+def test_person_does_not_come_back_and_the_others_go_on(
+    world: World, without: World, tmp_path: Path
+) -> None:
+    erase(world)
+    without = copied(without, tmp_path / "without")
+    for one, customers in ((world, CUSTOMERS), (without, (1, 3))):
+        one.deliver("visits", visits(customers, (4,)))
+        done = lifecycle(one, as_of=utc(on(5)))
+        assert done["visits"].rows_added == 2
+        assert done["plans"].rows_added == 0
+    assert done["visits"].rows_forgotten == 0
+    assert lifecycle(world, as_of=utc(on(5)))["visits"].rows_forgotten == 5
+    assert content(world) == content(without)
+    with world.open() as work:
+        numbers = [row["_row_no"] for row in stored_rows(work, _raw(work, "visits"))]
+        assert numbers == sorted(set(numbers))
+        assert max(numbers) == 16  # 15 were given before; the person's stay free
+        accepted = register_accepted(work, accept_all(work))
+        assert accepted
+        assert leak_check(work, accept_all(work)).passed
+
+
+def test_next_validation_finds_the_quarantine_as_it_is(world: World) -> None:
+    erase(world)
+    with world.open() as work:
+        before = work.lake.facts_of_commits(work.lake.table_uri("shop", "quarantine", "visits"))
+        item = accept_all(work)["visits"]
+        after = work.lake.facts_of_commits(work.lake.table_uri("shop", "quarantine", "visits"))
+    assert (item.quarantined, item.removed, item.numbered) == (2, 4, 15)
+    assert after == before
+
+
+def test_files_that_are_ingested_anew_bring_only_the_others(world: World, without: World) -> None:
+    erase(world)
+    shutil.rmtree(world.folder / "lake")
+    done = lifecycle(world)
+    assert (done["visits"].rows_forgotten, done["plans"].rows_forgotten) == (4, 2)
+    assert content(world) == content(without)
+
+
+def test_forget_again_changes_nothing(world: World) -> None:
+    erase(world)
+    before = content(world)
+    (erased,) = erase(world)
+    assert (dict(erased.found.rows), erased.online) == ({}, 0)
+    assert content(world) == before
+
+
+def test_person_is_asked_for_with_leading_zeros(world: World) -> None:
+    person = person_of(world.settings, [world.use_case], "002", EVERY)
+    assert find(person, world.settings)[0].rows["raw/visits"] == 4
+    with pytest.raises(DataError, match="not of the key's type") as caught:
+        person_of(world.settings, [world.use_case], NAME, EVERY)
+    assert NAME not in str(caught.value)
+
+
+# versions
+
+
+def test_accepted_version_behind_the_newest_is_kept_apart_from_it(world: World) -> None:
+    with world.open() as work, OpsDatabase.open(world.settings.database_url) as ops:
+        accepted = ops.get_pointer("shop", "accepted")
+        assert accepted is not None
+        world.deliver("visits", visits((1, GONE), (4,)))
+        ingest_and_accept(work, ops)
+        ops.set_pointer("shop", "accepted", accepted.value, run_id="refused", now=NOW)
+    erase(world)
+    with world.open() as work, OpsDatabase.open(world.settings.database_url) as ops:
+        held = accepted_sources(ops, work.use_case)
+        register_accepted(work, held)
+        rows = work.engine.query(
+            'SELECT max("at"), count(*), count(*) FILTER (customer = 2) FROM visits'
+        )
+        assert rows == [(on(3, 12), 9, 0)]
+        assert len(stored_rows(work, _raw(work, "visits"))) == 12
+        newest = accept_all(work)["visits"]
+    assert (held["visits"].rows, held["visits"].quarantined, held["visits"].removed) == (9, 2, 4)
+    assert (newest.rows, newest.quarantined, newest.removed) == (10, 2, 5)
+
+
+def test_recorded_versions_that_held_the_person_are_named_and_gone(world: World) -> None:
+    late = 9
+    with world.open() as work, OpsDatabase.open(world.settings.database_url) as ops:
+        first = accepted_sources(ops, work.use_case)
+        _record(work, 1, first)
+        world.deliver("visits", visits((late,), (4,)))
+        ingest_and_accept(work, ops)
+        second = accepted_sources(ops, work.use_case)
+        _record(work, 2, second)
+    (erased,) = erase(world, late)
+    assert dict(erased.found.model_versions) == {2: [f"visits@{second['visits'].version}"]}
+    assert erased.model_versions == (2,)
+    with world.open() as work:
+        uri = _raw(work, "visits")
+        assert work.lake.state(uri, second["visits"].version) is None
+        kept = work.lake.state(uri, first["visits"].version)
+        assert kept is not None
+        assert work.engine.query(f"SELECT count(*) FROM {work.engine.scan(kept)}") == [(15,)]
+        with pytest.raises(NotFoundError, match="erased with a person"):
+            register_accepted(work, second)
+
+
+def _record(work: Workspace, version: int, accepted: dict[str, AcceptedSource]) -> None:
+    folder = work.lake.artifact_folder("shop", f"f{version}-release")
+    folder.mkdir(parents=True)
+    write_json(folder / "metadata.json", {"version": version})
+    sources = {name: item.to_dict() for name, item in accepted.items()}
+    write_json(folder / "data_snapshot.json", {"sources": sources})
+
+
+# killed, refused, unknown
+
+
+@pytest.mark.parametrize("step", ["erase_periods", "purge"])
+def test_forget_that_was_killed_is_finished_by_the_next(
+    world: World, without: World, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def killed(*_arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PersonRows, step, killed)
+        with pytest.raises(KeyboardInterrupt):
+            erase(world)
+    with world.open() as work, OpsDatabase.open(world.settings.database_url) as ops:
+        ingest_and_accept(work, ops)  # a lifecycle in between reads what is there
+        (pseudonym,) = ops.forgotten("shop", "customer")
+        held = ops.get_tombstone("customer", pseudonym, EVERY)
+        assert held is not None
+        assert held.finished_at is None
+    erase(world)
+    assert content(world) == content(without)
+    assert files_with(world.folder / "lake", NAME) == []
+    with OpsDatabase.open(world.settings.database_url) as ops:
+        held = ops.get_tombstone("customer", pseudonym, EVERY)
+        assert held is not None
+        assert held.finished_at == NOW
+
+
+def test_forget_of_an_unknown_id_says_so_and_records_nothing(world: World) -> None:
+    with pytest.raises(NotFoundError, match="nothing is known of a customer with this id"):
+        erase(world, 99)
+    with OpsDatabase.open(world.settings.database_url) as ops:
+        assert ops.forgotten("shop", "customer") == frozenset()
+        assert ops.audit_events(kind="forget") == []
+
+
+def test_forget_waits_for_no_lifecycle(world: World) -> None:
+    before = content(world)
+    busy = HeldLease(
+        world.settings.database_url,
+        "lifecycle:shop",
+        "run",
+        clock=lambda: datetime.now(UTC),
+        heartbeat_s=0.05,
+    )
+    with busy, pytest.raises(LeaseError):
+        erase(world)
+    assert content(world) == before
+    with OpsDatabase.open(world.settings.database_url) as ops:
+        assert ops.forgotten("shop", "customer") == frozenset()
+
+
+def test_person_of_a_file_that_was_not_ingested_is_kept_out(world: World) -> None:
+    world.deliver("visits", visits((77,), (4,)))
+    (erased,) = erase(world, 77)
+    assert (dict(erased.found.rows), erased.found.delivered["visits"]) == ({}, 1)
+    assert lifecycle(world)["visits"].rows_forgotten == 1
+
+
+def test_new_data_of_a_forgotten_person_are_no_new_data(world: World) -> None:
+    world.deliver("visits", visits((GONE,), (5,)))
+    settings = replace(world.settings, fixed_now=NOW)
+    with OpsDatabase.open(settings.database_url) as ops:
+        seen = [gather_evidence(world.use_case, settings, ops, "new_data", now=NOW).has_new_data]
+        erase(world)
+        seen += [gather_evidence(world.use_case, settings, ops, "new_data", now=NOW).has_new_data]
+    assert seen == [True, False]
+
+
+# other use cases
+
+
+def test_only_the_named_use_case_forgets(world: World) -> None:
+    other = replace(world, use_case=case("other"))
+    lifecycle(other)
+    before = {path: path.read_bytes() for path in _lake_files(world, "other")}
+    erase(world, scope="shop")
+    assert {path: path.read_bytes() for path in _lake_files(world, "other")} == before
+    with OpsDatabase.open(world.settings.database_url) as ops:
+        assert len(ops.forgotten("shop", "customer")) == 1
+        assert ops.forgotten("other", "customer") == frozenset()
+
+
+def test_every_use_case_of_the_entity_forgets(world: World) -> None:
+    other = replace(world, use_case=case("other"))
+    lifecycle(other)
+    person = person_of(world.settings, [world.use_case, other.use_case], str(GONE), EVERY)
+    with OpsDatabase.open(world.settings.database_url) as ops:
+        done = forget(person, world.settings, ops, by="ada", reason="asked for it")
+        assert ops.forgotten("one that is still to come", "customer") == {person.pseudonym}
+        events = ops.audit_events()
+    assert [item.found.use_case for item in done] == ["shop", "other"]
+    assert files_with(world.folder / "lake", NAME) == []
+    assert [event.kind for event in events[:2]] == ["forgotten", "forget"]
+    assert events[0].detail["rows"] == 26
+    assert {event.detail["pseudonym"] for event in events[:2]} == {person.pseudonym}
+
+
+# online
+
+
+@pytest.fixture(params=STORES)
+def online(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Any, Callable[..., World]]]:
+    """A store of each kind, and a function that makes the shop under a name of its own."""
+    import uuid
+
+    name = f"test_{uuid.uuid4().hex}"
+    with opened(request.param, tmp_path, name) as store:
+        monkeypatch.setattr(erasure_run, "open_writer", lambda _settings: _Shared(store))
+
+        def make(**sections: Any) -> World:
+            found = World(shop(name=name, **sections), tmp_path / "online")
+            found.deliver("visits", visits(CUSTOMERS, (1, 2, 3)))
+            return found
+
+        yield store, make
+
+
+class _Shared:
+    """The test's own store, that a `with` block does not close."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+
+    def __enter__(self) -> Any:
+        return self._store
+
+    def __exit__(self, *_error: object) -> None:
+        return None
+
+
+def bring_online(world: World, store: Any, **options: Any) -> Any:
+    with world.open() as work, OpsDatabase.open(world.settings.database_url) as ops:
+        accepted = accepted_sources(ops, world.use_case)
+        return materialize(work, accepted, store, through=NOW, now=NOW, **options)
+
+
+def read(world: World, store: Any, names: list[str]) -> list[tuple[Any, ...]]:
+    from mlops_pipeline.stores.online.reader import OnlineReader
+
+    reader = OnlineReader(world.use_case, store, now=lambda: utc(on(3, 20)))
+    found = reader.read([str(item) for item in CUSTOMERS], names)
+    return [tuple(item.values[name].value for name in names) for item in found]
+
+
+def test_stored_records_are_forgotten_and_do_not_come_back(online: Any) -> None:
+    store, make = online
+    world = make()
+    lifecycle(world)
+    bring_online(world, store)
+    before = read(world, store, ["visits", "spent"])
+    (erased,) = erase(world)
+    assert erased.online == 1
+    assert bring_online(world, store).is_new is False
+    assert read(world, store, ["visits", "spent"]) == [before[0], (None, None), before[2]]
+
+
+def test_recent_events_are_forgotten_and_do_not_come_back(online: Any) -> None:
+    store, make = online
+    columns = {"visits_30d": {"aggregate": "count", "window_days": 30, "dtype": "int64"}}
+    world = make(
+        grid={"every": "event", "period": "month"},
+        sources={"visits": {**VISITS, "key": ["customer", "at"]}},
+        views={"recent": {"source": "visits", "online": True, "columns": columns}},
+    )
+    with world.open() as work, OpsDatabase.open(world.settings.database_url) as ops:
+        ingest_and_accept(work, ops)
+    bring_online(world, store)
+    assert read(world, store, ["visits_30d"]) == [(1,), (1,), (1,)]
+    (erased,) = erase(world)
+    assert erased.online == 3
+    world.deliver("visits", visits(CUSTOMERS, (4,)))
+    with world.open() as work, OpsDatabase.open(world.settings.database_url) as ops:
+        ingest_and_accept(work, ops)
+    assert bring_online(world, store).events == 2
+    assert read(world, store, ["visits_30d"]) == [(1,), (None,), (1,)]
+
+
+def test_marker_of_a_killed_materialization_does_not_name_the_person(online: Any) -> None:
+    store, make = online
+    world = make()
+    lifecycle(world)
+    table = _killed_at(world, store, GONE)
+    assert f'"{GONE}"' in str(store.progress(table))
+    erase(world)
+    assert f'"{GONE}"' not in str(store.progress(table))
+    assert bring_online(world, store).entities == 2
+
+
+def _killed_at(world: World, store: Any, customer: int) -> Any:
+    """Materialize record by record until the customer's is written; return the table."""
+    from mlops_pipeline.stores.online.layout import online_layout
+
+    records = online_layout(world.use_case).records()
+    assert records is not None
+    write = store.write_records
+    written: list[str] = []
+
+    def write_some(table: Any, chunk: Any, **options: Any) -> int:
+        if str(customer) in written:
+            raise KeyboardInterrupt
+        written.extend(item.entity for item in chunk)
+        return int(write(table, chunk, **options))
+
+    store.write_records = write_some
+    with pytest.raises(KeyboardInterrupt):
+        bring_online(world, store, chunk_rows=1)
+    store.write_records = write
+    return records[0]
+
+
+def _features(world: World) -> str:
+    with world.open() as work:
+        return features_uri(work)
+
+
+def _raw(work: Workspace, source: str) -> str:
+    return work.lake.table_uri(work.use_case.name, "raw", source)
+
+
+def _lake_files(world: World, use_case: str) -> list[Path]:
+    folder = world.folder / "lake" / use_case
+    return [path for path in folder.rglob("*") if path.is_file()]
