@@ -435,7 +435,7 @@ def test_every_use_case_of_the_entity_forgets(world: World) -> None:
     assert [item.found.use_case for item in done] == ["shop", "other"]
     assert files_with(world.folder / "lake", NAME) == []
     assert [event.kind for event in events[:2]] == ["forgotten", "forget"]
-    assert events[0].detail["rows"] == 26
+    assert events[0].detail["rows"] == 32
     assert {event.detail["pseudonym"] for event in events[:2]} == {person.pseudonym}
 
 
