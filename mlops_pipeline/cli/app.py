@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from mlops_pipeline.cli.cards import card_app, pack
 from mlops_pipeline.cli.console import console, fail, progress_bar
 from mlops_pipeline.cli.cost import cost
 from mlops_pipeline.cli.exceptions import exception_app
@@ -37,6 +38,8 @@ app.add_typer(features_app, name="features")
 app.command()(cost)
 app.command()(reproduce)
 app.add_typer(exception_app, name="exception")
+app.add_typer(card_app, name="card")
+app.command("pack")(pack)
 
 By = Annotated[str, typer.Option("--by", help="Your name (self-asserted, recorded).")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; recorded for good.")]

@@ -159,7 +159,7 @@ def render_report(facts: ReportFacts) -> str:
         pairs=[audit for audit in evaluation.fairness if is_intersection(audit.attribute)],
         parity_limits=parity_limits(facts.use_case),
         shap=list(evaluation.shap.items())[:TOP_SHAP],
-        descriptions=_descriptions(facts.use_case),
+        descriptions=feature_descriptions(facts.use_case),
         other_plots=_other_plots(facts),
     )
 
@@ -281,7 +281,8 @@ def _gap(evaluation: Evaluation, metric: str) -> float | None:
     return None if greater is None else (train.value - test.value) * (1 if greater else -1)
 
 
-def _descriptions(use_case: UseCase) -> dict[str, str]:
+def feature_descriptions(use_case: UseCase) -> dict[str, str]:
+    """Return the description of every feature and protected attribute."""
     views = {
         name: column.description
         for view in use_case.views.values()
