@@ -63,7 +63,7 @@ def test_asset_reads_like_documentation(
 
 def test_job_names(defs: dg.Definitions) -> None:
     jobs = {job.name for job in defs.resolve_all_job_defs() if not job.name.startswith("__")}
-    kinds = ("lifecycle", "materialize", "batch_score", "fairness_audit")
+    kinds = ("lifecycle", "materialize", "batch_score", "fairness_audit", "card_review")
     assert jobs == {f"{case}_{kind}" for case in USE_CASES for kind in kinds}
 
 
@@ -107,6 +107,7 @@ def test_schedules(defs: dg.Definitions) -> None:
         **{f"{case}_monthly_retrain": "0 3 5 * *" for case in USE_CASES},
         **{f"{case}_online_features": "30 * * * *" for case in USE_CASES},
         **{f"{case}_fairness_audit": "0 5 6 * *" for case in USE_CASES},
+        **{f"{case}_model_card_review": "0 6 * * 1" for case in USE_CASES},
     }
 
 

@@ -189,11 +189,13 @@ def test_no_command_is_documented_that_is_not_there() -> None:
     headings = {head for head in sections(text_of("docs/cli.md")) if head.startswith("mlops ")}
     assert headings == real
     words = re.findall(
-        r"(?:`|^ +)mlops ((?:simulate |config |features |exception |audit |registry )?[a-z-]+)\b",
+        r"(?:`|^ +)mlops "
+        r"((?:simulate |config |features |exception |audit |registry |card (?=show|review))?"
+        r"[a-z-]+)\b",
         all_of_it(),
         flags=re.M,
     )
-    groups = {"simulate", "config", "features", "exception", "audit", "registry"}
+    groups = {"simulate", "config", "features", "exception", "audit", "registry", "card"}
     assert {f"mlops {word}" for word in words if word not in groups} <= real
 
 

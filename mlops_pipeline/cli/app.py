@@ -14,6 +14,7 @@ import typer
 
 from mlops_pipeline.cli.approvals import approve, registry_app, reject
 from mlops_pipeline.cli.audit import audit_app
+from mlops_pipeline.cli.cards import card_app, pack
 from mlops_pipeline.cli.console import console, fail, progress_bar
 from mlops_pipeline.cli.cost import cost
 from mlops_pipeline.cli.exceptions import exception_app
@@ -46,6 +47,8 @@ app.command()(cost)
 app.command()(reproduce)
 app.add_typer(exception_app, name="exception")
 app.command("forget")(forget)
+app.add_typer(card_app, name="card")
+app.command("pack")(pack)
 
 
 def main() -> None:

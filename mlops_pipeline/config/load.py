@@ -41,10 +41,7 @@ def load_use_case(path: Path) -> UseCase:
             expected="name: ..., description: ..., ...",
             found=type(document).__name__,
         )
-    try:
-        use_case = UseCase.model_validate(document)
-    except ValidationError as error:
-        raise _explain(path, error) from error
+    use_case = parse_use_case(document, path)
     if use_case.name != path.stem:
         raise ConfigError(
             "the name of the use case is not the name of its file",
@@ -53,6 +50,14 @@ def load_use_case(path: Path) -> UseCase:
             found=use_case.name,
         )
     return use_case
+
+
+def parse_use_case(document: object, path: Path) -> UseCase:
+    """Return the use case that a document describes; `path` is named in errors."""
+    try:
+        return UseCase.model_validate(document)
+    except ValidationError as error:
+        raise _explain(path, error) from error
 
 
 def load_use_cases(folder: Path) -> dict[str, UseCase]:

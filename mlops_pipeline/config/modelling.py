@@ -238,6 +238,41 @@ GateRule = Annotated[
 ]
 
 
+DocumentSlot = Literal[
+    "provider",
+    "interaction",
+    "supply",
+    "product_illustrations",
+    "instructions_for_use",
+    "human_oversight",
+    "cybersecurity",
+    "unintended_outcomes",
+    "metrics_rationale",
+    "risk_management",
+    "standards",
+    "declaration_of_conformity",
+    "post_market_plan",
+]
+
+
+class Review(Section):
+    """How often people look at a deployed model, in months."""
+
+    performance_months: int = Field(1, ge=1, le=60)
+    fairness_months: int = Field(3, ge=1, le=60)
+    card_months: int = Field(3, ge=1, le=60)
+    retraining_months: int = Field(12, ge=1, le=60)
+
+
+class Governance(Section):
+    """What people answer for: reviews, and the texts that only they can write."""
+
+    review: Review = Review()
+    documents: dict[DocumentSlot, str] = Field(
+        default_factory=dict, description="Files for the technical documentation, by slot."
+    )
+
+
 class Rollout(Section):
     """The stages a new version goes through."""
 

@@ -22,6 +22,7 @@ from mlops_pipeline.config.modelling import (
     Evaluation,
     Explanations,
     GateRule,
+    Governance,
     ParityRule,
     Retraining,
     Rollout,
@@ -51,6 +52,7 @@ class UseCase(Section):
     owner: str = Field(min_length=1)
     intended_use: str = Field(min_length=10)
     out_of_scope: tuple[str, ...] = ()
+    licence: str = "not provided"
     entity: Entity
     grid: Grid
     population: Population
@@ -68,6 +70,7 @@ class UseCase(Section):
     rollout: Rollout = Rollout()
     retraining: Retraining = Retraining()
     compute_cost: ComputeCost = ComputeCost()
+    governance: Governance = Governance()
 
     @property
     def features(self) -> tuple[str, ...]:

@@ -1,109 +1,106 @@
-"""The model card of a version, in Markdown, from the facts of its run."""
+"""The model card of a version: one page for people who have never seen the project.
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+Belongs here: what the summary warns of, and how each figure is to be read. The page is
+model_card.md.jinja, the facts are card_facts.py's.
+"""
 
-from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.training.gates import Gate
-from mlops_pipeline.training.metrics import Estimate
+import math
+from collections.abc import Iterator, Mapping
 
+from mlops_pipeline.governance.card_facts import (
+    CardFacts,
+    outcomes,
+    stress_losses,
+    weakest_slices,
+)
+from mlops_pipeline.governance.pages import plain, render_markdown
+from mlops_pipeline.training.report import number, share
 
-@dataclass(frozen=True)
-class CardFacts:
-    """What a model card tells beyond the configuration."""
-
-    version: int
-    kind: str
-    as_of: str
-    parts: Mapping[str, Mapping[str, Any]]
-    data: Mapping[str, Mapping[str, Any]]
-    metrics: Mapping[str, Estimate]
-    gate: Gate
-    threshold: float
-    limitations: Sequence[str]
-    refit_rows: int | None
-    git_commit: str
-    fingerprint: str
-
-
-def render_card(use_case: UseCase, facts: CardFacts) -> str:
-    """Return the model card as Markdown."""
-    sections = [
-        f"# {use_case.name}, version {facts.version}",
-        use_case.description,
-        f"Owner: {use_case.owner}. Model: {facts.kind}. Data up to {facts.as_of[:10]}.",
-        "## Intended use",
-        use_case.intended_use,
-        *_bullets("Not meant for", use_case.out_of_scope),
-        "## Data",
-        _table(
-            ["source", "version", "rows", "quarantined"],
-            [
-                [name, item["version"], f"{item['rows']:,}", f"{item['quarantined']:,}"]
-                for name, item in facts.data.items()
-            ],
-        ),
-        _table(
-            ["part", "periods", "rows", "positive"],
-            [
-                [name, _span(item["periods"]), f"{item['rows']:,}", f"{item['positive_rate']:.1%}"]
-                for name, item in facts.parts.items()
-            ],
-        ),
-        "## Performance on the test part",
-        "Figures of the evaluated model, with 95 % intervals"
-        + (
-            f"; the registered model is the same recipe refitted on {facts.refit_rows:,} "
-            "labelled rows."
-            if facts.refit_rows
-            else "."
-        ),
-        _table(
-            ["metric", "value", "95 % interval"],
-            [[name, *_figure(item)] for name, item in facts.metrics.items()],
-        ),
-        f"A score of at least {facts.threshold:.4f} is a positive decision (from the costs).",
-        "## Gate",
-        _table(
-            ["rule", "effect", "verdict", "reason"],
-            [
-                [rule.name, rule.effect, _verdict(rule.passed), rule.reason]
-                for rule in facts.gate.rules
-            ],
-        ),
-        *_bullets("Limitations found", facts.limitations),
-        "## Origin",
-        f"Commit `{facts.git_commit}`, run fingerprint `{facts.fingerprint}`.",
-    ]
-    return "\n\n".join(section for section in sections if section) + "\n"
+WORST_SLICES = 5
+TOP_FEATURES = 10
+KINDS: Mapping[str, str] = {
+    "lightgbm": "gradient-boosted decision trees (LightGBM)",
+    "random_forest": "a random forest (LightGBM)",
+    "logistic": "logistic regression",
+    "dummy": "the base rate for everyone",
+}
+QUALITY = (  # lower ends of ROC AUC; Hosmer, Lemeshow & Sturdivant 2013, section 5.2.4
+    (0.9, "very well"),
+    (0.8, "well"),
+    (0.7, "acceptably"),
+    (0.0, "weakly"),
+)
+READING: Mapping[str, str] = {
+    "roc_auc": "How often a positive case scores higher than a negative one: 0.5 is a coin toss, "
+    "1 is perfect.",
+    "pr_auc": "Share of true hits among the highest scores, averaged over all cut-offs; picking "
+    "blindly gives {base}.",
+    "log_loss": "Penalty for probabilities that are confident and wrong, lower is better; saying "
+    "{base} for everyone gives {entropy}.",
+    "brier": "Mean squared distance of the probabilities from what happened, lower is better; "
+    "saying {base} for everyone gives {spread}.",
+    "ece": "Mean distance of predicted from observed shares (calibration error), lower is better.",
+    "precision": "Of the cases that get a yes, so many are positive.",
+    "recall": "Of the positive cases, so many get a yes.",
+    "f1": "Precision and recall in one figure, between 0 and 1.",
+    "selection_rate": "So many of all cases get a yes.",
+}
 
 
-def _bullets(title: str, items: Sequence[str]) -> list[str]:
-    return [f"## {title}", "\n".join(f"- {item}" for item in items)] if items else []
+def model_card(facts: CardFacts) -> str:
+    """Return the card as Markdown; pages.render_html makes the HTML of it."""
+    evaluation, auc = facts.evaluation, facts.evaluation["metrics"]["roc_auc"]["value"]
+    explained = evaluation.get("explanations") or {}
+    return render_markdown(
+        "model_card.md.jinja",
+        {
+            "facts": facts,
+            "standing": facts.standing,
+            "kinds": KINDS,
+            "quality": next(word for low, word in QUALITY if (auc or 0.0) >= low),
+            "typical": outcomes(facts),
+            "warnings": list(_warnings(facts)),
+            "reading": _reading(facts.test["positive_rate"]),
+            "weakest": [] if auc is None else weakest_slices(evaluation, WORST_SLICES),
+            "losses": stress_losses(evaluation),
+            "explained": {"directions": (), "champion": None, **explained},
+            "strongest": _strongest(facts, explained.get("shap") or evaluation.get("shap") or {}),
+        },
+    )
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
+def _warnings(facts: CardFacts) -> Iterator[str]:
+    yield from (text for text, is_above in facts.parity if is_above)
+    for rule in facts.gate["rules"]:
+        if rule["passed"] is not True and not rule["name"].startswith("demographic parity"):
+            yield f"the rule “{plain(rule['name'])}” did not pass"
+    for item in weakest_slices(facts.evaluation, 1):
+        value = number(item["metrics"]["roc_auc"]["value"], 3)
+        yield f"it ranks worst for {item['column']} = {item['group']} (ROC AUC {value})"
+    for change, case in stress_losses(facts.evaluation)[:1]:
+        value, name = number(case["metrics"]["roc_auc"]["value"], 3), case["group"].split(":")[0]
+        if change < 0:
+            yield f"it loses most in the stress case “{name}” (ROC AUC {value})"
+    for item in (facts.evaluation.get("explanations") or {}).get("directions", ()):
+        if item["passed"] is False:
+            yield f"{item['feature']} is declared {item['expected']}, and the model goes against it"
 
 
-def _cell(value: object) -> str:
-    return " ".join(str(value).split()).replace("|", "\\|")
+def _reading(rate: float) -> list[tuple[str, str]]:
+    """Return how to read each metric, with what the base rate alone would give."""
+    entropy = -sum(p * math.log(p) for p in (rate, 1 - rate) if p > 0)
+    blind = {
+        "base": share(rate),
+        "spread": number(rate * (1 - rate), 3),
+        "entropy": number(entropy, 3),
+    }
+    return [(name, text.format(**blind)) for name, text in READING.items()]
 
 
-def _figure(estimate: Estimate) -> tuple[str, str]:
-    if estimate.value is None:
-        return f"not computable: {estimate.reason}", ""
-    interval = ""
-    if estimate.low is not None and estimate.high is not None:
-        interval = f"{estimate.low:.4f} to {estimate.high:.4f}"
-    return f"{estimate.value:.4f}", interval
-
-
-def _span(periods: Sequence[str]) -> str:
-    return periods[0] if len(periods) == 1 else f"{periods[0]} to {periods[-1]}"
-
-
-def _verdict(passed: bool | None) -> str:
-    return {True: "passed", False: "failed", None: "not computable"}[passed]
+def _strongest(facts: CardFacts, shap: Mapping[str, float]) -> list[tuple[str, str, float]]:
+    """Return (input, description, share of all mean |SHAP|), the largest first."""
+    total, described = sum(shap.values()), facts.use_case.descriptions
+    if not total:
+        return []
+    top = sorted(shap.items(), key=lambda pair: -pair[1])[:TOP_FEATURES]
+    return [(name, described.get(name, ""), value / total) for name, value in top]

@@ -17,6 +17,7 @@ from mlops_pipeline.orchestration.assets.release import release_assets
 from mlops_pipeline.orchestration.executors import lifecycle_executor
 from mlops_pipeline.orchestration.jobs import (
     batch_score_job,
+    card_review_job,
     fairness_audit_job,
     lifecycle_job,
     materialize_job,
@@ -24,6 +25,7 @@ from mlops_pipeline.orchestration.jobs import (
 from mlops_pipeline.orchestration.resources import Platform, mlflow_resource
 from mlops_pipeline.orchestration.schedules import (
     hourly_online_features,
+    model_card_review,
     monthly_fairness_audit,
     monthly_retrain,
 )
@@ -79,6 +81,7 @@ def _of_use_case(use_case: UseCase, interval_seconds: int) -> dict[str, Any]:
     lifecycle, online = lifecycle_job(use_case), materialize_job(use_case)
     # without a protected attribute there is nothing to audit
     audits = [fairness_audit_job(use_case)] if use_case.protected else []
+    review = card_review_job(use_case)
     return {
         "assets": [
             *data_assets(use_case),
@@ -89,7 +92,7 @@ def _of_use_case(use_case: UseCase, interval_seconds: int) -> dict[str, Any]:
             batch_predictions(use_case),
             *([fairness_audit(use_case)] if use_case.protected else []),
         ],
-        "jobs": [lifecycle, online, batch_score_job(use_case), *audits],
+        "jobs": [lifecycle, online, batch_score_job(use_case), *audits, review],
         "sensors": [
             make(use_case, lifecycle, interval_seconds=interval_seconds)
             for make in (new_labels_sensor, new_data_sensor)
@@ -98,5 +101,6 @@ def _of_use_case(use_case: UseCase, interval_seconds: int) -> dict[str, Any]:
             monthly_retrain(use_case, lifecycle),
             hourly_online_features(use_case, online),
             *(monthly_fairness_audit(use_case, job) for job in audits),
+            model_card_review(use_case, review),
         ],
     }

@@ -1,4 +1,4 @@
-"""Jobs of a use case: the lifecycle, the online store, batch scoring, the fairness audit."""
+"""Jobs of a use case: lifecycle, online store, batch scoring, fairness audit, card review."""
 
 from typing import Any
 
@@ -38,6 +38,29 @@ def materialize_job(use_case: UseCase) -> Any:
         description="Brings the online store up to the newest finished features.",
         tags={"use_case": use_case.name, "mlops/kind": "materialize"},
     )
+
+
+def card_review_job(use_case: UseCase) -> dg.JobDefinition:
+    """Return `<use_case>_card_review`: an alert when the champion's card is due for review."""
+
+    @dg.op(name=f"{use_case.name}__card_review", required_resource_keys={"platform"})
+    def card_review(context: dg.OpExecutionContext) -> None:
+        from mlops_pipeline.stores.cards import remind_of_review
+        from mlops_pipeline.stores.opsdb import OpsDatabase
+
+        settings = context.resources.platform.settings()
+        with OpsDatabase.open(settings.database_url) as ops:
+            context.log.info(remind_of_review(ops, use_case, now=settings.now()))
+
+    @dg.job(
+        name=f"{use_case.name}_card_review",
+        description="Raises an alert when nobody reviewed the champion's model card in time.",
+        tags={"use_case": use_case.name, "mlops/kind": "card_review"},
+    )
+    def job() -> None:
+        card_review()
+
+    return job
 
 
 def batch_score_job(use_case: UseCase) -> Any:

@@ -1,4 +1,4 @@
-"""Schedules: monthly retraining and fairness audit, the hourly look at the online store."""
+"""Schedules: monthly retraining and fairness audit, the online store, the card's review."""
 
 from typing import Any
 
@@ -9,6 +9,7 @@ from mlops_pipeline.orchestration.retrain import ask, is_under_way
 
 HOUR_UTC = 3  # after nightly loads
 AUDIT_HOUR_UTC = 5  # after a retraining of the same day
+REVIEW_HOUR_UTC = 6  # before people come to work on a Monday
 MINUTE = 30  # of every hour: not when the monthly run starts
 
 
@@ -32,6 +33,20 @@ def monthly_retrain(use_case: UseCase, job: Any) -> dg.ScheduleDefinition:
         return request or dg.SkipReason(decision.reason)
 
     return monthly
+
+
+def model_card_review(use_case: UseCase, job: Any) -> dg.ScheduleDefinition:
+    """Return `<use_case>_model_card_review`: looks every Monday whether the card is due."""
+    months = use_case.governance.review.card_months
+    return dg.ScheduleDefinition(
+        name=f"{use_case.name}_model_card_review",
+        job=job,
+        cron_schedule=f"0 {REVIEW_HOUR_UTC} * * 1",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+        description="Raises an alert while the champion's model card was not reviewed for "
+        f"{months} months; `mlops card review` resolves it.",
+    )
 
 
 def hourly_online_features(use_case: UseCase, job: Any) -> dg.ScheduleDefinition:

@@ -180,20 +180,8 @@ class Lake:
         target = self.artifact_folder(use_case, name)
         target.parent.mkdir(parents=True, exist_ok=True)
         _sweep(target)
-        work = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
-        work.mkdir()
-        try:
+        with new_folder(target) as work:
             yield work
-            if target.exists():
-                old = target.parent / f".{target.name}.old-{uuid.uuid4().hex[:8]}"
-                target.rename(old)
-                work.rename(target)
-                shutil.rmtree(old)
-            else:
-                work.rename(target)
-        finally:
-            if work.exists():
-                shutil.rmtree(work)
 
     def local(self) -> Path:
         """Return the folder for artifact files: the lake itself, when it is a local one."""
@@ -204,6 +192,25 @@ class Lake:
                 way_out="object storage holds tables today; set MLOPS_LAKE_URI to a folder",
             )
         return Path(self.uri)
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `target` that takes its place whole on success."""
+    work = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
+    work.mkdir()
+    try:
+        yield work
+        if target.exists():
+            old = target.parent / f".{target.name}.old-{uuid.uuid4().hex[:8]}"
+            target.rename(old)
+            work.rename(target)
+            shutil.rmtree(old)
+        else:
+            work.rename(target)
+    finally:
+        if work.exists():
+            shutil.rmtree(work)
 
 
 def _sweep(target: Path) -> None:

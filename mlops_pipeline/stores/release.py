@@ -4,13 +4,14 @@ The documents lie in a folder of their own, beside the training's, with the eval
 version in: another run of the same fingerprint writes the training's folder again, not this one.
 
     input_example.json, data_snapshot.json, configuration.json, requirements.lock,
-    requirements.txt, model_card.md, metadata.json, evaluation.json, report.html, evidently.html
+    requirements.txt, metadata.json, card_facts.json, model_card.md, model_card.html, and what the
+    training wrote: training.json, evaluation.json, report.html, evidently.html
 """
 
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -21,21 +22,33 @@ from mlops_pipeline.config.privacy import sensitive_features
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.data.frame import LabelledFrame
 from mlops_pipeline.errors import ContractError
+from mlops_pipeline.governance.changes import Recorded, changes
 from mlops_pipeline.governance.metadata import SCHEMA
-from mlops_pipeline.governance.model_card import CardFacts, render_card
+from mlops_pipeline.stores.card_documents import (
+    CONFIG,
+    MARKDOWN,
+    OWN_FACTS,
+    read_recorded,
+    write_card,
+)
 from mlops_pipeline.stores.contract import check_contract, example_columns, input_example
 from mlops_pipeline.stores.lake import Lake
 from mlops_pipeline.stores.offline import definitions_hash
-from mlops_pipeline.stores.provenance import GitState, environment_lock, git_state, hardware
+from mlops_pipeline.stores.provenance import (
+    GitState,
+    environment_lock,
+    git_state,
+    hardware,
+    library_versions,
+)
 from mlops_pipeline.stores.registry import RegisteredVersion, Registry
 from mlops_pipeline.stores.settings import Settings
 from mlops_pipeline.stores.trained import TrainingFacts, write_json
 from mlops_pipeline.stores.validation import AcceptedSource
-from mlops_pipeline.training.gates import Gate
-from mlops_pipeline.training.metrics import Estimate
 from mlops_pipeline.training.scoring import ScoringModel
 
-EVIDENCE = ("evaluation.json", "report.html", "evidently.html")
+EVIDENCE = ("training.json", "evaluation.json", "report.html", "evidently.html")
+NOT_IN_MLFLOW = (CONFIG, "training.json")  # names of personal columns, extreme values of inputs
 REFITTED = {
     "all_labelled": "labelled rows, all of them",
     "newest": "newest labelled rows, as many periods as were trained on",
@@ -57,9 +70,7 @@ class Release:
     model: ScoringModel
     facts: TrainingFacts
     accepted: Mapping[str, AcceptedSource]
-    gate: Gate
-    metrics: Mapping[str, Estimate]
-    limitations: tuple[str, ...]
+    evaluation: Mapping[str, Any]
     folder: Path
     mlflow_run_id: str
     dagster_run_id: str
@@ -94,6 +105,7 @@ def register(
     documents = documents_folder(lake, release.use_case, release.facts.fingerprint)
     example = input_example(release.model, frame.columns, sensitive_features(release.use_case))
     metadata = _metadata(release, version, documents, git)
+    metadata["changelog"] = "\n".join(_changes(registry, release, metadata))
     validate_metadata(metadata)
     with lake.new_artifacts(release.use_case.name, documents.name) as work:
         for name in EVIDENCE:
@@ -101,21 +113,21 @@ def register(
         write_json(work / "input_example.json", example)
         write_json(work / "data_snapshot.json", _snapshot(release, now))
         write_json(  # in its own order: a model's inputs follow the order of the features
-            work / "configuration.json", release.use_case.model_dump(mode="json"), is_sorted=False
+            work / CONFIG, release.use_case.model_dump(mode="json"), is_sorted=False
         )
         (work / "requirements.lock").write_text(environment_lock(release.settings.root))
         (work / "requirements.txt").write_text("\n".join(requirements) + "\n")
-        (work / "model_card.md").write_text(
-            render_card(release.use_case, _card_facts(release, version.version, git.commit)),
-            encoding="utf-8",
-        )
         write_json(work / "metadata.json", metadata)
+        write_json(work / OWN_FACTS, _own_facts(release.model))
+        write_card(work, now=now)
     check_contract(
         version.model_folder,
         documents / "input_example.json",
         release.model.predict(example_columns(example)),
     )
-    registry.client.log_artifacts(release.mlflow_run_id, str(documents), "release")
+    for path in sorted(documents.iterdir()):
+        if path.name not in NOT_IN_MLFLOW:
+            registry.client.log_artifact(release.mlflow_run_id, str(path), "release")
     registry.complete(
         version.version,
         {
@@ -199,33 +211,40 @@ def _metadata(
             ),
         },
         "evaluation_report_uri": str(documents / "report.html"),
-        "model_card_uri": str(documents / "model_card.md"),
+        "model_card_uri": str(documents / MARKDOWN),
         "approval": {"state_pointer": f"ops:rollout/{version.name}/{version.version}"},
         "owner": use_case.owner,
         "intended_use": use_case.intended_use,
         "input_example_uri": str(documents / "input_example.json"),
         "requirements_uri": str(documents / "requirements.txt"),
-        "changelog": f"replaces version {release.previous}"
-        if release.previous
-        else "first version",
+        "changelog": "",  # follows from the finished document
     }
 
 
-def _card_facts(release: Release, version: int, commit: str) -> CardFacts:
-    return CardFacts(
-        version=version,
-        kind=release.model.kind,
-        as_of=release.facts.as_of,
-        parts=release.facts.parts,
-        data={name: item.to_dict() for name, item in release.accepted.items()},
-        metrics=release.metrics,
-        gate=release.gate,
-        threshold=release.model.threshold,
-        limitations=release.limitations,
-        refit_rows=release.refit_rows,
-        git_commit=commit,
-        fingerprint=release.facts.fingerprint,
+def _changes(registry: Registry, release: Release, metadata: Mapping[str, Any]) -> list[str]:
+    """Compare with the champion, which the version replaces if it is accepted."""
+    new = Recorded(
+        version=metadata["version"],
+        config=release.use_case.model_dump(mode="json"),
+        inputs=frozenset(item["name"] for item in metadata["signature"]["inputs"]),
+        training=asdict(release.facts),
+        evaluation=release.evaluation,
     )
+    if release.previous is None:
+        return changes(new, None)
+    folder = Path(registry.get(release.previous).tags["metadata_uri"]).parent
+    if not (folder / "training.json").is_file():
+        return [f"Version {release.previous} kept no documents to compare with."]
+    return changes(new, read_recorded(folder, release.previous))
+
+
+def _own_facts(model: ScoringModel) -> dict[str, Any]:
+    return {
+        "threshold": model.threshold,
+        "thresholds": model.document.get("thresholds"),
+        "calibration": model.document["calibration"]["kind"],
+        "libraries": library_versions(),
+    }
 
 
 def validate_metadata(metadata: Mapping[str, Any]) -> None:

@@ -67,9 +67,7 @@ def release_trained(
             model=final.model,
             facts=facts,
             accepted=accepted,
-            gate=stored.gate,
-            metrics=stored.metrics,
-            limitations=_limitations(stored),
+            evaluation=stored.document,
             folder=folder,
             mlflow_run_id=str(trained["mlflow_run_id"]),
             dagster_run_id=dagster_run_id,
@@ -116,20 +114,3 @@ def refitted(
         return Refitted(model, frame, None)
     again = refit(work.use_case, frame, model, threads=work.settings.threads)
     return Refitted(again, frame, len(frame))
-
-
-def _limitations(stored: StoredEvaluation) -> tuple[str, ...]:
-    """Name every stress case that costs ranking quality, every direction that is not kept."""
-    overall = stored.metrics["roc_auc"].value
-    found = []
-    for case in stored.document["stress"]:
-        value = case["metrics"]["roc_auc"]["value"]
-        if value is not None and overall is not None and value < overall:
-            found.append(f"{case['group']}: ROC AUC {value:.3f} instead of {overall:.3f}")
-    found += [
-        f"{item['feature']}: expected to be {item['expected']}, goes against it by "
-        f"{item['violation']:.0%}"
-        for item in stored.document["explanations"]["directions"]
-        if item["passed"] is False
-    ]
-    return tuple(found)

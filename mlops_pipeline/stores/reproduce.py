@@ -140,7 +140,8 @@ def _text(path: Path) -> str:
         raise NotFoundError(
             "a document of the version is gone",
             where=str(path),
-            way_out="take it from the version's MLflow artifacts, folder `release`",
+            way_out="restore it from a backup of the lake (all but configuration.json and "
+            "training.json are also in the version's MLflow artifacts, folder `release`)",
         )
     return path.read_text(encoding="utf-8")
 

@@ -1,82 +1,487 @@
-"""The model card: it says what the version is, how good, and what its gate said."""
+"""The model card: what it says of hand-made documents, and that nothing in it is markup."""
 
-from dataclasses import replace
+import re
+from datetime import UTC, date, datetime
+from html.parser import HTMLParser
 
 import pytest
 
-from mlops_pipeline.config import UseCase, load_use_case
-from mlops_pipeline.governance.model_card import CardFacts, render_card
-from mlops_pipeline.stores.settings import PACKAGE_PARENT
-from mlops_pipeline.training.gates import Gate, RuleResult
-from mlops_pipeline.training.metrics import Estimate
-
-FACTS = CardFacts(
-    version=3,
-    kind="lightgbm",
-    as_of="2025-01-01T00:00:00+00:00",
-    parts={
-        "train": {"periods": ["2023-04-01", "2023-12-01"], "rows": 12_345, "positive_rate": 0.081},
-        "test": {"periods": ["2024-09-01"], "rows": 1_000, "positive_rate": 0.08},
-    },
-    data={"accounts": {"version": 2, "rows": 20_000, "quarantined": 3}},
-    metrics={
-        "roc_auc": Estimate(0.81234, low=0.8, high=0.82),
-        "recall": Estimate(None, reason="no positive decision"),
-    },
-    gate=Gate(
-        True,
-        True,
-        (
-            RuleResult("auc at least 0.7", 0.81, 0.7, True, "block", "0.81 >= 0.7"),
-            RuleResult("better by 0.02", None, 0.02, None, "review", "too few rows"),
-            RuleResult("parity", 0.2, 0.05, False, "warn", "region differs"),
-        ),
-    ),
-    threshold=0.2,
-    limitations=("usage missing: ROC AUC 0.650 instead of 0.812",),
-    refit_rows=20_000,
-    git_commit="0123abc",
-    fingerprint="feedbeef",
+from mlops_pipeline.governance.card_facts import Standing, later, next_date
+from mlops_pipeline.governance.model_card import model_card
+from mlops_pipeline.governance.pages import escaped, render_html
+from mlops_pipeline.training.report import MINUS
+from mlops_pipeline_tests.governance.card_example import (
+    a_slice,
+    audit,
+    evaluation,
+    facts,
+    figure,
+    gate,
+    group,
+    metadata,
+    training,
 )
 
+SECTIONS = [
+    "What it is for",
+    "Training data",
+    "How it was made",
+    "How good it is",
+    "From probability to decision",
+    "Where it is weaker",
+    "Limitations found by stress cases",
+    "Fairness",
+    "What moves the score",
+    "Can the probabilities be trusted",
+    "Approvals and state",
+    "Reviews",
+    "What changed",
+    "Licence, environment and cost",
+]
+HOSTILE = "<script>alert(1)</script> **bold** [x](http://a.example) | `code` &lt; _em_ <b>"
 
-@pytest.fixture(scope="module")
-def churn() -> UseCase:
-    return load_use_case(PACKAGE_PARENT / "configs" / "churn.yaml")
+
+class Texts(HTMLParser):
+    """The texts of a page's body, without its navigation."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.tags: set[str] = set()
+        self.hidden: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:  # noqa: ARG002 # fixed by the base
+        self.tags.add(tag)
+        if tag in {"head", "nav"}:
+            self.hidden.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if self.hidden and tag == self.hidden[-1]:
+            self.hidden.pop()
+
+    def handle_data(self, data: str) -> None:
+        if not self.hidden:
+            self.found.append(data)
+
+    @property
+    def words(self) -> list[str]:
+        return " ".join(self.found).split()
 
 
-def test_card_tells_origin_use_data_figures_gate_and_limits(churn: UseCase) -> None:
-    card = render_card(churn, FACTS)
+def section(card: str, title: str) -> str:
+    return card.split(f"\n## {title}\n")[1].split("\n## ", maxsplit=1)[0]
+
+
+def test_card_has_every_section_in_order() -> None:
+    assert re.findall(r"^## (.+)$", model_card(facts()), flags=re.M) == SECTIONS
+
+
+def test_summary_says_what_for_whom_how_good_and_what_to_watch_for() -> None:
+    card = model_card(facts())
+    (summary,) = (part for part in card.split("\n\n") if part.startswith("This model"))
     for text in [
-        "# churn, version 3",
-        churn.owner,
-        churn.intended_use,
-        f"- {churn.out_of_scope[0]}",
-        "| accounts | 2 | 20,000 | 3 |",
-        "| train | 2023-04-01 to 2023-12-01 | 12,345 | 8.1% |",
-        "| test | 2024-09-01 | 1,000 | 8.0% |",
-        "refitted on 20,000 labelled rows.",
-        "| roc_auc | 0.8123 | 0.8000 to 0.8200 |",
-        "| recall | not computable: no positive decision |  |",
-        "A score of at least 0.2000 is a positive decision",
-        "| auc at least 0.7 | block | passed | 0.81 >= 0.7 |",
-        "| better by 0.02 | review | not computable | too few rows |",
-        "| parity | warn | failed | region differs |",
-        "- usage missing: ROC AUC 0.650 instead of 0.812",
-        "Commit `0123abc`, run fingerprint `feedbeef`.",
+        "gives every customer a probability",
+        "Which customers leave within 90 days.",
+        "Meant for: Ranking customers for a retention offer, once a month.",
+        "On 1,000 cases that it had not seen it ranks well: a positive case (a row in bills within "
+        "90 days) scores higher than a negative one in 81 of 100 pairs (ROC AUC 0.812, 95 % "
+        "interval 0.790 to 0.830).",
+        "Of 1,000 typical cases 80 are positive; the model says yes to 100, rightly to 40, and "
+        "misses 40.",
+        "Watch for: region: the share of yes differs by 10.0 percentage points, more than the 5.0 "
+        "allowed; it ranks worst for plan = basic (ROC AUC 0.752); it loses most in the stress "
+        "case “out of range” (ROC AUC 0.600).",
     ]:
-        assert text in card, text
+        assert text in summary, text
 
 
-def test_card_of_the_evaluated_model_says_nothing_of_a_refit(churn: UseCase) -> None:
-    assert "refitted" not in render_card(churn, replace(FACTS, refit_rows=None))
+@pytest.mark.parametrize(
+    ("auc", "word"), [(0.55, "weakly"), (0.7, "acceptably"), (0.8, "well"), (0.95, "very well")]
+)
+def test_quality_in_words_follows_the_roc_auc(auc: float, word: str) -> None:
+    measured = evaluation()
+    measured["metrics"]["roc_auc"] = figure(auc)
+    assert f"it ranks {word}: " in model_card(facts(evaluation=measured))
 
 
-def test_card_without_limitations_has_no_empty_section(churn: UseCase) -> None:
-    assert "Limitations" not in render_card(churn, replace(FACTS, limitations=()))
+def test_outcomes_are_whole_cases_that_add_up() -> None:
+    text = section(model_card(facts()), "From probability to decision")
+    assert "| get a yes | 40 | 60 (wrong yes) |" in text
+    assert "| get a no | 40 (missed) | 860 |" in text
 
 
-def test_text_with_a_bar_does_not_break_the_table(churn: UseCase) -> None:
-    rules = (RuleResult("a|b", 1.0, 1.0, True, "warn", "x | y"),)
-    card = render_card(churn, replace(FACTS, gate=Gate(True, False, rules)))
-    assert r"| a\|b | warn | passed | x \| y |" in card
+def test_outcomes_of_rare_events_use_more_cases() -> None:
+    document = training()
+    document["parts"]["test"]["positive_rate"] = 0.002
+    measured = evaluation()
+    measured["metrics"]["selection_rate"] = figure(0.003)
+    text = model_card(facts(training=document, evaluation=measured))
+    assert (
+        "Of 10,000 typical cases 20 are positive; the model says yes to 30, rightly to 10" in text
+    )
+
+
+def test_figure_that_is_not_computable_says_why_and_leaves_out_the_outcomes() -> None:
+    measured = evaluation()
+    measured["metrics"]["recall"] = figure(None)
+    card = model_card(facts(evaluation=measured))
+    assert "| recall | not computable: no positive row | Of the positive cases" in card
+    assert "typical cases" not in card
+
+
+def test_reading_compares_with_the_base_rate() -> None:
+    text = section(model_card(facts()), "How good it is")
+    assert "picking blindly gives 8.0%." in text
+    assert "saying 8.0% for everyone gives 0.279." in text  # -.08 ln .08 - .92 ln .92
+    assert "saying 8.0% for everyone gives 0.074." in text  # .08 x .92
+    assert "| recall | 50.0% (45.0% to 55.0%) |" in text
+
+
+def test_gate_shows_rules_in_plain_words_with_their_thresholds() -> None:
+    rules = gate(("roc_auc better than the champion by 0.02", None, "review", "too few rows"))
+    card = model_card(facts(gate=rules))
+    assert (
+        "| ROC AUC better than the champion by 0.02 | not computable | too few rows | a person has "
+        "to approve |"
+    ) in card
+    assert "the rule “ROC AUC better than the champion by 0.02” did not pass" in card
+
+
+def test_data_tell_sources_versions_quarantine_and_periods() -> None:
+    text = section(model_card(facts()), "Training data")
+    for line in [
+        "What was known on 2025-01-01: 9,821 cases with a known outcome, described by 2 inputs. A "
+        "case is one customer at the start of one month.",
+        "| bills | not provided | 1,204,551 | 312 | 4 |",
+        "| train | fit the candidates | 2024-01-01 to 2024-06-01 | 7,000 | 8.1% |",
+        "| test | measure, once | 2024-12-01 | 1,000 | 8.0% |",
+        "321 cases between the parts were left out",
+        "- input left out: fax (constant)",
+    ]:
+        assert line in text, line
+
+
+def test_making_tells_candidates_choice_and_what_was_fitted_again() -> None:
+    text = section(model_card(facts()), "How it was made")
+    assert (
+        "| boosted (chosen) | gradient-boosted decision trees (LightGBM) | 0.2400 | 0.8151 |"
+        in text
+    )
+    assert "| floor | the base rate for everyone | 0.2800 | not computable |" in text
+    assert "fitted again on the 9,821 labelled cases" in text
+    evaluated = metadata(training={"refit": "none", "rows": 7_000})
+    assert "the very model that was measured" in model_card(facts(metadata=evaluated))
+
+
+def test_threshold_that_is_not_the_costs_is_said() -> None:
+    assert "least expected cost, where a wrong yes costs 1 and a missed positive 4." in model_card(
+        facts()
+    )
+    own = {**facts().own, "threshold": 0.31}
+    own["thresholds"] = {"kind": "by_group", "limits": [0.18, 0.31]}
+    card = model_card(facts(own=own))
+    assert "(wrong yes 1, missed positive 4) would give 0.200." in card
+    assert "differs between groups of cases (by group): from 0.180 to 0.310." in card
+
+
+def test_slices_are_ordered_by_roc_auc_and_skip_what_is_not_computable() -> None:
+    slices = [a_slice("plan", str(i), auc) for i, auc in enumerate([0.8, None, 0.7, 0.8122])]
+    text = section(model_card(facts(evaluation=evaluation(slices=slices))), "Where it is weaker")
+    shown = re.findall(r"^\| plan = (\d) \| 400 \| 10.0% \| .* \| (\S+) \|$", text, flags=re.M)
+    assert shown == [("2", f"{MINUS}0.112"), ("0", f"{MINUS}0.012"), ("3", "0.000")]
+
+
+def test_stress_cases_are_ordered_by_what_they_cost() -> None:
+    text = section(model_card(facts()), "Limitations found by stress cases")
+    assert text.index("out of range") < text.index("view billing arrives empty")
+    assert f"| view billing arrives empty | 400 | 0.710 | {MINUS}0.102 |" in text
+
+
+def test_fairness_holds_each_attribute_against_the_limit() -> None:
+    text = section(model_card(facts()), "Fairness")
+    assert "- region: the share of yes differs by 10.0 percentage points, more than the 5.0" in text
+    assert "- gender: the share of yes differs by 1.2 percentage points, within the 5.0" in text
+    assert "The model is not given these attributes." in text
+    assert "| a | 500 | 10.0% | 50.0% | 5.0% | 40.0% |" in text
+    assert "calibration error" not in text
+    assert "None is recorded." in text
+
+
+def test_fairness_of_an_intersection_shows_the_groups_furthest_apart() -> None:
+    crossed = audit(
+        "gender x region",
+        0.3,
+        *(group(name, rate) for name, rate in [("b", 0.2), ("c", None), ("a", 0.1), ("d", 0.4)]),
+    )
+    text = section(model_card(facts(evaluation=evaluation(fairness=[crossed]))), "Fairness")
+    assert "### By gender x region: the two furthest apart" in text
+    assert re.findall(r"^\| ([a-d]) \| 500", text, flags=re.M) == ["a", "d"]
+    assert "- gender x region: the share of yes differs by 30.0 percentage points\n" in text
+
+
+def test_fairness_shows_calibration_of_groups_and_why_one_is_left_out() -> None:
+    measured = {name: figure(0.03, 0.01, 0.05) for name in ("mean_score", "ece")}
+    groups = [
+        group("a", 0.1, calibration=measured),
+        group("b", None, calibration=None, excluded="12 rows"),
+    ]
+    found = evaluation(fairness=[audit("region", None, *groups)])
+    text = section(model_card(facts(evaluation=found)), "Fairness")
+    assert "- region: not computable: no positive row" in text
+    assert "| a | 500 | 10.0% | 50.0% | 5.0% | 40.0% | 0.030 |" in text
+    assert "| b (12 rows) | 500 | not computable | 50.0% | 5.0% | 40.0% | not computable |" in text
+
+
+def test_fairness_without_a_protected_attribute_says_so() -> None:
+    text = section(model_card(facts(evaluation=evaluation(fairness=[]))), "Fairness")
+    assert text.strip() == "No protected attribute is declared, so none was tested."
+
+
+def test_exceptions_are_shown_with_reason_and_expiry() -> None:
+    exception = {
+        "rule": "demographic_parity (region)",
+        "by": "Ann",
+        "reason": "known",
+        "until": "2025-06-01",
+    }
+    standing = Standing("full", datetime(2025, 1, 11, tzinfo=UTC), None, exceptions=[exception])
+    text = section(model_card(facts(standing=standing)), "Fairness")
+    assert (
+        "- rule: demographic_parity (region); by: Ann; reason: known; until: 2025-06-01\n" in text
+    )
+
+
+def test_mitigation_shows_every_variant_and_the_choice() -> None:
+    variant = {"method": "reweighing", "uses_attribute": False, "disparity": 0.041, "passes": True}
+    plain = {"name": "as it is", "chosen": False, "reason": "above the limit", "figures": {}}
+    chosen = {"name": "reweighed", "chosen": True, "reason": "", "figures": {"roc_auc": 0.8}}
+    found = {
+        "because": "the gate failed on fairness only",
+        "attributes": ["region"],
+        "limit": 0.05,
+        "variants": [{**variant, **plain, "passes": False}, {**variant, **chosen}],
+        "chosen": "reweighed",
+        "reason": "the most accurate that passes",
+    }
+    text = section(model_card(facts(evaluation=evaluation(mitigation=found))), "Mitigation")
+    for line in [
+        "Tried because the gate failed on fairness only (limit 0.050; region).",
+        "| variant | method | ROC AUC | disparity | verdict |",
+        "| as it is | reweighing | not computable | 0.041 | failed: above the limit |",
+        "| reweighed (chosen) | reweighing | 0.800 | 0.041 | passed |",
+        "Chosen: reweighed; the most accurate that passes.",
+    ]:
+        assert line in text, line
+
+
+def test_explanations_show_shares_directions_and_the_champion() -> None:
+    direction = {"feature": "plan", "expected": "increasing", "found": "mixed", "violation": 0.2}
+    found = {
+        "shap": {"amount_mean_90d": 0.3, "plan": 0.1},
+        "by_slice": [],
+        "champion": {
+            "version": 2,
+            "rows": 1_500,
+            "rank_correlation": 0.91,
+            "top_overlap": 0.8,
+            "reason": None,
+        },
+        "directions": [{**direction, "passed": False, "reason": "falls above 3"}],
+    }
+    card = model_card(facts(evaluation=evaluation(explanations=found)))
+    assert "plan is declared increasing, and the model goes against it" in card
+    text = section(card, "What moves the score")
+    assert "| amount_mean_90d | Monthly bill (EUR). | 75.0% |" in text
+    assert "| plan | not provided | 25.0% |" in text
+    assert "- plan: expected increasing, found mixed: failed (falls above 3)\n" in text
+    assert (
+        "Against version 2, on 1,500 cases: rank correlation of the inputs' strengths 0.910" in text
+    )
+    found["champion"] = {"version": 2, "reason": "other inputs"}
+    card = model_card(facts(evaluation=evaluation(explanations=found)))
+    assert "were not compared with version 2: other inputs." in card
+
+
+def test_model_without_inputs_says_so() -> None:
+    assert "This model uses no input." in model_card(facts(evaluation=evaluation(shap={})))
+
+
+def test_review_band_and_cost_are_shown_where_they_are() -> None:
+    band = {
+        "low": 0.15,
+        "high": 0.25,
+        "share": 0.12,
+        "automatic": {"roc_auc": 0.85},
+        "inside": {"roc_auc": 0.55},
+    }
+    cost = {"currency": "EUR", "per_training_run": 0.00001, "per_1000_predictions": 0.0123}
+    at = datetime(2025, 1, 11, tzinfo=UTC)
+    standing = Standing("full", at, None, cost={**cost, "per_accepted_improvement": None})
+    card = model_card(facts(evaluation=evaluation(review_band=band), standing=standing))
+    text = section(card, "Human review")
+    assert "Scores from 0.150 to 0.250 go to a person: 12.0% of the cases." in text
+    assert "| ROC AUC | 0.850 | 0.550 |" in text
+    assert "| cost per training run so far | under 0.0001 EUR |" in card
+    assert "| cost per 1,000 predictions so far | 0.0123 EUR |" in card
+    assert "| cost per accepted version so far | not computable |" in card
+    assert "| cost of fitting the candidates | 25.0 s, 0.0025 EUR |" in card
+
+
+def test_calibration_compares_predicted_with_observed() -> None:
+    text = section(model_card(facts()), "Can the probabilities be trusted")
+    assert "calibrated (isotonic) on the validation part" in text
+    assert "| 2.0% | 0.0% | 900 |\n| 20.0% | 25.0% | 100 |" in text
+
+
+def test_registered_card_says_what_the_gate_asked() -> None:
+    text = section(model_card(facts()), "Approvals and state")
+    assert "registered; the gate passed and does not ask for a person's approval." in text
+    assert "No person has decided about this version." in text
+
+
+def test_present_card_tells_state_approvals_and_history() -> None:
+    at = datetime(2025, 1, 11, tzinfo=UTC)
+    said = {"stage": "production", "verdict": "approved", "by": "Ann", "reason": "good", "at": at}
+    standing = Standing(
+        state="full",
+        since=at,
+        waiting_for=None,
+        approvals=[said, {**said, "expires_at": datetime(2025, 7, 1, tzinfo=UTC)}],
+        events=[{"at": at, "to_state": "awaiting_approval", "actor": "run d1", "reason": "asked"}],
+    )
+    text = section(model_card(facts(standing=standing)), "Approvals and state")
+    assert "Present state: in use (the champion), since 2025-01-11." in text
+    assert "| 2025-01-11 | production | approved | Ann | good | never |" in text
+    assert "| 2025-01-11 | production | approved | Ann | good | 2025-07-01 |" in text
+    assert "| 2025-01-11 | awaiting approval | run d1 | asked |" in text
+
+
+def test_version_that_waits_says_for_whom() -> None:
+    standing = Standing("awaiting_approval", datetime(2025, 1, 11, tzinfo=UTC), "Ben")
+    assert "not in use, since 2025-01-11 (waits for Ben)." in model_card(facts(standing=standing))
+
+
+def test_review_dates_follow_registration_as_of_and_the_last_review() -> None:
+    text = section(model_card(facts()), "Reviews")  # registered 2025-01-10, shown 2025-02-10
+    for line in [
+        "| performance on new labels | monthly | 2025-03-10 |",
+        "| fairness by group | quarterly | 2025-04-10 |",
+        "| this card | quarterly | 2025-04-10 |",
+        "| retraining | yearly | 2026-01-01 |",
+    ]:
+        assert line in text, line
+    review = {"at": datetime(2024, 11, 1, tzinfo=UTC), "reason": "Ann: read"}
+    standing = Standing("full", datetime(2024, 6, 1, tzinfo=UTC), None, reviews=[review])
+    rules = {"governance": {"review": {"card_months": 2, "retraining_months": 18}}}
+    text = section(model_card(facts(case=rules, standing=standing)), "Reviews")
+    assert "| this card | every 2 months | 2025-01-01 (overdue) |" in text
+    assert "| retraining | every 18 months | 2026-07-01 |" in text
+    assert "- 2024-11-01: Ann: read" in text
+
+
+def test_later_keeps_within_the_month() -> None:
+    assert later(date(2024, 1, 31), 1) == date(2024, 2, 29)
+    assert later(date(2024, 11, 30), 3) == date(2025, 2, 28)
+    assert later(date(2024, 12, 15), 12) == date(2025, 12, 15)
+
+
+def test_next_date_is_after_today_on_the_same_grid() -> None:
+    start = date(2024, 1, 31)
+    assert next_date(start, 1, date(2024, 2, 28)) == date(2024, 2, 29)
+    assert next_date(start, 1, date(2024, 2, 29)) == date(2024, 3, 31)
+
+
+def test_origin_tells_licence_environment_and_commit() -> None:
+    text = section(
+        model_card(facts(case={"licence": "CC BY 4.0"})), "Licence, environment and cost"
+    )
+    for line in [
+        "| licence | CC BY 4.0 |",
+        "| commit | 0123abc |",
+        "| libraries | lightgbm 4.6.0, numpy 2.3.1 |",
+        "| hardware | Linux, x86_64, 2 threads |",
+        f"| lock file (sha256) | {'ab' * 32} |",
+    ]:
+        assert line in text, line
+    assert "| licence | not provided |" in model_card(facts())
+
+
+def test_card_shows_no_python_values() -> None:
+    for card in (
+        model_card(facts()),
+        model_card(facts(evaluation=evaluation(fairness=[], shap={}))),
+    ):
+        assert not re.search(r"\b(None(?! is recorded)|nan|True|False|Undefined)\b", card)
+        assert "\n\n\n" not in card
+
+
+def test_html_says_what_the_markdown_says() -> None:
+    card = model_card(facts())
+    markup = r"^#+ |^> |^- |^\|[ :|-]+\|$|\\|\|"
+    spoken = re.sub(markup, " ", card, flags=re.M).split()
+    assert Texts(render_html(card)).words == spoken
+
+
+def test_html_fetches_nothing_and_links_to_its_own_sections() -> None:
+    html = render_html(model_card(facts()))
+    assert not re.search(r"https?:|src=|url\(|@import|<link|<script", html)
+    targets = re.findall(r'href="#([^"]+)"', html)
+    assert targets == re.findall(r'<h2 id="([^"]+)"', html)
+    assert len(targets) == len(SECTIONS)
+
+
+def test_markup_in_configuration_data_and_reasons_shows_as_typed() -> None:
+    said = {"stage": "production", "verdict": "approved", "by": HOSTILE, "reason": HOSTILE}
+    at = datetime(2025, 1, 11, tzinfo=UTC)
+    standing = Standing(
+        "full",
+        at,
+        None,
+        approvals=[{**said, "at": at}],
+        events=[{"at": at, "to_state": "full", "actor": HOSTILE, "reason": HOSTILE}],
+        reviews=[{"at": at, "reason": HOSTILE}],
+    )
+    measured = evaluation(
+        slices=[a_slice("plan", HOSTILE, 0.7)], fairness=[audit("region", 0.1, group(HOSTILE, 0.1))]
+    )
+    case = {"description": HOSTILE, "intended_use": HOSTILE, "out_of_scope": [HOSTILE]}
+    card = model_card(
+        facts(
+            case={**case, "licence": HOSTILE},
+            standing=standing,
+            evaluation=measured,
+            gate=gate((HOSTILE, False, "warn", HOSTILE)),
+            metadata=metadata(changelog=HOSTILE),
+        )
+    )
+    page = Texts(render_html(card))
+    assert page.tags.isdisjoint({"script", "strong", "em", "code", "b"})
+    assert page.tags == Texts(render_html(model_card(facts()))).tags
+    assert "http://a.example" not in re.findall(r'href="([^"]+)"', render_html(card))
+    assert "".join(page.found).count(HOSTILE) == 18  # every place that shows it
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# x",
+        "---",
+        "-",
+        "> x",
+        "- x",
+        "1. x",
+        "+ x",
+        "=== x",
+        "a_b_c _d_",
+        "x*y*z",
+        "a | b",
+        "~~x~~",
+        "\\*",
+        "`",
+    ],
+)
+def test_escaped_text_shows_as_typed(text: str) -> None:
+    page = Texts(render_html(f"# t\n\n{escaped(text)}\n"))
+    assert page.words == ["t", *text.split()]
+    assert page.tags.isdisjoint({"ul", "ol", "em", "code", "s", "h2"})

@@ -36,7 +36,12 @@ print("SCORES", json.dumps([float(value) for value in model.predict(frame)["prob
 TEXTS = {".csv", ".json", ".md", ".txt", ".yaml", ".yml", ".py", ".html", ".lock"}
 PERSONAL = r"\b(gender|age_band|region)\b"  # "region" is a word of the pages' own scripts too
 CONFIGURED = {"data_snapshot.json", "configuration.json"}  # names of columns, no values
-AUDITED = {"report.html", "evaluation.json", "model_card.md"}  # results by group, no rows
+AUDITED = {  # results by group, no rows
+    "report.html",
+    "evaluation.json",
+    "model_card.md",
+    "model_card.html",
+}
 
 
 def _documents(world: World) -> Path:
@@ -240,6 +245,11 @@ def test_challenger_waits_for_a_person(world: World, tmp_path: Path) -> None:
     assert lifecycle is not None
     assert (champion.version, newer.state) == (1, "awaiting_approval")
     assert newer.waiting_for == "customer-analytics"
+    card = _mlops(world, "card", "churn", "2")
+    assert "State: waiting for a person's approval; not in use" in card
+    assert "- Compared with version 1." in card
+    assert f"- Data known on {LATER} instead of {FIRST}." in card
+    assert "- The same configuration." in card
     assert lifecycle.verdict == "awaiting approval"
     assert _aliases(world) == {"champion": "1", "challenger": "2"}
 
