@@ -34,6 +34,7 @@ FEATURES = {
 }
 FIRST, LAST = "2024-01-01", "2025-06-01"
 POINTS = grid_points(FIRST, LAST)
+WHOLE = 12  # the newest as_of dates whose widest window lies within the data
 ONE_MORE = datetime(2025, 7, 1, tzinfo=UTC)
 
 
@@ -86,16 +87,22 @@ def ours(folder: Path) -> dict[str, Any]:
 
     use_case, settings = _use_case(folder), settings_in(folder / LAKE)
     accepted = accepted_before(use_case, settings)
-    uris = []
+    uris, commits = [], []
 
     def build(as_of: datetime) -> None:
         with open_workspace(use_case, settings) as work:
-            uris.append(build_features(work, accepted, as_of).uri)
+            uris.append(build_features(work, accepted, as_of, progress=done).uri)
+
+    def done(*_finished: object) -> None:
+        commits.append((time.perf_counter(), time.process_time()))
 
     every = _timed(lambda: build(POINTS[-1]))
+    until_whole, last = commits[-WHOLE - 1], commits[-1]
     one_more = _timed(lambda: build(ONE_MORE))
     return {
         **every,
+        "whole_seconds": (last[0] - until_whole[0]) / WHOLE,
+        "whole_cpu_seconds": (last[1] - until_whole[1]) / WHOLE,
         "one_more_seconds": one_more["seconds"],
         "one_more_cpu_seconds": one_more["cpu_seconds"],
         "uri": uris[0],

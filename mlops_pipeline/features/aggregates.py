@@ -54,17 +54,25 @@ class Aggregation:
         self._aggregates: dict[str, Made] = {}
         self._names: dict[tuple[Any, ...], str] = {}
 
-    def by(self, group: str, columns: Mapping[str, FeatureColumn]) -> Any:
-        """Return a table of one row per group: the group's key and the columns."""
+    def by(self, group: str, columns: Mapping[str, FeatureColumn], kept: Any = None) -> Any:
+        """Return a table of one row per group: the group's key and the columns.
+
+        `kept` is a test of the rows: only groups with a row that meets it are returned.
+        """
         features = {
             name: self._feature(column)
             for name, column in columns.items()
             if column.aggregate != "last"
         }
         features |= self._latest({n: c for n, c in columns.items() if c.aggregate == "last"})
+        is_kept = None
+        if kept is not None:
+            is_kept = self._simple("any", self._prepare(("kept",), lambda: kept), None)
         rows = self._rows.select(group, **self._prepared)
         made = {name: aggregate(rows) for name, aggregate in self._aggregates.items()}
         table = rows.group_by(group).aggregate(**made)
+        if is_kept is not None:
+            table = table.filter(table[is_kept])
         return table.select(group, **{name: features[name](table) for name in columns})
 
     # the three steps

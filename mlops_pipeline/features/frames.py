@@ -6,11 +6,15 @@ an event grid is computed for the events of one period, each at its own time.
 
 On an event grid the events of a period are those known before its end: one that arrives later is
 history for the events after it, and no row of its own, because finished periods stay finished.
+
+Above 300 lines, because who belongs and what they did can come off one scan.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import reduce
+from operator import and_
 from typing import Any
 
 from mlops_pipeline.config.features import COUNTS, Aggregate, FeatureColumn, Refresh
@@ -69,12 +73,11 @@ def feature_frame(
     Returns
     -------
     ibis.Table
-        One row per entity (event grid: per event), ordered by it.
+        One row per entity (event grid: per event), in any order.
     """
     build = _Frame(use_case, tables, period, facts)
     first = [build.key, "as_of", *([EVENT_ROW] if build.by_event else [])]
-    names = [*first, *use_case.features, *use_case.protected]
-    return build.whole().select(*names).order_by(["as_of", build.row_key])
+    return build.whole().select(*first, *use_case.features, *use_case.protected)
 
 
 def population(
@@ -133,24 +136,50 @@ class _Frame:
     # who
 
     def spine(self) -> Any:
-        import ibis
-
         if self.given is not None:
             # a request's column may be named like the feature that is made of it
             return self.given.drop(*(set(self.given.columns) & set(self.use_case.features)))
         if self.by_event:
             return self._event_spine()
-        rule = self.use_case.population
-        rows = self._known(rule.source)
-        if rule.where:
-            rows = rows.filter(condition(rule.where, rows))
-        if rule.active_within_days:
-            since = self.moment - timedelta(days=rule.active_within_days)
-            rows = rows.filter(rows[self._population_source().event_time] >= since)
-        spine = rows.filter(rows[self.key].notnull()).select(self.key).distinct()
-        if rule.leaves_with:
-            spine = spine.anti_join(self._known(rule.leaves_with), self.key)
-        return spine.mutate(as_of=ibis.literal(self.moment))
+        rows = self._known(self.use_case.population.source)
+        test = self._belongs(rows, None)
+        rows = rows if test is None else rows.filter(test)
+        return self._staying(rows.filter(rows[self.key].notnull()).select(self.key).distinct())
+
+    def _staying(self, members: Any) -> Any:
+        """Return who has not left, with as_of."""
+        import ibis
+
+        left = self.use_case.population.leaves_with
+        if left:
+            members = members.anti_join(self._known(left), self.key)
+        return members.mutate(as_of=ibis.literal(self.moment))
+
+    def _active_within(self) -> timedelta | None:
+        days = self.use_case.population.active_within_days
+        return timedelta(days=days) if days else None
+
+    def _home(self) -> _Group | None:
+        """Return the group whose rows include all that make an entity belong: one scan for both."""
+        active = self._active_within()
+        for group, columns in self.others.items():
+            widest = _widest(columns)
+            is_covered = widest is None or (active is not None and active <= widest)
+            if is_covered and group.source == self.use_case.population.source:
+                return group
+        return None
+
+    def _belongs(self, rows: Any, widest: timedelta | None) -> Any:
+        """Return the test of rows that make an entity belong, of rows as far back as `widest`.
+
+        None: all do.
+        """
+        rule, active = self.use_case.population, self._active_within()
+        tests = [condition(rule.where, rows)] if rule.where else []
+        if active is not None and active != widest:
+            happened = rows[self._population_source().event_time]
+            tests.append(happened >= before(self.moment, active))
+        return reduce(and_, tests) if tests else None
 
     def _event_spine(self) -> Any:
         rows = self._event_rows()
@@ -233,13 +262,15 @@ class _Frame:
     # features
 
     def whole(self) -> Any:
-        frame = self.spine()
+        home = None if self.by_event else self._home()
+        frame = self.spine() if home is None else self._staying(self._aggregated(home, home=True))
         if self.own:
             frame = self._attached(frame, self._own_part())
         for kind, columns in self.latest.items():
             frame = self._with_latest(frame, kind, columns)
-        for group, columns in self.others.items():
-            frame = self._attached(frame, self._aggregated(group, columns))
+        for group in self.others:
+            if group != home:
+                frame = self._attached(frame, self._aggregated(group))
         return _completed(self.use_case, frame)
 
     def _attached(self, frame: Any, part: Any) -> Any:
@@ -308,10 +339,13 @@ class _Frame:
             is_ordered=kind.source in self.facts.ordered,
         )
 
-    def _aggregated(self, group: _Group, columns: Columns) -> Any:
-        """Return what is aggregated, one row per entity (or event) that has any row."""
-        reaches = [column.reach for column in columns.values()]
-        widest = None if None in reaches else max(item for item in reaches if item is not None)
+    def _aggregated(self, group: _Group, *, home: bool = False) -> Any:
+        """Return what is aggregated, one row per entity (or event) that has any row.
+
+        `home`: of the entities that belong only.
+        """
+        columns = self.others[group]
+        widest = _widest(columns)
         rows = self._known(group.source, widest, refresh=group.refresh)
         rows = rows.filter(rows[self.key].notnull())
         return Aggregation(
@@ -320,7 +354,13 @@ class _Frame:
             rows._as_of if self.by_event else self.moment,
             widest=widest,
             is_unique=group.source in self.facts.unique,
-        ).by(self.part_key, columns)
+        ).by(self.part_key, columns, kept=self._belongs(rows, widest) if home else None)
+
+
+def _widest(columns: Columns) -> timedelta | None:
+    """Return how far back the columns of a group look; None: without limit."""
+    reaches = [column.reach for column in columns.values()]
+    return None if None in reaches else max(item for item in reaches if item is not None)
 
 
 def _moment(as_of: Any, refresh: Refresh) -> Any:

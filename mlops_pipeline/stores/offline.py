@@ -3,12 +3,12 @@
 A period that is there is finished: what arrives later counts as known later (ingestion.py), so an
 incremental build equals a rebuild. The table's name holds the hash of the feature definitions:
 other definitions are another table. Building and reading stay together, above 300 lines, because
-both have to agree on the table's columns; the labels are labelled.py's.
+both have to agree on the table's columns; computing and writing one period is feature_periods.py's,
+the labels are labelled.py's.
 """
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,9 +21,16 @@ from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.data.frame import LabelledFrame
 from mlops_pipeline.data.labels import labelled_periods
 from mlops_pipeline.data.periods import Period, periods
-from mlops_pipeline.errors import DataError, NotFoundError, masked, shape
-from mlops_pipeline.features.frames import EVENT_ROW, feature_frame
+from mlops_pipeline.errors import DataError, NotFoundError, shape
+from mlops_pipeline.features.frames import feature_frame
 from mlops_pipeline.stores.engine import quoted
+from mlops_pipeline.stores.feature_periods import (
+    TEMPLATE_PERIOD,
+    PeriodFacts,
+    build_periods,
+    plain,
+    row_key,
+)
 from mlops_pipeline.stores.labelled import with_labels
 from mlops_pipeline.stores.lake import TableState
 from mlops_pipeline.stores.validation import (
@@ -35,19 +42,6 @@ from mlops_pipeline.stores.validation import (
 from mlops_pipeline.stores.workspace import Workspace
 
 SEMANTICS = 3  # raise it when the same definitions come to mean other values
-# Compiling a frame takes longer than running it, so it is compiled once, for a period that no data
-# reach; the query of a real period differs in its moments only.
-TEMPLATE_PERIOD = Period(datetime(6001, 1, 1, tzinfo=UTC), datetime(8001, 1, 1, tzinfo=UTC))
-MOMENT = re.compile(r"MAKE_TIMESTAMP\((\d+), (\d+), (\d+), (\d+), (\d+), 0\.0\)")
-
-
-@dataclass(frozen=True)
-class PeriodFacts:
-    """One finished period of the feature table."""
-
-    period: str
-    rows: int
-    content_hash: str
 
 
 @dataclass(frozen=True)
@@ -140,35 +134,32 @@ def build_features(
     tables = register_accepted(work, accepted)
     wanted = use_case_periods(work, as_of)
     done = finished_periods(work)
-    uri, built = features_uri(work), []
+    uri = features_uri(work)
+    built: list[PeriodFacts] = []
     if not done:
         _check_keys_match(work, tables)
     missing = [period for period in wanted if period.name not in done]
-    query = ""
-    if missing:
-        frame = feature_frame(
-            work.use_case,
-            tables,
-            TEMPLATE_PERIOD,
-            row_facts(work.use_case, accepted),
-        )
-        query = str(work.engine.ibis.compile(frame))
-    for period in missing:
-        facts = _build_period(work, _query_of(query, period), period, uri)
+
+    def finished(facts: PeriodFacts) -> None:
         built.append(facts)
         if progress:
-            progress(period.name, facts.rows)
+            progress(facts.period, facts.rows)
+
+    if missing:
+        facts = row_facts(work.use_case, accepted)
+        frame = feature_frame(work.use_case, tables, TEMPLATE_PERIOD, facts)
+        template = str(work.engine.ibis.compile(frame))
+        build_periods(work, template, missing, uri, finished)
     state = work.lake.state(uri)
     if state is None:
         raise DataError("there are no features", where=uri, found="no period up to as_of")
-    finished = finished_periods(work)
-    names = [period.name for period in wanted]
+    done = finished_periods(work)
     return BuiltFeatures(
         uri=uri,
         version=state.version,
         definitions=definitions_hash(work.use_case),
         built=tuple(built),
-        periods=tuple(finished[name] for name in names),
+        periods=tuple(done[period.name] for period in wanted),
     )
 
 
@@ -181,68 +172,6 @@ def use_case_periods(work: Workspace, as_of: datetime) -> list[Period]:
         first = work.engine.query(f"SELECT min({column}) FROM {quoted(name)}")[0][0]
         first = first.replace(tzinfo=UTC) if first else None
     return periods(work.use_case.grid, as_of, first)
-
-
-def _query_of(template: str, period: Period) -> str:
-    """Return the query of a period: every moment of the template, moved to the period's."""
-
-    def moved(match: re.Match[str]) -> str:
-        year, month, day, hour, minute = map(int, match.groups()[:5])
-        moment = datetime(year, month, day, hour, minute, tzinfo=UTC)
-        is_end = abs(moment - TEMPLATE_PERIOD.end) < abs(moment - TEMPLATE_PERIOD.start)
-        base, target = (
-            (TEMPLATE_PERIOD.end, period.end) if is_end else (TEMPLATE_PERIOD.start, period.start)
-        )
-        return f"TIMESTAMP '{_plain(target + (moment - base))}'"
-
-    return MOMENT.sub(moved, template)
-
-
-def _build_period(work: Workspace, query: str, period: Period, uri: str) -> PeriodFacts:
-    engine = work.engine
-    _compute(work, query, period)
-    rows, digest = engine.query(
-        f"SELECT count(*), coalesce(sum(hash({_columns(work)})::HUGEINT), 0) FROM _period_frame"
-    )[0]
-    facts = PeriodFacts(period.name, int(rows), f"{int(digest) % 2**64:016x}")
-    order = ", ".join(["as_of", quoted(_row_key(work.use_case))])
-    work.lake.write(
-        uri,
-        engine.batches(f"SELECT * FROM _period_frame ORDER BY {order}"),
-        {
-            "period": facts.period,
-            "rows": facts.rows,
-            "content_hash": facts.content_hash,
-            "end": period.end.isoformat(),
-        },
-        "append",
-    )
-    return facts
-
-
-def _compute(work: Workspace, statement: str, period: Period) -> None:
-    import duckdb
-
-    try:
-        work.engine.sql.execute(f"CREATE OR REPLACE TEMP TABLE _period_frame AS {statement}")
-    except (duckdb.ConversionException, duckdb.OutOfRangeException) as error:
-        raise DataError(
-            "a feature's value does not fit its type",
-            where=f"{work.use_case.name}, period {period.name}",
-            expected="values whose exact sums fit: below 9.2e18 units of their precision",
-            found=masked(str(error)),
-            way_out="quarantine such rows with a range rule, or change dtype or precision",
-        ) from error
-
-
-def _columns(work: Workspace) -> str:
-    use_case = work.use_case
-    names = [_row_key(use_case), "as_of", *use_case.features, *use_case.protected]
-    return ", ".join(quoted(name) for name in names)
-
-
-def _row_key(use_case: UseCase) -> str:
-    return EVENT_ROW if use_case.grid.every == "event" else use_case.entity.key
 
 
 def _check_keys_match(work: Workspace, tables: Mapping[str, Any]) -> None:
@@ -334,17 +263,17 @@ def _read_periods(
     as_of = np.empty(capacity, dtype="datetime64[us]")
     known_at = np.empty(capacity, dtype="datetime64[us]")
     label = np.empty(capacity, dtype=np.int8)
-    at, row_key = 0, quoted(_row_key(use_case))
+    at, order = 0, quoted(row_key(use_case))
     for period in wanted:
-        where = f"as_of = TIMESTAMP '{_plain(period.start)}'"
+        where = f"as_of = TIMESTAMP '{plain(period.start)}'"
         if use_case.grid.every == "event":
             where = (
-                f"as_of >= TIMESTAMP '{_plain(period.start)}' "
-                f"AND as_of < TIMESTAMP '{_plain(period.end)}'"
+                f"as_of >= TIMESTAMP '{plain(period.start)}' "
+                f"AND as_of < TIMESTAMP '{plain(period.end)}'"
             )
         part = work.engine.sql.sql(
             f"WITH f AS (SELECT * FROM {work.engine.scan(state)} WHERE {where}) "
-            f"{labels} ORDER BY f.as_of, f.{row_key}"
+            f"{labels} ORDER BY f.as_of, f.{order}"
         ).to_arrow_table()
         stop = at + len(part)
         if entity is None:
@@ -384,7 +313,3 @@ def _texts(column: Any) -> npt.NDArray[np.object_]:
     distinct = np.asarray([*encoded.dictionary.to_pylist(), None], dtype=object)
     texts: npt.NDArray[np.object_] = distinct[encoded.indices.fill_null(len(distinct) - 1)]
     return texts
-
-
-def _plain(moment: datetime) -> str:
-    return moment.replace(tzinfo=None).isoformat(sep=" ")

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.data.periods import Period
-from mlops_pipeline.features.frames import Facts, feature_frame
+from mlops_pipeline.features.frames import EVENT_ROW, Facts, feature_frame
 from mlops_pipeline.features.streams import Event, stream_columns
 from mlops_pipeline.stores.ingestion import superseded_at
 from mlops_pipeline_tests.worlds import DAY, HOUR, TICK, TYPES, on, shop, utc
@@ -155,7 +155,7 @@ class Offline:
         tables = {name: self.connection.table(name) for name in case.sources}
         period = Period(utc(START), utc(END))
         frame = feature_frame(case, tables, period, Facts(revised=frozenset({"payments"})))
-        self.query = self.connection.compile(frame)
+        self.query = self.connection.compile(frame.order_by(["as_of", EVENT_ROW]))
 
     def fill(
         self, name: str, source: Mapping[str, Any], rows: list[dict[str, Any]], superseded: str

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.config.features import FeatureColumn
 from mlops_pipeline.data.periods import Period
-from mlops_pipeline.features.frames import Facts, feature_frame
+from mlops_pipeline.features.frames import EVENT_ROW, Facts, feature_frame
 from mlops_pipeline_tests.features.oracle import Feature, Row, Value, known_before, typed
 from mlops_pipeline_tests.worlds import DAY, HOUR, PLANS, TICK, TYPES, VISITS, on, shop, utc
 
@@ -159,7 +159,8 @@ class Frames:
             self.fill(name, [])
         tables = {name: self.connection.table(name) for name in case.sources}
         frame = feature_frame(case, tables, period, Facts(revised=REVISED))
-        self.query = self.connection.compile(frame)
+        row_key = EVENT_ROW if EVENT_ROW in frame.columns else "customer"
+        self.query = self.connection.compile(frame.order_by(["as_of", row_key]))
 
     def fill(self, name: str, rows: list[Row]) -> None:
         source = self.case.sources[name]
@@ -407,3 +408,26 @@ def test_row_superseded_at_as_of_is_still_the_one_known_before_it(
     plan = {**row, "tier": "basic", "region": "north", "_superseded_at": moment}
     found = everyone.run({"visits": [visit], "plans": [plan], "exits": []})
     assert [item["tier"] for item in found] == [tier]
+
+
+@pytest.mark.parametrize(("active", "members"), [(20, [1]), (30, [1, 2]), (40, [1, 2, 3])])
+def test_population_beside_a_window_is_who_was_active(active: int, members: list[int]) -> None:
+    column = {"aggregate": "count", "window_days": 30, "dtype": "int64"}
+    case = shop(
+        grid={"every": "month", "start": "2025-01-01"},
+        population={"source": "visits", "active_within_days": active},
+        sources=SOURCES,
+        views={"history": {"source": "visits", "columns": {"visits_30": column}}},
+    )
+    visits = [
+        {
+            **{"customer": number, "at": at, "known": at, "_row_no": number, "_available_at": at},
+            **{"_superseded_at": None, "amount": 1.0, "units": 1, "kind": "shop"},
+        }
+        for number, at in enumerate((AS_OF - days * DAY for days in (10, 25, 35)), start=1)
+    ]
+    found = Frames(case, POINT).run({"visits": visits, "plans": [], "exits": []})
+    counts = {1: 1, 2: 1, 3: 0}
+    assert {row["customer"]: row["visits_30"] for row in found} == {
+        customer: counts[customer] for customer in members
+    }

@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 
 from mlops_pipeline.config import UseCase
-from mlops_pipeline.features.frames import Facts, feature_frame
+from mlops_pipeline.data.periods import Period
+from mlops_pipeline.features.frames import EVENT_ROW, Facts, feature_frame
+from mlops_pipeline.stores import feature_periods
 from mlops_pipeline.stores.offline import (
     build_features,
     definitions_hash,
     features_uri,
+    finished_periods,
     use_case_periods,
 )
 from mlops_pipeline.stores.validation import register_accepted
@@ -186,6 +189,32 @@ def test_features_of_a_build_killed_between_periods_are_the_same_when_it_runs_ag
         assert rebuilt(work) == (again.content_hash, rows)
 
 
+@pytest.mark.parametrize("part", ["_compute", "_write"])
+def test_period_that_fails_leaves_those_before_it_and_none_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    world = World(case_of("month"), tmp_path)
+    deliver_until(world, history(6), on(6))
+    original = getattr(feature_periods, part)
+
+    def failing(work: Workspace, table: str, *given: Any) -> Any:
+        if any(isinstance(item, Period) and item.name == "2025-04-01" for item in given):
+            raise OSError("the disk is full")
+        return original(work, table, *given)
+
+    with world.open() as work:
+        ingest_all(work)
+        accepted = accept_all(work)
+        with monkeypatch.context() as broken:
+            broken.setattr(feature_periods, part, failing)
+            with pytest.raises(OSError, match="the disk is full"):
+                build_features(work, accepted, utc(MONTHS[-1]))
+        assert list(finished_periods(work)) == ["2025-02-01", "2025-03-01"]
+        again = build_features(work, accepted, utc(MONTHS[-1]))
+        rows = feature_rows(work)
+        assert rebuilt(work) == (again.content_hash, rows)
+
+
 @pytest.mark.parametrize("every", ["month", "day", "event"])
 def test_built_periods_equal_the_frames_of_their_definition(tmp_path: Path, every: str) -> None:
     world = World(case_of(every), tmp_path)
@@ -200,7 +229,8 @@ def test_built_periods_equal_the_frames_of_their_definition(tmp_path: Path, ever
         expected: list[Row] = []
         for period in use_case_periods(work, as_of):
             frame = feature_frame(work.use_case, tables, period, Facts(revised=revised))
-            query = work.engine.ibis.compile(frame)
+            row_key = EVENT_ROW if every == "event" else "customer"
+            query = work.engine.ibis.compile(frame.order_by(["as_of", row_key]))
             expected += work.engine.sql.sql(query).to_arrow_table().to_pylist()
         assert expected
         assert feature_rows(work) == expected

@@ -252,10 +252,12 @@ def test_population_that_knows_who_will_come_is_found(
     original = frames._Frame._known
 
     def with_later(self: Any, name: str, window: timedelta | None = None, **options: Any) -> Any:
-        is_population = window is None and not options
-        return self.tables[name] if is_population else original(self, name, window, **options)
+        return original(self, name, window, **options) if options else self.tables[name]
 
-    case = case_of("month", population={"source": "visits", "active_within_days": 1})
+    day = {name: {**column, "window_days": 1} for name, column in HISTORY.items()}
+    views = {**VIEWS, "history": {"source": "visits", "columns": day}}  # no scan for both
+    population = {"source": "visits", "active_within_days": 2}
+    case = case_of("month", views=views, population=population)
     monkeypatch.setattr(frames._Frame, "_known", with_later)
     with built_world(tmp_path, case).open() as work:
         assert ROWS in checked(work).leaking
