@@ -20,7 +20,7 @@ class CardFacts:
     data: Mapping[str, Mapping[str, Any]]
     metrics: Mapping[str, Estimate]
     gate: Gate
-    threshold: float
+    decision: str
     limitations: Sequence[str]
     refit_rows: int | None
     git_commit: str
@@ -63,7 +63,7 @@ def render_card(use_case: UseCase, facts: CardFacts) -> str:
             ["metric", "value", "95 % interval"],
             [[name, *_figure(item)] for name, item in facts.metrics.items()],
         ),
-        f"A score of at least {facts.threshold:.4f} is a positive decision (from the costs).",
+        facts.decision,
         "## Gate",
         _table(
             ["rule", "effect", "verdict", "reason"],

@@ -35,7 +35,9 @@ rows = json.load(open(sys.argv[2]))
 frame = pandas.DataFrame(rows["data"], columns=rows["columns"])
 for name, kind in rows["types"].items():
     frame[name] = frame[name].astype("object" if kind == "category" else "float64")
-print("RESULT" + json.dumps([float(value) for value in model.predict(frame)["probability"]]))
+said = model.predict(frame)
+names = ["probability", "decision", "needs_review"]
+print("RESULT" + json.dumps([[float(value) for value in said[name]] for name in names]))
 """
 
 
@@ -47,23 +49,35 @@ def model_script() -> str:
     return Path(scoring.__file__).read_text(encoding="utf-8") + "\n\n" + tail
 
 
+def column_types(model: scoring.ScoringModel) -> dict[str, str]:
+    """Return the columns that a model is given, inputs and attributes, with their types."""
+    inputs = {item["name"]: item["type"] for item in model.document["inputs"]}
+    return {**dict.fromkeys(model.attributes, "category"), **inputs}
+
+
 def input_example(model: scoring.ScoringModel, columns: Any, rows: int = 5) -> dict[str, Any]:
-    """Return the first rows as plain JSON: columns, data, types; missing values are null."""
-    inputs = model.document["inputs"]
-    data = []
-    for index in range(min(rows, len(columns[inputs[0]["name"]]))):
+    """Return the first rows as plain JSON: columns, data, types; missing values are null.
+
+    Protected attributes are nobody's: the groups that the model knows, one after another.
+    """
+    types, data = column_types(model), []
+    groups = [each for group in _groups(model) for each in group]
+    for index in range(min(rows, len(columns[model.input_names[0]]))):
+        attributes = groups[index % len(groups)] if groups else []
+        known = dict(zip(model.attributes, attributes, strict=True))
         row = []
-        for item in inputs:
-            value = columns[item["name"]][index]
-            if item["type"] != "category":
+        for name, kind in types.items():
+            value = known[name] if name in known else columns[name][index]
+            if kind != "category":
                 value = None if np.isnan(value) else float(value)
             row.append(value)
         data.append(row)
-    return {
-        "columns": [item["name"] for item in inputs],
-        "types": {item["name"]: item["type"] for item in inputs},
-        "data": data,
-    }
+    return {"columns": list(types), "types": types, "data": data}
+
+
+def _groups(model: scoring.ScoringModel) -> list[list[list[str]]]:
+    found: list[list[list[str]]] = model.document.get("thresholds", {}).get("groups", [])
+    return found
 
 
 def example_columns(example: dict[str, Any]) -> dict[str, npt.NDArray[Any]]:
@@ -80,15 +94,14 @@ def example_columns(example: dict[str, Any]) -> dict[str, npt.NDArray[Any]]:
     return columns
 
 
-def check_contract(
-    model_folder: Path, example_path: Path, expected: npt.NDArray[np.float64]
-) -> None:
-    """Load a stored model with plain MLflow in a fresh process and compare its scores.
+def check_contract(model_folder: Path, example_path: Path, decided: scoring.Decisions) -> None:
+    """Load a stored model with plain MLflow in a fresh process; compare scores and decisions.
 
     Raises
     ------
     ContractError
-        When the script is not the known one, the model does not load, or it scores differently.
+        When the script is not the known one, the model does not load, or it scores or decides
+        differently.
     """
     script = (model_folder / SCRIPT).read_text(encoding="utf-8")
     known, found = (hashlib.sha256(text.encode()).hexdigest() for text in (model_script(), script))
@@ -117,6 +130,7 @@ def check_contract(
             found=done.stderr.strip()[-800:],
         )
     scores = np.asarray(json.loads(lines[-1].removeprefix("RESULT")))
+    expected = np.asarray([decided.probability, decided.decision, decided.needs_review], float)
     if scores.shape != expected.shape or np.abs(scores - expected).max() > TOLERANCE:
         raise ContractError(
             "the stored model scores differently in a fresh process",

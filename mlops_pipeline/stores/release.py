@@ -22,7 +22,12 @@ from mlops_pipeline.data.frame import LabelledFrame
 from mlops_pipeline.errors import ContractError
 from mlops_pipeline.governance.metadata import SCHEMA
 from mlops_pipeline.governance.model_card import CardFacts, render_card
-from mlops_pipeline.stores.contract import check_contract, example_columns, input_example
+from mlops_pipeline.stores.contract import (
+    check_contract,
+    column_types,
+    example_columns,
+    input_example,
+)
 from mlops_pipeline.stores.lake import Lake
 from mlops_pipeline.stores.offline import definitions_hash
 from mlops_pipeline.stores.provenance import GitState, environment_lock, git_state, hardware
@@ -64,6 +69,7 @@ class Release:
     dagster_run_id: str
     refit_rows: int | None
     previous: int | None
+    mitigation: str | None = None
 
 
 def register(
@@ -112,7 +118,7 @@ def register(
     check_contract(
         version.model_folder,
         documents / "input_example.json",
-        release.model.predict(example_columns(example)),
+        release.model.decide(example_columns(example)),
     )
     registry.client.log_artifacts(release.mlflow_run_id, str(documents), "release")
     registry.complete(
@@ -164,12 +170,11 @@ def _metadata(
         "artifact_uri": str(version.model_folder),
         "framework": {"name": framework, "version": installed_version(framework)},
         "signature": {
-            "inputs": [
-                {"name": item["name"], "type": item["type"]} for item in model.document["inputs"]
-            ],
+            "inputs": [{"name": name, "type": kind} for name, kind in column_types(model).items()],
             "outputs": [
                 {"name": "probability", "type": "number"},
                 {"name": "decision", "type": "boolean"},
+                {"name": "needs_review", "type": "boolean"},
             ],
         },
         "provenance": {
@@ -191,6 +196,7 @@ def _metadata(
             "refit": use_case.training.refit,
             "rows": release.refit_rows or facts.parts["train"]["rows"],
             "figures_belong_to": "the model evaluated on the test part"
+            + (f" (mitigated by {release.mitigation})" if release.mitigation else "")
             + (
                 f"; this version is its recipe refitted on the {REFITTED[use_case.training.refit]}"
                 if release.refit_rows
@@ -219,11 +225,31 @@ def _card_facts(release: Release, version: int, commit: str) -> CardFacts:
         data={name: item.to_dict() for name, item in release.accepted.items()},
         metrics=release.metrics,
         gate=release.gate,
-        threshold=release.model.threshold,
+        decision=decision_text(release.model),
         limitations=release.limitations,
         refit_rows=release.refit_rows,
         git_commit=commit,
         fingerprint=release.facts.fingerprint,
+    )
+
+
+def decision_text(model: ScoringModel) -> str:
+    """Return the sentence that says when a decision is positive."""
+    rule = model.document.get("thresholds")
+    text = f"A score of at least {model.threshold:.4f} is a positive decision (from the costs)."
+    if rule is None:
+        return text
+    if rule["kind"] == "by_group":
+        named = [
+            f"{' or '.join(' '.join(each) for each in group)} {limit:.4f}"
+            for group, limit in zip(rule["groups"], rule["limits"], strict=True)
+        ]
+        names = ", ".join(rule["attributes"])
+        return f"{text} Instead, where {names} is known: {', '.join(named)}."
+    limits = ", ".join(f"{limit:.4f}" for limit in rule["limits"])
+    return (
+        "A score of at least a row's own threshold is a positive decision: the mean of the "
+        f"groups' thresholds {limits}, weighted by the probability of each group given the inputs."
     )
 
 

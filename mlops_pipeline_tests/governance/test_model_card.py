@@ -32,7 +32,7 @@ FACTS = CardFacts(
             RuleResult("parity", 0.2, 0.05, False, "warn", "region differs"),
         ),
     ),
-    threshold=0.2,
+    decision="A score of at least 0.2000 is a positive decision (from the costs).",
     limitations=("usage missing: ROC AUC 0.650 instead of 0.812",),
     refit_rows=20_000,
     git_commit="0123abc",
