@@ -25,7 +25,13 @@ from mlops_pipeline.config.modelling import Candidate, Costs, Dummy, LightGBM, L
 from mlops_pipeline.config.modelling import RandomForest as Forest
 from mlops_pipeline.errors import SourceError
 from mlops_pipeline.stores.datasets import fetch_dataset
-from mlops_pipeline.training.fitting import encode_rows, fit_candidate, learn_inputs, refit_recipe
+from mlops_pipeline.training.fitting import (
+    Rows,
+    encode_rows,
+    fit_candidate,
+    learn_inputs,
+    refit_recipe,
+)
 from mlops_pipeline.training.metrics import point_metrics
 from mlops_pipeline.training.scoring import ScoringModel
 from mlops_pipeline.training.selection import Trained, calibrate_candidate, choose
@@ -177,12 +183,12 @@ def _fit(
 ) -> Trained:
     begun = time.perf_counter()
     inputs = learn_inputs(part.columns, list(part.columns), train)
-    held_rows = (encode_rows(inputs, part.columns, held), part.label[held])
+    held_rows = Rows(encode_rows(inputs, part.columns, held), part.label[held])
     fitted = fit_candidate(
         name,
         recipe,
         inputs,
-        (encode_rows(inputs, part.columns, train), part.label[train]),
+        Rows(encode_rows(inputs, part.columns, train), part.label[train]),
         held_rows,
         balanced=False,
         seed=SEED,
@@ -190,8 +196,8 @@ def _fit(
     )
     return calibrate_candidate(
         fitted,
-        fitted.model.raw_scores(held_rows[0]),
-        held_rows[1],
+        fitted.model.raw_scores(held_rows.matrix),
+        held_rows.label,
         held,  # every row is an entity of its own
         kind="sigmoid",
         costs=Costs(),
@@ -205,7 +211,7 @@ def _refitted(item: Trained, part: Part, rows: npt.NDArray[np.int64]) -> Scoring
         item.name,
         refit_recipe(CANDIDATES[item.name], item.fitted.trees),
         inputs,
-        (encode_rows(inputs, part.columns, rows), part.label[rows]),
+        Rows(encode_rows(inputs, part.columns, rows), part.label[rows]),
         None,
         balanced=False,
         seed=SEED,

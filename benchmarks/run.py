@@ -18,9 +18,9 @@ from benchmarks.result import Result
 
 NAMES = (
     *("lifecycle", "one_month", "imports", "demo", "real_sets"),
-    *("history", "windows", "online", "fraud"),
+    *("history", "windows", "online", "fraud", "fairness"),
 )
-SIZED = frozenset(NAMES) - {"imports", "real_sets"}  # take --customers
+SIZED = frozenset(NAMES) - {"imports", "real_sets", "fairness"}  # take --customers
 
 
 def main() -> int:

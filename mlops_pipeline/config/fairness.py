@@ -1,17 +1,42 @@
-"""Configuration of the fairness audit: which groups, how large, what raises an alert, when."""
+"""Configuration of fairness: what is audited and how a disparity is mitigated."""
 
 from collections.abc import Sequence
 from itertools import combinations
+from typing import Literal
 
 from pydantic import Field
 
 from mlops_pipeline.config.base import Fraction, Section
+from mlops_pipeline.config.modelling import MetricName
 
 CROSSED = " x "  # "gender x region": no name of an attribute holds a space
+Method = Literal["reweighing", "group_thresholds", "grid_search"]
+
+
+class Mitigation(Section):
+    """What is tried when a gate fails on blocking parity rules only, and how one is chosen."""
+
+    methods: tuple[Method, ...] = Field(
+        ("reweighing", "group_thresholds", "grid_search"),
+        description="`[]`: a refusal stands, nothing is tried.",
+    )
+    grid_size: int = Field(4, ge=1, le=50, description="Models that `grid_search` fits.")
+    margin: float = Field(
+        0.3,
+        ge=0,
+        lt=1,
+        description="On the validation part a disparity is at most this share below its limit.",
+    )
+    prefer: Literal["expected_cost"] | MetricName = Field(
+        "expected_cost", description="The validation figure by which one of the fair is chosen."
+    )
+    max_loss: float = Field(
+        0.1, ge=0, description="Largest loss of `prefer` against the base model, as a share of it."
+    )
 
 
 class Fairness(Section):
-    """How decisions are audited by protected attribute, at evaluation and on live decisions."""
+    """How decisions are audited by protected attribute, and how a disparity is mitigated."""
 
     intersections: bool = Field(
         True, description="Audit pairs of attributes too, as `gender x region`."
@@ -26,6 +51,11 @@ class Fairness(Section):
         365, ge=1, le=36_500, description="The live audit reads decisions of this many days."
     )
     audit_day: int = Field(6, ge=1, le=28, description="Day of the monthly live audit.")
+    attribute_at_decision: Literal["allowed", "forbidden"] = Field(
+        "forbidden",
+        description="Whether a decision may know the protected attribute that is mitigated.",
+    )
+    mitigation: Mitigation = Mitigation()
 
 
 def attribute_pairs(names: Sequence[str]) -> tuple[str, ...]:

@@ -95,6 +95,12 @@ class Training(Section):
         "all_labelled", description="What the registered model is fitted on after the gate."
     )
     costs: Costs = Costs()
+    review_band: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Width in probability, around the threshold, within which a person decides.",
+    )
     tie_tolerance: float = Field(
         0.0005, ge=0, description="Validation log losses this close are a tie: the simpler wins."
     )

@@ -39,6 +39,7 @@ RESERVED = {  # names that a feature's column would hide, and whose they are
     "label": "label",
     "probability": "predictions",
     "decision": "predictions",
+    "needs_review": "predictions",
     "entity_hash": "predictions",
 }
 FEATURE_NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")  # as in `Name`

@@ -31,6 +31,11 @@ class LabelledFrame:
         """Return the number of rows."""
         return len(self.label)
 
+    @property
+    def everything(self) -> Mapping[str, npt.NDArray[Any]]:
+        """Inputs and protected attributes together: what a decision may be made from."""
+        return {**self.protected, **self.columns}
+
     def take(self, rows: npt.NDArray[Any]) -> "LabelledFrame":
         """Return the given rows (positions or a mask)."""
         return LabelledFrame(

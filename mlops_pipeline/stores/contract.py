@@ -39,7 +39,9 @@ rows = json.load(open(sys.argv[2]))
 frame = pandas.DataFrame(rows["data"], columns=rows["columns"])
 for name, kind in rows["types"].items():
     frame[name] = frame[name].astype("object" if kind == "category" else "float64")
-print("RESULT" + json.dumps([float(value) for value in model.predict(frame)["probability"]]))
+said = model.predict(frame)
+names = ["probability", "decision", "needs_review"]
+print("RESULT" + json.dumps([[float(value) for value in said[name]] for name in names]))
 """
 
 
@@ -51,25 +53,37 @@ def model_script() -> str:
     return Path(scoring.__file__).read_text(encoding="utf-8") + "\n\n" + tail
 
 
+def column_types(model: scoring.ScoringModel) -> dict[str, str]:
+    """Return the columns that a model is given, inputs and attributes, with their types."""
+    inputs = {item["name"]: item["type"] for item in model.document["inputs"]}
+    return {**dict.fromkeys(model.attributes, "category"), **inputs}
+
+
 def input_example(
     model: scoring.ScoringModel, columns: Any, hidden: Collection[str] = ()
 ) -> dict[str, Any]:
     """Return made-up rows as plain JSON: columns, data, types; missing values are null.
 
     No row is anybody's: each input goes through quantiles of its numbers, or its commonest texts,
-    by itself, and is missing in the last row. Inputs in `hidden` are missing in every row.
+    by itself, and is missing in the last row; a protected attribute that decisions need goes
+    through the groups that the model knows. Inputs in `hidden` are missing in every row.
     """
-    inputs = model.document["inputs"]
-    values = [
-        [None] * len(QUANTILES) if item["name"] in hidden else _typical(columns[item["name"]])
-        for item in inputs
-    ]
-    data = [list(row) for row in zip(*values, strict=True)] + [[None] * len(inputs)]
-    return {
-        "columns": [item["name"] for item in inputs],
-        "types": {item["name"]: item["type"] for item in inputs},
-        "data": data,
+    types, rows = column_types(model), len(QUANTILES)
+    values: dict[str, list[Any]] = {
+        name: [None] * rows if name in hidden else _typical(columns[name])
+        for name in types
+        if name not in model.attributes
     }
+    groups = [each for group in _groups(model) for each in group]
+    for position, name in enumerate(model.attributes):
+        values[name] = [groups[row % len(groups)][position] for row in range(rows)]
+    data = [list(row) for row in zip(*(values[name] for name in types), strict=True)]
+    return {"columns": list(types), "types": types, "data": [*data, [None] * len(types)]}
+
+
+def _groups(model: scoring.ScoringModel) -> list[list[list[str]]]:
+    found: list[list[list[str]]] = model.document.get("thresholds", {}).get("groups", [])
+    return found
 
 
 def _typical(values: npt.NDArray[Any]) -> list[Any]:
@@ -98,15 +112,14 @@ def example_columns(example: dict[str, Any]) -> dict[str, npt.NDArray[Any]]:
     return columns
 
 
-def check_contract(
-    model_folder: Path, example_path: Path, expected: npt.NDArray[np.float64]
-) -> None:
-    """Load a stored model with plain MLflow in a fresh process and compare its scores.
+def check_contract(model_folder: Path, example_path: Path, decided: scoring.Decisions) -> None:
+    """Load a stored model with plain MLflow in a fresh process; compare scores and decisions.
 
     Raises
     ------
     ContractError
-        When the script is not the known one, the model does not load, or it scores differently.
+        When the script is not the known one, the model does not load, or it scores or decides
+        differently.
     """
     script = (model_folder / SCRIPT).read_text(encoding="utf-8")
     known, found = (hashlib.sha256(text.encode()).hexdigest() for text in (model_script(), script))
@@ -135,6 +148,7 @@ def check_contract(
             found=done.stderr.strip()[-800:],
         )
     scores = np.asarray(json.loads(lines[-1].removeprefix("RESULT")))
+    expected = np.asarray([decided.probability, decided.decision, decided.needs_review], float)
     if scores.shape != expected.shape or np.abs(scores - expected).max() > TOLERANCE:
         raise ContractError(
             "the stored model scores differently in a fresh process",

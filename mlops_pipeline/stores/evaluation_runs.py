@@ -15,6 +15,7 @@ from mlops_pipeline.stores.evaluated import (
     save_evaluation,
     test_rows,
 )
+from mlops_pipeline.stores.mitigated import judge_training
 from mlops_pipeline.stores.provenance import git_state
 from mlops_pipeline.stores.registry import Registry
 from mlops_pipeline.stores.tracking import open_tracking
@@ -35,7 +36,6 @@ from mlops_pipeline.training.report import (
     render_report,
     singles,
 )
-from mlops_pipeline.training.scoring import ScoringModel
 from mlops_pipeline.training.selection import Choice
 
 DRIFT_PAGE = "evidently.html"
@@ -66,14 +66,19 @@ def evaluate_and_store(
     now: datetime,
 ) -> JudgedTraining:
     """Evaluate a stored training on its test part, judge the gate, write the report."""
-    facts, model = read_training(folder)
+    facts, trained = read_training(folder)
     tracking = open_tracking(work.settings, work.use_case.name)
     champion = current_champion(Registry(tracking, work.use_case.name), champion_version)
     test = test_rows(work, accepted, facts)
-    evaluation, gate = evaluate_training(
-        work, facts, model, test, champion, exceptions=exceptions, now=now
+    judged = judge_training(
+        *(work, accepted, folder, facts, trained),
+        test=test,
+        judge=lambda facts, model: evaluate_training(
+            work, facts, model, test, champion, exceptions=exceptions, now=now
+        ),
     )
-    drawn = _plots(work, facts, model, test, evaluation)
+    evaluation, gate = judged.evaluation, judged.gate
+    drawn = _plots(work, facts, test, evaluation)
     moved = _drift(work, folder, test)
     provenance = {
         "commit": git_state(work.settings).commit,
@@ -82,7 +87,7 @@ def evaluate_and_store(
         "MLflow run": mlflow_run_id,
         "seed": str(work.use_case.training.seed),
     }
-    report = _report_facts(work, facts, model, accepted, evaluation, gate, drawn, moved, provenance)
+    report = _report_facts(work, facts, accepted, evaluation, gate, drawn, moved, provenance)
     (folder / "report.html").write_text(render_report(report), encoding="utf-8")
     save_evaluation(folder, evaluation, gate)
     tracking.log(
@@ -92,7 +97,10 @@ def evaluate_and_store(
             for name, figure in evaluation.metrics.items()
             if figure.value is not None
         },
-        tags={"gate_passed": str(gate.passed).lower()},
+        tags={
+            "gate_passed": str(gate.passed).lower(),
+            "mitigation": (evaluation.mitigation and evaluation.mitigation.chosen) or "none",
+        },
         now=now,
     )
     for name in ("report.html", "evaluation.json", DRIFT_PAGE):
@@ -110,19 +118,15 @@ def evaluate_and_store(
 
 
 def _plots(
-    work: Workspace,
-    facts: TrainingFacts,
-    model: ScoringModel,
-    test: LabelledFrame,
-    evaluation: Evaluation,
+    work: Workspace, facts: TrainingFacts, test: LabelledFrame, evaluation: Evaluation
 ) -> dict[str, bytes]:
-    probability = evaluation.probability
+    probability, threshold = evaluation.decided.probability, evaluation.decided.threshold
     drawn = {
         "reliability": plots.reliability_plot(evaluation.reliability),
         "roc": plots.roc_plot(test.label, probability),
         "precision_recall": plots.precision_recall_plot(test.label, probability),
-        "scores": plots.score_plot(test.label, probability, model.threshold),
-        "confusion": plots.confusion_plot(test.label, probability, model.threshold),
+        "scores": plots.score_plot(test.label, probability, threshold),
+        "confusion": plots.confusion_plot(test.label, probability, threshold),
         "shap": plots.importance_plot(
             evaluation.explanations.shap, title=f"Mean |SHAP|: {facts.chosen}", axis="log-odds"
         ),
@@ -131,6 +135,8 @@ def _plots(
         drawn["slices"] = plots.slice_plot(
             evaluation.slices, "roc_auc", evaluation.metrics["roc_auc"]
         )
+    if evaluation.mitigation is not None:
+        drawn["mitigation"] = plots.mitigation_plot(evaluation.mitigation)
     limits = parity_limits(work.use_case)
     for audit in singles(evaluation.fairness):
         drawn[f"fairness_{audit.attribute}"] = plots.selection_plot(
@@ -153,10 +159,9 @@ def _drift(work: Workspace, folder: Path, test: LabelledFrame) -> dict[str, floa
     return summary.worst(WORST_COLUMNS)
 
 
-def _report_facts(  # noqa: PLR0913, PLR0917 # private, one caller: every part of the page
+def _report_facts(  # noqa: PLR0917 # private, one caller: every part of the page
     work: Workspace,
     facts: TrainingFacts,
-    model: ScoringModel,
     accepted: Mapping[str, AcceptedSource],
     evaluation: Evaluation,
     gate: Gate,
@@ -166,6 +171,12 @@ def _report_facts(  # noqa: PLR0913, PLR0917 # private, one caller: every part o
 ) -> ReportFacts:
     settings = work.use_case.training
     notes = []
+    if evaluation.mitigation is not None and evaluation.mitigation.chosen is not None:
+        notes.append(
+            "The test part was looked at twice: by the chosen candidate, which the gate refused on "
+            f"fairness only, and by one variant of it, {evaluation.mitigation.chosen}, chosen "
+            "beforehand on the validation part."
+        )
     if settings.refit != "none" and gate.passed:
         rows = f"all {facts.labelled_rows:,}" if settings.refit == "all_labelled" else "the newest"
         notes.append(
@@ -190,7 +201,7 @@ def _report_facts(  # noqa: PLR0913, PLR0917 # private, one caller: every part o
         purged_rows=facts.purged,
         candidates=[_candidate(item, work.use_case.compute_cost) for item in facts.candidates],
         chosen=Choice(facts.chosen, facts.reason),
-        threshold=model.threshold,
+        threshold=plots.range_text(evaluation.decided.threshold),
         evaluation=evaluation,
         gate=gate,
         dropped=facts.dropped_inputs,

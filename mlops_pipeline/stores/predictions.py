@@ -19,7 +19,7 @@ from mlops_pipeline.stores.lake import Lake
 from mlops_pipeline.stores.offline import features_uri, finished_periods
 from mlops_pipeline.stores.workspace import Workspace
 from mlops_pipeline.training.reasons import give_reasons, word_inputs
-from mlops_pipeline.training.scoring import ScoringModel
+from mlops_pipeline.training.scoring import Decisions, ScoringModel
 
 EXPLAINED_AT_ONCE = 8_192  # rows whose reasons are in memory as objects
 
@@ -71,20 +71,19 @@ def score_period(
             return Scored(uri, facts["version"], chosen, facts["rows"], facts["positives"], False)
     table = _features(work, chosen)
     columns = _columns(model, table)
-    probability = model.predict(columns)
-    decision = probability >= model.threshold
+    said = model.decide(columns)
     result = _predictions(
-        work, table, probability, decision, model_version=model_version, run_id=run_id, now=now
-    ).append_column("reasons", _reasons(work.use_case, model, columns, decision))
+        work, table, said, model_version=model_version, run_id=run_id, now=now
+    ).append_column("reasons", _reasons(work.use_case, model, columns, said.decision))
     facts = {
         "period": chosen,
         "model_version": model_version,
         "rows": len(result),
-        "positives": int(decision.sum()),
+        "positives": int(said.decision.sum()),
         "for_decisions": not is_trial,
     }
     version = work.lake.write(uri, result, facts, "extend")
-    return Scored(uri, version, chosen, len(result), int(decision.sum()), True)
+    return Scored(uri, version, chosen, len(result), int(said.decision.sum()), True)
 
 
 def predictions_uri(lake: Lake, use_case: UseCase, *, is_trial: bool = False) -> str:
@@ -107,7 +106,7 @@ def _features(work: Workspace, period: str) -> Any:
 
 
 def _columns(model: ScoringModel, table: Any) -> dict[str, Any]:
-    columns = {}
+    columns = {name: table.column(name).to_numpy() for name in model.attributes}
     for item in model.document["inputs"]:
         values = table.column(item["name"]).to_numpy()
         columns[item["name"]] = values if item["type"] == "category" else values.astype(np.float32)
@@ -117,8 +116,7 @@ def _columns(model: ScoringModel, table: Any) -> dict[str, Any]:
 def _predictions(
     work: Workspace,
     table: Any,
-    probability: Any,
-    decision: Any,
+    said: Decisions,
     *,
     model_version: int,
     run_id: str,
@@ -132,8 +130,9 @@ def _predictions(
         {
             key: table.column(key),
             "as_of": table.column("as_of"),
-            "probability": pa.array(probability),
-            "decision": pa.array(decision),
+            "probability": pa.array(said.probability),
+            "decision": pa.array(said.decision),
+            "needs_review": pa.array(said.needs_review),
             "model_version": pa.array(np.full(rows, model_version)),
             "run_id": pa.array([run_id] * rows),
             "scored_at": pa.array([now.replace(tzinfo=None)] * rows, pa.timestamp("us")),

@@ -14,7 +14,7 @@ from mlops_pipeline.training.scoring import ScoringModel
 
 
 class PyfuncModel(PythonModel):  # type: ignore[misc] # MLflow ships no types
-    """Columns in, probability and decision out."""
+    """Columns in; probability, decision and whether a person has to look out."""
 
     def load_context(self, context: Any) -> None:
         """Read the model's text and JSON."""
@@ -22,7 +22,7 @@ class PyfuncModel(PythonModel):  # type: ignore[misc] # MLflow ships no types
 
     # without type hints: MLflow takes hints for a schema and warns about these
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def] # noqa: ARG002
-        """Return a frame of `probability` (0 to 1) and `decision` (at the stored threshold)."""
+        """Return a frame of `probability` (0 to 1), `decision` and `needs_review`."""
         import pandas as pd
 
         columns = {}
@@ -30,9 +30,15 @@ class PyfuncModel(PythonModel):  # type: ignore[misc] # MLflow ships no types
             values = model_input[item["name"]]
             kind = object if item["type"] == "category" else np.float32
             columns[item["name"]] = np.asarray(values, dtype=kind)
-        probability = self.model.predict(columns)
+        for name in self.model.attributes:
+            columns[name] = np.asarray(model_input[name], dtype=object)
+        said = self.model.decide(columns)
         return pd.DataFrame(
-            {"probability": probability, "decision": probability >= self.model.threshold},
+            {
+                "probability": said.probability,
+                "decision": said.decision,
+                "needs_review": said.needs_review,
+            },
             index=model_input.index,
         )
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops_pipeline.errors import NotFoundError
-from mlops_pipeline.stores.contract import SCRIPT, model_script
+from mlops_pipeline.stores.contract import SCRIPT, column_types, model_script
 from mlops_pipeline.stores.tracking import Tracking
 from mlops_pipeline.training.scoring import ScoringModel
 
@@ -161,10 +161,14 @@ def _signature(model: ScoringModel) -> Any:
     from mlflow.types import ColSpec, Schema
 
     inputs = [
-        ColSpec("string" if item["type"] == "category" else "double", item["name"], required=False)
-        for item in model.document["inputs"]
+        ColSpec("string" if kind == "category" else "double", name, required=False)
+        for name, kind in column_types(model).items()
     ]
-    outputs = [ColSpec("double", "probability"), ColSpec("boolean", "decision")]
+    outputs = [
+        ColSpec("double", "probability"),
+        ColSpec("boolean", "decision"),
+        ColSpec("boolean", "needs_review"),
+    ]
     return ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs))
 
 

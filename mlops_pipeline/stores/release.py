@@ -31,7 +31,12 @@ from mlops_pipeline.stores.card_documents import (
     read_recorded,
     write_card,
 )
-from mlops_pipeline.stores.contract import check_contract, example_columns, input_example
+from mlops_pipeline.stores.contract import (
+    check_contract,
+    column_types,
+    example_columns,
+    input_example,
+)
 from mlops_pipeline.stores.lake import Lake
 from mlops_pipeline.stores.offline import definitions_hash
 from mlops_pipeline.stores.provenance import (
@@ -76,6 +81,7 @@ class Release:
     dagster_run_id: str
     refit_rows: int | None
     previous: int | None
+    mitigation: str | None = None
 
 
 def register(
@@ -123,7 +129,7 @@ def register(
     check_contract(
         version.model_folder,
         documents / "input_example.json",
-        release.model.predict(example_columns(example)),
+        release.model.decide(example_columns(example)),
     )
     for path in sorted(documents.iterdir()):
         if path.name not in NOT_IN_MLFLOW:
@@ -177,12 +183,11 @@ def _metadata(
         "artifact_uri": str(version.model_folder),
         "framework": {"name": framework, "version": installed_version(framework)},
         "signature": {
-            "inputs": [
-                {"name": item["name"], "type": item["type"]} for item in model.document["inputs"]
-            ],
+            "inputs": [{"name": name, "type": kind} for name, kind in column_types(model).items()],
             "outputs": [
                 {"name": "probability", "type": "number"},
                 {"name": "decision", "type": "boolean"},
+                {"name": "needs_review", "type": "boolean"},
             ],
         },
         "provenance": {
@@ -204,6 +209,7 @@ def _metadata(
             "refit": use_case.training.refit,
             "rows": release.refit_rows or facts.parts["train"]["rows"],
             "figures_belong_to": "the model evaluated on the test part"
+            + (f" (mitigated by {release.mitigation})" if release.mitigation else "")
             + (
                 f"; this version is its recipe refitted on the {REFITTED[use_case.training.refit]}"
                 if release.refit_rows

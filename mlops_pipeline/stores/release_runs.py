@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from mlops_pipeline.data.frame import LabelledFrame
+from mlops_pipeline.governance.methods import Recipe, refit_variant
 from mlops_pipeline.stores.evaluated import StoredEvaluation
+from mlops_pipeline.stores.mitigated import read_mitigated
 from mlops_pipeline.stores.offline import load_frame
 from mlops_pipeline.stores.registry import Registry
 from mlops_pipeline.stores.release import Release, read_metadata, register
@@ -15,7 +17,6 @@ from mlops_pipeline.stores.tracking import open_tracking
 from mlops_pipeline.stores.trained import read_training
 from mlops_pipeline.stores.validation import AcceptedSource
 from mlops_pipeline.stores.workspace import Workspace
-from mlops_pipeline.training.gates import Gate
 from mlops_pipeline.training.scoring import ScoringModel
 from mlops_pipeline.training.train import refit
 
@@ -30,11 +31,13 @@ class Released:
     card: str
 
 
-def refused_verdict(champion: int | None, gate: Gate) -> str:
+def refused_verdict(champion: int | None, stored: StoredEvaluation) -> str:
     """Return the sentence that says what happens after a refusal, and why."""
+    gate, tried = stored.gate, stored.document.get("mitigation")
     kept = f"champion kept (version {champion})" if champion else "no champion"
     reasons = "; ".join(f"{rule.name}: {rule.reason}" for rule in gate.rules if rule.blocks)
-    return f"the gate refused the model: {kept}. {reasons}"
+    mitigation = f". Mitigation: {tried['reason']}" if tried else ""
+    return f"the gate refused the model: {kept}. {reasons}{mitigation}"
 
 
 def release_trained(
@@ -54,12 +57,17 @@ def release_trained(
     registry = Registry(open_tracking(work.settings, use_case.name), use_case.name)
     found = registry.find(facts.fingerprint)
     if found is None:
+        tried = stored.document.get("mitigation")
+        recipe = None
+        if tried:  # the gate let a variant pass, not the model that was trained
+            model, recipe = read_mitigated(folder)
         final = refitted(
             work,
             accepted,
             datetime.fromisoformat(facts.as_of),
             model,
             train_periods=len(facts.parts["train"]["periods"]),
+            recipe=recipe,
         )
         release = Release(
             use_case=use_case,
@@ -72,6 +80,7 @@ def release_trained(
             mlflow_run_id=str(trained["mlflow_run_id"]),
             dagster_run_id=dagster_run_id,
             refit_rows=final.rows,
+            mitigation=tried["chosen"] if tried else None,
             previous=champion_version,
         )
         found = register(registry, release, final.frame, now=now)
@@ -99,6 +108,7 @@ def refitted(
     model: ScoringModel,
     *,
     train_periods: int,
+    recipe: Recipe | None = None,
 ) -> Refitted:
     """Fit the evaluated model's recipe again, as `training.refit` says.
 
@@ -106,11 +116,17 @@ def refitted(
     ----------
     train_periods : int
         How many periods the evaluated model was trained on.
+    recipe : Recipe, optional
+        Of a mitigated model: the mitigation is repeated.
     """
     fitted_on = work.use_case.training.refit
     newest = train_periods if fitted_on == "newest" else None
     frame = load_frame(work, accepted, as_of, newest=newest)
     if fitted_on == "none":
         return Refitted(model, frame, None)
-    again = refit(work.use_case, frame, model, threads=work.settings.threads)
+    threads = work.settings.threads
+    if recipe is not None:
+        again = refit_variant(work.use_case, frame, model, recipe, threads=threads)
+    else:
+        again = refit(work.use_case, frame, model, threads=threads)
     return Refitted(again, frame, len(frame))

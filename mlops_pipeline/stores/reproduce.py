@@ -19,6 +19,7 @@ from typing import Any
 from mlops_pipeline.config import UseCase, config_hash
 from mlops_pipeline.data.splits import split_frame
 from mlops_pipeline.errors import NotFoundError
+from mlops_pipeline.governance.mitigation import Need, mitigate
 from mlops_pipeline.stores.engine import open_engine
 from mlops_pipeline.stores.lake import Lake
 from mlops_pipeline.stores.offline import build_features, load_frame
@@ -95,6 +96,7 @@ class _Record:
     metadata: Mapping[str, Any]
     lock: str
     model_folder: Path
+    mitigation: Mapping[str, Any] | None
 
 
 def reproduce(
@@ -132,6 +134,7 @@ def _read(registry: Registry, version: int) -> _Record:
         metadata=metadata,
         lock=_text(documents / "requirements.lock"),
         model_folder=found.model_folder / "artifacts" / "model",
+        mitigation=json.loads(_text(documents / "evaluation.json"))["evaluation"].get("mitigation"),
     )
 
 
@@ -248,13 +251,25 @@ def _rebuild(work: Workspace, record: _Record, report: Callable[[str], None]) ->
         report=lambda item: report(f"{item.name}: {item.seconds:.1f} s"),
     )
     report(f"chosen: {training.choice.name}")
+    model, recipe = training.chosen.model, None
+    if record.mitigation is not None:
+        tried = record.mitigation
+        need = Need(tried["because"], tuple(tried["attributes"]), tried["limits"])
+        threads = work.settings.threads
+        outcome, chosen = mitigate(
+            work.use_case, model, frame, parts, need, importance={}, threads=threads
+        )
+        report(f"mitigation: {outcome.reason}")
+        if chosen is not None:
+            model, recipe = chosen.model, chosen.recipe
     del frame
     again = refitted(
         work,
         record.accepted,
         record.as_of,
-        training.chosen.model,
+        model,
         train_periods=len(parts.periods["train"]),
+        recipe=recipe,
     )
     return again.model
 

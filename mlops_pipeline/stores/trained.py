@@ -1,6 +1,7 @@
 """The artifacts of one training and its evaluation: a folder named by the run's fingerprint.
 
-    model/           text and JSON of the evaluated model
+    model/           text and JSON of the chosen candidate
+    mitigated/       of the variant that took its place, when the gate refused it (mitigated.py)
     training.json    facts of the training: parts, candidates, choice, train figures
     train_sample.parquet  columns of a bounded sample of the training part, for the drift report
     evaluation.json, report.html, evidently.html
@@ -64,10 +65,6 @@ def training_facts(
 ) -> TrainingFacts:
     """Collect the facts of a finished training."""
     chosen = training.chosen
-    rng = np.random.default_rng(use_case.training.seed)
-    train_rows = np.sort(rng.permutation(parts.train)[:FIGURE_ROWS])
-    probability = chosen.model.predict(frame.take(train_rows).columns)
-    train_metrics = point_metrics(frame.label[train_rows], probability, chosen.model.threshold)
     return TrainingFacts(
         use_case=use_case.name,
         fingerprint=fingerprint,
@@ -96,10 +93,21 @@ def training_facts(
         purged=parts.purged,
         labelled_rows=len(frame),
         dropped_inputs=dict(training.inputs.dropped),
-        train_metrics={name: figure.to_dict() for name, figure in train_metrics.items()},
+        train_metrics=train_figures(chosen.model, frame, parts, use_case.training.seed),
         train_maxima=dict(train_maxima(chosen.model, frame, parts)),
         importance=dict(chosen.fitted.importance),
     )
+
+
+def train_figures(
+    model: ScoringModel, frame: LabelledFrame, parts: Parts, seed: int
+) -> dict[str, dict[str, Any]]:
+    """Return a model's metrics on the training part, as training.json holds them."""
+    rng = np.random.default_rng(seed)
+    rows = frame.take(np.sort(rng.permutation(parts.train)[:FIGURE_ROWS]))
+    decided = model.decide(rows.everything)
+    figures = point_metrics(rows.label, decided.probability, decided.threshold)
+    return {name: figure.to_dict() for name, figure in figures.items()}
 
 
 def save_training(

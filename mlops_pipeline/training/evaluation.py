@@ -14,11 +14,13 @@ from mlops_pipeline.config.expressions import columns_of, parse
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.data.frame import LabelledFrame
 from mlops_pipeline.governance.fairness import GroupAudit, audit_attributes
+from mlops_pipeline.governance.variants import Mitigated
 from mlops_pipeline.training.calibration import ReliabilityCurve, reliability_curve
 from mlops_pipeline.training.explanations import Explanation
 from mlops_pipeline.training.intervals import bootstrap_metrics, paired_difference
 from mlops_pipeline.training.metrics import Estimate
-from mlops_pipeline.training.scoring import ScoringModel
+from mlops_pipeline.training.review_band import ReviewBand, review_band
+from mlops_pipeline.training.scoring import Decisions, ScoringModel
 
 COMPARED = ("roc_auc", "pr_auc", "brier", "log_loss", "ece")
 SLICE_METRICS = ("roc_auc", "pr_auc", "brier", "log_loss", "ece", "precision", "recall", "f1")
@@ -55,7 +57,11 @@ class ChampionComparison:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything that was measured on the test part."""
+    """Everything that was measured on the test part; `decided` is row by row.
+
+    `mitigation` is what was tried before, on the validation part, when the gate had refused a
+    model on fairness only.
+    """
 
     metrics: Mapping[str, Estimate]
     train_metrics: Mapping[str, Estimate]
@@ -65,7 +71,14 @@ class Evaluation:
     champion: ChampionComparison | None
     reliability: ReliabilityCurve
     explanations: Explanation
-    probability: npt.NDArray[np.float64]
+    decided: Decisions
+    review_band: ReviewBand | None = None
+    mitigation: Mitigated | None = None
+
+    @property
+    def probability(self) -> npt.NDArray[np.float64]:
+        """The calibrated probability of each row of the test part."""
+        return self.decided.probability
 
 
 def evaluate_model(
@@ -89,21 +102,21 @@ def evaluate_model(
         Largest training value of each numeric input, for the out-of-range stress case.
     """
     seed = use_case.training.seed
-    probability = model.predict(test.columns)
-    decisions = (probability >= model.threshold).astype(np.int8)
+    decided = model.decide(test.everything)
     metrics = bootstrap_metrics(
-        test.label, probability, model.threshold, entities=test.entity, seed=seed
+        *(test.label, decided.probability, decided.threshold), entities=test.entity, seed=seed
     )
     return Evaluation(
         metrics=metrics,
         train_metrics=train_metrics,
-        slices=tuple(_slices(use_case, model, test, probability)),
+        slices=tuple(_slices(use_case, test, decided)),
         stress=tuple(_stress(use_case, model, test, train_maxima, importance)),
-        fairness=tuple(_fairness(use_case, test, decisions, probability)),
+        fairness=tuple(_fairness(use_case, test, decided)),
         champion=champion,
-        reliability=reliability_curve(test.label, probability),
+        reliability=reliability_curve(test.label, decided.probability),
         explanations=explanations,
-        probability=probability,
+        decided=decided,
+        review_band=review_band(model, test.label, decided),
     )
 
 
@@ -127,7 +140,8 @@ def compare_with_champion(
         Level of the two-sided interval of each difference.
     """
     rows = int(unseen.sum())
-    lacking = [name for name in champion.input_names if name not in test.columns]
+    needed = (*champion.input_names, *champion.attributes)
+    lacking = [name for name in needed if name not in test.everything]
     reason = None
     if lacking:
         reason = f"the champion needs features that no longer exist: {', '.join(lacking[:5])}"
@@ -138,16 +152,16 @@ def compare_with_champion(
         )
     if reason is not None:
         return ChampionComparison(version, rows, {}, reason)
-    columns = {name: values[unseen] for name, values in test.columns.items()}
-    ours, theirs = challenger.predict(columns), champion.predict(columns)
+    columns = {name: values[unseen] for name, values in test.everything.items()}
+    ours, theirs = challenger.decide(columns), champion.decide(columns)
     differences = {
         metric: paired_difference(
             test.label[unseen],
-            ours,
-            theirs,
+            ours.probability,
+            theirs.probability,
             metric=metric,
-            threshold_a=challenger.threshold,
-            threshold_b=champion.threshold,
+            threshold_a=ours.threshold,
+            threshold_b=theirs.threshold,
             entities=test.entity[unseen],
             seed=seed,
             level=level,
@@ -157,12 +171,7 @@ def compare_with_champion(
     return ChampionComparison(version, rows, differences, None)
 
 
-def _slices(
-    use_case: UseCase,
-    model: ScoringModel,
-    test: LabelledFrame,
-    probability: npt.NDArray[np.float64],
-) -> list[Slice]:
+def _slices(use_case: UseCase, test: LabelledFrame, decided: Decisions) -> list[Slice]:
     found = []
     for column in use_case.evaluation.slices:
         for group, mask in test.groups(column):
@@ -170,11 +179,8 @@ def _slices(
                 continue
             found.append(
                 _measure(
-                    column,
-                    group,
-                    model,
-                    test.label[mask],
-                    probability[mask],
+                    *(column, group, test.label[mask]),
+                    decided.take(mask),
                     test.entity[mask],
                     use_case.training.seed,
                 )
@@ -185,16 +191,15 @@ def _slices(
 def _measure(  # noqa: PLR0917 # private: the columns of one table row
     column: str,
     group: str,
-    model: ScoringModel,
     label: npt.NDArray[np.int8],
-    probability: npt.NDArray[np.float64],
+    decided: Decisions,
     entity: npt.NDArray[Any],
     seed: int,
 ) -> Slice:
     metrics = bootstrap_metrics(
         label,
-        probability,
-        model.threshold,
+        decided.probability,
+        decided.threshold,
         entities=entity,
         metrics=SLICE_METRICS,
         replicates=SLICE_REPLICATES,
@@ -241,16 +246,11 @@ def _stress(
     for name, columns, mask in cases:
         if not mask.any():
             continue
-        chosen = {key: values[mask] for key, values in columns.items()}
+        everything = {**test.protected, **columns}
+        chosen = {key: values[mask] for key, values in everything.items()}
         found.append(
             _measure(
-                "stress",
-                name,
-                model,
-                test.label[mask],
-                model.predict(chosen),
-                test.entity[mask],
-                seed,
+                *("stress", name, test.label[mask]), model.decide(chosen), test.entity[mask], seed
             )
         )
     return found
@@ -274,18 +274,13 @@ def _emptied(columns: Columns, lost: set[str]) -> dict[str, npt.NDArray[Any]]:
     return result
 
 
-def _fairness(
-    use_case: UseCase,
-    test: LabelledFrame,
-    decisions: npt.NDArray[np.int8],
-    probability: npt.NDArray[np.float64],
-) -> Sequence[GroupAudit]:
+def _fairness(use_case: UseCase, test: LabelledFrame, decided: Decisions) -> Sequence[GroupAudit]:
     return audit_attributes(
         use_case.fairness,
         test.protected,
         test.label,
-        decisions,
-        scores=probability,
+        decided.decision,
+        scores=decided.probability,
         entities=test.entity,
         seed=use_case.training.seed,
     )

@@ -7,7 +7,7 @@ logistic regression runs its linear algebra on one.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,15 @@ SIMPLICITY = {"dummy": 0, "logistic": 1, "random_forest": 2, "lightgbm": 3}
 
 Matrix = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int8]
+Weights = npt.NDArray[np.float64]
+
+
+class Rows(NamedTuple):
+    """Encoded rows with their labels; `weight` of each row, None: 1."""
+
+    matrix: Matrix
+    label: Labels
+    weight: Weights | None = None
 
 
 @dataclass(frozen=True)
@@ -110,8 +119,8 @@ def fit_candidate(
     name: str,
     recipe: Candidate,
     inputs: Inputs,
-    train: tuple[Matrix, Labels],
-    validation: tuple[Matrix, Labels] | None,
+    train: Rows,
+    validation: Rows | None,
     *,
     balanced: bool,
     seed: int,
@@ -119,7 +128,7 @@ def fit_candidate(
 ) -> Fitted:
     """Fit one recipe; with a validation part, boosting stops early on its log loss."""
     if isinstance(recipe, Dummy):
-        base = float(np.mean(train[1]))
+        base = float(np.average(train.label, weights=train.weight))
         model = _model(name, recipe, inputs, {"base_rate": base}, None)
         return Fitted(name, model, None, {}, {})
     if isinstance(recipe, Logistic):
@@ -161,8 +170,8 @@ def _fit_trees(
     name: str,
     recipe: LightGBM | RandomForest,
     inputs: Inputs,
-    train: tuple[Matrix, Labels],
-    validation: tuple[Matrix, Labels] | None,
+    train: Rows,
+    validation: Rows | None,
     *,
     balanced: bool,
     seed: int,
@@ -177,15 +186,19 @@ def _fit_trees(
     if recipe.monotone:
         known = {name: SIGNS[direction] for name, direction in inputs.directions.items()}
         parameters["monotone_constraints"] = [known.get(name, 0) for name in names]
-    data = lightgbm.Dataset(train[0], train[1], params=parameters, **options)
+    data = lightgbm.Dataset(
+        train.matrix, train.label, weight=train.weight, params=parameters, **options
+    )
     curves: dict[str, dict[str, list[float]]] = {}
     callbacks = []
     watched = {}
     if validation is not None:
-        held = lightgbm.Dataset(validation[0], validation[1], reference=data, params=parameters)
-        step = max(1, len(train[1]) // CURVE_ROWS)
+        held = lightgbm.Dataset(
+            validation.matrix, validation.label, reference=data, params=parameters
+        )
+        step = max(1, len(train.label) // CURVE_ROWS)
         seen = lightgbm.Dataset(
-            train[0][::step], train[1][::step], reference=data, params=parameters
+            train.matrix[::step], train.label[::step], reference=data, params=parameters
         )
         # the validation part first: early stopping goes by the first one
         watched = {"valid_sets": [held, seen], "valid_names": ["validation", "train"]}
@@ -244,15 +257,15 @@ def _fit_logistic(
     name: str,
     recipe: Logistic,
     inputs: Inputs,
-    train: tuple[Matrix, Labels],
+    train: Rows,
     *,
     balanced: bool,
 ) -> Fitted:
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
 
-    terms = _learn_terms(inputs, train[0])
-    values, means, spreads = _design(terms, train[0])
+    terms = learn_terms(inputs, train.matrix)
+    values, means, spreads = design(terms, train.matrix)
     estimator = LogisticRegression(
         C=recipe.c,
         max_iter=recipe.max_iterations,
@@ -260,14 +273,14 @@ def _fit_logistic(
         solver="lbfgs",
     )
     with threadpool_limits(limits=1):
-        estimator.fit(values, train[1])
-    weights = [_rounded(value) for value in estimator.coef_[0]]
+        estimator.fit(values, train.label, sample_weight=train.weight)
+    weights = [rounded(value) for value in estimator.coef_[0]]
     parameters = {
         "terms": [
-            {**term, "average": _rounded(mean)} for term, mean in zip(terms, means, strict=True)
+            {**term, "average": rounded(mean)} for term, mean in zip(terms, means, strict=True)
         ],
         "coefficients": weights,
-        "intercept": _rounded(estimator.intercept_[0]),
+        "intercept": rounded(estimator.intercept_[0]),
     }
     importance: dict[str, float] = {}
     for term, weight, spread in zip(terms, weights, spreads, strict=True):
@@ -276,7 +289,7 @@ def _fit_logistic(
     return Fitted(name, _model(name, recipe, inputs, parameters, None), None, {}, importance)
 
 
-def _design(
+def design(
     terms: Sequence[Mapping[str, Any]], matrix: Matrix
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return the terms of every row `(n_rows, n_terms)`, their means and standard deviations.
@@ -295,7 +308,8 @@ def _design(
     return values, mean, np.sqrt(np.maximum(squares / len(matrix) - mean**2, 0.0))
 
 
-def _learn_terms(inputs: Inputs, matrix: Matrix) -> list[dict[str, Any]]:
+def learn_terms(inputs: Inputs, matrix: Matrix) -> list[dict[str, Any]]:
+    """Return the terms of a linear model: standardised numbers, missing flags, categories."""
     terms: list[dict[str, Any]] = []
     for index, item in enumerate(inputs.items):
         if item["type"] == "category":
@@ -317,8 +331,8 @@ def _learn_terms(inputs: Inputs, matrix: Matrix) -> list[dict[str, Any]]:
                 "kind": "number",
                 "input": index,
                 "log": is_mended,
-                "mean": _rounded(present.mean()),
-                "scale": _rounded(scale) if scale > 0 else 1.0,
+                "mean": rounded(present.mean()),
+                "scale": rounded(scale) if scale > 0 else 1.0,
             }
         )
         if len(present) < len(values):
@@ -337,5 +351,6 @@ def _skewness(values: npt.NDArray[np.float64]) -> float:
     return float(np.mean(deviation**3)) / spread**3 if spread > 0 else 0.0
 
 
-def _rounded(value: float) -> float:
+def rounded(value: float) -> float:
+    """Return a coefficient without the optimiser's noise."""
     return float(f"{float(value):.{COEFFICIENT_DIGITS}g}")

@@ -37,10 +37,15 @@ MIN_COMPUTABLE_SHARE = 0.9  # of the replicates; fewer would be an interval of t
 
 @dataclass(frozen=True)
 class Scored:
-    """The scores of one model and its decision threshold."""
+    """The scores of one model and its decision threshold, one for all rows or one for each."""
 
     p: Floats
-    threshold: float | None
+    threshold: ArrayLike | None
+
+    def take(self, rows: NDArray[np.bool_]) -> "Scored":
+        """Return the given rows."""
+        by_row = self.threshold is not None and np.ndim(self.threshold)
+        return Scored(self.p[rows], np.asarray(self.threshold)[rows] if by_row else self.threshold)
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,7 @@ def _replicate(
     if len(y) > plan.max_rows:
         kept = _subsample(clusters, plan.max_rows, rng)
         y, clusters = y[kept], _clusters(clusters.codes[kept], int(kept.sum()))
-        models = [replace(model, p=model.p[kept]) for model in models]
+        models = [model.take(kept) for model in models]
     ranked = [rank_scores(y, model.p, model.threshold) for model in models]
 
     def metrics(weights: Floats | None) -> list[list[float]]:
@@ -164,7 +169,7 @@ def percentile_interval(
 def bootstrap_metrics(  # noqa: PLR0913 - the settings are keyword-only and have defaults
     y: ArrayLike,
     p: ArrayLike,
-    threshold: float | None,
+    threshold: ArrayLike | None,
     *,
     entities: ArrayLike | None = None,
     metrics: Iterable[str] = tuple(METRICS),
@@ -182,7 +187,7 @@ def bootstrap_metrics(  # noqa: PLR0913 - the settings are keyword-only and have
     ----------
     y : array_like of {0, 1}, shape (n_samples,)
     p : array_like of float in [0, 1], shape (n_samples,)
-    threshold : float or None
+    threshold : float, array_like of float of shape (n_samples,), or None
         A row is selected when p >= threshold; with None, metrics of decisions are not computable.
     entities : array_like, shape (n_samples,), optional
         Identity of the entity of each row, none missing. Default: every row is its own.
@@ -251,8 +256,8 @@ def paired_difference(  # noqa: PLR0913 - the settings are keyword-only and have
     p_b: ArrayLike,
     *,
     metric: str,
-    threshold_a: float | None = None,
-    threshold_b: float | None = None,
+    threshold_a: ArrayLike | None = None,
+    threshold_b: ArrayLike | None = None,
     entities: ArrayLike | None = None,
     replicates: int = 500,
     seed: int,
@@ -272,7 +277,7 @@ def paired_difference(  # noqa: PLR0913 - the settings are keyword-only and have
     p_a, p_b : array_like of float in [0, 1], shape (n_samples,)
     metric : str
         A key of `metrics.METRICS`.
-    threshold_a, threshold_b : float, optional
+    threshold_a, threshold_b : float or array_like of float, optional
         Each model decides with its own.
 
     Returns

@@ -219,7 +219,7 @@ def known_metrics(names: Iterable[str]) -> tuple[str, ...]:
 def point_metrics(
     y: ArrayLike,
     p: ArrayLike,
-    threshold: float | None = None,
+    threshold: ArrayLike | None = None,
     *,
     weights: ArrayLike | None = None,
     metrics: Iterable[str] = tuple(METRICS),

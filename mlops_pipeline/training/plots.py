@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mlops_pipeline.governance.fairness import GroupAudit
+from mlops_pipeline.governance.variants import Mitigated
 from mlops_pipeline.training.calibration import ReliabilityCurve
 from mlops_pipeline.training.evaluation import Slice
 from mlops_pipeline.training.metrics import METRICS, Estimate
@@ -89,8 +90,8 @@ def precision_recall_plot(y: ArrayLike, p: ArrayLike) -> bytes:
     return _png(figure)
 
 
-def score_plot(y: ArrayLike, p: ArrayLike, threshold: float) -> bytes:
-    """Plot how the probabilities of each class are distributed, and the threshold.
+def score_plot(y: ArrayLike, p: ArrayLike, threshold: ArrayLike) -> bytes:
+    """Plot how the probabilities of each class are distributed, and the threshold or thresholds.
 
     Raises
     ------
@@ -100,21 +101,28 @@ def score_plot(y: ArrayLike, p: ArrayLike, threshold: float) -> bytes:
     labels = binary_labels(y)
     scores = probabilities(p, len(labels))
     figure, axes = _figure("Scores by class")
-    edges = np.linspace(0, max(float(scores.max(initial=0.0)), threshold, 1e-3), SCORE_BINS + 1)
+    low, high = thresholds_range(threshold)
+    top = max(float(scores.max(initial=0.0)), min(high, 1.0), 1e-3)
+    edges = np.linspace(0, top, SCORE_BINS + 1)
     for value, name, color in ((0, "negative", BLUE), (1, "positive", ORANGE)):
         chosen = scores[labels == value]
         if len(chosen):
             share = np.histogram(chosen, edges)[0] / len(chosen)
             axes.stairs(share, edges, fill=True, alpha=0.35, color=color)
             axes.stairs(share, edges, color=color, label=f"{name} ({len(chosen):,})")
-    axes.axvline(threshold, color=INK, linestyle=":", label=f"threshold {threshold:.3g}")
+    if low < high:
+        axes.axvspan(low, high, color=GREY, alpha=0.2)
+    axes.axvline(low, color=INK, linestyle=":", label=f"threshold {range_text(threshold)}")
+    axes.axvline(high, color=INK, linestyle=":")
     axes.set(xlim=(0, edges[-1]), xlabel="predicted probability", ylabel="share of the class")
     _legend(axes, "upper right")
     return _png(figure)
 
 
-def confusion_plot(y: ArrayLike, p: ArrayLike, threshold: float) -> bytes:
+def confusion_plot(y: ArrayLike, p: ArrayLike, threshold: ArrayLike) -> bytes:
     """Plot the confusion matrix of the decisions p >= threshold: rows, and shares of the class.
+
+    `threshold` is one for all rows, or one for each.
 
     Raises
     ------
@@ -122,11 +130,11 @@ def confusion_plot(y: ArrayLike, p: ArrayLike, threshold: float) -> bytes:
         If labels or scores cannot be used.
     """
     labels = binary_labels(y)
-    decisions = probabilities(p, len(labels)) >= threshold
+    decisions = probabilities(p, len(labels)) >= np.asarray(threshold, dtype=np.float64)
     counts = np.array([[np.sum((labels == k) & (decisions == d)) for d in (0, 1)] for k in (0, 1)])
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros((2, 2)), where=totals > 0)
-    figure, axes = _figure(f"Decisions at threshold {threshold:.3g}")
+    figure, axes = _figure(f"Decisions at threshold {range_text(threshold)}")
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for row, column in np.ndindex(2, 2):
         share = shares[row, column]
@@ -255,6 +263,44 @@ def selection_plot(audit: GroupAudit, at_most: float | None = None) -> bytes:
     axes.set_xlabel("share of the group that is selected")
     axes.grid(visible=False, axis="y")
     return _png(figure)
+
+
+def mitigation_plot(outcome: Mitigated) -> bytes:
+    """Plot each variant's preferred figure against its disparity, on the validation part."""
+    figure, axes = _figure("Accuracy against fairness, on the validation part")
+    shown = [
+        (item, item.disparity, item.figures[outcome.prefer])
+        for item in outcome.variants
+        if item.disparity is not None and item.figures[outcome.prefer] is not None
+    ]
+    for item, disparity, value in shown:
+        color = BLUE if item.passes else GREY
+        color = ORANGE if item.chosen else INK if item.method == "none" else color
+        axes.plot(disparity, value, "o", color=color, markersize=8 if item.chosen else 6)
+        name = item.name.removeprefix("group_").replace("_search", "")
+        name = f"{name} (chosen)" if item.chosen else name
+        place = {"textcoords": "offset points", "xytext": (6, 5)}
+        axes.annotate(name, (disparity, value), color=INK, fontsize=7, **place)
+    within = min(outcome.within[name] for name in outcome.attributes)
+    axes.axvline(outcome.limit, color=RED, linestyle="--", label=f"limit {outcome.limit:.3g}")
+    axes.axvline(within, color=GREY, linestyle=":", label=f"within the margin {within:.3g}")
+    axes.set_xlim(0, 1.35 * max([outcome.limit, *(disparity for _, disparity, _ in shown)]))
+    axes.margins(y=0.15)
+    axes.set_xlabel(f"demographic parity difference of {', '.join(outcome.attributes)}")
+    axes.set_ylabel(outcome.prefer.replace("_", " "))
+    _legend(axes, "best")
+    return _png(figure)
+
+
+def range_text(threshold: ArrayLike) -> str:
+    """Return the threshold as text, or from the lowest to the highest of those of the rows."""
+    low, high = thresholds_range(threshold)
+    return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+
+
+def thresholds_range(threshold: ArrayLike) -> tuple[float, float]:
+    """Return the lowest and the highest threshold."""
+    return float(np.min(threshold)), float(np.max(threshold))
 
 
 def _curve(y: ArrayLike, p: ArrayLike) -> tuple[Floats, Floats, float, int]:

@@ -58,8 +58,8 @@ class RankedScores:
     """Rows sorted by descending score, with everything that does not depend on their weights.
 
     `tie_ends` are the positions of the last row of each distinct score (the points of the ROC
-    curve); `bin_starts` the first row of each non-empty ECE bin; `selected` how many rows reach
-    the threshold, None without a threshold; `order` maps a ranked row to its original position.
+    curve); `bin_starts` the first row of each non-empty ECE bin; `selected` which rows reach
+    their threshold, None without one; `order` maps a ranked row to its original position.
     """
 
     order: NDArray[np.intp]
@@ -68,10 +68,10 @@ class RankedScores:
     log_losses: Floats
     tie_ends: NDArray[np.intp]
     bin_starts: NDArray[np.intp]
-    selected: int | None
+    selected: NDArray[np.bool_] | slice | None
 
 
-def rank_scores(y: ArrayLike, p: ArrayLike, threshold: float | None = None) -> RankedScores:
+def rank_scores(y: ArrayLike, p: ArrayLike, threshold: ArrayLike | None = None) -> RankedScores:
     """Sort the scores once, O(n log n); each weight vector afterwards costs O(n).
 
     Parameters
@@ -79,7 +79,7 @@ def rank_scores(y: ArrayLike, p: ArrayLike, threshold: float | None = None) -> R
     y : array_like of {0, 1}, shape (n_samples,)
     p : array_like of float in [0, 1], shape (n_samples,)
         Probability of class 1. Missing values are refused.
-    threshold : float, optional
+    threshold : float or array_like of float, shape (n_samples,), optional
         A row is selected when p >= threshold. Without it, metrics of decisions are not computable.
 
     Raises
@@ -102,8 +102,23 @@ def rank_scores(y: ArrayLike, p: ArrayLike, threshold: float | None = None) -> R
         log_losses=-np.log(np.clip(likelihood, tiny, 1 - tiny)),
         tie_ends=np.append(changes, len(order) - 1),
         bin_starts=np.insert(np.flatnonzero(np.diff(bins)) + 1, 0, 0),
-        selected=None if threshold is None else int((p_ranked >= threshold).sum()),
+        selected=None if threshold is None else _selected(p_ranked, threshold, order),
     )
+
+
+def _selected(
+    p_ranked: Floats, threshold: ArrayLike, order: NDArray[np.intp]
+) -> NDArray[np.bool_] | slice:
+    limits = _floats(threshold, "Thresholds")
+    if limits.ndim and limits.shape != p_ranked.shape:
+        raise DataError(
+            "Thresholds and scores differ in length",
+            expected=f"one threshold, or {len(p_ranked)}",
+            found=str(limits.shape),
+        )
+    reached: NDArray[np.bool_] = p_ranked >= (limits[order] if limits.ndim else limits)
+    count = int(reached.sum())
+    return slice(count) if reached[:count].all() else reached  # a slice is faster, and usual
 
 
 @dataclass(frozen=True)
@@ -140,7 +155,7 @@ class WeightedRows:
     @cached_property
     def selected(self) -> tuple[float, float]:
         """Weight of the selected rows and of the true positives; NaN without a threshold."""
-        count = self.ranked.selected
-        if count is None:
+        chosen = self.ranked.selected
+        if chosen is None:
             return np.nan, np.nan
-        return float(self.weights[:count].sum()), float(self.positive_weights[:count].sum())
+        return float(self.weights[chosen].sum()), float(self.positive_weights[chosen].sum())

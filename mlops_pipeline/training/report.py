@@ -30,10 +30,12 @@ TITLES: Mapping[str, str] = {
     "recall": "recall",
     "f1": "F1",
     "selection_rate": "selection rate",
+    "expected_cost": "expected cost",
 }
 SHOWN_SLICE_METRICS = ("roc_auc", "pr_auc", "brier", "log_loss", "ece", "recall")
 STRESS_METRICS = ("roc_auc", "pr_auc", "brier", "log_loss", "ece")
 CANDIDATE_METRICS = ("roc_auc", "pr_auc", "brier")
+VARIANT_METRICS = ("expected_cost", "log_loss", "roc_auc", "recall")
 DISPARITIES: Mapping[str, str] = {
     "demographic_parity_difference": "demographic parity difference",
     "demographic_parity_ratio": "demographic parity ratio",
@@ -86,8 +88,8 @@ class ReportFacts:
         As a person reads it, UTC.
     provenance : mapping of name to text
         Run ids, fingerprint, git commit, seed.
-    threshold : float
-        Probability from which the decision is positive.
+    threshold : str
+        Probability from which the decision is positive, or the range where rows differ.
     plots : mapping of name to PNG bytes
         Shown in their sections: reliability, roc, precision_recall, scores, confusion, slices,
         shap, learning_curves, importance, fairness_<attribute>; any other one at the end.
@@ -105,7 +107,7 @@ class ReportFacts:
     purged_rows: int
     candidates: Sequence[CandidateFacts]
     chosen: Choice
-    threshold: float
+    threshold: str
     evaluation: Evaluation
     gate: Gate
     dropped: Mapping[str, str] = field(default_factory=dict)
@@ -154,6 +156,7 @@ def render_report(facts: ReportFacts) -> str:
         slice_metrics=SHOWN_SLICE_METRICS,
         stress_metrics=STRESS_METRICS,
         candidate_metrics=CANDIDATE_METRICS,
+        variant_metrics=VARIANT_METRICS,
         disparities=DISPARITIES,
         singles=singles(evaluation.fairness),
         pairs=[audit for audit in evaluation.fairness if is_intersection(audit.attribute)],
@@ -213,11 +216,11 @@ def singles(audits: Sequence[GroupAudit]) -> list[GroupAudit]:
 
 
 def evaluation_to_dict(evaluation: Evaluation) -> dict[str, Any]:
-    """Return an evaluation's figures as plain JSON values, without the row-wise probabilities."""
+    """Return an evaluation's figures as plain JSON values, without what is row-wise."""
     plain: dict[str, Any] = {
         item.name: _plain(getattr(evaluation, item.name))
         for item in fields(evaluation)
-        if item.name != "probability"
+        if item.name != "decided"
     }
     plain["worst_slices"] = {
         name: {"column": item.column, "group": item.group, "value": item.metrics[name].value}
@@ -283,7 +286,7 @@ def _gap(evaluation: Evaluation, metric: str) -> float | None:
 
 def _other_plots(facts: ReportFacts) -> list[str]:
     placed = {"reliability", "roc", "precision_recall", "scores", "confusion", "slices", "shap"}
-    placed |= {"learning_curves", "importance"}
+    placed |= {"learning_curves", "importance", "mitigation"}
     placed |= {f"fairness_{audit.attribute}" for audit in facts.evaluation.fairness}
     return [name for name in facts.plots if name not in placed]
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,26 @@ STANDARD_SCORE_LIMIT = 6.0  # standardised inputs beyond it say nothing more to 
 PROBABILITY_FLOOR = 1e-6  # keeps log loss finite where isotonic calibration says 0 or 1
 
 Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+Columns = Mapping[str, npt.NDArray[Any]]
+
+
+class Decisions(NamedTuple):
+    """What a model says of each row; `decision` is probability >= threshold."""
+
+    probability: Floats
+    threshold: Floats
+    decision: Flags
+    needs_review: Flags
+
+    def take(self, rows: npt.NDArray[Any]) -> "Decisions":
+        """Return the given rows (positions or a mask)."""
+        return Decisions(
+            self.probability[rows],
+            self.threshold[rows],
+            self.decision[rows],
+            self.needs_review[rows],
+        )
 
 
 class ScoringModel:
@@ -27,7 +47,8 @@ class ScoringModel:
     Parameters
     ----------
     document : dict
-        kind, inputs, parameters, calibration and threshold: the content of model.json.
+        kind, inputs, parameters, calibration, threshold and, where thresholds differ between
+        rows, how (`thresholds`); `review_band` where a person decides near it: model.json.
     booster_text : str or None
         LightGBM's text format; None for logistic regression and the dummy.
     """
@@ -61,8 +82,13 @@ class ScoringModel:
 
     @property
     def threshold(self) -> float:
-        """Probability from which the decision is positive."""
+        """Probability from which the decision is positive, where nothing else is said of a row."""
         return float(self.document["threshold"])
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """Protected attributes that a decision needs beside the inputs; usually none."""
+        return tuple(self.document.get("thresholds", {}).get("attributes", ()))
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -78,13 +104,26 @@ class ScoringModel:
             self._booster = lightgbm.Booster(model_str=self.booster_text)
         return self._booster
 
-    def encode(self, columns: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
+    def encode(self, columns: Columns) -> npt.NDArray[np.float32]:
         """Return the float32 matrix `(n_rows, n_inputs)`; missing and unseen values are NaN."""
         return encode(self.document["inputs"], columns)
 
-    def predict(self, columns: Mapping[str, npt.NDArray[Any]]) -> Floats:
+    def predict(self, columns: Columns) -> Floats:
         """Return the calibrated probability of the positive class `(n_rows,)`."""
         return self.predict_matrix(self.encode(columns))
+
+    def decide(self, columns: Columns) -> Decisions:
+        """Return probability, threshold, decision and whether a person has to look, row by row.
+
+        This is the one place where a score becomes a decision. `columns` holds the inputs and
+        the `attributes`; a row without a known group gets the default threshold.
+        """
+        matrix = self.encode(columns)
+        probability = self.predict_matrix(matrix)
+        threshold = row_thresholds(self.document, columns, matrix)
+        band = float(self.document.get("review_band", 0.0))
+        near = (np.abs(probability - threshold) <= band / 2) & (band > 0)
+        return Decisions(probability, threshold, probability >= threshold, near)
 
     def predict_matrix(self, matrix: npt.NDArray[np.float32]) -> Floats:
         """Return calibrated probabilities for an encoded matrix."""
@@ -122,7 +161,7 @@ class ScoringModel:
 
 def encode(
     inputs: list[dict[str, Any]],
-    columns: Mapping[str, npt.NDArray[Any]],
+    columns: Columns,
     rows: npt.NDArray[Any] | None = None,
 ) -> npt.NDArray[np.float32]:
     """Encode named columns as a column-major float32 matrix; categories become their position.
@@ -142,6 +181,46 @@ def encode(
         else:
             matrix[:, index] = values
     return matrix
+
+
+def row_thresholds(
+    document: Mapping[str, Any], columns: Columns, matrix: npt.NDArray[np.float32]
+) -> Floats:
+    """Return the threshold of each row: one for all, by its group, or by its estimated group.
+
+    `by_group` looks the row's attributes up; `by_estimated_group` is blind to them: the mean of
+    the groups' thresholds, weighted by the probability of each group given the inputs.
+    """
+    default = np.full(len(matrix), float(document["threshold"]), dtype=np.float64)
+    rule = document.get("thresholds")
+    if rule is None:
+        return default
+    if rule["kind"] == "by_group":
+        found = {
+            tuple(values): float(limit)
+            for group, limit in zip(rule["groups"], rule["limits"], strict=True)
+            for values in group
+        }
+        rows = zip(*(columns[name] for name in rule["attributes"]), strict=True)
+        limits = (found.get(row, start) for row, start in zip(rows, default, strict=True))
+        return np.fromiter(limits, dtype=np.float64, count=len(matrix))
+    shares = group_shares(rule, matrix)
+    limits_of_rows: Floats = np.zeros(len(matrix), dtype=np.float64)
+    for share, limit in zip(shares, rule["limits"], strict=True):
+        limits_of_rows += share * float(limit)
+    return limits_of_rows
+
+
+def group_shares(rule: Mapping[str, Any], matrix: npt.NDArray[np.float32]) -> Floats:
+    """Return the probability of each group given the inputs `(n_groups, n_rows)`: softmax."""
+    scores = np.repeat(np.asarray(rule["intercepts"], dtype=np.float64)[:, None], len(matrix), 1)
+    for term, weights in zip(rule["terms"], rule["coefficients"], strict=True):
+        values = linear_term(term, matrix)
+        for group, weight in enumerate(weights):
+            scores[group] += weight * values
+    scores = np.exp(scores - scores.max(axis=0))
+    shares: Floats = scores / scores.sum(axis=0)
+    return shares
 
 
 def linear_term(term: Mapping[str, Any], matrix: npt.NDArray[np.float32]) -> Floats:

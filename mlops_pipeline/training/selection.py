@@ -51,6 +51,7 @@ def calibrate_candidate(
     kind: Kind,
     costs: Costs,
     seconds: float,
+    review_band: float = 0.0,
 ) -> Trained:
     """Calibrate a candidate on the validation part and measure it there.
 
@@ -58,12 +59,12 @@ def calibrate_candidate(
     so that a flexible calibration is not judged on the rows that shaped it.
     """
     kind = "none" if fitted.model.kind == "dummy" else kind
-    crossed = _cross_fitted(kind, scores, label, entity)
-    calibration = fit_calibration(kind, scores, label)
+    crossed = cross_fitted(kind, scores, label, entity)
     document = {
         **fitted.model.document,
-        "calibration": calibration.to_dict(),
+        "calibration": fit_calibration(kind, scores, label).to_dict(),
         "threshold": threshold_from_costs(costs.false_positive, costs.false_negative),
+        **({"review_band": review_band} if review_band else {}),
     }
     model = ScoringModel(document, fitted.model.booster_text)
     figures = point_metrics(label, crossed, model.threshold)
@@ -90,17 +91,36 @@ def choose(candidates: Sequence[Trained], tolerance: float) -> Choice:
     return Choice(chosen.name, f"{why}: {losses}")
 
 
-def _cross_fitted(
+def decision_cost(
+    label: npt.NDArray[np.int8], decision: npt.NDArray[np.bool_], costs: Costs
+) -> float:
+    """Return the mean cost of the decisions: (c_fp FP + c_fn FN) / rows."""
+    wrong = costs.false_positive * np.sum(decision & (label == 0))
+    missed = costs.false_negative * np.sum(~decision & (label == 1))
+    return float(wrong + missed) / len(label)
+
+
+def folds(
+    label: npt.NDArray[np.int8], entity: npt.NDArray[Any]
+) -> list[tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]]:
+    """Return five (inside, rest) divisions of the rows by entity.
+
+    Empty when a rest has one class only: a part of these rows is too few to calibrate by.
+    """
+    fold = np.unique(entity, return_inverse=True)[1] % FOLDS
+    divided = [(fold == number, fold != number) for number in range(FOLDS)]
+    divided = [(inside, rest) for inside, rest in divided if inside.any()]
+    return divided if all(len(np.unique(label[rest])) == 2 for _, rest in divided) else []
+
+
+def cross_fitted(
     kind: Kind, scores: Floats, label: npt.NDArray[np.int8], entity: npt.NDArray[Any]
 ) -> Floats:
-    fold = np.unique(entity, return_inverse=True)[1] % FOLDS
-    result = np.empty(len(scores))
-    for number in range(FOLDS):
-        inside = fold == number
-        if not inside.any():
-            continue
-        rest = ~inside
-        if len(np.unique(label[rest])) < 2:  # too small to cross-fit: no calibration is safe
-            return scores
+    """Return the probability of each row, calibrated by the rows of other folds.
+
+    Without folds no calibration is safe: the scores themselves.
+    """
+    result = scores.copy()
+    for inside, rest in folds(label, entity):
         result[inside] = fit_calibration(kind, scores[rest], label[rest]).apply(scores[inside])
     return result

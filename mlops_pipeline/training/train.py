@@ -10,7 +10,9 @@ from mlops_pipeline.data.frame import LabelledFrame
 from mlops_pipeline.data.splits import Parts
 from mlops_pipeline.errors import DataError
 from mlops_pipeline.training.fitting import (
+    Fitted,
     Inputs,
+    Rows,
     encode_rows,
     fit_candidate,
     learn_inputs,
@@ -18,6 +20,8 @@ from mlops_pipeline.training.fitting import (
 )
 from mlops_pipeline.training.scoring import ScoringModel
 from mlops_pipeline.training.selection import Choice, Trained, calibrate_candidate, choose
+
+DECIDING = ("calibration", "threshold", "thresholds", "review_band")  # of a model's document
 
 
 @dataclass(frozen=True)
@@ -77,26 +81,33 @@ def refit(
     The calibration and threshold stay those learned on the validation part: there are no rows left
     that the refitted model has not seen.
     """
-    name = str(model.document["candidate"])
     every = np.arange(len(frame))
     inputs = learn_inputs(frame.columns, use_case.inputs, every, use_case.directions)
-    recipe = refit_recipe(use_case.training.candidates[name], model.document.get("trees"))
-    fitted = fit_candidate(
+    rows = Rows(encode_rows(inputs, frame.columns, every), frame.label)
+    return decide_as(model, fit_again(use_case, model, inputs, rows, threads=threads).model)
+
+
+def fit_again(
+    use_case: UseCase, model: ScoringModel, inputs: Inputs, rows: Rows, *, threads: int
+) -> Fitted:
+    """Fit a model's recipe on other rows or weights; its tree count stays."""
+    name = str(model.document["candidate"])
+    return fit_candidate(
         name,
-        recipe,
+        refit_recipe(use_case.training.candidates[name], model.document.get("trees")),
         inputs,
-        (encode_rows(inputs, frame.columns, every), frame.label),
+        rows,
         None,
         balanced=use_case.training.class_weight == "balanced",
         seed=use_case.training.seed,
         threads=threads,
     )
-    document = {
-        **fitted.model.document,
-        "calibration": model.document["calibration"],
-        "threshold": model.threshold,
-    }
-    return ScoringModel(document, fitted.model.booster_text)
+
+
+def decide_as(model: ScoringModel, fitted: ScoringModel) -> ScoringModel:
+    """Return the fitted model with the calibration and thresholds of another."""
+    kept = {key: value for key, value in model.document.items() if key in DECIDING}
+    return ScoringModel({**fitted.document, **kept}, fitted.booster_text)
 
 
 def train_maxima(model: ScoringModel, frame: LabelledFrame, parts: Parts) -> Mapping[str, float]:
@@ -117,8 +128,8 @@ def _fitted(  # noqa: PLR0917 # private, one caller
     stopwatch: Callable[[], float],
 ) -> Iterator[Trained]:
     settings = use_case.training
-    train_rows = (encode_rows(inputs, frame.columns, parts.train), frame.label[parts.train])
-    held_rows = (
+    train_rows = Rows(encode_rows(inputs, frame.columns, parts.train), frame.label[parts.train])
+    held_rows = Rows(
         encode_rows(inputs, frame.columns, parts.validation),
         frame.label[parts.validation],
     )
@@ -136,12 +147,13 @@ def _fitted(  # noqa: PLR0917 # private, one caller
         )
         yield calibrate_candidate(
             fitted,
-            fitted.model.raw_scores(held_rows[0]),
-            held_rows[1],
+            fitted.model.raw_scores(held_rows.matrix),
+            held_rows.label,
             frame.entity[parts.validation],
             kind=settings.calibration,
             costs=settings.costs,
             seconds=stopwatch() - begun,
+            review_band=settings.review_band,
         )
 
 

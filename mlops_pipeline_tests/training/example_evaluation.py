@@ -9,6 +9,7 @@ import pandas as pd
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.config.fairness import Fairness
 from mlops_pipeline.governance.fairness import audit_attributes
+from mlops_pipeline.governance.variants import Mitigated, Variant
 from mlops_pipeline.training import plots
 from mlops_pipeline.training.calibration import reliability_curve
 from mlops_pipeline.training.directions import DirectionCheck
@@ -34,6 +35,8 @@ from mlops_pipeline.training.report import (
     parity_limits,
     singles,
 )
+from mlops_pipeline.training.review_band import review_band
+from mlops_pipeline.training.scoring import Decisions, ScoringModel
 from mlops_pipeline.training.selection import Choice
 
 ROWS = 4_000
@@ -107,8 +110,18 @@ def scores(seed: int = 0) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], p
     return (rng.random(ROWS) < p).astype(np.int8), p, groups
 
 
-def evaluation(*, champion: ChampionComparison | None = None) -> Evaluation:
+def evaluation(
+    *,
+    champion: ChampionComparison | None = None,
+    mitigation: Mitigated | None = None,
+    review_width: float = 0.0,
+) -> Evaluation:
     y, p, groups = scores()
+    threshold = np.full(ROWS, THRESHOLD)
+    near = (np.abs(p - threshold) <= review_width / 2) & (review_width > 0)
+    decided = Decisions(p, threshold, p >= threshold, near)
+    model = ScoringModel({"threshold": THRESHOLD, "review_band": review_width}, None)
+    band = review_band(model, y.astype(np.int8), decided)
     train_y, train_p, _ = scores(1)
     slices = [
         _slice(column, str(name), y[mask], p[mask])
@@ -146,7 +159,48 @@ def evaluation(*, champion: ChampionComparison | None = None) -> Evaluation:
                 DirectionCheck("visits", "increasing", None, None, None, "one value only"),
             ),
         ),
-        probability=p,
+        decided=decided,
+        review_band=band,
+        mitigation=mitigation,
+    )
+
+
+def mitigated() -> Mitigated:
+    """A base model above its limit, a variant within it that was chosen, one not computable."""
+    figures: dict[str, float | None] = {"expected_cost": 0.2613, "log_loss": 0.2345}
+    figures |= {"roc_auc": 0.791, "precision": 0.31, "recall": None}
+    near = {"region": 0.081, "gender": 0.002}
+    base = Variant("base", "none", False, figures, near, 0.081, reason="region 0.081 above 0.035")
+    fair = Variant(
+        name="grid_search 3 of 4",
+        method="grid_search",
+        uses_attribute=False,
+        figures={**figures, "expected_cost": 0.2718},
+        disparities={"region": 0.029, "gender": 0.004},
+        disparity=0.029,
+        passes=True,
+        chosen=True,
+        reason="within the limits",
+        test={**figures, "disparity of region": 0.0312, "disparity of gender": 0.003},
+    )
+    unknown = Variant(
+        name="reweighing",
+        method="reweighing",
+        uses_attribute=False,
+        figures=figures,
+        disparities={"region": None, "gender": 0.0},
+        reason="region is not computable",
+    )
+    return Mitigated(
+        because="demographic parity difference at most 0.05: region 0.086",
+        attributes=("region",),
+        limit=0.05,
+        limits={"region": 0.05, "gender": 0.05},
+        within={"region": 0.035, "gender": 0.035},
+        prefer="expected_cost",
+        variants=(base, fair, unknown),
+        chosen="grid_search 3 of 4",
+        reason="grid_search 3 of 4 is the best of 1 variants within the limits",
     )
 
 
@@ -190,7 +244,7 @@ def facts(
             CandidateFacts("logistic", "logistic", 0.2391, validation, 1.2, 0.0001),
         ),
         chosen=Choice("boosted", "lowest validation log loss: boosted 0.2345, logistic 0.2391"),
-        threshold=THRESHOLD,
+        threshold=f"{THRESHOLD:g}",
         evaluation=measured,
         gate=judge_gate(case.gates, measured),
         dropped={"fax_number_count": "constant"},

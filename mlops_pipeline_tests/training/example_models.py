@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from mlops_pipeline.config.features import Direction
 from mlops_pipeline.config.modelling import Candidate
 from mlops_pipeline.data.frame import LabelledFrame
-from mlops_pipeline.training.fitting import encode_rows, fit_candidate, learn_inputs
+from mlops_pipeline.training.fitting import Rows, encode_rows, fit_candidate, learn_inputs
 from mlops_pipeline.training.scoring import ScoringModel
 
 ROWS = 1_500
@@ -70,5 +70,5 @@ def fitted(
     inputs = learn_inputs(data.columns, names, rows, directions)
     recipe: Any = TypeAdapter(Candidate).validate_python({"kind": kind, **RECIPES[kind], **options})
     truth = data.label if label is None else label
-    part = (encode_rows(inputs, data.columns, rows), truth[rows])
+    part = Rows(encode_rows(inputs, data.columns, rows), truth[rows])
     return fit_candidate(kind, recipe, inputs, part, None, balanced=False, seed=3, threads=1).model

@@ -11,7 +11,7 @@ from mlops_pipeline.training import plots
 from mlops_pipeline.training.calibration import reliability_curve
 from mlops_pipeline.training.evaluation import Slice
 from mlops_pipeline.training.metrics import Estimate
-from mlops_pipeline_tests.training.example_evaluation import scores
+from mlops_pipeline_tests.training.example_evaluation import mitigated, scores
 
 Y, P, GROUPS = scores()
 ONE_CLASS = np.zeros(50)
@@ -48,6 +48,9 @@ PICTURES: dict[str, Callable[[], bytes]] = {
         [a_slice(0.5 + i / 90, f"group {i}") for i in range(30)], "roc_auc", Estimate(0.7)
     ),
     "slices, not computable": lambda: plots.slice_plot([a_slice(None)], "roc_auc"),
+    "scores, thresholds by row": lambda: plots.score_plot(Y, P, np.where(Y == 1, 0.1, 0.3)),
+    "confusion, thresholds by row": lambda: plots.confusion_plot(Y, P, np.where(Y == 1, 0.1, 0.3)),
+    "mitigation": lambda: plots.mitigation_plot(mitigated()),
     "selection": lambda: plots.selection_plot(audit(), 0.05),
     "selection, small groups": lambda: plots.selection_plot(audit(rows=60), 0.05),
 }
@@ -61,7 +64,7 @@ def test_plot_is_a_small_png_of_one_size(name: str) -> None:
     assert len(picture) < 80_000
 
 
-@pytest.mark.parametrize("name", ["roc", "slices", "selection"])
+@pytest.mark.parametrize("name", ["roc", "slices", "selection", "mitigation"])
 def test_plot_of_same_figures_has_same_bytes(name: str) -> None:
     assert PICTURES[name]() == PICTURES[name]()
 

@@ -285,3 +285,59 @@ def test_shares_read_well() -> None:
         "8.1%",
         "100.0%",
     ]
+
+
+# mitigation and human review
+
+
+def test_report_lists_base_and_variants_with_figures_of_both_parts() -> None:
+    evaluation = dataclasses.replace(measured(), mitigation=example.mitigated())
+    text = html.unescape(render_report(example.facts(measured=evaluation)))
+    section = text[text.index("Mitigation of region") :].split("</section>")[0]
+    rows = [re.sub(r"<[^>]+>|\s+", " ", row) for row in section.split("<tr")[2:]]
+    names = ["base", "grid_search 3 of 4", "on the test part", "reweighing"]
+    for name, row in zip(names, rows, strict=True):
+        assert name in row
+    assert "chosen" in rows[1]
+    assert "0.2718" in rows[1]
+    assert "0.029" in rows[1]
+    assert "0.031" in rows[2]
+    assert "region is not computable" in rows[3]
+
+
+def test_report_of_a_refused_variant_does_not_name_it_at_the_top() -> None:
+    evaluation = dataclasses.replace(measured(), mitigation=example.mitigated())
+    text = render_report(example.facts(measured=evaluation, gates=[auc(0.99)]))
+    assert "mitigated by" not in text
+
+
+def test_report_of_an_accepted_variant_names_it_at_the_top() -> None:
+    evaluation = dataclasses.replace(measured(), mitigation=example.mitigated())
+    rules = [{"rule": "metric", "metric": "roc_auc", "at_least": 0.6}]
+    text = html.unescape(render_report(example.facts(measured=evaluation, gates=rules)))
+    assert "mitigated by <strong>grid_search 3 of 4</strong>" in text
+
+
+def test_report_shows_the_review_band() -> None:
+    evaluation = example.evaluation(review_width=0.1)
+    text = html.unescape(render_report(example.facts(measured=evaluation)))
+    band = evaluation.review_band
+    assert band is not None
+    assert f"{share(band.share)} of the rows lie between 0.1500 and 0.2500" in text
+    assert number(band.inside["error_rate"].value) in text
+
+
+def test_evaluation_json_holds_mitigation_and_review_band() -> None:
+    evaluation = dataclasses.replace(
+        example.evaluation(review_width=0.1), mitigation=example.mitigated()
+    )
+    found = json.loads(json.dumps(evaluation_to_dict(evaluation), allow_nan=False))
+    assert found["mitigation"]["chosen"] == "grid_search 3 of 4"
+    assert {"because", "attributes", "limit", "variants", "chosen", "reason"} <= set(
+        found["mitigation"]
+    )
+    keys = {"name", "method", "uses_attribute", "figures", "disparity", "passes", "chosen"}
+    assert keys | {"reason"} <= set(found["mitigation"]["variants"][1])
+    assert {"low", "high", "share", "automatic", "inside"} == set(found["review_band"])
+    assert "decided" not in found
+    assert evaluation_to_dict(measured())["mitigation"] is None

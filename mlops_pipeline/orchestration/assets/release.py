@@ -46,7 +46,7 @@ def _registry_entry(use_case: UseCase) -> dg.AssetsDefinition:
             champion = step.ops.champion(use_case.name)
             stored = read_evaluation(Path(trained["folder"]))
             if not stored.gate.passed:
-                verdict = refused_verdict(champion.version if champion else None, stored.gate)
+                verdict = refused_verdict(champion.version if champion else None, stored)
                 context.log.warning(verdict)
                 _finish(step, "refused", trained["fingerprint"], verdict)
                 step.hold.let_go()  # deployment is skipped
