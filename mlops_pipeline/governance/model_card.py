@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Mapping
 
 from mlops_pipeline.governance.card_facts import (
+    STATES,
     CardFacts,
     outcomes,
     stress_losses,
@@ -57,6 +58,7 @@ def model_card(facts: CardFacts) -> str:
             "facts": facts,
             "standing": facts.standing,
             "kinds": KINDS,
+            "states": STATES,
             "quality": next(word for low, word in QUALITY if (auc or 0.0) >= low),
             "typical": outcomes(facts),
             "warnings": list(_warnings(facts)),

@@ -101,15 +101,13 @@ POINTS = (
 )
 
 
-def technical_file(facts: CardFacts, provided: Mapping[str, str], extra: Mapping[str, str]) -> str:
+def technical_file(facts: CardFacts, provided: Mapping[str, str]) -> str:
     """Return the page as Markdown: an overview of what is filled, then point by point.
 
     Parameters
     ----------
     provided : mapping of slot to file
         What people supplied, as it is named in the pack.
-    extra : mapping of text to file
-        Further files of the pack, named under 2 (g).
     """
     return render_markdown(
         "technical_file.md.jinja",
@@ -118,7 +116,6 @@ def technical_file(facts: CardFacts, provided: Mapping[str, str], extra: Mapping
             "points": POINTS,
             "titles": TITLES,
             "provided": provided,
-            "extra": extra,
             "rules": sum(len(source.rules) for source in facts.use_case.sources.values()),
         },
     )

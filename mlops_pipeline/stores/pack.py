@@ -4,6 +4,7 @@
     <folder>/model_card.*            the card as it stands now
     <folder>/report.html ...         documents of the version
     <folder>/approvals.json          state, approvals, history, reviews
+    <folder>/audit.jsonl             the audit events of the use case
     <folder>/documents/              what people supplied (`governance.documents`)
     <folder>/SHA256SUMS              of every other file; `sha256sum -c` reads it
     <folder>.zip                     the same, byte for byte the same for the same files
@@ -29,6 +30,7 @@ from mlops_pipeline.governance.card_facts import Standing
 from mlops_pipeline.governance.model_card import model_card
 from mlops_pipeline.governance.pages import render_html
 from mlops_pipeline.governance.technical_file import Status, statuses, technical_file
+from mlops_pipeline.stores.anchors import exported_lines
 from mlops_pipeline.stores.card_documents import HTML, MARKDOWN
 from mlops_pipeline.stores.cards import present_version
 from mlops_pipeline.stores.lake import new_folder
@@ -86,7 +88,7 @@ def write_pack(
     supplied = _supplied(use_case, settings.root)
     found = present_version(ops, settings, use_case, version, now=now)
     provided = {slot: f"documents/{slot}{path.suffix}" for slot, path in supplied.items()}
-    card, index = model_card(found.facts), technical_file(found.facts, provided, {})
+    card, index = model_card(found.facts), technical_file(found.facts, provided)
     out.parent.mkdir(parents=True, exist_ok=True)
     with new_folder(out) as work:
         for name in DOCUMENTS:
@@ -98,6 +100,8 @@ def write_pack(
             (work / names[0]).write_text(page, encoding="utf-8")
             (work / names[1]).write_text(render_html(page), encoding="utf-8")
         write_json(work / "approvals.json", _standing(found.facts.standing))
+        events = exported_lines(settings, use_case.name)
+        (work / "audit.jsonl").write_text("".join(f"{line}\n" for line in events), encoding="ascii")
         write_json(work / "features.json", _features(found.facts.use_case), is_sorted=False)
         (work / "configuration.yaml").write_text(_yaml(found.facts.use_case), encoding="utf-8")
         (work / SUMS).write_text(_sums(work), encoding="utf-8")

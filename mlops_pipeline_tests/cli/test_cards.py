@@ -64,7 +64,7 @@ def test_card_shows_the_champion_as_it_stands_now(mlops: Mlops, world: World) ->
     card = mlops("card", "churn").output
     assert "State: in use (the champion), since " in card
     assert "this card was written on 2026-12-24." in card
-    assert "| full | run " in card
+    assert "| in use (the champion) | run " in card
     assert mlops("card", "show", "churn", "1").output == card
     done = mlops("card", "churn", "--html", "out/card.html")
     assert "churn version 1: out/card.html" in done.output
@@ -182,6 +182,9 @@ def test_pack_lists_every_file_with_its_hash_and_links_to_what_is_there(
         assert (folder / target).is_file(), target
     written = yaml.safe_load((folder / "configuration.yaml").read_text())
     assert config_hash(parse_use_case(written, folder)) == config_hash(world.use_case)
+    events = [json.loads(line) for line in (folder / "audit.jsonl").read_text().splitlines()]
+    assert {"rollout", "decision"} <= {event["kind"] for event in events}
+    assert {event["use_case"] for event in events} == {"churn"}
     state = json.loads((folder / "approvals.json").read_text())
     assert (state["state"], len(state["events"])) == ("full", 1)
     assert (

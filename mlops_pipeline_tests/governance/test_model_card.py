@@ -354,7 +354,7 @@ def test_present_card_tells_state_approvals_and_history() -> None:
     assert "Present state: in use (the champion), since 2025-01-11." in text
     assert "| 2025-01-11 | production | approved | Ann | good | never |" in text
     assert "| 2025-01-11 | production | approved | Ann | good | 2025-07-01 |" in text
-    assert "| 2025-01-11 | awaiting approval | run d1 | asked |" in text
+    assert "| 2025-01-11 | waiting for a person's approval; not in use | run d1 | asked |" in text
 
 
 def test_version_that_waits_says_for_whom() -> None:
