@@ -179,10 +179,15 @@ def test_threshold_that_is_not_the_costs_is_said() -> None:
         facts()
     )
     own = {**facts().own, "threshold": 0.31}
-    own["thresholds"] = {"kind": "by_group", "limits": [0.18, 0.31]}
+    rule = {"attributes": ["region"], "groups": [[["east"], ["west"]], [["south"]]]}
+    own["thresholds"] = {"kind": "by_group", "limits": [0.18, 0.31], **rule}
     card = model_card(facts(own=own))
     assert "(wrong yes 1, missed positive 4) would give 0.200." in card
-    assert "differs between groups of cases (by group): from 0.180 to 0.310." in card
+    assert "Where region is known" in card
+    assert ": east or west 0.180, south 0.310. Whoever decides has to know the group." in card
+    own["thresholds"] = {"kind": "by_estimated_group", "limits": [0.18, 0.31], **rule}
+    card = model_card(facts(own=own))
+    assert "a threshold of its own, from 0.180 to 0.310: the mean of the groups' thresholds" in card
 
 
 def test_slices_are_ordered_by_roc_auc_and_skip_what_is_not_computable() -> None:
@@ -312,8 +317,8 @@ def test_review_band_and_cost_are_shown_where_they_are() -> None:
         "low": 0.15,
         "high": 0.25,
         "share": 0.12,
-        "automatic": {"roc_auc": 0.85},
-        "inside": {"roc_auc": 0.55},
+        "automatic": {"error_rate": figure(0.05), "precision": figure(0.85)},
+        "inside": {"error_rate": figure(0.45)},
     }
     cost = {"currency": "EUR", "per_training_run": 0.00001, "per_1000_predictions": 0.0123}
     at = datetime(2025, 1, 11, tzinfo=UTC)
@@ -321,7 +326,8 @@ def test_review_band_and_cost_are_shown_where_they_are() -> None:
     card = model_card(facts(evaluation=evaluation(review_band=band), standing=standing))
     text = section(card, "Human review")
     assert "Scores from 0.150 to 0.250 go to a person: 12.0% of the cases." in text
-    assert "| ROC AUC | 0.850 | 0.550 |" in text
+    assert "| error rate | 0.050 | 0.450 |" in text
+    assert "| precision | 0.850 | not computable |" in text
     assert "| cost per training run so far | under 0.0001 EUR |" in card
     assert "| cost per 1,000 predictions so far | 0.0123 EUR |" in card
     assert "| cost per accepted version so far | not computable |" in card
