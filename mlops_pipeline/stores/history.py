@@ -92,11 +92,12 @@ def write_historical_features(
         with ExitStack() as stack:
             writer: Any = None
             for reader in _slices(work, accepted, features):
+                if writer is None:  # values of features seldom repeat: no dictionaries
+                    schema = reader.schema.remove(reader.schema.get_field_index(EVENT_ROW))
+                    writer = pq.ParquetWriter(part, schema, use_dictionary=False)
+                    stack.enter_context(writer)
                 for batch in reader:
                     found = batch.drop_columns([EVENT_ROW])
-                    if writer is None:  # values of features seldom repeat: no dictionaries
-                        writer = pq.ParquetWriter(part, found.schema, use_dictionary=False)
-                        stack.enter_context(writer)
                     writer.write_batch(found, row_group_size=BATCH_ROWS)
                     count += len(found)
         part.replace(out)

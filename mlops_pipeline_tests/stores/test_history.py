@@ -85,14 +85,20 @@ def test_history_of_an_unknown_entity_stays_with_missing_values(lived: World) ->
     assert found["visits_30"].tolist() == [0]
 
 
+@pytest.mark.parametrize("values", [10_000_000, 100], ids=["one slice", "slices"])
 def test_history_by_file_equals_history_by_table(
-    lived: World, finished: list[Row], tmp_path: Path
+    lived: World,
+    finished: list[Row],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    values: int,
 ) -> None:
     rows = asked_of(finished[:20])
     pq.write_table(rows, tmp_path / "rows.parquet")
     names = list(lived.use_case.features)
     expected = get_historical_features(lived.use_case, rows, names, settings=lived.settings)
     out = tmp_path / "out.parquet"
+    monkeypatch.setattr(module, "SLICE_VALUES", values)
     count = write_historical_features(
         lived.use_case, tmp_path / "rows.parquet", names, out, settings=lived.settings
     )
@@ -100,6 +106,18 @@ def test_history_by_file_equals_history_by_table(
     order = [("customer", "ascending"), ("as_of", "ascending"), ("note", "ascending")]
     assert pq.read_table(out).sort_by(order).equals(expected.sort_by(order))
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_history_of_a_file_without_rows_is_a_file_without_rows(
+    lived: World, tmp_path: Path
+) -> None:
+    pq.write_table(asked_of([]), tmp_path / "rows.parquet")
+    names, out = ["tier", "visits_30"], tmp_path / "out.parquet"
+    count = write_historical_features(
+        lived.use_case, tmp_path / "rows.parquet", names, out, settings=lived.settings
+    )
+    assert count == 0
+    assert pq.read_table(out).column_names == ["customer", "as_of", "note", *names]
 
 
 def test_history_of_aware_times_reads_them_as_utc(lived: World, finished: list[Row]) -> None:
