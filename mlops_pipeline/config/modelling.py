@@ -285,7 +285,7 @@ class Rollout(Section):
     stages: tuple[Literal["full"], ...] = ("full",)
     approval: Literal["when_gate_asks", "always"] = Field(
         "when_gate_asks",
-        description="`always`: a person approves every version but the first champion.",
+        description="`always`: a person approves every version.",
     )
     four_eyes: bool = Field(
         False, description="Who triggered the run that made a version may not approve it."

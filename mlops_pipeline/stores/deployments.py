@@ -138,8 +138,6 @@ def project(ops: OpsDatabase, registry: Registry, *, now: datetime) -> None:
 
 
 def _opening(use_case: UseCase, champion: Rollout | None, *, needs_review: bool) -> tuple[str, str]:
-    if champion is None:
-        return "full", "the gate passed and there is no champion yet"
     if use_case.rollout.approval == "always":
         return (
             "awaiting_approval",
@@ -147,4 +145,6 @@ def _opening(use_case: UseCase, champion: Rollout | None, *, needs_review: bool)
         )
     if needs_review:
         return "awaiting_approval", "the gate passed, and asks for a person's approval"
+    if champion is None:
+        return "full", "the gate passed without asking; there is no champion yet"
     return "full", f"the gate passed without asking; replaces version {champion.version}"

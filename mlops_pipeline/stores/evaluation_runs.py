@@ -105,7 +105,7 @@ def evaluate_and_store(
     )
     for name in ("report.html", "evaluation.json", DRIFT_PAGE):
         tracking.client.log_artifact(mlflow_run_id, str(folder / name))
-    verdict = headline(gate, work.use_case, has_champion=champion is not None).sentence
+    verdict = headline(gate, work.use_case).sentence
     run_page = (
         f"{work.settings.mlflow_ui}/#/experiments/{tracking.experiment_id}/runs/{mlflow_run_id}"
     )

@@ -144,7 +144,7 @@ def render_report(facts: ReportFacts) -> str:
         facts=facts,
         use_case=facts.use_case,
         evaluation=evaluation,
-        headline=headline(facts.gate, facts.use_case, has_champion=evaluation.champion is not None),
+        headline=headline(facts.gate, facts.use_case),
         gaps={name: _gap(evaluation, name) for name in evaluation.metrics},
         better=_better,
         comparison_level=comparison_level(facts.use_case.gates),
@@ -167,7 +167,7 @@ def render_report(facts: ReportFacts) -> str:
     )
 
 
-def headline(gate: Gate, use_case: UseCase, *, has_champion: bool) -> Headline:
+def headline(gate: Gate, use_case: UseCase) -> Headline:
     """Return the verdict in one sentence, naming the rules that failed."""
     deciding = tuple(rule for rule in gate.failed if rule.effect != "warn")
     warnings = tuple(rule for rule in gate.failed if rule.effect == "warn")
@@ -180,7 +180,7 @@ def headline(gate: Gate, use_case: UseCase, *, has_champion: bool) -> Headline:
         names = _joined([rule.name for rule in deciding])
         sentence = f"Needs a person's approval: {names} did not pass{beside}."
         return Headline("review", sentence, gate.failed)
-    if use_case.rollout.approval == "always" and has_champion:
+    if use_case.rollout.approval == "always":
         sentence = "Needs a person's approval: no rule stands against it, and this use case asks "
         return Headline("review", sentence + "for approval of every version.", gate.failed)
     if warnings:

@@ -42,9 +42,8 @@ def verdict(
     *rules: dict[str, Any], evaluation: Evaluation | None = None, **changes: Any
 ) -> Headline:
     case = example.use_case(rules, **changes)
-    evaluation = evaluation or measured()
-    gate = judge_gate(case.gates, evaluation)
-    return headline(gate, case, has_champion=evaluation.champion is not None)
+    gate = judge_gate(case.gates, evaluation or measured())
+    return headline(gate, case)
 
 
 def auc(at_least: float, effect: str = "block") -> dict[str, Any]:
@@ -85,7 +84,7 @@ def test_headline_asks_when_every_version_needs_approval() -> None:
     found = verdict(auc(0.6), rollout={"approval": "always"})
     assert found.tone == "review"
     first = verdict(auc(0.6), evaluation=measured(False), rollout={"approval": "always"})
-    assert first.tone == "good"  # the first champion needs nobody
+    assert first.tone == "review"  # also where there is no champion yet
 
 
 def test_report_opens_with_the_verdict_and_shows_every_rule() -> None:
@@ -146,7 +145,7 @@ def test_excepted_rule_says_so_and_is_not_among_the_refusals() -> None:
     assert "failed, excepted" in text
     assert "excepted by Ann until 2025-06-30: it is being mended" in text
     failed = RuleResult("auc", 0.5, 0.7, False, "block", "0.5")
-    refused = headline(Gate(False, False, (excepted, failed)), facts.use_case, has_champion=True)
+    refused = headline(Gate(False, False, (excepted, failed)), facts.use_case)
     assert refused.sentence == "Refused: “auc” failed."
 
 

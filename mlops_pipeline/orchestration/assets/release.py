@@ -88,9 +88,9 @@ def _deployment(use_case: UseCase) -> dg.AssetsDefinition:
         "deployment",
         group="release",
         kinds={"sqlalchemy"},
-        description="Opens the rollout in the ops database. The first accepted model is "
-        "champion at once; a version that needs a person waits for "
-        "`mlops approve|reject`. The rollout's state is the truth; MLflow aliases follow it.",
+        description="Opens the rollout in the ops database. A version that needs a person "
+        "waits for `mlops approve|reject`; another is champion at once. The rollout's state is "
+        "the truth; MLflow aliases follow it.",
         after=("registry_entry",),
     )
     def deployment(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
