@@ -167,7 +167,7 @@ def test_reads_are_told_to_the_catalogue_once_a_day(changed: Path) -> None:
         database.unlink()
         client.get("/features/customer/2?features=visits")
         client.get("/features/customer/99?features=spent")
-    assert not database.exists()
+        assert not database.exists()
     with client_at(changed, NOW + timedelta(days=1)) as client:
         client.get("/features/customer/1?features=visits")
     assert last_used() == {"visits": NOW + timedelta(days=1)}

@@ -51,7 +51,7 @@ def case_of(**fairness: Any) -> UseCase:
 
 def frequent(threshold: float) -> ScoringModel:
     """Says 1 / (1 + exp(-visits)): who came twice has 0.88."""
-    term = {"kind": "number", "input": 0, "log": False, "mean": 0.0, "scale": 1.0}
+    term = {"kind": "number", "input": 0, "log": False, "mean": 0.0, "scale": 1.0, "average": 0.0}
     return ScoringModel(
         {
             "kind": "logistic",

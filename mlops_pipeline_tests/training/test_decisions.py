@@ -25,7 +25,9 @@ DOCUMENT: dict[str, Any] = {
         {"name": "amount", "type": "number"},
         {"name": "plan", "type": "category", "categories": ["a", "b"]},
     ],
-    "terms": [{"kind": "number", "input": 0, "log": False, "mean": 0.0, "scale": 1.0}],
+    "terms": [
+        {"kind": "number", "input": 0, "log": False, "mean": 0.0, "scale": 1.0, "average": 0.0}
+    ],
     "coefficients": [1.0],
     "intercept": 0.0,
     "calibration": {"kind": "none"},
