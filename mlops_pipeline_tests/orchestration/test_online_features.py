@@ -64,9 +64,12 @@ def test_hourly_schedule_waits_for_features_and_for_runs(world: World, tmp_path:
     (tmp_path / "dagster").mkdir()
 
     def tick() -> Any:
-        with dg.DagsterInstance.local_temp(str(tmp_path / "dagster")) as instance:
-            resources = {"platform": platform_of(world)}
-            return schedule(dg.build_schedule_context(instance=instance, resources=resources))
+        resources = {"platform": platform_of(world)}
+        with (
+            dg.DagsterInstance.local_temp(str(tmp_path / "dagster")) as instance,
+            dg.build_schedule_context(instance=instance, resources=resources) as context,
+        ):
+            return schedule(context)
 
     assert tick() == dg.SkipReason("no features of the present definitions are accepted yet")
     accept_features(world, "2025-02-01T00:00:00+00:00", definitions="of other code")

@@ -42,12 +42,12 @@ class Ticks:
         self.platform = Platform(environment=world.environment)
 
     def tick(self) -> list[dg.RunRequest]:
-        context = dg.build_sensor_context(
+        with dg.build_sensor_context(  # left when it is collected, it would restore a dead instance
             instance=self.instance,
             cursor=self.cursor or None,
             resources={"platform": self.platform},
-        )
-        data = self.sensor.evaluate_tick(context)
+        ) as context:
+            data = self.sensor.evaluate_tick(context)
         self.cursor = data.cursor or ""
         return list(data.run_requests or [])
 
