@@ -269,7 +269,9 @@ def test_mitigation_shows_every_variant_and_the_choice() -> None:
         "chosen": "reweighed",
         "reason": "the most accurate that passes",
     }
-    text = section(model_card(facts(evaluation=evaluation(mitigation=found))), "Mitigation")
+    card = model_card(facts(evaluation=evaluation(mitigation=found)))
+    assert "looked at twice: with the model chosen first" in section(card, "How good it is")
+    text = section(card, "Mitigation")
     for line in [
         "Tried because the gate failed on fairness only (limit 0.050; region).",
         "| variant | method | ROC AUC | disparity | verdict |",
