@@ -54,7 +54,7 @@ class JudgedTraining:
     pages: Mapping[str, str]
 
 
-def evaluate_and_store(
+def evaluate_and_store(  # noqa: PLR0913 - the report records where everything came from
     work: Workspace,
     accepted: Mapping[str, AcceptedSource],
     folder: Path,
@@ -63,9 +63,16 @@ def evaluate_and_store(
     exceptions: Sequence[GateException],
     mlflow_run_id: str,
     dagster_run_id: str,
+    spent_s: float,
     now: datetime,
 ) -> JudgedTraining:
-    """Evaluate a stored training on its test part, judge the gate, write the report."""
+    """Evaluate a stored training on its test part, judge the gate, write the report.
+
+    Parameters
+    ----------
+    spent_s : float
+        Seconds that the assets of this run took so far.
+    """
     facts, trained = read_training(folder)
     tracking = open_tracking(work.settings, work.use_case.name)
     champion = current_champion(Registry(tracking, work.use_case.name), champion_version)
@@ -86,6 +93,7 @@ def evaluate_and_store(
         "Dagster run": dagster_run_id,
         "MLflow run": mlflow_run_id,
         "seed": str(work.use_case.training.seed),
+        "cost of the run up to here": _cost(work.use_case.compute_cost, spent_s),
     }
     report = _report_facts(work, facts, accepted, evaluation, gate, drawn, moved, provenance)
     (folder / "report.html").write_text(render_report(report), encoding="utf-8")
@@ -209,6 +217,10 @@ def _report_facts(  # noqa: PLR0917 # private, one caller: every part of the pag
         links={"What changed between training and test (Evidently)": DRIFT_PAGE},
         notes=notes,
     )
+
+
+def _cost(price: ComputeCost, seconds: float) -> str:
+    return f"{price.of(seconds):.4f} {price.currency} ({seconds:.0f} s)"
 
 
 def _candidate(item: Mapping[str, Any], price: ComputeCost) -> CandidateFacts:

@@ -57,6 +57,8 @@ def test_run_logs_what_it_cost(template: World) -> None:
     seconds = float(logged["lifecycle_seconds"])
     assert seconds > 0
     assert float(logged["lifecycle_cost"]) == pytest.approx(seconds * 0.36 / 3600)
+    page = (_documents(template) / "report.html").read_text()
+    assert re.search(r"cost of the run up to here.{0,40}0\.\d{4} EUR \([1-9]\d* s\)", page, re.S)
 
 
 def test_first_accepted_model_is_champion(template: World) -> None:

@@ -93,6 +93,7 @@ def _evaluation_report(use_case: UseCase) -> dg.AssetsDefinition:
                 exceptions=step.ops.list_exceptions(use_case.name),
                 mlflow_run_id=trained["mlflow_run_id"],
                 dagster_run_id=context.run_id,
+                spent_s=sum(step.ops.step_seconds(use_case.name, context.run_id).values()),
                 now=step.now,
             )
             step.set_pointer(
