@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,6 +20,9 @@ from mlops_pipeline.stores.offline import BuiltFeatures, build_features, finishe
 from mlops_pipeline.stores.settings import Settings
 from mlops_pipeline.stores.validation import AcceptedSource, Judgement, judge
 from mlops_pipeline.stores.workspace import Workspace, open_workspace
+
+if TYPE_CHECKING:
+    from dagster import ExecuteInProcessResult
 
 Row = dict[str, Any]
 Section = Mapping[str, Any]
@@ -219,3 +222,15 @@ def assert_complete(error: MlopsError) -> None:
     """An error says what, where, expected, found and the way out."""
     for part in ("what", "where", "expected", "found", "way_out"):
         assert getattr(error, part), f"{part} is missing from: {error}"
+
+
+def materialize_in_process(assets: Sequence[Any], **options: Any) -> "ExecuteInProcessResult":
+    """Call `dagster.materialize` with an instance that lives as long as the call.
+
+    Without one, Dagster resolves the assets by the instance that was open last, which an earlier
+    test of this process may have closed.
+    """
+    import dagster as dg
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        return dg.materialize(assets, instance=instance, **options)

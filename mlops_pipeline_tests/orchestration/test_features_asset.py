@@ -17,7 +17,16 @@ from mlops_pipeline.stores import offline
 from mlops_pipeline.stores.lake import Lake
 from mlops_pipeline.stores.opsdb import OpsDatabase
 from mlops_pipeline.stores.release import documents_folder
-from mlops_pipeline_tests.worlds import NOW, World, accept_all, ingest_all, on, shop, visit
+from mlops_pipeline_tests.worlds import (
+    NOW,
+    World,
+    accept_all,
+    ingest_all,
+    materialize_in_process,
+    on,
+    shop,
+    visit,
+)
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:AssetExecutionContext.run_id is deprecated:DeprecationWarning"
@@ -53,7 +62,7 @@ def ops_of(world: World) -> Iterator[OpsDatabase]:
 
 def materialize(world: World, as_of: str) -> dg.ExecuteInProcessResult:
     environment = {"MLOPS_DATA_DIR": str(world.folder), "MLOPS_NOW": NOW.isoformat()}
-    return dg.materialize(
+    return materialize_in_process(
         data_assets(world.use_case),
         selection=[FEATURES],
         resources={"platform": Platform(environment=environment)},

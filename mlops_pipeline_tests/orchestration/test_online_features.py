@@ -15,7 +15,17 @@ from mlops_pipeline.stores.offline import build_features, definitions_hash
 from mlops_pipeline.stores.online.materialize import materialize_accepted, open_writer
 from mlops_pipeline.stores.online.reader import open_reader
 from mlops_pipeline.stores.opsdb import OpsDatabase
-from mlops_pipeline_tests.worlds import NOW, World, accept_all, advance, on, shop, utc, visit
+from mlops_pipeline_tests.worlds import (
+    NOW,
+    World,
+    accept_all,
+    advance,
+    materialize_in_process,
+    on,
+    shop,
+    utc,
+    visit,
+)
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:AssetExecutionContext.run_id is deprecated:DeprecationWarning"
@@ -49,7 +59,7 @@ def test_online_features_fills_the_store_once(world: World) -> None:
     seen = []
     for _ in range(2):
         resources = {"platform": platform_of(world)}
-        done = dg.materialize([online_features(world.use_case)], resources=resources)
+        done = materialize_in_process([online_features(world.use_case)], resources=resources)
         (event,) = done.asset_materializations_for_node("shop__online_features")
         values = {name: item.value for name, item in event.metadata.items()}
         seen.append((values["dagster/row_count"], values["rows_written"], values["feature_time"]))

@@ -184,10 +184,11 @@ def test_monthly_schedule_runs_when_as_of_moves_on(world: World) -> None:
     schedules = build_definitions(config_dir=world.root / "configs").schedules or ()
     (schedule,) = (item for item in schedules if item.name == "churn_monthly_retrain")
     assert isinstance(schedule, dg.ScheduleDefinition)
-    with dg.DagsterInstance.from_config(str(world.root / "home")) as instance:
-        context = dg.build_schedule_context(
-            instance=instance, resources={"platform": Platform(environment=world.environment)}
-        )
+    resources = {"platform": Platform(environment=world.environment)}
+    with (
+        dg.DagsterInstance.from_config(str(world.root / "home")) as instance,
+        dg.build_schedule_context(instance=instance, resources=resources) as context,
+    ):
         data = schedule.evaluate_tick(context)
     assert [request.run_key for request in data.run_requests or []] == [
         f"monthly:2024-02-01:2024-04-01:{_labels(world)}:1"

@@ -27,6 +27,7 @@ from mlops_pipeline_tests.worlds import (
     World,
     accept_all,
     advance,
+    materialize_in_process,
     on,
     plan,
     shop,
@@ -274,7 +275,7 @@ def test_breach_alerts_once_and_the_next_audit_within_limits_resolves_it(
 
 def materialize(world: World) -> dg.ExecuteInProcessResult:
     environment = {"MLOPS_DATA_DIR": str(world.folder), "MLOPS_NOW": NOW.isoformat()}
-    return dg.materialize(
+    return materialize_in_process(
         [fairness_audit(world.use_case)], resources={"platform": Platform(environment=environment)}
     )
 
