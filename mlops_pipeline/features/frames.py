@@ -103,7 +103,27 @@ def asked_frame(
     return build.whole().select(*kept, *use_case.features)
 
 
-def _completed(use_case: UseCase, frame: Any) -> Any:
+def asked_rows(
+    use_case: UseCase, tables: Mapping[str, Any], rows: Any, period: Period, facts: Facts
+) -> tuple[Any, dict[str, Any]]:
+    """Return the same in two steps, for rows that are too many to carry their latest values along.
+
+    Returns
+    -------
+    frame : ibis.Table
+        The asked rows with the features that are not latest values, and in a column of each
+        group of latest values the `_row_no` that holds them (missing: none does).
+    values : dict of str to ibis.Table
+        For each of those columns, `_row_no` and the latest values that each row of the source
+        holds. The asked rows with these are what `completed` takes.
+    """
+    build = _Frame(use_case, tables, period, facts, given=rows)
+    values: dict[str, Any] = {}
+    frame = build.attached(values)
+    return frame, values
+
+
+def completed(use_case: UseCase, frame: Any) -> Any:
     """Add what is made of a row's own values: defaults of the unseen, derived features."""
     frame = _with_unseen(use_case, frame)
     for name, derived in use_case.derived.items():
@@ -262,16 +282,23 @@ class _Frame:
     # features
 
     def whole(self) -> Any:
+        return completed(self.use_case, self.attached())
+
+    def attached(self, apart: dict[str, Any] | None = None) -> Any:
+        """Return who, with what is not made of a row's own values.
+
+        `apart` takes the values of the latest rows, by the column that tells the row.
+        """
         home = None if self.by_event else self._home()
         frame = self.spine() if home is None else self._staying(self._aggregated(home, home=True))
         if self.own:
             frame = self._attached(frame, self._own_part())
         for kind, columns in self.latest.items():
-            frame = self._with_latest(frame, kind, columns)
+            frame = self._with_latest(frame, kind, columns, apart)
         for group in self.others:
             if group != home:
                 frame = self._attached(frame, self._aggregated(group))
-        return _completed(self.use_case, frame)
+        return frame
 
     def _attached(self, frame: Any, part: Any) -> Any:
         right = part.rename(_part_key=self.part_key)
@@ -323,15 +350,27 @@ class _Frame:
         }
         return rows.select(**{self.part_key: rows._row_no, **values})
 
-    def _with_latest(self, frame: Any, kind: _Latest, columns: Columns) -> Any:
-        """Add latest values to the rows of an event grid, by a join on time."""
+    def _with_latest(
+        self, frame: Any, kind: _Latest, columns: Columns, apart: dict[str, Any] | None
+    ) -> Any:
+        """Add latest values (`apart`: the rows that hold them) to rows, by a join on time."""
         source = self.use_case.sources[kind.source]
         rows = self.tables[kind.source]
         rows = self._around_period(rows.filter(rows[self.key].notnull()), source, None)
+        if kind.where:
+            rows = rows.filter(condition(kind.where, rows))
+        values = {
+            name: typed(compiled(str(column.of), rows), column.dtype, column.precision)
+            for name, column in columns.items()
+        }
+        if apart is not None:
+            told_by = f"_row_of_{len(apart)}"
+            apart[told_by] = rows.select("_row_no", **values)
+            values = {told_by: rows._row_no}
         return with_latest(
             frame,
-            rows.filter(condition(kind.where, rows)) if kind.where else rows,
-            columns,
+            rows,
+            values,
             moment=_moment(frame.as_of, kind.refresh),
             event_time=source.event_time,
             key=self.key,

@@ -9,15 +9,13 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from mlops_pipeline.config.features import FeatureColumn
-from mlops_pipeline.features.aggregates import before, typed
-from mlops_pipeline.features.compile import compiled
+from mlops_pipeline.features.aggregates import before
 
 
 def with_latest(
     frame: Any,
     rows: Any,
-    columns: Mapping[str, FeatureColumn],
+    values: Mapping[str, Any],
     *,
     moment: Any,
     event_time: str,
@@ -25,7 +23,7 @@ def with_latest(
     reach: timedelta | None,
     is_ordered: bool,
 ) -> Any:
-    """Return the frame with the columns' latest values; every row of it stays.
+    """Return the frame with the latest values; every row of it stays.
 
     Parameters
     ----------
@@ -33,6 +31,7 @@ def with_latest(
         Asked rows, with the entity key.
     rows : ibis.Table
         Rows of the source that count, none superseded, with a key.
+    values : mapping of name to ibis column of `rows`
     moment : ibis column of `frame`
         From when each asked row looks: it sees what was known strictly before.
     reach : timedelta or None
@@ -42,10 +41,7 @@ def with_latest(
     """
     import ibis
 
-    values = {
-        name: typed(compiled(str(column.of), rows), column.dtype, column.precision)
-        for name, column in columns.items()
-    }
+    names, values = list(values), dict(values)
     known = rows[event_time]
     if not is_ordered:
         known = ibis.greatest(known, rows._available_at)
@@ -53,7 +49,7 @@ def with_latest(
     if not is_ordered:
         values = {f"_value_{index}": value for index, value in enumerate(values.values())}
         right = _changes(right.mutate(**values))
-        values = {name: right[f"_value_{index}"] for index, name in enumerate(columns)}
+        values = {name: right[f"_value_{index}"] for index, name in enumerate(names)}
     times = ["_known"] if reach is None else ["_happened", "_known"]
     right = right.select("_key", *times, **values)
     left = frame.mutate(_moment=moment)
@@ -62,11 +58,11 @@ def with_latest(
     )
     if reach is not None:
         is_recent = joined._happened >= before(joined._moment, reach)
-        nothing = {name: ibis.null(joined[name].type()) for name in columns}
+        nothing = {name: ibis.null(joined[name].type()) for name in names}
         joined = joined.mutate(
-            **{name: ibis.ifelse(is_recent, joined[name], nothing[name]) for name in columns}
+            **{name: ibis.ifelse(is_recent, joined[name], nothing[name]) for name in names}
         )
-    return joined.select(*frame.columns, *columns)
+    return joined.select(*frame.columns, *names)
 
 
 def _changes(rows: Any) -> Any:

@@ -14,8 +14,9 @@ from mlops_pipeline.config.expressions import columns_of, parse
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.data.periods import Period
 from mlops_pipeline.errors import DataError, NotFoundError
-from mlops_pipeline.features.frames import EVENT_ROW, Facts, asked_frame
+from mlops_pipeline.features.frames import EVENT_ROW, Facts, asked_rows, completed
 from mlops_pipeline.stores.engine import literal, quoted
+from mlops_pipeline.stores.gathering import STRETCH, Question, answers
 from mlops_pipeline.stores.opsdb import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
 from mlops_pipeline.stores.validation import (
@@ -26,8 +27,7 @@ from mlops_pipeline.stores.validation import (
 )
 from mlops_pipeline.stores.workspace import Workspace, open_workspace
 
-SLICE_VALUES = 150_000_000  # rows times features computed at once: 1.2 GB of numbers
-BATCH_ROWS = 200_000  # of a written file's row group
+SLICE_VALUES = 200_000_000  # held in memory at once: 1.6 GB of numbers
 
 
 def get_historical_features(
@@ -62,8 +62,8 @@ def get_historical_features(
     asked = rows if is_arrow else pa.Table.from_pandas(rows, preserve_index=False)
     with _opened(use_case, settings) as (work, accepted):
         work.engine.sql.register("_asked_input", asked)
-        slices = [reader.read_all() for reader in _slices(work, accepted, features)]
-    found = pa.concat_tables(slices).sort_by(EVENT_ROW).drop_columns([EVENT_ROW])
+        parts = list(_answers(work, accepted, features))
+    found = pa.concat_tables(parts).sort_by(EVENT_ROW).drop_columns([EVENT_ROW])
     return found if is_arrow else found.to_pandas()
 
 
@@ -91,15 +91,13 @@ def write_historical_features(
         part, count = out.with_name(f".{out.name}.part"), 0
         with ExitStack() as stack:
             writer: Any = None
-            for reader in _slices(work, accepted, features):
+            for answer in _answers(work, accepted, features):
+                found = answer.drop_columns([EVENT_ROW])
                 if writer is None:  # values of features seldom repeat: no dictionaries
-                    schema = reader.schema.remove(reader.schema.get_field_index(EVENT_ROW))
-                    writer = pq.ParquetWriter(part, schema, use_dictionary=False)
+                    writer = pq.ParquetWriter(part, found.schema, use_dictionary=False)
                     stack.enter_context(writer)
-                for batch in reader:
-                    found = batch.drop_columns([EVENT_ROW])
-                    writer.write_batch(found, row_group_size=BATCH_ROWS)
-                    count += len(found)
+                writer.write_table(found)
+                count += len(found)
         part.replace(out)
     return count
 
@@ -115,28 +113,65 @@ def _opened(
         yield work, accepted
 
 
-def _slices(
+def _answers(
     work: Workspace, accepted: Mapping[str, AcceptedSource], features: Sequence[str]
 ) -> Iterator[Any]:
-    """Yield the answer to `_asked_input` as Arrow streams, one a slice of its entities."""
+    """Yield the answer to `_asked_input` as Arrow tables, one slice of its entities at a time."""
     names = feature_names(work.use_case, features)
     use_case = narrowed(work.use_case, names)
     kept = _register_asked(work, use_case)
     rows, period = _question(work, use_case)
-    slices = rows * len(use_case.features) // SLICE_VALUES + 1
-    register_accepted(work, {name: accepted[name] for name in _sources(use_case)})
+    accepted = {name: accepted[name] for name in _sources(use_case)}
+    register_accepted(work, accepted)
     facts = _ordered(work, use_case, row_facts(use_case, accepted))
-    query = ""
+    slices = _held_values(use_case, rows, accepted) // SLICE_VALUES + 1
+    asked: Question | None = None
     for number in range(slices):
         tables = _register_slice(work, use_case, number, slices)
-        if not query:
-            frame = asked_frame(use_case, tables, tables["_asked_slice"], period, facts)
-            keep = {name: frame[f"_kept_{i}"] for i, name in enumerate(kept) if name not in names}
-            shown = frame.select(
-                use_case.entity.key, "as_of", **keep, **{n: frame[n] for n in (*names, EVENT_ROW)}
-            )
-            query = str(work.engine.ibis.compile(shown))
-        yield work.engine.sql.sql(query).to_arrow_reader(BATCH_ROWS)
+        if asked is None:
+            frame, values = asked_rows(use_case, tables, tables["_asked_slice"], period, facts)
+            asked = _compiled(work, use_case, frame, values, (names, kept))
+        yield from answers(work.engine, asked)
+
+
+def _held_values(use_case: UseCase, rows: int, accepted: Mapping[str, AcceptedSource]) -> int:
+    """Return about how many values are in memory at once when there is one slice.
+
+    Latest values are held once a row of their source; others twice an asked row: while they are
+    grouped, and when they are found.
+    """
+    return sum(
+        min(rows, accepted[view.source].rows) if column.aggregate == "last" else 2 * rows
+        for view in use_case.views.values()
+        for column in view.columns.values()
+    )
+
+
+def _compiled(
+    work: Workspace,
+    use_case: UseCase,
+    frame: Any,
+    values: Mapping[str, Any],
+    shown: tuple[Sequence[str], Sequence[str]],
+) -> Question:
+    import ibis
+
+    names, kept = shown
+    key, compiled = use_case.entity.key, work.engine.ibis.compile
+    given = {name: f"_kept_{index}" for index, name in enumerate(kept) if name not in names}
+    made = [name for name in use_case.features if name in frame.columns]
+    rows = frame.select(key, "as_of", EVENT_ROW, *given.values(), *made, *values)
+    fields = {name: kind for name, kind in rows.schema().items() if name not in values}
+    for table in values.values():
+        fields |= {name: kind for name, kind in table.schema().items() if name != "_row_no"}
+    stretch = ibis.table(fields, name=STRETCH)
+    whole = completed(use_case, stretch)
+    return Question(
+        rows=str(compiled(rows.order_by(EVENT_ROW))),
+        values={told_by: str(compiled(table)) for told_by, table in values.items()},
+        completed=None if whole is stretch else str(compiled(whole)),
+        shown={key: key, "as_of": "as_of", **given, **{n: n for n in (*names, EVENT_ROW)}},
+    )
 
 
 def _register_slice(work: Workspace, use_case: UseCase, number: int, slices: int) -> dict[str, Any]:
