@@ -95,7 +95,7 @@ def _row(way: str, measured: Measured, taken: Mapping[str, Any]) -> Row:
         "seconds": round(taken["seconds"], 1),
         "processor seconds": round(taken["cpu_seconds"], 1),
         "peak (MB)": measured.peak_mb,
-        "with imports (s)": round(measured.seconds, 1),
+        "with imports and ingestion (s)": round(measured.seconds, 1),
         "version": taken["version"],
     }
 

@@ -7,7 +7,7 @@ an event grid is computed for the events of one period, each at its own time.
 On an event grid the events of a period are those known before its end: one that arrives later is
 history for the events after it, and no row of its own, because finished periods stay finished.
 
-Above 300 lines, because who belongs and what they did can come off one scan.
+Above 300 lines: who belongs and what they did can come off one scan.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,12 +17,13 @@ from functools import reduce
 from operator import and_
 from typing import Any
 
-from mlops_pipeline.config.features import COUNTS, Aggregate, FeatureColumn, Refresh
+from mlops_pipeline.config.features import Aggregate, FeatureColumn, Refresh
 from mlops_pipeline.config.tables import Source
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.data.periods import Period
 from mlops_pipeline.features.aggregates import Aggregation, before, typed
 from mlops_pipeline.features.compile import compiled, condition
+from mlops_pipeline.features.completion import completed
 from mlops_pipeline.features.latest import with_latest
 
 Columns = dict[str, FeatureColumn]
@@ -117,19 +118,8 @@ def asked_rows(
         For each of those columns, `_row_no` and the latest values that each row of the source
         holds. The asked rows with these are what `completed` takes.
     """
-    build = _Frame(use_case, tables, period, facts, given=rows)
     values: dict[str, Any] = {}
-    frame = build.attached(values)
-    return frame, values
-
-
-def completed(use_case: UseCase, frame: Any) -> Any:
-    """Add what is made of a row's own values: defaults of the unseen, derived features."""
-    frame = _with_unseen(use_case, frame)
-    for name, derived in use_case.derived.items():
-        value = compiled(derived.expression, frame)
-        frame = frame.mutate(**{name: typed(value, derived.dtype, derived.precision)})
-    return frame
+    return _Frame(use_case, tables, period, facts, given=rows).attached(values), values
 
 
 class _Frame:
@@ -405,19 +395,6 @@ def _widest(columns: Columns) -> timedelta | None:
 def _moment(as_of: Any, refresh: Refresh) -> Any:
     """Return from when a view looks: a daily one from the last midnight."""
     return as_of.truncate("D") if refresh == "daily" else as_of
-
-
-def _with_unseen(use_case: UseCase, frame: Any) -> Any:
-    """Fill what an entity without any row gets: counts 0, others their `unseen`."""
-    filled = {}
-    for view in use_case.views.values():
-        for name, column in view.columns.items():
-            value = column.unseen
-            if value is None and column.aggregate in COUNTS:
-                value = 0
-            if value is not None:
-                filled[name] = typed(frame[name].fill_null(value), column.dtype, column.precision)
-    return frame.mutate(**filled) if filled else frame
 
 
 def _naive(moment: datetime) -> datetime:

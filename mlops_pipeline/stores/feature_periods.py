@@ -6,8 +6,6 @@ offline.py's. Frames stay in DuckDB tables, which count towards its memory limit
 
 import re
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -15,12 +13,13 @@ from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.data.periods import Period
 from mlops_pipeline.errors import DataError, masked
 from mlops_pipeline.features.frames import EVENT_ROW
-from mlops_pipeline.stores.engine import BATCH_ROWS, quoted
+from mlops_pipeline.stores.engine import quoted
 from mlops_pipeline.stores.workspace import Workspace
 
 # Compiling a frame takes longer than running it, so it is compiled once, for a period that no data
 # reach; the query of a real period differs in its moments only.
 TEMPLATE_PERIOD = Period(datetime(6001, 1, 1, tzinfo=UTC), datetime(8001, 1, 1, tzinfo=UTC))
+COMPUTED = "_computed_period"  # the table in DuckDB that holds one period between its two steps
 MOMENT = re.compile(r"MAKE_TIMESTAMP\((\d+), (\d+), (\d+), (\d+), (\d+), 0\.0\)")
 
 
@@ -42,30 +41,18 @@ def build_periods(
 ) -> None:
     """Compute and write periods, one commit each; tell `finished` of each commit.
 
-    Writing takes one core, so a period is written in a thread while the next one is computed. It is
-    committed before the write of the next one begins: a killed run leaves whole periods, and none
-    without those before it.
+    A killed run leaves whole periods, and none without those before it. Computing takes every core:
+    writing one period while computing the next would gain no time and hold both in memory.
 
     Parameters
     ----------
     template : str
         The query of TEMPLATE_PERIOD.
     """
-    writing: tuple[str, Future[PeriodFacts]] | None = None
-
-    def finish() -> None:
-        if writing is not None:
-            table, facts = writing
-            finished(facts.result())
-            work.engine.sql.execute(f"DROP TABLE {table}")
-
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        for number, period in enumerate(missing):
-            table = f"_period_{number}"
-            _compute(work, table, query_of(template, period), period)
-            finish()
-            writing = table, thread.submit(_write, work, table, period, uri)
-        finish()
+    for period in missing:
+        _compute(work, query_of(template, period), period)
+        finished(_write(work, period, uri))
+    work.engine.sql.execute(f"DROP TABLE IF EXISTS {COMPUTED}")
 
 
 def query_of(template: str, period: Period) -> str:
@@ -83,12 +70,11 @@ def query_of(template: str, period: Period) -> str:
     return MOMENT.sub(moved, template)
 
 
-def _compute(work: Workspace, table: str, statement: str, period: Period) -> None:
+def _compute(work: Workspace, statement: str, period: Period) -> None:
     import duckdb
 
     try:
-        # no temporary table: the writing connection could not see it
-        work.engine.sql.execute(f"CREATE OR REPLACE TABLE {table} AS {statement}")
+        work.engine.sql.execute(f"CREATE OR REPLACE TEMPORARY TABLE {COMPUTED} AS {statement}")
     except (duckdb.ConversionException, duckdb.OutOfRangeException) as error:
         raise DataError(
             "a feature's value does not fit its type",
@@ -99,29 +85,26 @@ def _compute(work: Workspace, table: str, statement: str, period: Period) -> Non
         ) from error
 
 
-def _write(work: Workspace, table: str, period: Period, uri: str) -> PeriodFacts:
-    """Write a computed period over a connection of its own, in the order of its rows' keys."""
+def _write(work: Workspace, period: Period, uri: str) -> PeriodFacts:
+    """Write the computed period in the order of its rows' keys."""
     use_case = work.use_case
     key = quoted(row_key(use_case))
     columns = ", ".join(map(quoted, [*use_case.features, *use_case.protected]))
-    with closing(work.engine.sql.cursor()) as connection:
-        rows, digest = connection.execute(
-            f"SELECT count(*), coalesce(sum(hash({key}, as_of, {columns})::HUGEINT), 0) "
-            f"FROM {table}"
-        ).fetchall()[0]
-        facts = PeriodFacts(period.name, int(rows), f"{int(digest) % 2**64:016x}")
-        ordered = connection.sql(f"SELECT * FROM {table} ORDER BY as_of, {key}")
-        work.lake.write(
-            uri,
-            ordered.to_arrow_reader(BATCH_ROWS),
-            {
-                "period": facts.period,
-                "rows": facts.rows,
-                "content_hash": facts.content_hash,
-                "end": period.end.isoformat(),
-            },
-            "append",
-        )
+    rows, digest = work.engine.query(
+        f"SELECT count(*), coalesce(sum(hash({key}, as_of, {columns})::HUGEINT), 0) FROM {COMPUTED}"
+    )[0]
+    facts = PeriodFacts(period.name, int(rows), f"{int(digest) % 2**64:016x}")
+    work.lake.write(
+        uri,
+        work.engine.batches(f"SELECT * FROM {COMPUTED} ORDER BY as_of, {key}"),
+        {
+            "period": facts.period,
+            "rows": facts.rows,
+            "content_hash": facts.content_hash,
+            "end": period.end.isoformat(),
+        },
+        "append",
+    )
     return facts
 
 

@@ -14,7 +14,8 @@ from mlops_pipeline.config.expressions import columns_of, parse
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.data.periods import Period
 from mlops_pipeline.errors import DataError, NotFoundError
-from mlops_pipeline.features.frames import EVENT_ROW, Facts, asked_rows, completed
+from mlops_pipeline.features.completion import completed
+from mlops_pipeline.features.frames import EVENT_ROW, Facts, asked_rows
 from mlops_pipeline.stores.engine import literal, quoted
 from mlops_pipeline.stores.gathering import STRETCH, Question, answers
 from mlops_pipeline.stores.opsdb import OpsDatabase

@@ -197,10 +197,10 @@ def test_period_that_fails_leaves_those_before_it_and_none_behind(
     deliver_until(world, history(6), on(6))
     original = getattr(feature_periods, part)
 
-    def failing(work: Workspace, table: str, *given: Any) -> Any:
+    def failing(work: Workspace, *given: Any) -> Any:
         if any(isinstance(item, Period) and item.name == "2025-04-01" for item in given):
             raise OSError("the disk is full")
-        return original(work, table, *given)
+        return original(work, *given)
 
     with world.open() as work:
         ingest_all(work)
