@@ -1,19 +1,23 @@
 """`mlops approve | reject`: what a person says about a version; `mlops registry history`."""
 
 import json
+from datetime import datetime
 from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
-from mlops_pipeline.cli.console import console
+from mlops_pipeline.cli.console import console, table
 from mlops_pipeline.cli.use_cases import Name, find_use_case
 from mlops_pipeline.errors import ConfigError
 from mlops_pipeline.stores.settings import Settings, parse_time
 
 registry_app = typer.Typer(help="The model registry over time.", no_args_is_help=True)
 
+TABLES = {
+    "history": ("version", "state", "alias", "since", "until", "by", "reason"),
+    "approvals": ("version", "stage", "verdict", "at", "expires_at", "by", "reason"),
+}
 By = Annotated[str, typer.Option("--by", help="Your name (self-asserted, recorded).")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; recorded for good.")]
 Version = Annotated[int, typer.Argument(help="The model version.")]
@@ -55,13 +59,13 @@ def history(
     with OpsDatabase.open(settings.database_url) as ops:
         found = registry_history(ops, chosen.name)
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        typer.echo(json.dumps(found, indent=2, default=datetime.isoformat))
         return
-    console.print(_table(found["history"], ("version", "state", "alias", "since", "until", "by",
-                                            "reason")))  # fmt: skip
-    if found["approvals"]:
-        console.print(_table(found["approvals"], ("version", "stage", "verdict", "at",
-                                                  "expires_at", "by", "reason")))  # fmt: skip
+    for row in found["history"]:
+        row["state"] = row["state"].replace("_", " ")  # a narrow terminal breaks at spaces
+    for part, columns in TABLES.items():
+        if found[part]:
+            console.print(table(columns, ([row[name] for name in columns] for row in found[part])))
 
 
 def _decide(
@@ -92,13 +96,3 @@ def _decide(
         f"{name} version {version}: {rollout.state}; recorded: {said.verdict} for {stage}, "
         f"{escape(by)}: {escape(reason)}"
     )
-
-
-def _table(rows: list[dict[str, object]], columns: tuple[str, ...]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        values = (row[column] for column in columns)
-        table.add_row(*("" if value is None else escape(str(value)) for value in values))
-    return table

@@ -5,9 +5,8 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
-from mlops_pipeline.cli.console import console
+from mlops_pipeline.cli.console import console, table
 from mlops_pipeline.cli.use_cases import find_use_case
 from mlops_pipeline.config import load_use_cases
 from mlops_pipeline.governance.cost import CostSheet, total_by_owner
@@ -36,31 +35,22 @@ def cost(
     if as_json:
         typer.echo(json.dumps([sheet.to_dict() for sheet in sheets], indent=2, allow_nan=False))
         return
-    console.print(_table(sheets))
+    names = [sheet.use_case for sheet in sheets]
+    console.print(table(("", *names), _rows(sheets), right=names))
     for (owner, currency), total in sorted(total_by_owner(sheets).items()):
         console.print(f"{escape(owner)}: {total:.4f} {escape(currency)} in all")
 
 
-def _table(sheets: list[CostSheet]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("use case")
-    for head in ("currency", "total", "training runs", "per run", "predictions",
-                 "per 1,000 predictions", "accepted versions", "per accepted version"):  # fmt: skip
-        table.add_column(head, justify="right", overflow="fold")
-    for sheet in sheets:
-        cells = (
-            sheet.use_case,
-            sheet.currency,
-            f"{sheet.total:.4f}",
-            f"{sheet.training_runs:,}",
-            _price(sheet.per_training_run),
-            f"{sheet.predictions:,}",
-            _price(sheet.per_1000_predictions),
-            f"{sheet.accepted:,}",
-            _price(sheet.per_accepted_improvement),
-        )
-        table.add_row(*map(escape, cells))
-    return table
+def _rows(sheets: list[CostSheet]) -> list[tuple[str, ...]]:
+    return [
+        ("total", *(f"{sheet.total:.4f} {sheet.currency}" for sheet in sheets)),
+        ("training runs", *(f"{sheet.training_runs:,}" for sheet in sheets)),
+        ("per training run", *(_price(sheet.per_training_run) for sheet in sheets)),
+        ("predictions", *(f"{sheet.predictions:,}" for sheet in sheets)),
+        ("per 1,000 predictions", *(_price(sheet.per_1000_predictions) for sheet in sheets)),
+        ("accepted versions", *(f"{sheet.accepted:,}" for sheet in sheets)),
+        ("per accepted version", *(_price(sheet.per_accepted_improvement) for sheet in sheets)),
+    ]
 
 
 def _price(estimate: Estimate) -> str:

@@ -4,9 +4,8 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
-from mlops_pipeline.cli.console import console
+from mlops_pipeline.cli.console import console, table
 from mlops_pipeline.cli.use_cases import Name, find_use_case
 from mlops_pipeline.stores.settings import Settings, parse_time
 
@@ -52,17 +51,18 @@ def list_exceptions(use_case: Name) -> None:
     chosen, settings = find_use_case(use_case), Settings.from_environment()
     with OpsDatabase.open(settings.database_url) as ops:
         found = ops.list_exceptions(chosen.name)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for head in ("id", "rule", "state", "by", "reason", "granted", "expires"):
-        table.add_column(head, overflow="fold")
+    if not found:
+        console.print(f"{chosen.name} has no exception from a gate rule")
+        return
+    rows = []
     for item in found:
         state = "in force" if item.is_in_force(settings.now()) else "expired"
         if item.revoked_at is not None:
             state = f"revoked by {item.revoked_by}: {item.revocation}"
-        days = (item.granted_at.date().isoformat(), item.expires_at.date().isoformat())
-        cells = (str(item.id), item.subject, state, item.by, item.reason, *days)
-        table.add_row(*map(escape, cells))
-    console.print(table if found else f"{chosen.name} has no exception from a gate rule")
+        days = (item.granted_at.date(), item.expires_at.date())
+        rows.append((item.id, item.subject, state, item.by, item.reason, *days))
+    heads = ("id", "rule", "state", "by", "reason", "granted", "expires")
+    console.print(table(heads, rows))
 
 
 @exception_app.command("revoke")

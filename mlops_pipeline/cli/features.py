@@ -5,15 +5,16 @@ are stores/; which use case an entity means is serving/feature_reads.py's.
 """
 
 import json
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
-from mlops_pipeline.cli.console import console
+from mlops_pipeline.cli.console import console, table
 from mlops_pipeline.cli.use_cases import Name, find_use_case
 from mlops_pipeline.config import UseCase, load_use_cases
 from mlops_pipeline.errors import DataError, NotFoundError
@@ -58,7 +59,9 @@ def list_features(
         }
         typer.echo(json.dumps(listed, indent=2, allow_nan=False))
         return
-    console.print(_table(entries))
+    heads = ("feature", "type", "view", "refresh", "fresh for", "owner", "models", "last used",
+             "description")  # fmt: skip
+    console.print(table(heads, _rows(entries)))
     if unused:
         console.print(f"unused for {unused_days} days, candidates for `deprecated: true`:")
         for name in unused:
@@ -171,21 +174,15 @@ def export_feast_repository(
     console.print(f"oldest {done.oldest.isoformat()}, newest {done.newest.isoformat()}")
 
 
-def _table(entries: "list[FeatureEntry]") -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for head in ("feature", "type", "view", "refresh", "fresh for", "owner", "models",
-                 "last used", "description"):  # fmt: skip
-        table.add_column(head, overflow="fold")
+def _rows(entries: "list[FeatureEntry]") -> Iterator[tuple[object, ...]]:
     for entry in entries:
         fresh = "" if entry.freshness_days is None else f"{entry.freshness_days} d"
         models = ", ".join(entry.live_models) or (
             f"{len(entry.other_models)} earlier" if entry.other_models else ""
         )
         about = ("(deprecated) " if entry.deprecated else "") + entry.description
-        cells = (entry.name, entry.type, entry.view or "derived", entry.refresh, fresh,
-                 entry.owner, models, _day(entry.last_used_at), about)  # fmt: skip
-        table.add_row(*map(escape, cells))
-    return table
+        yield (entry.name, entry.type, entry.view or "derived", entry.refresh, fresh,
+               entry.owner, models, _day(entry.last_used_at), about)  # fmt: skip
 
 
 def _day(moment: datetime | None) -> str:
@@ -213,14 +210,15 @@ def _print_json(use_case: UseCase, entity_id: str, found: "OnlineFeatures") -> N
 
 
 def _print_values(use_case: UseCase, entity_id: str, found: "OnlineFeatures") -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for head in ("feature", "value", "status", "feature time (UTC)"):
-        table.add_column(head, overflow="fold")
-    for name, item in found.values.items():
-        colour = STATUS_COLOURS[item.status]
-        moment = "" if item.feature_time is None else item.feature_time.isoformat()
-        value = "" if item.value is None else str(item.value)
-        table.add_row(escape(name), escape(value), f"[{colour}]{item.status}[/]", moment)
+    rows = (
+        (
+            name,
+            item.value,
+            Text(item.status, STATUS_COLOURS[item.status]),
+            item.feature_time and item.feature_time.isoformat(),
+        )
+        for name, item in found.values.items()
+    )
     console.print(f"{use_case.entity.name} {escape(entity_id)} of {use_case.name}, "
                   f"read at {found.read_at.isoformat()}")  # fmt: skip
-    console.print(table)
+    console.print(table(("feature", "value", "status", "feature time (UTC)"), rows))

@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
-from mlops_pipeline.cli.console import console, errors
+from mlops_pipeline.cli.console import console, errors, table
 from mlops_pipeline.cli.use_cases import Name, find_use_case
 from mlops_pipeline.stores.settings import Settings
 
-SAME = {True: "[green]same[/]", False: "[yellow]differs[/]", None: "not known"}
+SAME = {True: Text("same", "green"), False: Text("differs", "yellow"), None: Text("not known")}
 
 
 def reproduce(
@@ -35,13 +35,8 @@ def reproduce(
     if as_json:
         typer.echo(json.dumps(done.to_dict(), indent=2, allow_nan=False))
     else:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for head in ("input", "recorded", "here", ""):
-            table.add_column(head, overflow="fold")
-        for item in done.inputs:
-            cells = (escape(text) for text in (item.name, item.recorded, item.here))
-            table.add_row(*cells, SAME[item.is_same])
-        console.print(table)
+        rows = ((item.name, item.recorded, item.here, SAME[item.is_same]) for item in done.inputs)
+        console.print(table(("input", "recorded", "here", ""), rows))
         for name, (recorded, rebuilt) in done.files.items():
             verdict = "identical" if recorded == rebuilt else f"differs: rebuilt {rebuilt}"
             console.print(f"{name}: {recorded}, {verdict}")

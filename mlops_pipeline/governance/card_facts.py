@@ -13,6 +13,7 @@ from typing import Any
 
 from mlops_pipeline.config.fairness import is_intersection
 from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.governance.group_audit import FOUR_FIFTHS
 from mlops_pipeline.training.calibration import threshold_from_costs
 from mlops_pipeline.training.report import parity_limits
 
@@ -152,11 +153,18 @@ class CardFacts:
         return f"{words}, since {standing.since:%Y-%m-%d}{waits}"
 
     @property
+    def case_name(self) -> str:
+        """What is scored: on a grid the entity, on an event grid each of its rows."""
+        case = self.use_case
+        is_event = case.grid.every == "event"
+        return f"row of {case.population.source}" if is_event else case.entity.name
+
+    @property
     def case_words(self) -> str:
         """What one case is."""
         case = self.use_case
         if case.grid.every == "event":
-            return f"A case is one row of {case.population.source}, at its own time."
+            return f"A case is one {self.case_name}, at its own time."
         return f"A case is one {case.entity.name} at the start of one {case.grid.every}."
 
     def positive_words(self, *, is_short: bool = False) -> str:
@@ -205,6 +213,9 @@ class CardFacts:
         if gap["value"] is None:
             return f"{name}: not computable: {gap['reason']}", False
         text = f"{name}: the share of yes differs by {100 * gap['value']:.1f} percentage points"
+        ratio = audit["demographic_parity_ratio"]["value"]
+        if ratio is not None and ratio < FOUR_FIFTHS and not is_intersection(name):
+            text += f" (a ratio of {ratio:.2f}, below four fifths)"
         limit = parity_limits(self.use_case).get(name)
         if limit is None:
             return text, False

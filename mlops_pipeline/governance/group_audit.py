@@ -11,6 +11,7 @@ from mlops_pipeline.config.fairness import is_intersection
 from mlops_pipeline.governance.group_calibration import GroupCalibration
 from mlops_pipeline.training.metrics import Estimate
 
+FOUR_FIFTHS = 0.8  # of the parity ratio; US Uniform Guidelines on Employee Selection, 1978
 RATES = ("selection_rate", "tpr", "fpr", "precision")
 DISPARITIES = (
     "demographic_parity_difference",
@@ -54,9 +55,9 @@ class GroupAudit:
     """Rates of every group of an attribute, and the disparities between those large enough.
 
     Differences are max - min over groups: 0 is parity, 1 the largest disparity. The ratio is
-    min / max: 1 is parity, below 0.8 the four-fifths rule of the US Uniform Guidelines (1978) is
-    broken. Equalized odds takes the larger of the TPR and FPR differences (Hardt, Price & Srebro
-    2016), equal opportunity the TPR difference.
+    min / max: 1 is parity, below FOUR_FIFTHS the rule of that name is broken. Equalized odds takes
+    the larger of the TPR and FPR differences (Hardt, Price & Srebro 2016), equal opportunity the
+    TPR difference.
     """
 
     attribute: str

@@ -14,7 +14,7 @@ from mlops_pipeline.governance.card_facts import (
     stress_losses,
     weakest_slices,
 )
-from mlops_pipeline.governance.pages import plain, render_markdown
+from mlops_pipeline.governance.pages import figure, plain, render_markdown
 from mlops_pipeline.training.report import number, share
 
 WORST_SLICES = 5
@@ -52,6 +52,7 @@ def model_card(facts: CardFacts) -> str:
     """Return the card as Markdown; pages.render_html makes the HTML of it."""
     evaluation, auc = facts.evaluation, facts.evaluation["metrics"]["roc_auc"]["value"]
     explained = evaluation.get("explanations") or {}
+    weakest = [] if auc is None else weakest_slices(evaluation, WORST_SLICES)
     return render_markdown(
         "model_card.md.jinja",
         {
@@ -63,7 +64,8 @@ def model_card(facts: CardFacts) -> str:
             "typical": outcomes(facts),
             "warnings": list(_warnings(facts)),
             "reading": _reading(facts.test["positive_rate"]),
-            "weakest": [] if auc is None else weakest_slices(evaluation, WORST_SLICES),
+            "weakest": weakest,
+            "has_ranges": any(item["group"].startswith("(") for item in weakest),
             "losses": stress_losses(evaluation),
             "explained": {"directions": (), "champion": None, **explained},
             "strongest": _strongest(facts, explained.get("shap") or evaluation.get("shap") or {}),
@@ -93,8 +95,8 @@ def _reading(rate: float) -> list[tuple[str, str]]:
     entropy = -sum(p * math.log(p) for p in (rate, 1 - rate) if p > 0)
     blind = {
         "base": share(rate),
-        "spread": number(rate * (1 - rate), 3),
-        "entropy": number(entropy, 3),
+        "spread": figure(rate * (1 - rate)),
+        "entropy": figure(entropy),
     }
     return [(name, text.format(**blind)) for name, text in READING.items()]
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 UNKNOWN = "not computable"
+SMALL = 0.01  # below it three decimals leave less than two digits of a figure
 H2 = re.compile(r"<h2>(.*?)</h2>")
 
 
@@ -65,7 +66,7 @@ def _environment(finalize: Callable[[Any], Any] | None = None) -> "Environment":
         lstrip_blocks=True,
     )
     environment.filters.update(
-        n=lambda value, digits=3: UNKNOWN if value is None else number(value, digits),
+        n=lambda value, digits=None: UNKNOWN if value is None else figure(value, digits),
         share=lambda value: UNKNOWN if value is None else share(value),
         count=lambda value: f"{value:,}",
         change=lambda value: ("+" if value >= 0.0005 else "") + number(value, 3),
@@ -93,12 +94,23 @@ def escaped(text: str) -> str:
     return re.sub(r"^(#|>|=+$|-+$|[+-](?=\s|$))|^(\d+)([.)])(?=\s|$)", _literal, flat)
 
 
-def estimate(figure: Mapping[str, Any], *, percent: bool = False) -> str:
+def decimals_of(value: float) -> int:
+    """Return how many decimals show a figure: three, and four of one that they would hide."""
+    return 3 if value == 0 or abs(value) >= SMALL else 4
+
+
+def figure(value: float, digits: int | None = None) -> str:
+    """Return a figure as a person reads it."""
+    return number(value, decimals_of(value) if digits is None else digits)
+
+
+def estimate(found: Mapping[str, Any], *, percent: bool = False) -> str:
     """Return a figure with its interval, or why there is none."""
-    if figure["value"] is None:
-        return f"{UNKNOWN}: {figure['reason']}"
+    if found["value"] is None:
+        return f"{UNKNOWN}: {found['reason']}"
+    digits = decimals_of(found["value"])
     value, low, high = (
-        None if (end := figure.get(key)) is None else share(end) if percent else number(end, 3)
+        None if (end := found.get(key)) is None else share(end) if percent else number(end, digits)
         for key in ("value", "low", "high")
     )
     return str(value) if low is None or high is None else f"{value} ({low} to {high})"

@@ -11,6 +11,8 @@ from typing import Any
 from mlops_pipeline.stores.opsdb import OpsDatabase, RolloutEvent
 from mlops_pipeline.stores.registry import ALIASES
 
+NOT_SHOWN = ("id", "rollout_id", "use_case")  # of an approval
+
 
 @dataclass(frozen=True)
 class Span:
@@ -41,20 +43,12 @@ def spans(events: Sequence[RolloutEvent]) -> Iterator[Span]:
 
 
 def registry_history(ops: OpsDatabase, use_case: str) -> dict[str, Any]:
-    """Return spans and approvals as plain JSON."""
+    """Return spans and approvals as plain values."""
     return {
         "use_case": use_case,
-        "history": [_plain(asdict(span)) for span in spans(ops.rollout_events(use_case))],
+        "history": [asdict(span) for span in spans(ops.rollout_events(use_case))],
         "approvals": [
-            _plain({key: value for key, value in vars(item).items()
-                    if key not in {"id", "rollout_id", "use_case"}})
+            {name: value for name, value in vars(item).items() if name not in NOT_SHOWN}
             for item in ops.approvals(use_case)
         ],
-    }  # fmt: skip
-
-
-def _plain(item: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: value.isoformat() if isinstance(value, datetime) else value
-        for key, value in item.items()
     }

@@ -6,9 +6,11 @@ from html.parser import HTMLParser
 
 import pytest
 
+from mlops_pipeline.config import load_use_case
 from mlops_pipeline.governance.card_facts import Standing, later, next_date
 from mlops_pipeline.governance.model_card import model_card
 from mlops_pipeline.governance.pages import escaped, render_html
+from mlops_pipeline.stores.settings import PACKAGE_PARENT
 from mlops_pipeline.training.report import MINUS
 from mlops_pipeline_tests.governance.card_example import (
     a_slice,
@@ -89,11 +91,21 @@ def test_summary_says_what_for_whom_how_good_and_what_to_watch_for() -> None:
         "interval 0.790 to 0.830).",
         "Of 1,000 typical cases 80 are positive; the model says yes to 100, rightly to 40, and "
         "misses 40.",
-        "Watch for: region: the share of yes differs by 10.0 percentage points, more than the 5.0 "
-        "allowed; it ranks worst for plan = basic (ROC AUC 0.752); it loses most in the stress "
-        "case “out of range” (ROC AUC 0.600).",
+        "Watch for: region: the share of yes differs by 10.0 percentage points (a ratio of 0.70, "
+        "below four fifths), more than the 5.0 allowed; it ranks worst for plan = basic (ROC AUC "
+        "0.752); it loses most in the stress case “out of range” (ROC AUC 0.600).",
     ]:
         assert text in summary, text
+
+
+def test_card_of_an_event_grid_speaks_of_events_not_of_entities() -> None:
+    fraud = load_use_case(PACKAGE_PARENT / "configs" / "fraud.yaml")
+    sources = {"transactions": {"version": 0, "rows": 10_000, "quarantined": 0}}
+    written = {"written_at": "2025-01-10T08:00:00+00:00", "sources": sources}
+    card = model_card(facts(use_case=fraud, snapshot=written))
+    assert "This model gives every row of transactions a probability." in card
+    assert "The model's answer for every row of transactions is the probability of that" in card
+    assert "A case is one row of transactions, at its own time." in card
 
 
 @pytest.mark.parametrize(
@@ -120,6 +132,12 @@ def test_outcomes_of_rare_events_use_more_cases() -> None:
     assert (
         "Of 10,000 typical cases 20 are positive; the model says yes to 30, rightly to 10" in text
     )
+
+
+def test_figures_under_a_hundredth_keep_two_digits() -> None:
+    measured = evaluation()
+    measured["metrics"]["brier"] = figure(0.00217, 0.00162, 0.0281)
+    assert "| Brier | 0.0022 (0.0016 to 0.0281) |" in model_card(facts(evaluation=measured))
 
 
 def test_figure_that_is_not_computable_says_why_and_leaves_out_the_outcomes() -> None:
@@ -197,6 +215,13 @@ def test_slices_are_ordered_by_roc_auc_and_skip_what_is_not_computable() -> None
     assert shown == [("2", f"{MINUS}0.112"), ("0", f"{MINUS}0.012"), ("3", "0.000")]
 
 
+def test_ranges_are_explained_where_there_are_some() -> None:
+    hint = "(1, 2] is above 1 and up to 2."
+    assert hint not in model_card(facts())
+    slices = [a_slice("tenure", "(30, 90]", 0.7)]
+    assert hint in model_card(facts(evaluation=evaluation(slices=slices)))
+
+
 def test_stress_cases_are_ordered_by_what_they_cost() -> None:
     text = section(model_card(facts()), "Limitations found by stress cases")
     assert text.index("out of range") < text.index("view billing arrives empty")
@@ -205,8 +230,15 @@ def test_stress_cases_are_ordered_by_what_they_cost() -> None:
 
 def test_fairness_holds_each_attribute_against_the_limit() -> None:
     text = section(model_card(facts()), "Fairness")
-    assert "- region: the share of yes differs by 10.0 percentage points, more than the 5.0" in text
-    assert "- gender: the share of yes differs by 1.2 percentage points, within the 5.0" in text
+    below = "(a ratio of 0.70, below four fifths)"
+    for attribute, gap, word in (("region", "10.0", "more than"), ("gender", "1.2", "within")):
+        expected = (
+            f"{attribute}: the share of yes differs by {gap} percentage points {below}, {word}"
+        )
+        assert f"- {expected} the 5.0 allowed" in text
+    fair = audit("region", 0.01) | {"demographic_parity_ratio": figure(0.8)}
+    text = section(model_card(facts(evaluation=evaluation(fairness=[fair]))), "Fairness")
+    assert "differs by 1.0 percentage points, within the 5.0 allowed" in text
     assert "The model is not given these attributes." in text
     assert "| a | 500 | 10.0% | 50.0% | 5.0% | 40.0% |" in text
     assert "calibration error" not in text

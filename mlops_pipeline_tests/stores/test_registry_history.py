@@ -26,7 +26,7 @@ def test_history_says_what_each_version_was_from_when_to_when(database: OpsDatab
         (span["version"], span["state"], span["alias"], span["since"], span["until"], span["by"])
         for span in found["history"]
     ]
-    noon, ten, twenty = (later(seconds).isoformat() for seconds in (0, 10, 20))
+    noon, ten, twenty = (later(seconds) for seconds in (0, 10, 20))
     assert spans == [
         (1, "full", "champion", noon, twenty, "run dagster-1"),
         (2, "awaiting_approval", "challenger", ten, twenty, "run dagster-2"),
@@ -42,7 +42,7 @@ def test_history_says_what_each_version_was_from_when_to_when(database: OpsDatab
             "by": "ada",
             "reason": "better",
             "at": twenty,
-            "expires_at": end.isoformat(),
+            "expires_at": end,
         }
     ]
 
