@@ -34,6 +34,7 @@ for name, kind in rows["types"].items():
 print("SCORES", json.dumps([float(value) for value in model.predict(frame)["probability"]]))
 """
 TEXTS = {".csv", ".json", ".md", ".txt", ".yaml", ".yml", ".py", ".html", ".lock"}
+PRELOADED = {"forkserver": {"preload_modules": ["mlops_pipeline_tests.warm"]}}
 PERSONAL = r"\b(gender|age_band|region)\b"  # "region" is a word of the pages' own scripts too
 CONFIGURED = {"data_snapshot.json", "configuration.json"}  # names of columns, no values
 AUDITED = {  # results by group, no rows
@@ -168,9 +169,9 @@ def test_same_run_again_with_three_threads_keeps_version_and_bytes(
 
 def test_multiprocess_run_gives_the_same_model(template: World, world: World) -> None:
     done = world.run(
-        assets=["features", "trained_model"],  # two are enough: each process imports everything
+        assets=["features", "trained_model"],
         ops={"features": {"as_of": FIRST}},
-        execution={"multiprocess": {"max_concurrent": 2}},
+        execution={"multiprocess": {"max_concurrent": 2, "start_method": PRELOADED}},
     )
 
     assert done.has_said("Executing steps using multiprocess executor")
