@@ -15,13 +15,7 @@ from mlops_pipeline.orchestration.assets.online import online_features
 from mlops_pipeline.orchestration.assets.predictions import batch_predictions
 from mlops_pipeline.orchestration.assets.release import release_assets
 from mlops_pipeline.orchestration.executors import lifecycle_executor
-from mlops_pipeline.orchestration.jobs import (
-    batch_score_job,
-    card_review_job,
-    fairness_audit_job,
-    lifecycle_job,
-    materialize_job,
-)
+from mlops_pipeline.orchestration.jobs import asset_job, card_review_job
 from mlops_pipeline.orchestration.resources import Platform, mlflow_resource
 from mlops_pipeline.orchestration.schedules import (
     hourly_online_features,
@@ -78,9 +72,9 @@ def build_definitions(
 
 
 def _of_use_case(use_case: UseCase, interval_seconds: int) -> dict[str, Any]:
-    lifecycle, online = lifecycle_job(use_case), materialize_job(use_case)
+    lifecycle, online = asset_job(use_case, "lifecycle"), asset_job(use_case, "materialize")
     # without a protected attribute there is nothing to audit
-    audits = [fairness_audit_job(use_case)] if use_case.protected else []
+    audits = [asset_job(use_case, "fairness_audit")] if use_case.protected else []
     review = card_review_job(use_case)
     return {
         "assets": [
@@ -92,7 +86,7 @@ def _of_use_case(use_case: UseCase, interval_seconds: int) -> dict[str, Any]:
             batch_predictions(use_case),
             *([fairness_audit(use_case)] if use_case.protected else []),
         ],
-        "jobs": [lifecycle, online, batch_score_job(use_case), *audits, review],
+        "jobs": [lifecycle, online, asset_job(use_case, "batch_score"), *audits, review],
         "sensors": [
             make(use_case, lifecycle, interval_seconds=interval_seconds)
             for make in (new_labels_sensor, new_data_sensor)

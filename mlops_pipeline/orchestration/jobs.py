@@ -1,5 +1,6 @@
 """Jobs of a use case: lifecycle, online store, batch scoring, fairness audit, card review."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -17,26 +18,34 @@ LIFECYCLE = (
     "registry_entry",
     "deployment",
 )
+ASSETS: Mapping[str, tuple[Sequence[str], str]] = {  # by kind: what a job makes, and why
+    "lifecycle": (
+        LIFECYCLE,
+        "From raw data to deployment; a refused model leaves the champion in place.",
+    ),
+    "materialize": (
+        ("online_features",),
+        "Brings the online store up to the newest accepted features.",
+    ),
+    "batch_score": (
+        ("batch_predictions",),
+        "Scores a period with the champion, idempotent by period.",
+    ),
+    "fairness_audit": (
+        ("fairness_audit",),
+        "Audits the champion's live decisions by protected attribute.",
+    ),
+}
 
 
-def lifecycle_job(use_case: UseCase) -> Any:
-    """Return `<use_case>_lifecycle`: from raw data to deployment."""
+def asset_job(use_case: UseCase, kind: str) -> Any:
+    """Return `<use_case>_<kind>`, which materializes the assets of that kind."""
+    assets, description = ASSETS[kind]
     return dg.define_asset_job(
-        f"{use_case.name}_lifecycle",
-        selection=[dg.AssetKey([use_case.name, name]) for name in LIFECYCLE],
-        description=f"{use_case.description} From raw data to deployment; a refused model leaves "
-        "the champion in place.",
-        tags={"use_case": use_case.name, "mlops/kind": "lifecycle"},
-    )
-
-
-def materialize_job(use_case: UseCase) -> Any:
-    """Return `<use_case>_materialize`: the newest features into the online store."""
-    return dg.define_asset_job(
-        f"{use_case.name}_materialize",
-        selection=[dg.AssetKey([use_case.name, "online_features"])],
-        description="Brings the online store up to the newest finished features.",
-        tags={"use_case": use_case.name, "mlops/kind": "materialize"},
+        f"{use_case.name}_{kind}",
+        selection=[dg.AssetKey([use_case.name, name]) for name in assets],
+        description=description,
+        tags={"use_case": use_case.name, "mlops/kind": kind},
     )
 
 
@@ -61,23 +70,3 @@ def card_review_job(use_case: UseCase) -> dg.JobDefinition:
         card_review()
 
     return job
-
-
-def batch_score_job(use_case: UseCase) -> Any:
-    """Return `<use_case>_batch_score`: the champion's scores of one period."""
-    return dg.define_asset_job(
-        f"{use_case.name}_batch_score",
-        selection=[dg.AssetKey([use_case.name, "batch_predictions"])],
-        description="Scores a period with the champion, idempotent by period.",
-        tags={"use_case": use_case.name, "mlops/kind": "batch_score"},
-    )
-
-
-def fairness_audit_job(use_case: UseCase) -> Any:
-    """Return `<use_case>_fairness_audit`: the champion's live decisions by group."""
-    return dg.define_asset_job(
-        f"{use_case.name}_fairness_audit",
-        selection=[dg.AssetKey([use_case.name, "fairness_audit"])],
-        description="Audits the champion's live decisions by protected attribute.",
-        tags={"use_case": use_case.name, "mlops/kind": "fairness_audit"},
-    )

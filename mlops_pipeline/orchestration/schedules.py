@@ -1,5 +1,9 @@
-"""Schedules: monthly retraining and fairness audit, the online store, the card's review."""
+"""Schedules: monthly retraining and fairness audit, the online store, the card's review.
 
+All are in UTC, and off until somebody turns them on.
+"""
+
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -15,15 +19,13 @@ MINUTE = 30  # of every hour: not when the monthly run starts
 
 def monthly_retrain(use_case: UseCase, job: Any) -> dg.ScheduleDefinition:
     """Return `<use_case>_monthly_retrain`: once a month, if as_of has moved on."""
+    cron = f"0 {HOUR_UTC} {use_case.retraining.monthly_day} * *"
 
     @dg.schedule(
         name=f"{use_case.name}_monthly_retrain",
-        job=job,
-        cron_schedule=f"0 {HOUR_UTC} {use_case.retraining.monthly_day} * *",
-        execution_timezone="UTC",
-        default_status=dg.DefaultScheduleStatus.STOPPED,
         description="Runs the lifecycle once a month when there is a newer as_of; the decision is "
         "stored, also to skip.",
+        **_plan(job, cron),
     )
     def monthly(
         context: dg.ScheduleEvaluationContext, platform: dg.ResourceParam[Any]
@@ -35,31 +37,14 @@ def monthly_retrain(use_case: UseCase, job: Any) -> dg.ScheduleDefinition:
     return monthly
 
 
-def model_card_review(use_case: UseCase, job: Any) -> dg.ScheduleDefinition:
-    """Return `<use_case>_model_card_review`: looks every Monday whether the card is due."""
-    months = use_case.governance.review.card_months
-    return dg.ScheduleDefinition(
-        name=f"{use_case.name}_model_card_review",
-        job=job,
-        cron_schedule=f"0 {REVIEW_HOUR_UTC} * * 1",
-        execution_timezone="UTC",
-        default_status=dg.DefaultScheduleStatus.STOPPED,
-        description="Raises an alert while the champion's model card was not reviewed for "
-        f"{months} months; `mlops card review` resolves it.",
-    )
-
-
 def hourly_online_features(use_case: UseCase, job: Any) -> dg.ScheduleDefinition:
     """Return `<use_case>_online_features`: every hour, unless a run of the use case works."""
 
     @dg.schedule(
         name=f"{use_case.name}_online_features",
-        job=job,
-        cron_schedule=f"{MINUTE} * * * *",
-        execution_timezone="UTC",
-        default_status=dg.DefaultScheduleStatus.STOPPED,
-        description="Brings the online store up to the newest finished features; there is nothing "
+        description="Brings the online store up to the newest accepted features; there is nothing "
         "to do while a lifecycle runs, which does it itself, or before the first one.",
+        **_plan(job, f"{MINUTE} * * * *"),
     )
     def hourly(
         context: dg.ScheduleEvaluationContext, platform: dg.ResourceParam[Any]
@@ -81,9 +66,26 @@ def monthly_fairness_audit(use_case: UseCase, job: Any) -> dg.ScheduleDefinition
     """Return `<use_case>_fairness_audit`: once a month, whatever else happened."""
     return dg.ScheduleDefinition(
         name=f"{use_case.name}_fairness_audit",
-        job=job,
-        cron_schedule=f"0 {AUDIT_HOUR_UTC} {use_case.fairness.audit_day} * *",
-        execution_timezone="UTC",
-        default_status=dg.DefaultScheduleStatus.STOPPED,
         description="Audits the champion's live decisions by protected attribute once a month.",
+        **_plan(job, f"0 {AUDIT_HOUR_UTC} {use_case.fairness.audit_day} * *"),
     )
+
+
+def model_card_review(use_case: UseCase, job: Any) -> dg.ScheduleDefinition:
+    """Return `<use_case>_model_card_review`: looks every Monday whether the card is due."""
+    months = use_case.governance.review.card_months
+    return dg.ScheduleDefinition(
+        name=f"{use_case.name}_model_card_review",
+        description="Raises an alert while the champion's model card was not reviewed for "
+        f"{months} months; `mlops card review` resolves it.",
+        **_plan(job, f"0 {REVIEW_HOUR_UTC} * * 1"),
+    )
+
+
+def _plan(job: Any, cron: str) -> Mapping[str, Any]:
+    return {
+        "job": job,
+        "cron_schedule": cron,
+        "execution_timezone": "UTC",
+        "default_status": dg.DefaultScheduleStatus.STOPPED,
+    }

@@ -15,7 +15,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from mlops_pipeline.stores.pseudonyms import pseudonymiser
@@ -54,12 +53,7 @@ class KeyUses:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self._stopping.set()
         self._thread.join()
         self.flush(everything=True)

@@ -8,7 +8,7 @@ import pytest
 
 from mlops_pipeline.errors import NotFoundError
 from mlops_pipeline.orchestration.assets.online import online_features
-from mlops_pipeline.orchestration.jobs import materialize_job
+from mlops_pipeline.orchestration.jobs import asset_job
 from mlops_pipeline.orchestration.resources import Platform
 from mlops_pipeline.orchestration.schedules import hourly_online_features
 from mlops_pipeline.stores.offline import build_features, definitions_hash
@@ -69,7 +69,7 @@ def test_online_features_fills_the_store_once(world: World) -> None:
 
 
 def test_hourly_schedule_waits_for_features_and_for_runs(world: World, tmp_path: Path) -> None:
-    schedule = hourly_online_features(world.use_case, materialize_job(world.use_case))
+    schedule = hourly_online_features(world.use_case, asset_job(world.use_case, "materialize"))
 
     (tmp_path / "dagster").mkdir()
 

@@ -11,11 +11,11 @@ import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from types import TracebackType
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.errors import DataError, NotFoundError
+from mlops_pipeline.stores.closing import Closing
 from mlops_pipeline.stores.online.events import EventStream
 from mlops_pipeline.stores.online.fetch import Fetch, Holding
 from mlops_pipeline.stores.online.layout import microseconds, online_layout
@@ -52,7 +52,7 @@ class OnlineFeatures(NamedTuple):
     values: Mapping[str, FeatureValue]
 
 
-class OnlineReader:
+class OnlineReader(Closing):
     """Reads the features of a use case; may be shared by threads.
 
     Parameters
@@ -129,17 +129,6 @@ class OnlineReader:
     def close(self) -> None:
         """Close the store."""
         self._store.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _plan(self, features: tuple[str, ...]) -> Plan:
         plan = self._plans.get(features)

@@ -14,9 +14,9 @@ import struct
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from operator import itemgetter
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
+from mlops_pipeline.stores.closing import Closing
 from mlops_pipeline.stores.online.codec import seal, unseal
 from mlops_pipeline.stores.online.redis_connection import RedisServer
 from mlops_pipeline.stores.online.redis_scripts import APPEND_EVENTS, PURGE_RECORDS, WRITE_RECORDS
@@ -34,7 +34,7 @@ Item = TypeVar("Item")
 EVENT_ORDER = itemgetter(2, 3, 1)  # event time, availability, identity
 
 
-class RedisOnlineStore:
+class RedisOnlineStore(Closing):
     """See `OnlineStore`.
 
     Parameters
@@ -174,17 +174,6 @@ class RedisOnlineStore:
     def close(self) -> None:
         """Close every connection."""
         self._server.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _pipeline(self, table: OnlineTable) -> Any:
         """Begin a pipeline that notes the table before it writes, so that `forget` finds all."""

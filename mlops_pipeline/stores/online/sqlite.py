@@ -7,9 +7,8 @@ the marker that they set, and are written again. Connections are sqlite_connecti
 from collections.abc import Iterator, Sequence
 from operator import itemgetter
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from mlops_pipeline.stores.closing import Closing
 from mlops_pipeline.stores.online.codec import seal, unseal
 from mlops_pipeline.stores.online.sqlite_connections import Connection, Connections
 from mlops_pipeline.stores.online.store import OnlineTable, StoredEvent, StoredRecord
@@ -61,7 +60,7 @@ WRITE_EVENT = (
 )
 
 
-class SqliteOnlineStore:
+class SqliteOnlineStore(Closing):
     """See `OnlineStore`.
 
     Parameters
@@ -191,17 +190,6 @@ class SqliteOnlineStore:
     def close(self) -> None:
         """Close every connection."""
         self._connections.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _table_id(connection: Connection, table: OnlineTable) -> int:

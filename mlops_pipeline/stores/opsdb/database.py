@@ -3,12 +3,12 @@
 Belongs here: opening and closing. What can be asked and written is in the module of its topic.
 """
 
-from types import TracebackType
 from typing import Self
 
 from sqlalchemy.exc import DatabaseError
 
 from mlops_pipeline.errors import ConfigError
+from mlops_pipeline.stores.closing import Closing
 from mlops_pipeline.stores.opsdb.alerts import AlertRows
 from mlops_pipeline.stores.opsdb.approvals import ApprovalRows
 from mlops_pipeline.stores.opsdb.audit import AuditRows
@@ -36,6 +36,7 @@ class OpsDatabase(
     LifecycleRows,
     PointerRows,
     TombstoneRows,
+    Closing,
 ):
     """State that must survive a killed run and be seen by every process.
 
@@ -84,14 +85,3 @@ class OpsDatabase(
     def close(self) -> None:
         """Close every connection."""
         self._engine.dispose()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
