@@ -17,6 +17,7 @@ from typing import Any
 from mlops_pipeline.governance.audit_anchors import GENESIS, SOURCES, Anchor, canonical
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
 MAX_PROBLEMS = 100  # kept; the rest is counted, so that memory stays flat
 
 
@@ -224,7 +225,7 @@ def time_text(at: datetime) -> str:
 
 def _time(at_us: Any) -> Any:
     try:
-        return time_text(EPOCH + timedelta(microseconds=at_us))
+        return time_text(EPOCH + at_us * MICROSECOND)
     except (TypeError, OverflowError):
         return at_us
 

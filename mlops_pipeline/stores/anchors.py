@@ -23,6 +23,7 @@ from mlops_pipeline.governance.audit_anchors import (
     read_line,
 )
 from mlops_pipeline.governance.audit_chain import ChainCheck, time_text
+from mlops_pipeline.governance.audit_records import RecordCheck
 from mlops_pipeline.stores.lake import Lake
 from mlops_pipeline.stores.opsdb import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
@@ -85,7 +86,7 @@ def anchor_chain(
 
 
 def verify_audit(settings: Settings) -> Verification:
-    """Read the whole chain and every anchor of both kinds, and say what is wrong."""
+    """Read the whole chain, the rows it tells of and every anchor, and say what is wrong."""
     lines = anchor_lines(anchors_file(settings))
     told = _told(open_tracking(settings, EXPERIMENT)) if is_in_use(settings) else {}
     anchors, wrong = check_anchors(lines, told)
@@ -93,9 +94,15 @@ def verify_audit(settings: Settings) -> Verification:
     for text in wrong:
         check.report(text)
     with OpsDatabase.open(settings.database_url) as ops:
+        known, _ = ops.audit_head()
+        records = RecordCheck(ops.stored_records(), known, check.report)
         for event in ops.stored_events():
             check.add(event)
+            records.add(event)
+        for text in ops.states_untold():
+            check.report(text)
     check.finish()
+    records.finish()
     return Verification(
         check.count,
         check.head,

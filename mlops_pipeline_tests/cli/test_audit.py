@@ -51,6 +51,7 @@ def test_run_leaves_what_it_read_decided_and_changed(template: World) -> None:
     by_run = f"run {lifecycle.run_id}"
     (run,) = [event for event in events if event.kind == "run"]
     assert run.detail == {
+        "id": 1,
         "run_id": lifecycle.run_id,
         "as_of": lifecycle.as_of.isoformat(),
         "trigger": "manual",
@@ -113,6 +114,14 @@ def test_verify_says_which_tail_is_not_anchored(in_world: World, mlops: Mlops) -
     done = mlops("audit", "verify")
     assert done.exit_code == 0
     assert f"not anchored yet: events {count + 1} to {count + 3}" in done.output
+
+
+def test_verify_finds_a_champion_whom_nobody_made_one(in_world: World, mlops: Mlops) -> None:
+    assert mlops("audit", "verify").exit_code == 0
+    database(in_world, "UPDATE rollout SET state = 'rolled_back' WHERE version = 1")
+    done = mlops("audit", "verify")
+    assert done.exit_code == 1
+    assert "version 1 of churn is in state rolled_back, its newest event says full" in done.output
 
 
 def test_verify_finds_altered_rewritten_and_cut(in_world: World, mlops: Mlops) -> None:

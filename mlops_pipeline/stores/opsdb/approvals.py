@@ -9,13 +9,14 @@ The states are a projection of the rollout's state and of approvals; nothing sto
 of the person is what they say it is: a record, not an access control.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection, insert, select
 
 from mlops_pipeline.errors import StateError
-from mlops_pipeline.stores.opsdb.audit import UNKNOWN, NewAuditEvent, append
+from mlops_pipeline.stores.opsdb.audit import UNKNOWN, NewAuditEvent, append, utc_text
 from mlops_pipeline.stores.opsdb.records import (
     Approval,
     ApprovalState,
@@ -223,16 +224,22 @@ def _write_approval(
     *,
     expires_at: datetime | None = None,
 ) -> None:
-    said = {"stage": stage, "verdict": verdict, "reason": change.reason}
     row = {
-        **said,
         "rollout_id": decided.id,
+        "stage": stage,
+        "verdict": verdict,
         "by": change.actor,
+        "reason": change.reason,
         "at": change.now,
         "expires_at": expires_at,
     }
     new_id = connection.execute(insert(approval).values(row).returning(approval.c.id))
-    end = None if expires_at is None else expires_at.isoformat()
-    detail = {"id": new_id.scalar_one(), "version": decided.version, **said, "expires_at": end}
-    event = NewAuditEvent("approval", detail, decided.use_case, change.actor, change.now)
-    append(connection, [event])
+    told = {"id": new_id.scalar_one(), "use_case": decided.use_case, "version": decided.version}
+    append(connection, [approval_told({**row, **told})])
+
+
+def approval_told(row: Mapping[str, Any]) -> NewAuditEvent:
+    """Return the audit event of a row of approval, with use case and version."""
+    detail = {name: row[name] for name in ("id", "version", "stage", "verdict", "reason")}
+    detail["expires_at"] = utc_text(row["expires_at"])
+    return NewAuditEvent("approval", detail, row["use_case"], row["by"], row["at"])

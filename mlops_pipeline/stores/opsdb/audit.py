@@ -9,13 +9,11 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import BigInteger, Connection, insert, select, type_coerce
-from sqlalchemy.exc import DatabaseError
 
-from mlops_pipeline.errors import StateError
 from mlops_pipeline.governance.audit_anchors import GENESIS, canonical
 from mlops_pipeline.governance.audit_chain import StoredEvent, event_hash, time_text
 from mlops_pipeline.stores.opsdb.records import AuditEvent
@@ -36,6 +34,11 @@ class NewAuditEvent:
     use_case: str | None
     actor: str
     at: datetime
+
+
+def utc_text(moment: datetime | None) -> str | None:
+    """Write a time of a detail: the same for a moment as it was given and as it was stored."""
+    return None if moment is None else moment.astimezone(UTC).isoformat()
 
 
 class AuditRows(Transactions):
@@ -104,39 +107,17 @@ class AuditRows(Transactions):
         raw = audit_event.columns
         at_us = type_coerce(raw.at, BigInteger).label("at_us")
         query = select(*(at_us if column is raw.at else column for column in raw))
-        with self._read() as connection, _any_text(connection):
+        with self._read_damaged() as connection:
             streaming = connection.execution_options(yield_per=ROWS_AT_ONCE)
-            try:
-                for row in streaming.execute(query.order_by(raw.seq)):
-                    yield StoredEvent(**row._mapping)
-            except DatabaseError as error:
-                raise StateError(
-                    "The audit chain cannot be read: the database is damaged.",
-                    where=self._engine.url.render_as_string(hide_password=True),
-                    found=str(error.orig),
-                    way_out="Restore it from a backup; docs/runbook.md says how to go on.",
-                ) from error
-
-
-@contextmanager
-def _any_text(connection: Connection) -> Iterator[None]:
-    """Let SQLite give back text whose bytes are no longer UTF-8, which is to be found."""
-    if connection.dialect.name != "sqlite":
-        yield
-        return
-    driver: Any = connection.connection.driver_connection
-    driver.text_factory = lambda stored: stored.decode(errors="backslashreplace")
-    try:
-        yield
-    finally:
-        driver.text_factory = str
+            for row in streaming.execute(query.order_by(raw.seq)):
+                yield StoredEvent(**row._mapping)
 
 
 def append(connection: Connection, events: Sequence[NewAuditEvent]) -> list[AuditEvent]:
     """Append events in the caller's transaction, as the last thing that it waits for."""
     if not events:
         return []
-    details = [_text(event.detail) for event in events]
+    details = [canonical_detail(event.detail) for event in events]
     take_turn(connection, AUDIT)
     seq, previous = _head(connection)
     rows: list[dict[str, Any]] = []
@@ -155,7 +136,7 @@ def _head(connection: Connection) -> tuple[int, str]:
     return (0, GENESIS) if row is None else (row.seq, row.hash)
 
 
-def _text(detail: Mapping[str, Any]) -> str:
+def canonical_detail(detail: Mapping[str, Any]) -> str:
     """Return the canonical JSON of what a reader gets back (keys are text there)."""
     try:
         return canonical(json.loads(canonical(dict(detail))))

@@ -20,6 +20,7 @@ from mlops_pipeline.stores.opsdb.lease_rows import LeaseRows
 from mlops_pipeline.stores.opsdb.lifecycles import LifecycleRows
 from mlops_pipeline.stores.opsdb.pointers import PointerRows
 from mlops_pipeline.stores.opsdb.schema import upgrade
+from mlops_pipeline.stores.opsdb.told import ToldRows
 from mlops_pipeline.stores.opsdb.tombstones import TombstoneRows
 from mlops_pipeline.stores.opsdb.transactions import make_engine
 
@@ -35,6 +36,7 @@ class OpsDatabase(
     LeaseRows,
     LifecycleRows,
     PointerRows,
+    ToldRows,
     TombstoneRows,
     Closing,
 ):

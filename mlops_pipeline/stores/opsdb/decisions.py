@@ -52,9 +52,7 @@ class DecisionRows(Transactions):
         with self._write(f"decision:{use_case}") as connection:
             new_id = connection.execute(insert(decision).values(row).returning(decision.c.id))
             decision_id = int(new_id.scalar_one())
-            told = {name: row[name] for name in row if name not in {"use_case", "at"}}
-            detail = {"id": decision_id, **told}
-            append(connection, [NewAuditEvent("decision", detail, use_case, actor, now)])
+            append(connection, [decision_told({**row, "id": decision_id, "actor": actor})])
             return decision_id
 
     def list_decisions(
@@ -67,3 +65,10 @@ class DecisionRows(Transactions):
         with self._read() as connection:
             rows = connection.execute(query.order_by(decision.c.id.desc()).limit(limit)).all()
         return [Decision(**row._mapping) for row in rows]
+
+
+def decision_told(row: Mapping[str, Any]) -> NewAuditEvent:
+    """Return the audit event of a row of decision, with the actor, whom only the event names."""
+    names = ("id", "kind", "action", "reason", "evidence", "run_key")
+    detail = {name: row[name] for name in names}
+    return NewAuditEvent("decision", detail, row["use_case"], row["actor"], row["at"])

@@ -3,6 +3,7 @@
 The name of the person is what they say it is: a record, not an access control.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +12,7 @@ from sqlalchemy import Connection, insert, select
 from mlops_pipeline.errors import NotFoundError, StateError
 from mlops_pipeline.governance.exceptions import GateException
 from mlops_pipeline.stores.opsdb.approvals import signed
-from mlops_pipeline.stores.opsdb.audit import NewAuditEvent, append
+from mlops_pipeline.stores.opsdb.audit import NewAuditEvent, append, utc_text
 from mlops_pipeline.stores.opsdb.rollouts import Change
 from mlops_pipeline.stores.opsdb.tables import gate_exception
 from mlops_pipeline.stores.opsdb.transactions import Transactions
@@ -41,7 +42,7 @@ class ExceptionRows(Transactions):
         change = signed(by, reason, now)
         row = {"use_case": use_case, "rule": rule, "attribute": attribute, "expires_at": expires_at}
         with self._write(f"exception:{use_case}") as connection:
-            new_id = _append(connection, "exception_granted", row, change)
+            new_id = _append(connection, {**row, "revokes": None}, change)
             return next(item for item in _all(connection, use_case) if item.id == new_id)
 
     def revoke_exception(
@@ -74,7 +75,7 @@ class ExceptionRows(Transactions):
                     else f"expired {found.expires_at.isoformat()}",
                 )
             row = {"use_case": use_case, "rule": found.rule, "attribute": found.attribute}
-            _append(connection, "exception_revoked", {**row, "revokes": found.id}, change)
+            _append(connection, {**row, "expires_at": None, "revokes": found.id}, change)
             return next(item for item in _all(connection, use_case) if item.id == found.id)
 
     def list_exceptions(self, use_case: str) -> list[GateException]:
@@ -83,17 +84,23 @@ class ExceptionRows(Transactions):
             return _all(connection, use_case)
 
 
-def _append(connection: Connection, kind: str, row: dict[str, Any], change: Change) -> int:
+def _append(connection: Connection, row: dict[str, Any], change: Change) -> int:
     """Write a row and its audit event; return the row's id."""
     said = {**row, "by": change.actor, "reason": change.reason, "at": change.now}
     new_id = connection.execute(insert(gate_exception).values(said).returning(gate_exception.c.id))
     found = int(new_id.scalar_one())
-    detail = {"id": found, **row, "reason": change.reason}
-    if "expires_at" in row:
-        detail["expires_at"] = row["expires_at"].isoformat()
-    use_case = str(detail.pop("use_case"))
-    append(connection, [NewAuditEvent(kind, detail, use_case, change.actor, change.now)])
+    append(connection, [exception_told({**said, "id": found})])
     return found
+
+
+def exception_told(row: Mapping[str, Any]) -> NewAuditEvent:
+    """Return the audit event of a row of gate_exception."""
+    detail = {name: row[name] for name in ("id", "rule", "attribute", "reason")}
+    if row["revokes"] is None:
+        kind, detail["expires_at"] = "exception_granted", utc_text(row["expires_at"])
+    else:
+        kind, detail["revokes"] = "exception_revoked", row["revokes"]
+    return NewAuditEvent(kind, detail, row["use_case"], row["by"], row["at"])
 
 
 def _all(connection: Connection, use_case: str) -> list[GateException]:

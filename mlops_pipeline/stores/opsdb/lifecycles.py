@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, insert, select, update
 
 from mlops_pipeline.errors import NotFoundError, StateError
-from mlops_pipeline.stores.opsdb.audit import UNKNOWN, NewAuditEvent, append
+from mlops_pipeline.stores.opsdb.audit import UNKNOWN, NewAuditEvent, append, utc_text
 from mlops_pipeline.stores.opsdb.records import LifecycleRun
 from mlops_pipeline.stores.opsdb.tables import lifecycle_run, lifecycle_step
 from mlops_pipeline.stores.opsdb.transactions import Transactions
@@ -39,19 +39,18 @@ class LifecycleRows(Transactions):
             present = _find(connection, use_case, run_id)
             if present is not None:
                 return present
-            connection.execute(
-                insert(lifecycle_run).values(
-                    use_case=use_case,
-                    run_id=run_id,
-                    as_of=as_of,
-                    trigger=trigger,
-                    triggered_by=triggered_by,
-                    started_at=now,
-                )
+            row = {
+                "use_case": use_case,
+                "run_id": run_id,
+                "as_of": as_of,
+                "trigger": trigger,
+                "triggered_by": triggered_by,
+                "started_at": now,
+            }
+            new_id = connection.execute(
+                insert(lifecycle_run).values(row).returning(lifecycle_run.c.id)
             )
-            detail = {"run_id": run_id, "as_of": as_of.isoformat(), "trigger": trigger}
-            actor = triggered_by or UNKNOWN
-            append(connection, [NewAuditEvent("run", detail, use_case, actor, now)])
+            append(connection, [run_told({**row, "id": new_id.scalar_one()})])
             return _get(connection, use_case, run_id)
 
     def finish_lifecycle(
@@ -171,3 +170,11 @@ def _get(connection: Connection, use_case: str, run_id: str) -> LifecycleRun:
             way_out="Call start_lifecycle when the run begins.",
         )
     return found
+
+
+def run_told(row: Mapping[str, Any]) -> NewAuditEvent:
+    """Return the audit event of a row of lifecycle_run: that the run began."""
+    detail = {name: row[name] for name in ("id", "run_id", "trigger")}
+    detail["as_of"] = utc_text(row["as_of"])
+    actor = row["triggered_by"] or UNKNOWN
+    return NewAuditEvent("run", detail, row["use_case"], actor, row["started_at"])

@@ -9,7 +9,7 @@ Belongs here: opening, reading, and the one way to change a state (always with i
 its audit event). What a person decides is in approvals.py.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -227,14 +227,14 @@ def _write_event(
     }
     new_id = connection.execute(insert(rollout_event).values(row).returning(rollout_event.c.id))
     moved = connection.execute(select(rollout).where(rollout.c.id == rollout_id)).one()
-    detail = {
-        "id": new_id.scalar_one(),
-        "version": moved.version,
-        "from_state": from_state,
-        "to_state": to_state,
-        "reason": change.reason,
-    }
-    append(connection, [NewAuditEvent("rollout", detail, moved.use_case, change.actor, change.now)])
+    told = {"id": new_id.scalar_one(), "use_case": moved.use_case, "version": moved.version}
+    append(connection, [rollout_told({**row, **told})])
+
+
+def rollout_told(row: Mapping[str, Any]) -> NewAuditEvent:
+    """Return the audit event of a row of rollout_event, with use case and version."""
+    detail = {name: row[name] for name in ("id", "version", "from_state", "to_state", "reason")}
+    return NewAuditEvent("rollout", detail, row["use_case"], row["actor"], row["at"])
 
 
 def _refuse_other_model(present: Rollout, fingerprint: str) -> None:

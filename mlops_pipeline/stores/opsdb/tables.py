@@ -6,7 +6,7 @@ enforce it. Statements belong to the module of their topic.
 """
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
@@ -28,9 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DontWrapMixin
 
 from mlops_pipeline.errors import StateError
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MICROSECOND = timedelta(microseconds=1)
+from mlops_pipeline.governance.audit_chain import EPOCH, MICROSECOND
 
 
 class UnstorableValueError(StateError, DontWrapMixin):

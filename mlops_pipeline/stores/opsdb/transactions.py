@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, func, make_url, select
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DatabaseError
 
-from mlops_pipeline.errors import ConfigError
+from mlops_pipeline.errors import ConfigError, StateError
 
 BUSY_TIMEOUT_MS = 15_000
 CONNECT_TIMEOUT_S = 10
@@ -41,10 +41,44 @@ class Transactions:
             yield connection
 
     @contextmanager
+    def _read_damaged(self) -> Iterator[Connection]:
+        """One look at what somebody may have tampered with; text that is no UTF-8 is read, too.
+
+        Raises
+        ------
+        StateError
+            If the database is too damaged to be read.
+        """
+        with self._read() as connection, _any_text(connection):
+            try:
+                yield connection
+            except DatabaseError as error:
+                raise StateError(
+                    "The audit chain cannot be read: the database is damaged.",
+                    where=self._engine.url.render_as_string(hide_password=True),
+                    found=str(error.orig),
+                    way_out="Restore it from a backup; docs/runbook.md says how to go on.",
+                ) from error
+
+    @contextmanager
     def _write(self, scope: str) -> Iterator[Connection]:
         """All or nothing, alone in `scope`."""
         with write_transaction(self._engine, scope) as connection:
             yield connection
+
+
+@contextmanager
+def _any_text(connection: Connection) -> Iterator[None]:
+    """Let SQLite give back text whose bytes are no longer UTF-8, which is to be found."""
+    if connection.dialect.name != "sqlite":
+        yield
+        return
+    driver: Any = connection.connection.driver_connection
+    driver.text_factory = lambda stored: stored.decode(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        driver.text_factory = str
 
 
 @contextmanager

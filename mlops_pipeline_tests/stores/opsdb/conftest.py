@@ -16,7 +16,8 @@ from mlops_pipeline.stores.opsdb.tables import metadata
 # TRUNCATE passes the append-only triggers, but costs several files for each table and index.
 EMPTY_USED_TABLES = "DO $$ BEGIN {} END $$".format(
     " ".join(
-        f"IF EXISTS (SELECT FROM {table.name}) THEN TRUNCATE {table.name} CASCADE; END IF;"
+        f"IF EXISTS (SELECT FROM {table.name}) "
+        f"THEN TRUNCATE {table.name} RESTART IDENTITY CASCADE; END IF;"
         for table in reversed(metadata.sorted_tables)
     )
 )
