@@ -176,7 +176,7 @@ def export_feast_repository(
 
 def _rows(entries: "list[FeatureEntry]") -> Iterator[tuple[object, ...]]:
     for entry in entries:
-        fresh = "" if entry.freshness_days is None else f"{entry.freshness_days} d"
+        fresh = "" if entry.freshness_days is None else f"{entry.freshness_days:g} d"
         models = ", ".join(entry.live_models) or (
             f"{len(entry.other_models)} earlier" if entry.other_models else ""
         )

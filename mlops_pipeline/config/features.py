@@ -81,7 +81,13 @@ class FeatureView(Section):
     source: str
     owner: str = ""
     description: str = ""
-    freshness_days: Days | None = Field(None, description="Older values count as stale online.")
+    freshness_days: float | None = Field(
+        None,
+        ge=0,
+        le=36_500,
+        description="Older values count as stale online. What is counted from a stream of events "
+        "is as old as the newest event of the stream, whoever's it is; default there: an hour.",
+    )
     ttl_days: Days | None = Field(
         None, description="Older values are dropped from the online store. Default: never."
     )

@@ -107,6 +107,11 @@ class Source(Section):
     lateness_days: Days = Field(
         3, description="How far behind the newest row a delivery may still bring rows."
     )
+    sparse: bool = Field(
+        False,
+        description="Times without a row are normal, so that as_of and the online store do not "
+        "wait for its newest row.",
+    )
     static: bool = Field(False, description="A historical set: exempt from freshness.")
     rules: tuple[Rule, ...] = ()
     max_quarantined: Fraction = Field(

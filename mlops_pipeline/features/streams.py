@@ -23,6 +23,7 @@ from mlops_pipeline.features.values import Kind, Value, common_kind, converter
 US = timedelta(microseconds=1)
 US_PER_SECOND = 1e6
 SECONDS_PER_DAY = 86_400
+FRESH_DAYS = 1 / 24  # an hour: longer without any event means that they do not arrive
 EXACT = frozenset({"sum", "mean", "std"})
 OF_TIMES = frozenset({"days_since_last", "days_since_first"})
 
@@ -101,6 +102,17 @@ def stream_reach(use_case: UseCase, source: str) -> timedelta:
     views = _continuous(use_case, source)
     reaches = [column.reach for view in views for column in view.columns.values()]
     return max((reach for reach in reaches if reach is not None), default=timedelta(0))
+
+
+def fresh_us(view: FeatureView) -> int:
+    """Return how long after its newest event a stream is taken to be silent for lack of events."""
+    days = FRESH_DAYS if view.freshness_days is None else view.freshness_days
+    return round(days * SECONDS_PER_DAY * US_PER_SECOND)
+
+
+def stream_fresh_us(use_case: UseCase, source: str) -> int:
+    """Return the shortest such time of the views that are counted from a source."""
+    return min(map(fresh_us, _continuous(use_case, source)), default=0)
 
 
 def _continuous(use_case: UseCase, source: str) -> list[FeatureView]:

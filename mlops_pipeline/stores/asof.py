@@ -10,6 +10,16 @@ from mlops_pipeline.stores.settings import parse_time
 from mlops_pipeline.stores.validation import AcceptedSource
 
 
+def awaited(use_case: UseCase, marks: Mapping[str, datetime | None]) -> list[datetime]:
+    """Return the newest availability of the sources that as_of waits for: of all but sparse ones.
+
+    Of sparse ones where no other holds a row.
+    """
+    held = {name: mark for name, mark in marks.items() if mark is not None}
+    dense = [mark for name, mark in held.items() if not use_case.sources[name].sparse]
+    return dense or list(held.values())
+
+
 def resolve_as_of(
     use_case: UseCase, accepted: Mapping[str, AcceptedSource], given: str | None, *, now: datetime
 ) -> datetime:
@@ -22,7 +32,7 @@ def resolve_as_of(
     """
     step = step_of(use_case.grid)
     if given is None:
-        marks = [item.watermark for item in accepted.values() if item.watermark is not None]
+        marks = awaited(use_case, {name: item.watermark for name, item in accepted.items()})
         if not marks:
             raise DataError("no accepted source holds a row", where=use_case.name)
         return default_as_of(use_case.grid, now, marks)

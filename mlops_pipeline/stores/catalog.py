@@ -55,7 +55,7 @@ class FeatureEntry:
     description: str
     view: str | None
     refresh: str
-    freshness_days: int | None
+    freshness_days: float | None
     online: bool
     deprecated: bool
     live_models: tuple[str, ...] = ()

@@ -28,6 +28,7 @@ from mlops_pipeline.stores.validation import (
 )
 from mlops_pipeline.stores.workspace import Workspace, open_workspace
 
+FRACTIONAL = ("FLOAT", "DOUBLE")
 SLICE_VALUES = 200_000_000  # held in memory at once: 1.6 GB of numbers
 
 
@@ -244,7 +245,11 @@ def _register_asked(work: Workspace, use_case: UseCase) -> list[str]:
     _check_columns(use_case, types)
     kind = use_case.sources[use_case.population.source].column(key).type
     cast = {"int64": "BIGINT", "string": "VARCHAR"}[kind]
-    as_of = "as_of AT TIME ZONE 'UTC'" if "TIME ZONE" in types["as_of"] else "as_of::TIMESTAMP"
+    if kind == "int64":
+        _check_numbers(work, key, types[key])
+    as_of = "as_of::TIMESTAMP"
+    if "TIME ZONE" in types["as_of"] or "TIMESTAMPTZ" in types["as_of"]:  # of nanoseconds: TZ
+        as_of = "as_of::TIMESTAMPTZ AT TIME ZONE 'UTC'"
     kept = [name for name in types if name not in (key, "as_of", EVENT_ROW)]
     read = _request_columns(use_case)
     columns = "".join(f", {quoted(name)} AS _kept_{index}" for index, name in enumerate(kept))
@@ -254,6 +259,24 @@ def _register_asked(work: Workspace, use_case: UseCase) -> list[str]:
         f"{as_of} AS as_of, row_number() OVER () - 1 AS {EVENT_ROW}{columns} FROM _asked_input"
     )
     return kept
+
+
+def _check_numbers(work: Workspace, key: str, kind: str) -> None:
+    """Refuse keys that are no whole numbers: cast, they would be the keys of others."""
+    name = quoted(key)
+    unlike = f"{name} IS NOT NULL AND (TRY_CAST({name} AS BIGINT) IS NULL"
+    if kind in FRACTIONAL:
+        unlike += f" OR NOT isfinite({name}) OR {name} <> trunc({name})"
+    elif kind.startswith("DECIMAL"):
+        unlike += f" OR {name} <> trunc({name})"
+    count = work.engine.query(f"SELECT count(*) FILTER ({unlike})) FROM _asked_input")[0][0]
+    if count:
+        raise DataError(
+            "an entity's key is no whole number",
+            where=key,
+            expected="whole numbers, as the sources have",
+            found=f"{count:,} others",  # the keys themselves may be personal
+        )
 
 
 def _request_columns(use_case: UseCase) -> set[str]:

@@ -15,6 +15,7 @@ from mlops_pipeline.data.periods import default_as_of, periods
 from mlops_pipeline.errors import SourceError
 from mlops_pipeline.features.frames import population
 from mlops_pipeline.monitoring.retraining import Evidence, Trigger
+from mlops_pipeline.stores.asof import awaited
 from mlops_pipeline.stores.engine import literal, quoted
 from mlops_pipeline.stores.forgotten import without_forgotten
 from mlops_pipeline.stores.opsdb import OpsDatabase
@@ -48,7 +49,7 @@ def gather_evidence(
         marks = _watermarks(work, now, forgotten)
         if marks is None:
             return Evidence(trigger, 0, False, 0, _date(last.as_of if last else None), None)
-        next_as_of = default_as_of(use_case.grid, now, list(marks.values()))
+        next_as_of = default_as_of(use_case.grid, now, awaited(use_case, marks))
         labels = 0
         if last is not None and next_as_of > last.as_of:
             labels = _new_labels(work, last.as_of, next_as_of)

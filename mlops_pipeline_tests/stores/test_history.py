@@ -120,9 +120,12 @@ def test_history_of_a_file_without_rows_is_a_file_without_rows(
     assert pq.read_table(out).column_names == ["customer", "as_of", "note", *names]
 
 
-def test_history_of_aware_times_reads_them_as_utc(lived: World, finished: list[Row]) -> None:
+@pytest.mark.parametrize("unit", ["s", "us", "ns"])  # pandas has nanoseconds
+def test_history_of_aware_times_reads_them_as_utc(
+    lived: World, finished: list[Row], unit: str
+) -> None:
     rows = asked_of(finished[:5])
-    aware = rows.set_column(1, "as_of", rows.column("as_of").cast(pa.timestamp("us", "UTC")))
+    aware = rows.set_column(1, "as_of", rows.column("as_of").cast(pa.timestamp(unit, "UTC")))
     names = list(lived.use_case.features)
     one, other = (
         get_historical_features(lived.use_case, table, names, settings=lived.settings)
@@ -138,6 +141,13 @@ def bad_input(lived: World) -> dict[str, tuple[pa.Table, type[MlopsError], str]]
         "no key": (good.drop_columns(["customer"]), DataError, "lack a column"),
         "no as_of": (good.drop_columns(["as_of"]), DataError, "lack a column"),
         "text as_of": (good.set_column(1, "as_of", pa.array(["x"])), DataError, "no time"),
+        "text key": (good.set_column(0, "customer", pa.array(["abc"])), DataError, "whole number"),
+        "broken key": (good.set_column(0, "customer", pa.array([17.6])), DataError, "whole number"),
+        "no key's number": (
+            good.set_column(0, "customer", pa.array([float("inf")])),
+            DataError,
+            "whole number",
+        ),
         "null key": (
             good.set_column(0, "customer", pa.array([None], pa.int64())),
             DataError,

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from mlops_pipeline.config.features import FeatureType
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.features.streams import Event, stream_columns, stream_reach
+from mlops_pipeline.features.streams import Event, stream_columns, stream_fresh_us, stream_reach
 from mlops_pipeline.features.values import Kind, Value
 from mlops_pipeline.stores.engine import quoted
 from mlops_pipeline.stores.offline import finished_through
@@ -40,6 +40,8 @@ class EventStream:
         Where its events are.
     reach_us : int
         How far before a moment an event can count at it.
+    fresh_us : int
+        How long a silent stream is taken to have no events.
     keep_us : int
         How long events are kept: the reach, and the lateness that the source allows.
     """
@@ -64,6 +66,7 @@ class EventStream:
             if kind in ("timestamp", "date")
         ]
         self.reach_us = stream_reach(use_case, source) // US
+        self.fresh_us = stream_fresh_us(use_case, source)
         self.keep_us = self.reach_us + section.lateness_days * DAY_US
 
     def encode(self, rows: Any) -> list[StoredEvent]:

@@ -16,7 +16,7 @@ from mlops_pipeline.stores.online.events import EventStream
 from mlops_pipeline.stores.online.layout import moment_of, never_filled
 from mlops_pipeline.stores.online.marker import RecordsMarker, StreamMarker, read_marker
 from mlops_pipeline.stores.online.plan import Held
-from mlops_pipeline.stores.online.store import OnlineStore, OnlineTable
+from mlops_pipeline.stores.online.store import OnlineStore, OnlineTable, StoredEvent
 
 Found = TypeVar("Found")
 
@@ -105,10 +105,10 @@ class Fetch:
         """Return the events of each entity, and note up to when they are known."""
         stream = self._streams[source]
         since_us = self._at_us - stream.reach_us
-        stored = self._store.read_events(stream.table, self._keys, since_us=since_us)
-        marker = read_marker(self._store, stream.table, StreamMarker)
-        if marker is None or not marker.is_complete:
-            raise never_filled(self._use_case, stream.table)
+        stored, marker = self._read(stream, since_us)
+        if self._at_us - marker.newest_us > stream.fresh_us:  # silent: it is asked about then
+            since_us = marker.newest_us - stream.reach_us
+            stored, marker = self._read(stream, since_us)
         if since_us < marker.kept_from_us:
             raise DataError(
                 "the events of that time are no longer held online",
@@ -119,6 +119,16 @@ class Fetch:
             )
         self._newest_us[source] = marker.newest_us
         return [list(map(stream.decode, events)) for events in stored]
+
+    def _read(
+        self, stream: EventStream, since_us: int
+    ) -> tuple[list[list[StoredEvent]], StreamMarker]:
+        """Read events, and then the marker, which says what they may lack."""
+        stored = self._store.read_events(stream.table, self._keys, since_us=since_us)
+        marker = read_marker(self._store, stream.table, StreamMarker)
+        if marker is None or not marker.is_complete:
+            raise never_filled(self._use_case, stream.table)
+        return stored, marker
 
     def _seen(self, source: str, is_known: Sequence[bool]) -> list[bool]:
         """Add who has no record and recent events, of a stream that was not asked for."""

@@ -1,9 +1,9 @@
 """Events into the online store as they happen, before their rows are ingested.
 
 A pushed row is the event that ingestion will make of it: judged by the same rules, known when it
-declares so, or, where it is late, from now on. When the row is accepted later, nothing changes. Of
-one thing only the accepted rows know: a revision that gives an event to another entity is seen by
-the entity that loses it with the next materialization.
+declares so. When the row is accepted later, nothing changes. Two things only the accepted rows
+know: from when on a late row counts, which is its ingestion; and that a revision gives an event to
+another entity, which the entity that loses it sees with the next materialization.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,11 +27,16 @@ NEVER = datetime(9999, 1, 1, tzinfo=UTC)  # times after now are judged by the pu
 
 @dataclass(frozen=True)
 class Pushed:
-    """What became of pushed rows: `new` events; `refused` rows that break a rule."""
+    """What became of pushed rows.
+
+    `new` events; `refused` rows that break a rule; `late` ones, which declare to have been known
+    before what is accepted: they count from their ingestion on, if they are not accepted already.
+    """
 
     rows: int
     new: int
     refused: int
+    late: int = 0
 
 
 class LiveEvents:
@@ -93,10 +98,11 @@ class LiveEvents:
         if held is None or not held.is_complete:
             raise never_filled(self.stream.use_case, self.stream.table)
         self._sql.register("_given", self._arrow(rows))
-        now_us = microseconds(now)
-        self._sql.execute(f"CREATE OR REPLACE TEMP TABLE _good AS {self._known(held, now_us)}")
-        query = self.stream.versions("_good", revised=False)
+        self._sql.execute(f"CREATE OR REPLACE TEMP TABLE _good AS {self._good(microseconds(now))}")
+        known = f"(SELECT * FROM _good WHERE _declared_us >= {held.late_before_us})"
+        query = self.stream.versions(known, revised=False)
         events = self._sql.sql(query).to_arrow_table()
+        good = self._sql.execute("SELECT count(*) FROM _good").fetchall()[0][0]
         newest_us = max([held.newest_us, *events.column("_declared_us").to_pylist()])
         marker = replace(
             held,
@@ -109,7 +115,7 @@ class LiveEvents:
             keep_after_us=marker.kept_from_us,
             progress=written(marker),
         )
-        return Pushed(len(rows), new, len(rows) - len(events))
+        return Pushed(len(rows), new, len(rows) - good, good - len(events))
 
     def _arrow(self, rows: Sequence[Mapping[str, Any]]) -> Any:
         import pyarrow as pa
@@ -133,12 +139,12 @@ class LiveEvents:
             ) from error
         return pa.table(columns, schema=self._schema)
 
-    def _known(self, held: StreamMarker, now_us: int) -> str:
+    def _good(self, now_us: int) -> str:
         """Return the query of the rows that break no rule, in the order in which they count."""
         happened, declared = (
             quoted(name) for name in (self._section.event_time, self._section.availability)
         )
-        now, late = f"make_timestamp({now_us})", f"make_timestamp({held.late_before_us})"
+        now = f"make_timestamp({now_us})"
         keys = [quoted(name) for name in self._section.key]
         order = ", ".join(dict.fromkeys([happened, declared, *keys]))
         good = " AND ".join(
@@ -146,8 +152,7 @@ class LiveEvents:
              *(f"{key} IS NOT NULL" for key in keys)]
         )  # fmt: skip
         return (
-            f"SELECT {self.stream.columns()} FROM (SELECT *, CASE WHEN {declared} < {late} "
-            f"THEN greatest({now}, {late}) ELSE {declared} END AS _available_at, "
+            f"SELECT {self.stream.columns()} FROM (SELECT *, {declared} AS _available_at, "
             f"{now_us} + row_number() OVER (ORDER BY {order}) - 1 AS _row_no "
             f"FROM _judged WHERE {good})"
         )

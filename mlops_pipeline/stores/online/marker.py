@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
+from mlops_pipeline.errors import OnlineCorruptError
 from mlops_pipeline.stores.online.layout import DAY_US
 from mlops_pipeline.stores.online.store import OnlineStore, OnlineTable
 
@@ -78,9 +79,26 @@ class _InForce:
 
 
 def read_marker(store: OnlineStore, table: OnlineTable, kind: type[Marker]) -> Marker | None:
-    """Return a table's marker as the dataclass that was written; None where there is none."""
+    """Return a table's marker as the dataclass that was written; None where there is none.
+
+    Raises
+    ------
+    OnlineCorruptError
+        When it is not one.
+    """
     text = store.progress(table)
-    return None if text is None else kind(**json.loads(text))
+    if text is None:
+        return None
+    try:
+        return kind(**json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise OnlineCorruptError(
+            "a marker of the online store is damaged",
+            where=f"table {table.name} of {table.use_case}",
+            expected=f"the JSON of a {kind.__name__}",
+            found=type(error).__name__,
+            way_out="remove the table's keys and run `mlops features materialize`",
+        ) from error
 
 
 def written(marker: Any) -> str:

@@ -14,7 +14,7 @@ from mlops_pipeline.config.expressions import columns_of, parse
 from mlops_pipeline.config.features import FeatureView
 from mlops_pipeline.errors import DataError
 from mlops_pipeline.features.rows import DerivedFeatures, typed_function
-from mlops_pipeline.features.streams import Event, StreamView, known
+from mlops_pipeline.features.streams import Event, StreamView, fresh_us, known
 from mlops_pipeline.features.values import INT64_MAX, INT64_MIN, Kind, Value
 from mlops_pipeline.stores.history import narrowed
 from mlops_pipeline.stores.online.codec import Record, Scalar
@@ -32,9 +32,11 @@ class FeatureValue(NamedTuple):
     value : float, int, str, bool or None
         None also where a value that is held is missing in the data.
     status : "fresh", "stale" or "missing"
-        Stale: older than the view's `freshness_days`. Missing: not held, or older than `ttl_days`.
+        Stale: older than the view's `freshness_days`, or made of such, or of inputs that belong to
+        no common moment. Missing: not held, or older than `ttl_days`.
     feature_time : datetime or None
-        When the value was true (UTC); of a derived feature, its oldest input. None when missing.
+        When the value was true (UTC). Of a derived feature whose inputs belong to no common
+        moment, which is stale, its oldest input. None when missing.
     """
 
     value: Scalar
@@ -102,7 +104,7 @@ class _Ages:
     @classmethod
     def of(cls, view: FeatureView) -> "_Ages":
         days = (view.freshness_days, view.ttl_days)
-        return cls(*(None if item is None else item * DAY_US for item in days))
+        return cls(*(None if item is None else round(item * DAY_US) for item in days))
 
     def state(self, time_us: int, at_us: int) -> State | None:
         """Return status and time; None: not to be used."""
@@ -121,7 +123,7 @@ class _Streamed:
         self.names = tuple(names)
         self._view = StreamView(layout.use_case, label)
         self._source = view.source
-        self._ages = _Ages.of(view)
+        self._ages = _Ages(fresh_us(view), _Ages.of(view).dropped_us)
 
     def part(self, held: Held, _request: Any, at_us: int) -> tuple[Values, State | None]:
         events = held.events.get(self._source)
@@ -131,8 +133,10 @@ class _Streamed:
         state = self._ages.state(newest_us, at_us)
         if state is None:
             return (None,) * len(self.names), None
-        found = self._view.values(known(events, at_us), at_us)
-        return [found[name] for name in self.names], (state[0], at_us)
+        # of a silent stream nobody knows what happened since: its values are those of then
+        moment_us = at_us if state[0] == "fresh" else newest_us
+        found = self._view.values(known(events, moment_us), moment_us)
+        return [found[name] for name in self.names], (state[0], moment_us)
 
 
 class _Requested:
@@ -205,6 +209,7 @@ class Plan:
                 place_of[name] = len(self._origins)
                 self._origins.append((index,))
         self._inputs = tuple(place_of)
+        self._daily = len(stored) if use_case.grid.every == "event" else 0
         self._derived = DerivedFeatures(use_case) if use_case.derived else None
         for name, derived in use_case.derived.items():
             used = [self._origins[place_of[n]] for n in columns_of(parse(derived.expression))]
@@ -241,18 +246,39 @@ class Plan:
         if found is None:
             if len(self._summaries) >= SUMMARIES_KEPT:
                 self._summaries.clear()
-            made = [_combined([states[i] for i in used], at_us) for used in self._origins]
+            made = [
+                _combined(
+                    [states[i] for i in used if i < self._daily],
+                    [states[i] for i in used if i >= self._daily],
+                    at_us,
+                )
+                for used in self._origins
+            ]
             statuses, times = zip(*made, strict=True) if made else ((), ())
             found = self._summaries[key] = _Summary(statuses, times)
         return found
 
 
-def _combined(states: Sequence[State | None], at_us: int) -> tuple[FeatureStatus, datetime | None]:
-    present = [state for state in states if state is not None]
-    if len(present) < len(states):
+def _combined(
+    daily: Sequence[State | None], others: Sequence[State | None], at_us: int
+) -> tuple[FeatureStatus, datetime | None]:
+    """Return status and time of what is made of daily values and of others.
+
+    Daily values hold from their midnight to the next: with others of that day, the value is of the
+    others' moment. Of inputs that belong to no common moment it is stale, and as old as the oldest.
+    """
+    present = [state for state in (*daily, *others) if state is not None]
+    if len(present) < len(daily) + len(others):
         return "missing", None
     status: FeatureStatus = "stale" if any(one == "stale" for one, _ in present) else "fresh"
-    return status, moment_of(min((time_us for _, time_us in present), default=at_us))
+    oldest_us = min((time_us for _, time_us in present), default=at_us)
+    if daily and others:
+        newest_us = max(time_us for _, time_us in present)
+        midnight_us = newest_us - newest_us % DAY_US
+        if all(time_us in (midnight_us, newest_us) for _, time_us in present):
+            return status, moment_of(newest_us)
+        return "stale", moment_of(oldest_us)
+    return status, moment_of(oldest_us)
 
 
 def _other(layout: OnlineLayout, label: str, names: tuple[str, ...]) -> _Streamed | _Requested:

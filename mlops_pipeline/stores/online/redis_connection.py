@@ -5,6 +5,7 @@ then would hold a reader for ever. Belongs here: what does not depend on what is
 """
 
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -29,8 +30,8 @@ from mlops_pipeline.errors import (
 _limit = threading.local()  # .ends_at: when the exchange of this thread has to be over
 
 
-class _BoundedSocket(socket.socket):
-    """A socket on which each wait is as long as the rest of the exchange."""
+class _Bounded(socket.socket):
+    """Makes each wait on a socket as long as the rest of the exchange."""
 
     def recv_into(self, *args: Any, **options: Any) -> int:
         self._wait_for_the_rest()
@@ -49,6 +50,23 @@ class _BoundedSocket(socket.socket):
             self.settimeout(_rest_seconds())
 
 
+class _BoundedSocket(_Bounded):
+    pass
+
+
+class _BoundedTlsSocket(_Bounded, ssl.SSLSocket):
+    pass
+
+
+class _BoundedTlsConnection(redis.SSLConnection):
+    def _connect(self) -> socket.socket:
+        self.socket_connect_timeout = self.socket_timeout = _rest_seconds()
+        made: socket.socket = super()._connect()  # type: ignore[no-untyped-call]
+        # the context that wraps sockets is made inside the client, and cannot be given a class
+        made.__class__ = _BoundedTlsSocket
+        return made
+
+
 class _BoundedConnection(redis.Connection):
     def _connect(self) -> socket.socket:
         self.socket_connect_timeout = _rest_seconds()
@@ -65,8 +83,8 @@ class RedisServer:
     Parameters
     ----------
     url : str
-        ``redis://user:password@host:port/db``. Over TLS (``rediss``) the limit holds for each
-        piece that arrives, not for a whole exchange.
+        ``redis://user:password@host:port/db``, or ``rediss`` for TLS. Of the greeting of a new TLS
+        connection the limit holds for each piece that arrives, not for the whole.
     timeout_ms : int
         The longest exchange.
     """
@@ -77,7 +95,9 @@ class RedisServer:
         self._shown = f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}{parts.path}"
         pool = redis.ConnectionPool.from_url(
             url,
-            connection_class=_BoundedConnection,
+            connection_class=_BoundedTlsConnection
+            if parts.scheme == "rediss"
+            else _BoundedConnection,
             socket_timeout=timeout_ms / 1000,
             socket_connect_timeout=timeout_ms / 1000,
             retry=Retry(NoBackoff(), 0),

@@ -96,7 +96,7 @@ class RedisOnlineStore(Closing):
         """Return the table's marker; see `OnlineStore`."""
         with self._server.exchange():
             found: Any = self._client.get(_key(table, "progress"))
-        return None if found is None else found.decode()
+        return None if found is None else found.decode(errors="replace")
 
     def set_progress(self, table: OnlineTable, marker: str | None) -> None:
         """Set the table's marker; see `OnlineStore`."""

@@ -15,6 +15,7 @@ from mlops_pipeline.config.tables import Grid
 from mlops_pipeline.data.periods import Period, default_as_of
 from mlops_pipeline.errors import DataError, NotFoundError
 from mlops_pipeline.features.frames import EVENT_ROW, asked_frame
+from mlops_pipeline.stores.asof import awaited
 from mlops_pipeline.stores.engine import literal, quoted
 from mlops_pipeline.stores.history import narrowed
 from mlops_pipeline.stores.offline import features_uri, finished_periods
@@ -59,7 +60,7 @@ def newest_moment(
             )
         return microseconds(newest)
     names = {work.use_case.views[name].source for name in layout.stored}
-    marks = [mark for name in names if (mark := accepted[name].watermark) is not None]
+    marks = awaited(work.use_case, {name: accepted[name].watermark for name in names})
     if not marks:
         raise DataError("no source of a daily view holds a row", where=work.use_case.name)
     return microseconds(default_as_of(MIDNIGHTS, moment_of(now_us), marks))

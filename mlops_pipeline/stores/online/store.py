@@ -17,10 +17,11 @@ Promises, the same for every store:
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from mlops_pipeline.errors import ConfigError
 
+TLS_FILES = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})  # options of rediss://
 EXPECTED_URL = "sqlite:///path/to/online.db, redis://host:port/db or rediss://host:port/db"
 
 
@@ -212,7 +213,9 @@ def _has_host(url: str) -> bool:
     try:
         parts = urlsplit(url)
         known = parts.hostname is not None and (parts.port is None or parts.port > 0)
+        options = parse_qs(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
     except ValueError:
         return False
     database = parts.path.removeprefix("/")
-    return known and (not database or database.isdecimal()) and not parts.query
+    allowed = TLS_FILES if parts.scheme == "rediss" else frozenset()
+    return known and (not database or database.isdecimal()) and options.keys() <= allowed

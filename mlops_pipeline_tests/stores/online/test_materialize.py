@@ -237,7 +237,12 @@ def streaming(use_case: str, **payments: Any) -> UseCase:
         },
         label={"kind": "event_present", "source": "payments", "horizon_days": 30},
         views={
-            "recent": {"source": "payments", "online": True, "columns": COUNTS},
+            "recent": {
+                "source": "payments",
+                "online": True,
+                "freshness_days": 30,
+                "columns": COUNTS,
+            },
             "plan": {
                 "source": "plans",
                 "online": True,
@@ -349,15 +354,19 @@ def test_released_rows_become_events(stream: World, store: OnlineStore) -> None:
     assert counts(store, stream, 1, utc(on(3, 20, 1))) == [1, 1, "shop"]
 
 
-def test_late_payment_counts_from_its_arrival(stream: World, store: OnlineStore) -> None:
-    now = utc(on(3, 12))
+def test_late_payment_counts_from_its_ingestion(stream: World, store: OnlineStore) -> None:
+    now, ingested = utc(on(3, 12)), utc(on(3, 12, 3))
+    late = [payment(40, on(3, 8, 1))]
     with stream.open() as work:
         accepted_at(work, store, utc(on(3, 11)))
-    push_events(stream.use_case, store, "payments", [payment(40, on(3, 8, 1))], now=now)
-    assert (
-        counts(store, stream, 1, now)[1]
-        == counts(store, stream, 1, now + timedelta(seconds=1))[1] - 1
-    )
+        before = counts(store, stream, 1, ingested + timedelta(seconds=1))[1]
+        pushed = push_events(stream.use_case, store, "payments", late, now=now)
+        assert pushed == Pushed(1, 0, 0, late=1)
+        assert counts(store, stream, 1, ingested + timedelta(seconds=1))[1] == before
+        stream.deliver("payments", late)
+        accepted_at(work, store, ingested)
+    assert counts(store, stream, 1, ingested)[1] == before
+    assert counts(store, stream, 1, ingested + timedelta(seconds=1))[1] == before + 1
 
 
 def test_push_before_the_first_fill_is_an_error(stream: World, store: OnlineStore) -> None:

@@ -164,13 +164,16 @@ def test_views_grow_stale_and_are_dropped_each_at_its_age(filled: OnlineReader) 
     assert set(dropped.values.values()) == {FeatureValue(None, "missing", None)}
 
 
-def test_counts_are_stale_when_no_event_has_arrived_for_long(filled: OnlineReader) -> None:
+def test_counts_of_a_silent_stream_are_stale_and_those_of_its_newest_event(
+    filled: OnlineReader,
+) -> None:
     newest = utc(on(3, 10, 5))  # event of another customer: what the stream knows
     fresh, stale = (
         one(filled, 1, "count_2d", at=newest + age) for age in (4 * DAY, 4 * DAY + TICK)
     )
     assert fresh.values["count_2d"] == (0, "fresh", newest + 4 * DAY)
-    assert stale.values["count_2d"] == (0, "stale", newest + 4 * DAY + TICK)
+    assert stale.values["count_2d"] == (10, "stale", newest)
+    assert one(filled, 1, "count_2d", at=newest).values["count_2d"] == (10, "fresh", newest)
 
 
 def test_value_that_is_null_is_not_missing(filled: OnlineReader) -> None:
@@ -299,6 +302,18 @@ def test_damaged_event_is_an_error_or_a_default_of_the_counts(world: World) -> N
         connection.execute("UPDATE events SET payload = substr(payload, 2) WHERE entity = '1'")
     with open_reader(world.use_case, settings) as reader:
         with pytest.raises(OnlineCorruptError):
+            one(reader, 1, "count_2d", at=READ_AT)
+        found = one(reader, 1, "count_2d", "tier", at=READ_AT, on_error="default")
+    assert [item.status for item in found.values.values()] == ["missing", "fresh"]
+
+
+@pytest.mark.parametrize("marker", ["garbage", "", "[]", "{}", '{"rows": 1}'])
+def test_damaged_marker_is_an_error_or_a_default(world: World, marker: str) -> None:
+    settings = files(world)
+    with closing(sqlite3.connect(world.folder / "online.db")) as connection, connection:
+        connection.execute("UPDATE tables SET progress = ? WHERE name LIKE 'events%'", [marker])
+    with open_reader(world.use_case, settings) as reader:
+        with pytest.raises(OnlineCorruptError, match="marker"):
             one(reader, 1, "count_2d", at=READ_AT)
         found = one(reader, 1, "count_2d", "tier", at=READ_AT, on_error="default")
     assert [item.status for item in found.values.values()] == ["missing", "fresh"]

@@ -1,6 +1,10 @@
 """A Redis server that is gone, slow, full or damaged: a typed error within the time limit."""
 
+import shutil
+import socket
+import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -226,3 +230,55 @@ def test_redis_keys_go_by_themselves_when_their_content_has_expired(
     assert hours["record:2"] < 0
     assert hours["events:1"] == pytest.approx(145, abs=0.1)
     assert hours["known:1"] == pytest.approx(145, abs=0.1)
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A certificate of 127.0.0.1 for itself, and its key."""
+    binary = shutil.which("openssl")
+    if binary is None:
+        pytest.skip("openssl is not installed")
+    names = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    options = ["-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *names]
+    files = ["-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "cert.pem")]
+    subprocess.run([binary, "req", *options, *files], check=True, capture_output=True)
+    return tmp_path / "cert.pem"
+
+
+def test_redis_over_tls_is_read_within_the_limit(certificate: Path, tmp_path: Path) -> None:
+    port = free_port()
+    key = str(certificate.with_name("key.pem"))
+    settings = ["--tls-port", str(port), "--tls-auth-clients", "no"]
+    settings += ["--tls-cert-file", str(certificate), "--tls-key-file", key]
+    with own_redis(tmp_path, 0, *settings):
+        proxy = SlowProxy("127.0.0.1", port)
+        url = f"rediss://127.0.0.1:{proxy.port}/0?ssl_ca_certs={certificate}"
+        with open_online_store(url, timeout_ms=LIMIT_MS) as store:
+            table = OnlineTable("shop", "t")
+            store.write_records(table, [RAW], now_us=at(1))
+            assert store.read_records(table, ["1"], now_us=at(1)) == [b"bytes"]
+            proxy.drip(0.02)
+            with pytest.raises(OnlineTimeoutError), ends_in_time():
+                store.read_records(table, ["1"], now_us=at(1))
+            proxy.recover()
+        stranger = f"rediss://127.0.0.1:{proxy.port}/0"  # nobody vouches for the certificate
+        with (
+            open_online_store(stranger, timeout_ms=LIMIT_MS) as store,
+            pytest.raises(OnlineUnavailableError, match="CERTIFICATE_VERIFY_FAILED"),
+        ):
+            store.read_records(table, ["1"], now_us=at(1))
+        proxy.close()
+
+
+def test_redis_over_tls_sends_nothing_in_the_clear() -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        url = f"rediss://user:sekret@127.0.0.1:{listener.getsockname()[1]}/0"
+        with (
+            open_online_store(url, timeout_ms=LIMIT_MS) as store,
+            pytest.raises((OnlineTimeoutError, OnlineUnavailableError)),
+        ):
+            store.progress(OnlineTable("shop", "t"))
+        with closing(listener.accept()[0]) as accepted:
+            received = accepted.recv(1_024)
+    assert received[0] == 0x16  # a TLS handshake
+    assert b"sekret" not in received
