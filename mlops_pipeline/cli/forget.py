@@ -7,6 +7,7 @@ import difflib
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from mlops_pipeline.cli.console import console
 from mlops_pipeline.config import UseCase, load_use_cases
@@ -30,9 +31,11 @@ def forget(
     """Remove a person from lake, online store and MLflow, and keep them out."""
     from mlops_pipeline.stores.erasure import find, forget, person_of
     from mlops_pipeline.stores.opsdb import OpsDatabase
+    from mlops_pipeline.stores.opsdb.approvals import signed
     from mlops_pipeline.stores.opsdb.tombstones import EVERY
 
     settings = Settings.from_environment()
+    said = signed(by, reason, settings.now())
     person = person_of(settings, _having(entity, use_case), entity_id, use_case or EVERY)
     for found in find(person, settings):
         _print_found(found)
@@ -42,9 +45,12 @@ def forget(
     if not yes:
         typer.confirm("Remove all of this? It cannot be undone", abort=True)
     with OpsDatabase.open(settings.database_url) as ops:
-        for erased in forget(person, settings, ops, by=by, reason=reason):
+        for erased in forget(person, settings, ops, by=said.actor, reason=said.reason):
             _print_erased(erased)
-    console.print(f"{entity} {person.pseudonym} is forgotten; recorded: {by}: {reason}")
+    console.print(
+        f"{entity} {person.pseudonym} is forgotten; recorded: {escape(said.actor)}: "
+        f"{escape(said.reason)}"
+    )
 
 
 def _having(entity: str, name: str | None) -> list[UseCase]:

@@ -29,6 +29,7 @@ def changes(new: Recorded, old: Recorded | None) -> list[str]:
     return [
         f"Compared with version {old.version}.",
         _kind(new.training, old.training),
+        _mitigation(new.evaluation, old.evaluation),
         f"Data known on {new.training['as_of'][:10]} instead of {old.training['as_of'][:10]}.",
         *_figures(new, old),
         *_features(new, old),
@@ -44,6 +45,16 @@ def _kind(new: Json, old: Json) -> str:
     if kinds[0] == kinds[1]:
         return f"The same kind of model: {kinds[0]}."
     return f"Another kind of model: {kinds[0]} instead of {kinds[1]}."
+
+
+def _mitigation(new: Json, old: Json) -> str:
+    """Say whether the two were mitigated for fairness, and decide, in the same way."""
+    ours, theirs = (
+        (side.get("mitigation") or {}).get("chosen") or "no mitigation" for side in (new, old)
+    )
+    if ours == theirs:
+        return f"Fairness: {ours}, as before."
+    return f"Fairness: {ours} instead of {theirs}: the two decide by other weights or thresholds."
 
 
 def _figures(new: Recorded, old: Recorded) -> Iterator[str]:

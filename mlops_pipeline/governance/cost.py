@@ -29,7 +29,7 @@ class CostSheet:
     per_training_run : Estimate
         Mean over those runs, every asset of theirs but scoring.
     per_1000_predictions : Estimate
-        Scoring, for each 1,000 rows of the predictions table.
+        Scoring, for each 1,000 scores, those of trials included.
     accepted : int
         Versions that ever became champion.
     per_accepted_improvement : Estimate
@@ -46,6 +46,15 @@ class CostSheet:
     per_1000_predictions: Estimate
     accepted: int
     per_accepted_improvement: Estimate
+
+    @property
+    def unit_costs(self) -> dict[str, Estimate]:
+        """The three prices by name."""
+        return {
+            "per_training_run": self.per_training_run,
+            "per_1000_predictions": self.per_1000_predictions,
+            "per_accepted_version": self.per_accepted_improvement,
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON: an estimate as its value, None where it is not computable."""
@@ -70,7 +79,7 @@ def cost_sheet(
     seconds : mapping of run id to mapping of asset name to seconds
         Of every run, whatever its outcome.
     predictions : int
-        Rows of the predictions table.
+        Rows of the prediction tables.
     accepted : int
         Versions that ever became champion.
     """

@@ -15,6 +15,7 @@ from mlops_pipeline.governance.card_facts import (
     weakest_slices,
 )
 from mlops_pipeline.governance.pages import figure, plain, render_markdown
+from mlops_pipeline.training.gates import PARITY_RULE
 from mlops_pipeline.training.report import number, share
 
 WORST_SLICES = 5
@@ -76,7 +77,7 @@ def model_card(facts: CardFacts) -> str:
 def _warnings(facts: CardFacts) -> Iterator[str]:
     yield from (text for text, is_above in facts.parity if is_above)
     for rule in facts.gate["rules"]:
-        if rule["passed"] is not True and not rule["name"].startswith("demographic parity"):
+        if rule["passed"] is not True and not rule["name"].startswith(PARITY_RULE):
             yield f"the rule “{plain(rule['name'])}” did not pass"
     for item in weakest_slices(facts.evaluation, 1):
         value = number(item["metrics"]["roc_auc"]["value"], 3)

@@ -54,12 +54,15 @@ def card_review_job(use_case: UseCase) -> dg.JobDefinition:
 
     @dg.op(name=f"{use_case.name}__card_review", required_resource_keys={"platform"})
     def card_review(context: dg.OpExecutionContext) -> None:
+        from mlops_pipeline.stores.anchors import anchor_chain
         from mlops_pipeline.stores.cards import remind_of_review
         from mlops_pipeline.stores.opsdb import OpsDatabase
 
         settings = context.resources.platform.settings()
+        reason, now = f"run {context.run_id}", settings.now()
         with OpsDatabase.open(settings.database_url) as ops:
-            context.log.info(remind_of_review(ops, use_case, now=settings.now()))
+            context.log.info(remind_of_review(ops, use_case, now=now))
+            anchor_chain(ops, settings, use_case, reason=reason, now=now)
 
     @dg.job(
         name=f"{use_case.name}_card_review",

@@ -63,18 +63,15 @@ class Step:
         return accepted_sources(self.ops, self.use_case)
 
     def start_lifecycle(self, as_of: datetime, tags: Mapping[str, str]) -> None:
-        """Note that a lifecycle began, who triggered it, and what changed in its configuration."""
-        name, run_id, now = self.use_case.name, self.run_id, self.now
+        """Note that a lifecycle began, and who triggered it."""
         self.ops.start_lifecycle(
-            name,
-            run_id,
+            self.use_case.name,
+            self.run_id,
             as_of=as_of,
             trigger=tags.get("mlops/trigger", "manual"),
             triggered_by=tags.get(TRIGGERED_BY),
-            now=now,
+            now=self.now,
         )
-        document = self.use_case.model_dump(mode="json")
-        self.ops.record_configuration(name, document, run_id=run_id, now=now)
 
     def record_reads(self, asset: str) -> None:
         """Note in the audit chain which versions of tables and source files were read."""
@@ -127,8 +124,12 @@ def asset_step(context: dg.AssetExecutionContext, use_case: UseCase) -> Iterator
                 linger_s=LINGER_SECONDS if _has_next(context, use_case, asset) else 0.0,
             )
             with without_values(), hold, open_workspace(use_case, settings) as work:
-                check_approval(ops, use_case, now=settings.now())
-                step = Step(use_case, settings, ops, context.run_id, settings.now(), work, hold)
+                now, by = settings.now(), f"run {context.run_id}"
+                ops.record_configuration(
+                    use_case.name, use_case.model_dump(mode="json"), by=by, now=now
+                )
+                check_approval(ops, use_case, now=now)
+                step = Step(use_case, settings, ops, context.run_id, now, work, hold)
                 try:
                     yield step
                 finally:

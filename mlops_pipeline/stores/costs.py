@@ -8,7 +8,11 @@ from mlops_pipeline.stores.opsdb import OpsDatabase
 
 def use_case_costs(use_case: UseCase, ops: OpsDatabase, lake: Lake) -> CostSheet:
     """Return the cost sheet of everything that was measured for a use case."""
-    scored = lake.facts_of_commits(lake.table_uri(use_case.name, "predictions"))
+    scored = [
+        facts
+        for table in ("predictions", "trial_predictions")
+        for facts in lake.facts_of_commits(lake.table_uri(use_case.name, table))
+    ]
     accepted = {
         event.version for event in ops.rollout_events(use_case.name) if event.to_state == "full"
     }

@@ -76,6 +76,7 @@ def decide_approval(
 ) -> Rollout:
     """Record a person's verdict on a version and follow it; anchor the audit chain."""
     name = use_case.name
+    ops.record_configuration(name, use_case.model_dump(mode="json"), by="approval", now=now)
     if said.verdict == "approved":
         rollout = ops.approve(
             name,
@@ -96,7 +97,7 @@ def decide_approval(
         "approval",
         said.verdict,
         f"{said.by}: {said.reason}",
-        {"version": version, "stage": said.stage},
+        {"version": version, "stage": said.stage, "four_eyes": use_case.rollout.four_eyes},
         now=now,
         actor=said.by,
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 from mlops_pipeline.config.modelling import ComputeCost
 from mlops_pipeline.data.frame import LabelledFrame
+from mlops_pipeline.governance.cost import CostSheet
 from mlops_pipeline.governance.exceptions import GateException
 from mlops_pipeline.stores.evaluated import (
     current_champion,
@@ -64,6 +65,7 @@ def evaluate_and_store(  # noqa: PLR0913 - the report records where everything c
     mlflow_run_id: str,
     dagster_run_id: str,
     spent_s: float,
+    costs: CostSheet,
     now: datetime,
 ) -> JudgedTraining:
     """Evaluate a stored training on its test part, judge the gate, write the report.
@@ -72,6 +74,8 @@ def evaluate_and_store(  # noqa: PLR0913 - the report records where everything c
     ----------
     spent_s : float
         Seconds that the assets of this run took so far.
+    costs : CostSheet
+        Of the use case so far.
     """
     facts, trained = read_training(folder)
     tracking = open_tracking(work.settings, work.use_case.name)
@@ -94,6 +98,10 @@ def evaluate_and_store(  # noqa: PLR0913 - the report records where everything c
         "MLflow run": mlflow_run_id,
         "seed": str(work.use_case.training.seed),
         "cost of the run up to here": _cost(work.use_case.compute_cost, spent_s),
+        **{
+            f"cost {name.replace('_', ' ')} up to here": _unit_cost(figure, costs.currency)
+            for name, figure in costs.unit_costs.items()
+        },
     }
     report = _report_facts(work, facts, accepted, evaluation, gate, drawn, moved, provenance)
     (folder / "report.html").write_text(render_report(report), encoding="utf-8")
@@ -221,6 +229,10 @@ def _report_facts(  # noqa: PLR0917 # private, one caller: every part of the pag
 
 def _cost(price: ComputeCost, seconds: float) -> str:
     return f"{price.of(seconds):.4f} {price.currency} ({seconds:.0f} s)"
+
+
+def _unit_cost(figure: Estimate, currency: str) -> str:
+    return str(figure.reason) if figure.value is None else f"{figure.value:.4f} {currency}"
 
 
 def _candidate(item: Mapping[str, Any], price: ComputeCost) -> CandidateFacts:

@@ -23,9 +23,11 @@ from mlops_pipeline.stores.opsdb import OpsDatabase
 from mlops_pipeline.stores.trained import write_json
 from mlops_pipeline.stores.validation import AcceptedSource, register_accepted, with_revisions
 from mlops_pipeline.stores.workspace import Workspace
+from mlops_pipeline.training.gates import PARITY_RULE, Gate
 
 FOLDER, FILE = "fairness_audit", "fairness_audit.json"
 ALERT = "fairness"  # kind of the alert, and its dedupe key
+TEST_ALERT = "fairness:test"  # the key of the alert before deployment
 WAY_OUT = (
     "compare the groups in the fairness_audit asset of this run and the report of the version; "
     "docs/runbook.md#fairness-alert"
@@ -151,3 +153,29 @@ def record_live_audit(
     elif audit.action == "within_limits":
         ops.resolve_alerts_by_key(name, ALERT, by=run_id, reason=audit.sentence, now=now)
     return work.lake.artifact_folder(name, FOLDER) / FILE
+
+
+def tell_of_parity(
+    ops: OpsDatabase, use_case: UseCase, gate: Gate, *, run_id: str, now: datetime
+) -> None:
+    """Raise an alert when a model breaks a parity rule of the gate, whatever the rule's effect.
+
+    The next evaluated model that breaks none resolves it.
+    """
+    broken = [rule for rule in gate.failed if rule.name.startswith(PARITY_RULE)]
+    broken = [rule for rule in broken if rule.passed is False]
+    if not broken:
+        why = "the newest model breaks no parity rule on its test part"
+        ops.resolve_alerts_by_key(use_case.name, TEST_ALERT, by=run_id, reason=why, now=now)
+        return
+    said = "; ".join(f"{rule.name} ({rule.effect}): {rule.reason}" for rule in broken)
+    ops.raise_alert(
+        use_case.name,
+        ALERT,
+        "warning",
+        f"on the test part of the newest model: {said}",
+        WAY_OUT,
+        now=now,
+        run_id=run_id,
+        dedupe_key=TEST_ALERT,
+    )

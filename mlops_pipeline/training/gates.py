@@ -25,6 +25,9 @@ from mlops_pipeline.training.metrics import METRICS, Estimate
 PERCENT_POINTS = 100
 
 
+PARITY_RULE = "demographic parity"  # how the name of such a rule begins
+
+
 @dataclass(frozen=True)
 class RuleResult:
     """One rule's outcome. `passed` is None when the rule is not computable: a person looks.
@@ -195,7 +198,7 @@ def _worst_slice(rule: SliceRule, evaluation: Evaluation) -> RuleResult:
 
 
 def _parity(rule: ParityRule, evaluation: Evaluation) -> RuleResult:
-    title = f"demographic parity difference at most {rule.at_most:g}"
+    title = f"{PARITY_RULE} difference at most {rule.at_most:g}"
     found = judge_parity(evaluation.fairness, rule.at_most, rule.attributes)
     if found.value is None:
         return _unknown(title, rule.at_most, rule.effect, found.reason)

@@ -85,6 +85,21 @@ def test_champion_whose_approval_ended_does_not_score_until_it_is_renewed(
         assert champion_model(ops, *stores, now=SUMMER)[0] == 1
 
 
+def test_configuration_that_changed_before_an_approval_is_an_event(
+    waiting: World, mlops: Mlops
+) -> None:
+    waiting.configure(lambda document: document["rollout"].update(four_eyes=True))
+    mlops("approve", "churn", "1", "--stage", "staging", *SIGNED)  # refused: nobody is known
+    waiting.configure(lambda document: document["rollout"].update(four_eyes=False))
+    assert mlops("approve", "churn", "1", *SIGNED).exit_code == 0
+    with waiting.ops() as ops:
+        after, before = ops.audit_events(kind="configuration")
+        (approval, *_) = ops.list_decisions("churn", kind="approval")
+    assert before.detail["document"]["rollout"]["four_eyes"] is True
+    assert after.detail == {"changed": {"rollout.four_eyes": {"old": True, "new": False}}}
+    assert approval.evidence == {"version": 1, "stage": "production", "four_eyes": False}
+
+
 def test_history_of_the_registry_as_a_table_and_as_a_document(waiting: World, mlops: Mlops) -> None:
     mlops("approve", "churn", "1", *SIGNED)
     document = json.loads(mlops("registry", "history", "churn", "--json").output)

@@ -91,10 +91,10 @@ def test_changed_threshold_is_an_event_with_old_and_new(in_world: World) -> None
     with in_world.ops() as ops:
         document = in_world.use_case.model_dump(mode="json")
         now = in_world.settings.now()
-        assert ops.record_configuration("churn", document, run_id="r", now=now) == {}
+        assert ops.record_configuration("churn", document, by="run r", now=now) == {}
         document["gates"][0]["at_least"] = 0.6
         document["training"]["costs"]["false_negative"] = 9.0
-        ops.record_configuration("churn", document, run_id="r", now=now)
+        ops.record_configuration("churn", document, by="run r", now=now)
         (newest, _) = ops.audit_events(kind="configuration")
     assert newest.detail == {
         "changed": {

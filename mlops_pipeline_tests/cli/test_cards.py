@@ -23,6 +23,7 @@ from mlops_pipeline.stores.cards import record_review, remind_of_review
 from mlops_pipeline.stores.pack import DOCUMENTS, SUMS
 from mlops_pipeline_tests.world import World
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own
 Mlops = Callable[..., Result]
 
 
@@ -149,7 +150,10 @@ def test_card_review_job_raises_the_alert(world: World) -> None:
         assert job.execute_in_process(instance=instance).success
     with world.ops() as ops:
         (alert,) = ops.list_alerts("churn", open_only=True)
+        count, _ = ops.audit_head()
     assert alert.kind == "review_due"
+    newest = (world.data / "audit" / "anchors.jsonl").read_text().splitlines()[-1]
+    assert json.loads(newest)["count"] == count
 
 
 # the pack

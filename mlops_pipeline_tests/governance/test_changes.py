@@ -26,6 +26,7 @@ def test_equal_versions_differ_in_nothing() -> None:
     said = changes(recorded(2), recorded(1))
     assert said[0] == "Compared with version 1."
     assert "The same kind of model: lightgbm." in said
+    assert "Fairness: no mitigation, as before." in said
     assert "The same inputs." in said
     assert said[-1] == "The same configuration."
 
@@ -44,6 +45,7 @@ def test_every_difference_is_told() -> None:
         }
     )
     measured["metrics"]["roc_auc"] = figure(0.825)
+    measured["mitigation"] = {"chosen": "group_thresholds 2 of 3"}
     newer = training(as_of="2025-02-01T00:00:00+00:00", chosen="floor")
     config = {
         "training": {"seed": 8, "costs": {"false_positive": 1}},
@@ -61,6 +63,8 @@ def test_every_difference_is_told() -> None:
     said = changes(new, recorded(1))
     for text in [
         "Another kind of model: dummy instead of lightgbm.",
+        "Fairness: group_thresholds 2 of 3 instead of no mitigation: the two decide by other "
+        "weights or thresholds.",
         "Data known on 2025-02-01 instead of 2025-01-01.",
         "ROC AUC 0.825, version 1 0.812; each on its own test part.",
         f"On 2,480 cases that neither had seen: ROC AUC +0.0123, log loss 0.0000, "

@@ -206,6 +206,8 @@ def test_threshold_that_is_not_the_costs_is_said() -> None:
     own["thresholds"] = {"kind": "by_estimated_group", "limits": [0.18, 0.31], **rule}
     card = model_card(facts(own=own))
     assert "a threshold of its own, from 0.180 to 0.310: the mean of the groups' thresholds" in card
+    assert "is a yes" not in card
+    assert "Without a threshold for each case, a probability of at least 0.310 would be" in card
 
 
 def test_slices_are_ordered_by_roc_auc_and_skip_what_is_not_computable() -> None:

@@ -59,6 +59,13 @@ def test_run_logs_what_it_cost(template: World) -> None:
     assert seconds > 0
     assert float(logged["lifecycle_cost"]) == pytest.approx(seconds * 0.36 / 3600)
     page = (_documents(template) / "report.html").read_text()
+    assert "no version was accepted" in page
+    assert re.search(r"cost per training run up to here.{0,40}0\.\d{4} EUR", page, re.S)
+    unit_costs = dict(
+        template.mlflow("SELECT key, value FROM latest_metrics WHERE key LIKE 'cost_%'")
+    )
+    assert set(unit_costs) == {"cost_per_training_run", "cost_per_accepted_version"}
+    assert all(0 < float(value) < 1 for value in unit_costs.values())
     assert re.search(r"cost of the run up to here.{0,40}0\.\d{4} EUR \([1-9]\d* s\)", page, re.S)
 
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
-from mlops_pipeline.errors import DataError, LeaseError, NotFoundError
+from mlops_pipeline.errors import DataError, LeaseError, NotFoundError, StateError
 from mlops_pipeline.stores.erasure import Erased, find, forget, person_of
 from mlops_pipeline.stores.erasure import run as erasure_run
 from mlops_pipeline.stores.erasure.tables import PersonRows
@@ -135,10 +135,17 @@ def score(work: Workspace, period: str) -> None:
         work.lake.write(written, rows, facts, "append")
 
 
-def erase(world: World, customer: int = GONE, scope: str = EVERY) -> list[Erased]:
+def erase(
+    world: World,
+    customer: int = GONE,
+    scope: str = EVERY,
+    *,
+    by: str = "ada",
+    reason: str = "asked for it",
+) -> list[Erased]:
     person = person_of(world.settings, [world.use_case], str(customer), scope)
     with OpsDatabase.open(world.settings.database_url) as ops:
-        return forget(person, world.settings, ops, by="ada", reason="asked for it")
+        return forget(person, world.settings, ops, by=by, reason=reason)
 
 
 def content(world: World) -> dict[str, Any]:
@@ -332,6 +339,24 @@ def test_recorded_versions_that_held_the_person_are_named_and_gone(world: World)
             register_accepted(work, second)
 
 
+def test_versions_whose_data_went_with_somebody_else_are_named_too(world: World) -> None:
+    with world.open() as work, OpsDatabase.open(world.settings.database_url) as ops:
+        accepted = accepted_sources(ops, work.use_case)
+        _record(work, 1, accepted)
+    erase(world, 1)
+    (erased,) = erase(world, 2)
+    assert erased.model_versions == (1,)
+    assert f"visits@{accepted['visits'].version} (gone)" in erased.found.model_versions[1]
+
+
+@pytest.mark.parametrize(("by", "reason"), [("", "asked"), ("ada", "  ")])
+def test_forget_without_a_name_or_a_reason_is_refused(world: World, by: str, reason: str) -> None:
+    before = content(world)
+    with pytest.raises(StateError, match="What a person decides needs"):
+        erase(world, by=by, reason=reason)
+    assert content(world) == before
+
+
 def _record(work: Workspace, version: int, accepted: dict[str, AcceptedSource]) -> None:
     folder = work.lake.artifact_folder("shop", f"f{version}-release")
     folder.mkdir(parents=True)
@@ -506,7 +531,9 @@ def test_recent_events_are_forgotten_and_do_not_come_back(online: Any) -> None:
     world = make(
         grid={"every": "event", "period": "month"},
         sources={"visits": {**VISITS, "key": ["customer", "at"]}},
-        views={"recent": {"source": "visits", "online": True, "columns": columns}},
+        views={
+            "recent": {"source": "visits", "online": True, "freshness_days": 60, "columns": columns}
+        },
     )
     with world.open() as work, OpsDatabase.open(world.settings.database_url) as ops:
         ingest_and_accept(work, ops)

@@ -15,10 +15,15 @@ from mlops_pipeline.config import UseCase
 from mlops_pipeline.governance.live_fairness import LiveAudit, LiveDecisions, audit_decisions
 from mlops_pipeline.orchestration.assets.fairness import fairness_audit
 from mlops_pipeline.orchestration.resources import Platform
-from mlops_pipeline.stores.fairness_audits import live_decisions, record_live_audit
+from mlops_pipeline.stores.fairness_audits import (
+    live_decisions,
+    record_live_audit,
+    tell_of_parity,
+)
 from mlops_pipeline.stores.opsdb import OpsDatabase
 from mlops_pipeline.stores.predictions import score_period
 from mlops_pipeline.stores.workspace import Workspace
+from mlops_pipeline.training.gates import Gate, RuleResult
 from mlops_pipeline.training.scoring import ScoringModel
 from mlops_pipeline_tests.worlds import (
     NOW,
@@ -48,6 +53,22 @@ def case_of(**fairness: Any) -> UseCase:
         protected={"region": {"source": "plans", "of": "region"}},
         fairness={"min_group_rows": 5, **fairness},
     )
+
+
+def test_model_that_breaks_a_parity_rule_on_its_test_part_is_an_alert(tmp_path: Path) -> None:
+    name = "demographic parity difference at most 0.05"
+    broken = RuleResult(name, 0.2, 0.05, False, "warn", "region 0.200")
+    other = RuleResult("roc_auc at least 0.7", 0.6, 0.7, False, "block", "too low")
+    case = case_of()
+    with OpsDatabase.open(f"sqlite:///{tmp_path}/ops.db") as ops:
+        for rules in ((other, broken), (broken,), (other,)):
+            tell_of_parity(ops, case, Gate(True, False, rules), run_id="r", now=NOW)
+            alerts = ops.list_alerts("shop", open_only=True)
+            assert len(alerts) == (broken in rules)
+        (alert,) = ops.list_alerts("shop")
+    assert (alert.kind, alert.times_raised) == ("fairness", 2)
+    assert alert.message == (f"on the test part of the newest model: {name} (warn): region 0.200")
+    assert alert.resolved_at == NOW
 
 
 def frequent(threshold: float) -> ScoringModel:

@@ -76,7 +76,9 @@ def _evaluation_report(use_case: UseCase) -> dg.AssetsDefinition:
     )
     def evaluation_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         from mlops_pipeline.orchestration.assets.model_metadata import evaluation_metadata
+        from mlops_pipeline.stores.costs import use_case_costs
         from mlops_pipeline.stores.evaluation_runs import evaluate_and_store
+        from mlops_pipeline.stores.fairness_audits import tell_of_parity
         from mlops_pipeline.stores.validation import AcceptedSource
 
         with asset_step(context, use_case) as step:
@@ -93,6 +95,7 @@ def _evaluation_report(use_case: UseCase) -> dg.AssetsDefinition:
                 exceptions=step.ops.list_exceptions(use_case.name),
                 mlflow_run_id=trained["mlflow_run_id"],
                 dagster_run_id=context.run_id,
+                costs=use_case_costs(use_case, step.ops, step.work.lake),
                 spent_s=sum(step.ops.step_seconds(use_case.name, context.run_id).values()),
                 now=step.now,
             )
@@ -106,6 +109,7 @@ def _evaluation_report(use_case: UseCase) -> dg.AssetsDefinition:
             )
             for rule in judged.gate.failed:
                 context.log.warning(f"gate [{rule.effect}] {rule.name}: {rule.reason}")
+            tell_of_parity(step.ops, use_case, judged.gate, run_id=context.run_id, now=step.now)
             return dg.MaterializeResult(
                 data_version=dg.DataVersion(trained["fingerprint"]),
                 metadata=evaluation_metadata(judged),

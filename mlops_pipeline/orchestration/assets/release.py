@@ -148,14 +148,24 @@ def _finish(step: Step, verdict: str, fingerprint: str, reason: str) -> None:
 
 
 def _log_cost(step: Step) -> None:
-    """Log to MLflow what the run cost up to here: the seconds of its finished assets."""
+    """Log to MLflow what the run cost up to here, and what the use case did: by finished assets."""
+    from mlops_pipeline.stores.costs import use_case_costs
     from mlops_pipeline.stores.tracking import open_tracking
 
     seconds = sum(step.ops.step_seconds(step.use_case.name, step.run_id).values())
     price = step.use_case.compute_cost
+    unit_costs = use_case_costs(step.use_case, step.ops, step.work.lake).unit_costs
     open_tracking(step.settings, step.use_case.name).log(
         step.pointer("trained_model", "trained_model").value["mlflow_run_id"],
-        metrics={"lifecycle_seconds": seconds, "lifecycle_cost": price.of(seconds)},
+        metrics={
+            "lifecycle_seconds": seconds,
+            "lifecycle_cost": price.of(seconds),
+            **{
+                f"cost_{name}": figure.value
+                for name, figure in unit_costs.items()
+                if figure.value is not None
+            },
+        },
         tags={"cost_currency": price.currency, "owner": step.use_case.owner},
         now=step.now,
     )

@@ -17,6 +17,7 @@ from mlops_pipeline.stores.erasure.others import forget_online, rows_delivered, 
 from mlops_pipeline.stores.erasure.tables import PersonRows
 from mlops_pipeline.stores.online.materialize import open_writer
 from mlops_pipeline.stores.opsdb import HeldLease, OpsDatabase
+from mlops_pipeline.stores.opsdb.approvals import signed
 from mlops_pipeline.stores.pseudonyms import pseudonymiser
 from mlops_pipeline.stores.settings import Settings
 from mlops_pipeline.stores.validation import AcceptedSource
@@ -113,7 +114,10 @@ def forget(
         When nothing is known of the person, and nothing was forgotten before.
     LeaseError
         When a lifecycle of one of the use cases is at work.
+    StateError
+        When `by` or `reason` is blank.
     """
+    said = signed(by, reason, settings.now())
     holder = f"forget {uuid.uuid4().hex[:8]}"
     with ExitStack() as stack:
         holds = [
@@ -133,9 +137,9 @@ def forget(
             model_versions={
                 item.use_case: list(item.model_versions) for item in found if item.model_versions
             },
-            by=by,
-            reason=reason,
-            now=settings.now(),
+            by=said.actor,
+            reason=said.reason,
+            now=said.now,
         )
         erased = []
         for use_case, item, hold in zip(person.use_cases, found, holds, strict=True):

@@ -66,17 +66,28 @@ class PersonRows:
         return {label: count for label, count in found.items() if count}
 
     def model_versions(self) -> dict[int, list[str]]:
-        """Return the model versions whose recorded data hold the person: {version: `source@n`}."""
+        """Return the model versions whose recorded data hold the person: {version: `source@n`}.
+
+        Data that are gone, with somebody who was forgotten before, may have held this person, too:
+        `source@n (gone)`.
+        """
         found: dict[int, list[str]] = {}
         for version, sources in self._snapshots().items():
             held = [
-                f"{name}@{item['version']}"
+                f"{name}@{item['version']}{'' if is_there else ' (gone)'}"
                 for name, item in sources.items()
-                if any(self._holds(uri, number) for uri, number in self._recorded(name, item))
+                if (is_there := self._recorded_hold(name, item)) is not False
             ]
             if held:
                 found[version] = held
         return found
+
+    def _recorded_hold(self, name: str, item: Mapping[str, Any]) -> bool | None:
+        """Whether recorded tables of a source hold the person; None: one of them is gone."""
+        recorded = self._recorded(name, item)
+        if any(self._holds(uri, number) for uri, number in recorded):
+            return True
+        return None if any(self._at(uri, number) is None for uri, number in recorded) else False
 
     # without the person
 

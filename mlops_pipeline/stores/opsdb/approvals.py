@@ -9,6 +9,7 @@ The states are a projection of the rollout's state and of approvals; nothing sto
 of the person is what they say it is: a record, not an access control.
 """
 
+import unicodedata
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
@@ -174,7 +175,7 @@ def _refuse_two_eyes(connection: Connection, found: Rollout, change: Change) -> 
         use_case=found.use_case, run_id=found.dagster_run_id
     )
     trigger = connection.execute(query).scalar_one_or_none() or UNKNOWN
-    if trigger.strip().casefold() not in {change.actor.casefold(), UNKNOWN}:
+    if _same_name(trigger) not in {_same_name(change.actor), UNKNOWN}:
         return
     raise StateError(
         f"Version {found.version} of {found.use_case} needs the approval of somebody else.",
@@ -185,6 +186,11 @@ def _refuse_two_eyes(connection: Connection, found: Rollout, change: Change) -> 
         if trigger != UNKNOWN
         else "Nobody said who triggered it: make the version with `mlops run --by NAME`.",
     )
+
+
+def _same_name(name: str) -> str:
+    """Return what two spellings of one name share: no case, single blanks, one form of letters."""
+    return " ".join(unicodedata.normalize("NFKC", name).split()).casefold()
 
 
 def signed(by: str, reason: str, now: datetime) -> Change:

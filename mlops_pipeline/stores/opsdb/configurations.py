@@ -17,16 +17,19 @@ class ConfigurationRows(Transactions):
     """What can be done with the record of configurations."""
 
     def record_configuration(
-        self, use_case: str, document: Mapping[str, Any], *, run_id: str, now: datetime
+        self, use_case: str, document: Mapping[str, Any], *, by: str, now: datetime
     ) -> dict[str, Any]:
-        """Note what a lifecycle runs with; return the changed keys with old and new values.
+        """Note the configuration in force; return the changed keys with old and new values.
+
+        Every asset and every verdict of a person does, before it goes by the configuration: `by`
+        says which found the change (``run <id>``, ``approval``), not who made it.
 
         The first configuration is an audit event with the whole document, each later change one
         with what changed: thresholds of gates, features, costs. So the chain alone tells every
-        configuration that was ever in force.
+        configuration by which something was made or decided.
         """
         key = (pointer.c.use_case == use_case) & (pointer.c.name == CONFIGURATION)
-        values = {"value": dict(document), "run_id": run_id, "updated_at": now}
+        values = {"value": dict(document), "run_id": by, "updated_at": now}
         with self._write(f"pointer:{use_case}") as connection:
             before = connection.execute(select(pointer.c.value).where(key)).scalar_one_or_none()
             changed = {} if before is None else dict(_changes(before, document))
@@ -37,7 +40,7 @@ class ConfigurationRows(Transactions):
                 connection.execute(update(pointer).where(key).values(values))
             if before is None or changed:
                 detail = {"changed": changed} if changed else {"document": dict(document)}
-                event = NewAuditEvent(CONFIGURATION, detail, use_case, f"run {run_id}", now)
+                event = NewAuditEvent(CONFIGURATION, detail, use_case, by, now)
                 append(connection, [event])
         return changed
 

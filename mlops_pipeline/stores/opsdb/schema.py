@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 from mlops_pipeline.errors import StateError
 from mlops_pipeline.stores.opsdb.transactions import write_transaction
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
 """Every revision in migrations/versions, oldest first (a test holds the two equal)."""
 
 HEAD = REVISIONS[-1]

@@ -193,6 +193,8 @@ def test_approval_that_ends_before_it_begins_is_refused(database: OpsDatabase) -
     ("triggered_by", "by", "refused"),
     [
         ("Ada", " ADA ", True),
+        ("Ada Byron", "Ada  Byron", True),
+        ("Ada", "\uff21da", True),  # a wide A
         ("ada", "bob", False),
         ("sensor", "ada", False),
         (None, "ada", True),

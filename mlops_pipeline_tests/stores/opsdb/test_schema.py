@@ -122,6 +122,24 @@ def test_sqlite_database_is_in_wal_mode(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("table", ["rollout_event", "approval", "audit_event", "gate_exception"])
+def test_append_only_table_refuses_a_row_in_place_of_another(tmp_path: Path, table: str) -> None:
+    records = metadata.tables[table]
+    url = f"sqlite:///{tmp_path}/ops.db"  # PostgreSQL has no REPLACE
+    with OpsDatabase.open(url) as database:
+        open_waiting(database, 1)
+        database.approve("churn", 1, by="ada", reason="good", now=NOON)
+        database.grant_exception("churn", "r", by="ada", reason="b", expires_at=NOON, now=NOON)
+    names = ", ".join(f'"{column.name}"' for column in records.columns)
+    statement = f"INSERT OR REPLACE INTO {table} ({names}) SELECT {names} FROM {table}"
+    with (
+        engine_of(url) as engine,
+        engine.connect() as connection,
+        pytest.raises(DBAPIError, match="is append-only"),
+    ):
+        connection.execute(text(statement))
+
+
+@pytest.mark.parametrize("table", ["rollout_event", "approval", "audit_event", "gate_exception"])
 @pytest.mark.parametrize("change", ["update", "delete"])
 def test_append_only_table_refuses_change(
     database: OpsDatabase, url: str, table: str, change: str
