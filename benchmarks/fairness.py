@@ -84,14 +84,20 @@ def read_adult() -> tuple[Floats, Ints, Ints]:
     )
 
 
+def split(rows: int, seed: int) -> tuple[Ints, Ints, Ints]:
+    """Return the places of the train, validation and test rows."""
+    order = np.random.default_rng(seed).permutation(rows)
+    train, held, test = np.split(order, [int(0.7 * rows), int(0.85 * rows)])
+    return train, held, test
+
+
 def one_seed(
     values: Floats, sex: Ints, label: Ints, seed: int
 ) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
     """Return the figures without weights, with them, and with them at a threshold of their own."""
-    order = np.random.default_rng(seed).permutation(len(label))
-    train, held, test = np.split(order, [int(0.7 * len(order)), int(0.85 * len(order))])
+    train, held, test = split(len(label), seed)
     ones, weights = np.ones(len(train)), reweigh(label[train], sex[train])
-    fits = [_scores(values, label, train, each) for each in (ones, weights)]
+    fits = [fitted_scores(values, label, train, each) for each in (ones, weights)]
     cuts = [_best_threshold(label[held], scores[held]) for scores in fits]
     found = []
     for scores, cut, each in (
@@ -127,7 +133,8 @@ def signed_differences(label: Ints, decision: npt.NDArray[np.bool_], sex: Ints) 
     }
 
 
-def _scores(values: Floats, label: Ints, train: Ints, weights: Floats) -> Floats:
+def fitted_scores(values: Floats, label: Ints, train: Ints, weights: Floats) -> Floats:
+    """Return the probabilities of every row, of a model fitted on the train rows."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 

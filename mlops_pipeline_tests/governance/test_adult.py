@@ -3,11 +3,16 @@
 from collections.abc import Mapping
 from statistics import mean
 
+import fairlearn.metrics as oracle
 import numpy as np
+import pandas as pd
 import pytest
+from sklearn.metrics import precision_score
 
 from benchmarks import fairness as adult
-from mlops_pipeline.governance.groups import selection_difference
+from mlops_pipeline.governance.fairness import audit_groups
+from mlops_pipeline.governance.group_audit import DISPARITIES
+from mlops_pipeline.governance.groups import reweigh, selection_difference
 
 pytestmark = pytest.mark.skipif(
     not (adult.FILES / "adult.data.gz").is_file(),
@@ -62,3 +67,29 @@ def test_signed_differences_are_those_of_the_audit_with_a_sign() -> None:
     found = adult.signed_differences(label, decision, sex)["statistical parity difference"]
     names = np.array(["women", "men"], dtype=object)[sex]
     assert -found == pytest.approx(selection_difference(decision, names, 100))
+
+
+@pytest.mark.parametrize("is_weighted", [False, True])
+def test_every_figure_of_an_audit_of_the_test_part_is_fairlearns_own(*, is_weighted: bool) -> None:
+    values, sex, label = adult.read_adult()
+    train, _, test = adult.split(len(label), 0)
+    weights = reweigh(label[train], sex[train]) if is_weighted else np.ones(len(train))
+    decision = adult.fitted_scores(values, label, train, weights)[test] > 0.26
+    names = np.array(["women", "men"], dtype=object)[sex[test]]
+    found = audit_groups(label[test], decision, pd.Series(names), attribute="sex", replicates=20)
+    given = {"y_true": label[test], "y_pred": decision, "sensitive_features": names}
+    for name in DISPARITIES:
+        own = float(getattr(oracle, name)(**given))
+        assert getattr(found, name).value == pytest.approx(own, abs=1e-12), name
+    rates = {
+        "selection_rate": oracle.selection_rate,
+        "tpr": oracle.true_positive_rate,
+        "fpr": oracle.false_positive_rate,
+        "precision": precision_score,
+    }
+    frame = oracle.MetricFrame(metrics=rates, **given).by_group
+    assert {group.group for group in found.groups} == {"women", "men"}
+    for group in found.groups:
+        for name in rates:
+            own = float(frame.loc[group.group, name])
+            assert getattr(group, name).value == pytest.approx(own, abs=1e-12), (group, name)
