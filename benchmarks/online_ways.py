@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 AS_OF = datetime(2024, 2, 1, tzinfo=UTC)
 BEGIN, SPAN_SECONDS = "2024-01-01", 31 * 86_400  # the month before it
-READ_CUSTOMERS = 20_000  # reads are of the first so many
 READS = {  # of each way: customers in one call: calls
     "ours": {1: 20_000, 100: 2_000},
     "feast": {1: 4_000, 100: 300},
@@ -93,7 +92,7 @@ def ours(folder: Path, customers: int, kind: str) -> dict[str, Any]:
     settings = replace(settings, online_url=url, online_timeout_ms=TIMEOUT_MS)
     accepted = accepted_before(use_case, settings)
     with open_workspace(use_case, settings) as work, open_writer(settings) as store:
-        watched = _Watched(store)
+        watched = _Watched(store, customers // 2)
         begun_mb = _peak_mb()
         filled = _filled(
             lambda: (
@@ -103,16 +102,15 @@ def ours(folder: Path, customers: int, kind: str) -> dict[str, Any]:
         )
     with open_reader(use_case, settings) as reader:
 
-        def read(keys: Sequence[int]) -> list[Any]:
-            return reader.read(keys, FEATURES)
+        def read(keys: Sequence[int]) -> list[dict[str, Any]]:
+            return [one.values.plain() for one in reader.read(keys, FEATURES)]
 
-        sample: Values = [
-            [one.values[name].value for name in FEATURES] for one in read(range(SAMPLE))
-        ]
+        sample: Values = [[one[name] for name in FEATURES] for one in read(range(SAMPLE))]
         taken = _reads("ours", read, customers)
     about = {
         "before_mb": begun_mb,
         "early_mb": watched.early_mb,
+        "half_mb": watched.half_mb,
         "version": f"mlops-pipeline {version('mlops-pipeline')}",
     }
     return {**filled, **taken, **about, "sample": sample}
@@ -230,11 +228,10 @@ def _filled(fill: Callable[[], int], customers: int) -> dict[str, float]:
 def _reads(way: str, read: Callable[[Sequence[int]], object], customers: int) -> dict[str, float]:
     """Return percentiles of the microseconds that reads of random customers take."""
     figures: dict[str, float] = {}
-    among = min(READ_CUSTOMERS, customers)
     for count, calls in READS[way].items():
         draw, took = random.Random(count), []
         for _ in range(WARM_UP + calls):
-            keys = [draw.randrange(among) for _ in range(count)]
+            keys = [draw.randrange(customers) for _ in range(count)]
             begun = time.perf_counter_ns()
             read(keys)
             took.append((time.perf_counter_ns() - begun) / 1e3)
@@ -244,11 +241,12 @@ def _reads(way: str, read: Callable[[Sequence[int]], object], customers: int) ->
 
 
 class _Watched:
-    """A store that notes the peak memory of the process after its first chunks."""
+    """A store that notes the peak memory of the process after its first chunks, and half way."""
 
-    def __init__(self, store: "OnlineStore") -> None:
-        self._store, self._chunks = store, 0
+    def __init__(self, store: "OnlineStore", half: int) -> None:
+        self._store, self._half, self._chunks, self._rows = store, half, 0, 0
         self.early_mb: float | None = None
+        self.half_mb: float | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
@@ -257,7 +255,11 @@ class _Watched:
         self._chunks += 1
         if self._chunks == EARLY_CHUNKS + 1:
             self.early_mb = _peak_mb()
-        return self._store.write_records(*arguments, **named)
+        written = self._store.write_records(*arguments, **named)
+        self._rows += written
+        if self.half_mb is None and self._rows >= self._half:
+            self.half_mb = _peak_mb()
+        return written
 
 
 def _peak_mb() -> float:

@@ -110,6 +110,6 @@ def _open_readers(
     from mlops_pipeline.stores.online.reader import open_reader
 
     return {
-        name: stack.enter_context(open_reader(use_case, settings))
+        name: stack.enter_context(open_reader(use_case, settings, is_noted=False))
         for name, use_case in use_cases.items()
     }

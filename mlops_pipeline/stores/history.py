@@ -62,7 +62,7 @@ def get_historical_features(
 
     is_arrow = isinstance(rows, pa.Table)
     asked = rows if is_arrow else pa.Table.from_pandas(rows, preserve_index=False)
-    with _opened(use_case, settings) as (work, accepted):
+    with _opened(use_case, settings, features) as (work, accepted):
         work.engine.sql.register("_asked_input", asked)
         parts = list(_answers(work, accepted, features))
     found = pa.concat_tables(parts).sort_by(EVENT_ROW).drop_columns([EVENT_ROW])
@@ -83,7 +83,7 @@ def write_historical_features(
     """
     import pyarrow.parquet as pq
 
-    with _opened(use_case, settings) as (work, accepted):
+    with _opened(use_case, settings, features) as (work, accepted):
         reader = "read_csv" if rows.suffix == ".csv" else "read_parquet"
         if not rows.is_file():
             raise NotFoundError("the file of entities does not exist", where=str(rows))
@@ -106,11 +106,13 @@ def write_historical_features(
 
 @contextmanager
 def _opened(
-    use_case: UseCase, settings: Settings | None
+    use_case: UseCase, settings: Settings | None, features: Sequence[str]
 ) -> Iterator[tuple[Workspace, dict[str, AcceptedSource]]]:
     settings = settings or Settings.from_environment()
     with OpsDatabase.open(settings.database_url) as ops:
         accepted = accepted_sources(ops, use_case)
+        names = feature_names(use_case, features)
+        ops.record_feature_use(use_case.name, names, "history", now=settings.now())
     with open_workspace(use_case, settings) as work:
         yield work, accepted
 

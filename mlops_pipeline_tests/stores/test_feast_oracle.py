@@ -14,6 +14,7 @@ import pytest
 
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.stores.feast_export import export_feast
+from mlops_pipeline.stores.history import get_historical_features
 from mlops_pipeline.stores.workspace import Workspace
 from mlops_pipeline_tests.stores.feast_world import (
     FEATURES,
@@ -26,7 +27,8 @@ from mlops_pipeline_tests.stores.feast_world import (
     monthly,
     scan,
 )
-from mlops_pipeline_tests.worlds import DAY, HOUR, TICK, World, advance, on, utc
+from mlops_pipeline_tests.stores.online.worlds import publish
+from mlops_pipeline_tests.worlds import DAY, HOUR, TICK, World, accept_all, advance, on, utc
 
 PAIRS = 400
 
@@ -126,6 +128,37 @@ def test_history_of_feast_equals_the_newest_rows_of_the_offline_table(
     assert feast_rows(feast, repository, path) == expected
     assert len(expected) == PAIRS
     assert 0 < sum(row[1] is None for row in expected) < PAIRS
+
+
+def test_history_of_feast_equals_ours_at_the_moments_of_the_table(
+    feast: Feast, tmp_path: Path
+) -> None:
+    case = monthly()
+    repository = exported(case, tmp_path).folder
+    feast.command(repository, "apply")
+    world = World(case, tmp_path / "data")
+    with world.open() as work:
+        publish(world.settings, case, accept_all(work))
+        known = work.engine.query(f"SELECT customer, as_of FROM {scan(work)} ORDER BY ALL")
+    random.Random(3).shuffle(known)
+    asked = [
+        {"pair": pair, "customer": customer, "event_timestamp": utc(at)}
+        for pair, (customer, at) in enumerate(known)
+    ]
+    path = tmp_path / "pairs.parquet"
+    pq.write_table(pa.Table.from_pylist(asked), path)
+    names = [name for view in FEATURES.values() for name in view]
+    rows = pa.table(
+        {
+            "pair": [row["pair"] for row in asked],
+            "customer": [row["customer"] for row in asked],
+            "as_of": [row["event_timestamp"] for row in asked],
+        }
+    )
+    ours = get_historical_features(case, rows, names, settings=world.settings)
+    expected = [tuple(row[name] for name in ("pair", *names)) for row in ours.to_pylist()]
+    assert len(expected) > 20
+    assert feast_rows(feast, repository, path) == expected
 
 
 def test_online_of_feast_answers_the_newest_row_after_another_export(

@@ -134,6 +134,16 @@ def test_history_of_aware_times_reads_them_as_utc(
     assert one.equals(other)
 
 
+def test_history_is_a_use_of_its_features(lived: World, finished: list[Row]) -> None:
+    name = next(iter(lived.use_case.features))
+    get_historical_features(
+        lived.use_case, asked_of(finished[:1]), [f"customer:{name}"], settings=lived.settings
+    )
+    with OpsDatabase.open(lived.settings.database_url) as ops:
+        uses = {use.feature for use in ops.feature_uses("shop") if use.reader == "history"}
+    assert name in uses
+
+
 def bad_input(lived: World) -> dict[str, tuple[pa.Table, type[MlopsError], str]]:
     good = pa.table({"customer": [1], "as_of": pa.array([on(3)], pa.timestamp("us"))})
     later = lived.settings.now() + timedelta(days=1)

@@ -72,6 +72,11 @@ class FeatureValues(Mapping[str, FeatureValue]):
         statuses, times = self._summary
         return FeatureValue(self._values[place], statuses[place], times[place])
 
+    def plain(self) -> dict[str, Scalar]:
+        """Return the values alone, by name: for who has looked at the statuses, or need not."""
+        values = self._values
+        return {name: values[place] for name, place in self._places.items()}
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
 

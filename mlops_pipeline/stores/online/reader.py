@@ -19,8 +19,9 @@ from mlops_pipeline.stores.closing import Closing
 from mlops_pipeline.stores.online.events import EventStream
 from mlops_pipeline.stores.online.fetch import Fetch, Holding
 from mlops_pipeline.stores.online.layout import microseconds, online_layout
-from mlops_pipeline.stores.online.plan import FeatureStatus, FeatureValue, Plan
+from mlops_pipeline.stores.online.plan import FeatureStatus, FeatureValue, FeatureValues, Plan
 from mlops_pipeline.stores.online.store import OnlineStore, open_online_store
+from mlops_pipeline.stores.opsdb import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
 
 __all__ = ["FeatureStatus", "FeatureValue", "OnlineFeatures", "OnlineReader", "open_reader"]
@@ -42,14 +43,14 @@ class OnlineFeatures(NamedTuple):
         The moment for which it was read (UTC).
     is_known : bool
         Whether the store holds anything of the entity.
-    values : mapping of str to FeatureValue
-        In the order in which they were asked for.
+    values : FeatureValues
+        A mapping of names to FeatureValue, in the order in which they were asked for.
     """
 
     entity: str
     read_at: datetime
     is_known: bool
-    values: Mapping[str, FeatureValue]
+    values: FeatureValues
 
 
 class OnlineReader(Closing):
@@ -61,6 +62,11 @@ class OnlineReader(Closing):
         Closed with the reader.
     now : callable
         The Clock, UTC.
+
+    Attributes
+    ----------
+    used : set of str
+        The features that were asked for.
     """
 
     def __init__(
@@ -71,6 +77,7 @@ class OnlineReader(Closing):
         streams = {name: EventStream(use_case, name) for name in self._layout.sources}
         self._holding = Holding(use_case, store, self._layout.records(), streams)
         self._plans: dict[tuple[str, ...], Plan] = {}
+        self.used: set[str] = set()
         source = use_case.sources[use_case.population.source]
         self._is_numbered = source.column(use_case.entity.key).type == "int64"
 
@@ -140,6 +147,7 @@ class OnlineReader(Closing):
             if len(self._plans) >= PLANS_KEPT:
                 self._plans.clear()
             plan = self._plans[features] = Plan(self._layout, tuple(dict.fromkeys(names)))
+            self.used.update(names)
         return plan
 
     def _check(self, name: str) -> None:
@@ -177,8 +185,16 @@ class OnlineReader(Closing):
 
 
 @contextmanager
-def open_reader(use_case: UseCase, settings: Settings) -> Iterator[OnlineReader]:
-    """Yield a reader of the configured store; it is closed at the end."""
+def open_reader(
+    use_case: UseCase, settings: Settings, *, is_noted: bool = True
+) -> Iterator[OnlineReader]:
+    """Yield a reader of the configured store; it is closed at the end.
+
+    Its use is noted then in the catalogue; not with `is_noted` false, where the caller does it.
+    """
     store = open_online_store(settings.online_url, timeout_ms=settings.online_timeout_ms)
     with OnlineReader(use_case, store, now=settings.now) as reader:
         yield reader
+        if is_noted and reader.used:
+            with OpsDatabase.open(settings.database_url) as ops:
+                ops.record_feature_use(use_case.name, reader.used, "online", now=settings.now())

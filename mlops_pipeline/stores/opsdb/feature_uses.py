@@ -20,7 +20,7 @@ class FeatureUseRows(Transactions):
 
         Parameters
         ----------
-        reader : {"computation", "training", "batch_scoring", "online"}
+        reader : {"computation", "training", "batch_scoring", "online", "history"}
             `computation` says that the feature exists: it is no use of it.
         """
         key = {"use_case": use_case, "reader": reader}

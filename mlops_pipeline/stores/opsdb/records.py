@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-FeatureReader = Literal["computation", "training", "batch_scoring", "online"]
+FeatureReader = Literal["computation", "training", "batch_scoring", "online", "history"]
 LeaseState = Literal["held", "lingering", "released"]
 OpeningState = Literal["awaiting_approval", "full"]
 RolloutState = Literal[

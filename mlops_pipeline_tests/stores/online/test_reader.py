@@ -25,6 +25,7 @@ from mlops_pipeline.stores.online.reader import (
     OnlineReader,
     open_reader,
 )
+from mlops_pipeline.stores.opsdb import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
 from mlops_pipeline_tests.features.deliveries import PAYMENTS
 from mlops_pipeline_tests.stores.online.test_materialize import payment
@@ -317,3 +318,12 @@ def test_damaged_marker_is_an_error_or_a_default(world: World, marker: str) -> N
             one(reader, 1, "count_2d", at=READ_AT)
         found = one(reader, 1, "count_2d", "tier", at=READ_AT, on_error="default")
     assert [item.status for item in found.values.values()] == ["missing", "fresh"]
+
+
+def test_reading_is_a_use_of_the_features(world: World) -> None:
+    settings = files(world)
+    with open_reader(world.use_case, settings) as reader:
+        one(reader, 1, "tier", "count_2d", at=READ_AT)
+    with OpsDatabase.open(settings.database_url) as ops:
+        uses = ops.feature_uses(world.use_case.name)
+    assert {use.feature for use in uses if use.reader == "online"} == {"tier", "count_2d"}
