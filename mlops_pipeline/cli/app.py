@@ -209,12 +209,16 @@ def serve_features(
 def config_check(
     files: Annotated[list[Path] | None, typer.Argument(help="Default: configs/*.yaml")] = None,
 ) -> None:
-    """Check configuration files; a typo is named with the nearest valid key."""
+    """Check configuration files, by themselves and against the models that are live."""
+    from mlops_pipeline.stores.catalog import check_live_models
+
     if files:
         found = [load_use_case(path) for path in files]
     else:
         found = list(load_use_cases(project_root() / "configs").values())
+    settings = Settings.from_environment()
     for item in found:
+        check_live_models(item, settings)
         console.print(
             f"{item.name}: {len(item.features)} features from {len(item.sources)} sources"
         )

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from mlops_pipeline.cli.console import console, errors, table
 from mlops_pipeline.cli.use_cases import Name, find_use_case
+from mlops_pipeline.errors import MlopsError
 from mlops_pipeline.stores.settings import Settings
 
 SAME = {True: Text("same", "green"), False: Text("differs", "yellow"), None: Text("not known")}
@@ -24,14 +25,28 @@ def reproduce(
     from mlops_pipeline.stores.reproduce import reproduce as rebuild
 
     chosen, settings = find_use_case(use_case), Settings.from_environment()
-    done = rebuild(
-        chosen.name, version, settings, report=lambda text: errors.print(escape(text), style="dim")
-    )
-    with OpsDatabase.open(settings.database_url) as ops:
-        detail = {"version": version, "identical": done.is_identical, "differ": done.different}
-        ops.append_audit(
-            "reproduced", detail, use_case=chosen.name, actor="mlops reproduce", now=settings.now()
+
+    def tell(**found: object) -> None:
+        with OpsDatabase.open(settings.database_url) as ops:
+            ops.append_audit(
+                "reproduced",
+                {"version": version, **found},
+                use_case=chosen.name,
+                actor="mlops reproduce",
+                now=settings.now(),
+            )
+
+    try:
+        done = rebuild(
+            chosen.name,
+            version,
+            settings,
+            report=lambda text: errors.print(escape(text), style="dim"),
         )
+    except MlopsError as error:
+        tell(identical=False, failed=type(error).__name__)
+        raise
+    tell(identical=done.is_identical, differ=done.different)
     if as_json:
         typer.echo(json.dumps(done.to_dict(), indent=2, allow_nan=False))
     else:

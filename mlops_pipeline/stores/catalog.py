@@ -183,6 +183,20 @@ def refuse_deleted_features(use_case: UseCase, models: Sequence[ModelInputs]) ->
         )
 
 
+def check_live_models(use_case: UseCase, settings: Settings) -> None:
+    """Hold a configuration against the models of the ops database, where there is one.
+
+    Raises
+    ------
+    ConfigError
+        When it lacks a feature that a live model needs.
+    """
+    file = settings.database_url.removeprefix("sqlite:///")
+    if file == settings.database_url or Path(file).exists():
+        with OpsDatabase.open(settings.database_url) as ops:
+            refuse_deleted_features(use_case, model_inputs(ops, Lake(settings.lake_uri), use_case))
+
+
 def feature_name(use_case: UseCase, name: str) -> str:
     """Return a feature's full name, `<entity>:<feature>`."""
     return f"{use_case.entity.name}:{name}"

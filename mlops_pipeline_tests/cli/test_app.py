@@ -151,6 +151,15 @@ def test_config_check_lists_every_use_case(mlops: Mlops) -> None:
     assert "churn: 10 features from 4 sources" in done.output
 
 
+def test_config_check_refuses_to_lose_a_feature_of_the_champion(
+    in_world: World, mlops: Mlops
+) -> None:
+    in_world.configure(lambda document: document["views"]["support"]["columns"].popitem())
+    done = mlops("config", "check")
+    assert done.exit_code == 1
+    assert "is an input of churn version 1 (champion)" in str(done.exception)
+
+
 def test_config_check_names_a_typo(in_world: World, mlops: Mlops) -> None:
     def misspell(document: dict[str, object]) -> None:
         document["grids"] = document.pop("grid")

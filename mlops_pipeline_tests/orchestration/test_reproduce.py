@@ -55,3 +55,6 @@ def test_recorded_data_that_are_gone_are_named(world: World) -> None:
     assert code == 1
     assert "the recorded data of source tickets are gone" in text
     assert "version 0" in text
+    with world.ops() as ops:
+        (event,) = ops.audit_events(kind="reproduced")
+    assert event.detail["identical"] is False
