@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from mlops_pipeline.cli.approvals import approve, registry_app, reject
+from mlops_pipeline.cli.approvals import approve, registry_app, reject, rollback
 from mlops_pipeline.cli.audit import audit_app
 from mlops_pipeline.cli.cards import card_app, pack
 from mlops_pipeline.cli.console import console, fail, progress_bar
@@ -43,6 +43,7 @@ app.add_typer(audit_app, name="audit")
 app.add_typer(registry_app, name="registry")
 app.command()(approve)
 app.command()(reject)
+app.command()(rollback)
 app.command()(cost)
 app.command()(reproduce)
 app.add_typer(exception_app, name="exception")

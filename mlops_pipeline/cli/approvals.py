@@ -1,4 +1,4 @@
-"""`mlops approve | reject`: what a person says about a version; `mlops registry history`."""
+"""`mlops approve | reject | rollback`: what a person says; `mlops registry history`."""
 
 import json
 from datetime import datetime
@@ -44,6 +44,20 @@ def reject(
 ) -> None:
     """Reject a version that waits: the champion stays."""
     _decide(use_case, version, (by, reason, stage), is_approval=False, expires=None)
+
+
+def rollback(use_case: Name, by: By, reason: Reason) -> None:
+    """Take the champion out of use: the version before it is champion again."""
+    from mlops_pipeline.stores.deployments import roll_back
+    from mlops_pipeline.stores.opsdb import OpsDatabase
+
+    chosen, settings = find_use_case(use_case), Settings.from_environment()
+    with OpsDatabase.open(settings.database_url) as ops:
+        rollout = roll_back(ops, settings, chosen, by=by, reason=reason, now=settings.now())
+    console.print(
+        f"{use_case} version {rollout.version}: champion again; recorded: {escape(by)}: "
+        f"{escape(reason)}"
+    )
 
 
 @registry_app.command("history")

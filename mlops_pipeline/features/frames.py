@@ -6,7 +6,6 @@ an event grid is computed for the events of one period, each at its own time.
 
 On an event grid the events of a period are those known before its end: one that arrives later is
 history for the events after it, and no row of its own, because finished periods stay finished.
-
 Above 300 lines: who belongs and what they did can come off one scan.
 """
 

@@ -108,6 +108,29 @@ def decide_approval(
     return rollout
 
 
+def roll_back(
+    ops: OpsDatabase, settings: Settings, use_case: UseCase, *, by: str, reason: str, now: datetime
+) -> Rollout:
+    """Make the version before the champion champion again; record, project and anchor it."""
+    name = use_case.name
+    champion = ops.champion(name)
+    rollout = ops.roll_back(name, by=by, reason=reason, now=now)
+    ops.record_decision(
+        name,
+        "rollback",
+        "rolled_back",
+        f"{by}: {reason}",
+        {"from_version": champion and champion.version, "to_version": rollout.version},
+        now=now,
+        actor=by,
+    )
+    check_approval(ops, use_case, now=now)
+    project(ops, Registry(open_tracking(settings, name), name), now=now)
+    told = f"{name} version {rollout.version}: full again"
+    anchor_chain(ops, settings, use_case, reason=told, now=now)
+    return rollout
+
+
 def check_approval(ops: OpsDatabase, use_case: UseCase, *, now: datetime) -> None:
     """Raise an alert when the champion's approval has ended, and resolve it when one holds."""
     name, champion = use_case.name, ops.champion(use_case.name)

@@ -6,16 +6,15 @@ are computed in slices of entities, so that memory does not grow with their numb
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from mlops_pipeline.config.expressions import columns_of, parse
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.data.periods import Period
-from mlops_pipeline.errors import DataError, NotFoundError
+from mlops_pipeline.errors import NotFoundError
 from mlops_pipeline.features.completion import completed
 from mlops_pipeline.features.frames import EVENT_ROW, Facts, asked_rows
+from mlops_pipeline.stores.asked import asked_period, register_asked
 from mlops_pipeline.stores.engine import literal, quoted
 from mlops_pipeline.stores.gathering import STRETCH, Question, answers
 from mlops_pipeline.stores.opsdb import OpsDatabase
@@ -28,7 +27,6 @@ from mlops_pipeline.stores.validation import (
 )
 from mlops_pipeline.stores.workspace import Workspace, open_workspace
 
-FRACTIONAL = ("FLOAT", "DOUBLE")
 SLICE_VALUES = 200_000_000  # held in memory at once: 1.6 GB of numbers
 
 
@@ -123,8 +121,8 @@ def _answers(
     """Yield the answer to `_asked_input` as Arrow tables, one slice of its entities at a time."""
     names = feature_names(work.use_case, features)
     use_case = narrowed(work.use_case, names)
-    kept = _register_asked(work, use_case)
-    rows, period = _question(work, use_case)
+    kept = register_asked(work, use_case)
+    rows, period = asked_period(work, use_case)
     accepted = {name: accepted[name] for name in _sources(use_case)}
     register_accepted(work, accepted)
     facts = _ordered(work, use_case, row_facts(use_case, accepted))
@@ -235,96 +233,6 @@ def narrowed(use_case: UseCase, names: Sequence[str]) -> UseCase:
 
 def _sources(use_case: UseCase) -> list[str]:
     return list(dict.fromkeys(view.source for view in use_case.views.values()))
-
-
-def _register_asked(work: Workspace, use_case: UseCase) -> list[str]:
-    """Make `_asked`: the input with a number of each row; return its other columns.
-
-    They stand under their own names for request-time features, and as `_kept_<n>` for the answer.
-    """
-    engine, key = work.engine, use_case.entity.key
-    types = {row[0]: str(row[1]) for row in engine.query("DESCRIBE _asked_input")}
-    _check_columns(use_case, types)
-    kind = use_case.sources[use_case.population.source].column(key).type
-    cast = {"int64": "BIGINT", "string": "VARCHAR"}[kind]
-    if kind == "int64":
-        _check_numbers(work, key, types[key])
-    as_of = "as_of::TIMESTAMP"
-    if "TIME ZONE" in types["as_of"] or "TIMESTAMPTZ" in types["as_of"]:  # of nanoseconds: TZ
-        as_of = "as_of::TIMESTAMPTZ AT TIME ZONE 'UTC'"
-    kept = [name for name in types if name not in (key, "as_of", EVENT_ROW)]
-    read = _request_columns(use_case)
-    columns = "".join(f", {quoted(name)} AS _kept_{index}" for index, name in enumerate(kept))
-    columns += "".join(f", {quoted(name)}" for name in kept if name in read)
-    engine.sql.execute(
-        f"CREATE TEMP TABLE _asked AS SELECT {quoted(key)}::{cast} AS {quoted(key)}, "
-        f"{as_of} AS as_of, row_number() OVER () - 1 AS {EVENT_ROW}{columns} FROM _asked_input"
-    )
-    return kept
-
-
-def _check_numbers(work: Workspace, key: str, kind: str) -> None:
-    """Refuse keys that are no whole numbers: cast, they would be the keys of others."""
-    name = quoted(key)
-    unlike = f"{name} IS NOT NULL AND (TRY_CAST({name} AS BIGINT) IS NULL"
-    if kind in FRACTIONAL:
-        unlike += f" OR NOT isfinite({name}) OR {name} <> trunc({name})"
-    elif kind.startswith("DECIMAL"):
-        unlike += f" OR {name} <> trunc({name})"
-    count = work.engine.query(f"SELECT count(*) FILTER ({unlike})) FROM _asked_input")[0][0]
-    if count:
-        raise DataError(
-            "an entity's key is no whole number",
-            where=key,
-            expected="whole numbers, as the sources have",
-            found=f"{count:,} others",  # the keys themselves may be personal
-        )
-
-
-def _request_columns(use_case: UseCase) -> set[str]:
-    """Return the source columns that request-time features read."""
-    found: set[str] = set()
-    for view in use_case.views.values():
-        for column in view.columns.values() if view.request_time else ():
-            found |= columns_of(parse(str(column.of)))
-    return found
-
-
-def _check_columns(use_case: UseCase, types: Mapping[str, str]) -> None:
-    needed = {use_case.entity.key, "as_of", *_request_columns(use_case)}
-    missing = sorted(needed - set(types))
-    if missing:
-        raise DataError(
-            "the rows lack a column",
-            where=", ".join(missing),
-            expected="the entity key, as_of, and what request-time features read",
-            found=", ".join(types),
-        )
-    if not types["as_of"].startswith(("TIMESTAMP", "DATE")):
-        raise DataError(
-            "as_of is no time", where="as_of", expected="timestamps (UTC)", found=types["as_of"]
-        )
-
-
-def _question(work: Workspace, use_case: UseCase) -> tuple[int, Period]:
-    """Return how many rows are asked for, and the period of their moments."""
-    key = quoted(use_case.entity.key)
-    rows, first, last, nulls = work.engine.query(
-        f"SELECT count(*), min(as_of), max(as_of), "
-        f"count(*) FILTER (as_of IS NULL OR {key} IS NULL) FROM _asked"
-    )[0]
-    now = work.settings.now()
-    if nulls:
-        raise DataError("rows lack their entity or as_of", where="rows", found=f"{nulls:,} rows")
-    if rows and last.replace(tzinfo=UTC) > now:
-        raise DataError(
-            "an as_of is in the future",
-            expected=f"at most {now.isoformat()}",
-            found=last.isoformat(),
-        )
-    start = first.replace(tzinfo=UTC) if rows else datetime(1970, 1, 1, tzinfo=UTC)
-    end = (last.replace(tzinfo=UTC) if rows else start) + timedelta(microseconds=1)
-    return int(rows), Period(start, end)
 
 
 def _ordered(work: Workspace, use_case: UseCase, facts: Facts) -> Facts:

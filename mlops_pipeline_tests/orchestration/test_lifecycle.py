@@ -245,7 +245,9 @@ def test_on_rejection_has_only_two_values(world: World) -> None:
     assert not run.has_said("STEP_START")
 
 
-def test_challenger_waits_for_a_person(world: World, tmp_path: Path) -> None:
+def test_challenger_waits_for_a_person_who_can_go_back_to_the_one_before(
+    world: World, tmp_path: Path
+) -> None:
     world.lifecycle(LATER)
 
     with world.ops() as ops:
@@ -274,6 +276,15 @@ def test_challenger_waits_for_a_person(world: World, tmp_path: Path) -> None:
     with world.ops() as ops:
         (approval,) = ops.approvals("churn")
         assert (approval.by, approval.reason, approval.verdict) == ("Ann", "good", "approved")
+
+    done = world.command("mlops", "rollback", "churn", "--by", "Ann", "--reason", "scores doubled")
+    assert done.wait() == 0, done.text()
+    assert done.has_said("churn version 1: champion again; recorded: Ann: scores doubled")
+    assert _aliases(world) == {"champion": "1"}
+    with world.ops() as ops:
+        (decision,) = ops.list_decisions("churn", kind="rollback")
+    assert decision.evidence == {"from_version": 2, "to_version": 1}
+    assert world.command("mlops", "audit", "verify").wait() == 0
 
 
 # one asset at a time

@@ -4,11 +4,11 @@ Belongs here: which place of a record is which feature, how old is stale, derive
 the store, and what happens when it does not answer, is reader.py's.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from operator import itemgetter
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from mlops_pipeline.config.expressions import columns_of, parse
 from mlops_pipeline.config.features import FeatureView
@@ -17,74 +17,17 @@ from mlops_pipeline.features.rows import DerivedFeatures, typed_function
 from mlops_pipeline.features.streams import Event, StreamView, fresh_us, known
 from mlops_pipeline.features.values import INT64_MAX, INT64_MIN, Kind, Value
 from mlops_pipeline.stores.history import narrowed
-from mlops_pipeline.stores.online.codec import Record, Scalar
+from mlops_pipeline.stores.online.codec import Record
+from mlops_pipeline.stores.online.feature_values import (
+    FeatureStatus,
+    FeatureValues,
+    Summary,
+)
 from mlops_pipeline.stores.online.layout import DAY_US, OnlineLayout, moment_of
 
 SUMMARIES_KEPT = 1_024  # one for each combination of times that entities have at a moment
-FeatureStatus = Literal["fresh", "stale", "missing"]
-
-
-class FeatureValue(NamedTuple):
-    """A feature's value, and how far it can be relied on.
-
-    Attributes
-    ----------
-    value : float, int, str, bool or None
-        None also where a value that is held is missing in the data.
-    status : "fresh", "stale" or "missing"
-        Stale: older than the view's `freshness_days`, or made of such, or of inputs that belong to
-        no common moment. Missing: not held, or older than `ttl_days`.
-    feature_time : datetime or None
-        When the value was true (UTC). Of a derived feature whose inputs belong to no common
-        moment, which is stale, its oldest input. None when missing.
-    """
-
-    value: Scalar
-    status: FeatureStatus
-    feature_time: datetime | None
-
-
 State = tuple[FeatureStatus, int]  # status and feature time of a view's values
 Values = Sequence[Any]
-
-
-class _Summary(NamedTuple):
-    """Status and time of every feature of a plan, by place."""
-
-    statuses: tuple[FeatureStatus, ...]
-    times: tuple[datetime | None, ...]
-
-
-class FeatureValues(Mapping[str, FeatureValue]):
-    """The features of one entity by name, in the order in which they were asked for.
-
-    What many entities share is held once: a read of a hundred entities makes no thousands of
-    objects.
-    """
-
-    __slots__ = ("_places", "_summary", "_values")
-
-    def __init__(self, places: Mapping[str, int], values: Values, summary: _Summary) -> None:
-        self._places, self._values, self._summary = places, values, summary
-
-    def __getitem__(self, name: str) -> FeatureValue:
-        place = self._places[name]
-        statuses, times = self._summary
-        return FeatureValue(self._values[place], statuses[place], times[place])
-
-    def plain(self) -> dict[str, Scalar]:
-        """Return the values alone, by name: for who has looked at the statuses, or need not."""
-        values = self._values
-        return {name: values[place] for name, place in self._places.items()}
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def __repr__(self) -> str:
-        return f"FeatureValues({dict(self)})"
 
 
 class Held(NamedTuple):
@@ -221,7 +164,7 @@ class Plan:
             place_of[name] = len(self._origins)
             self._origins.append(tuple({index for origins in used for index in origins}))
         self._places = {name: place_of[name] for name in names}
-        self._summaries: dict[tuple[int, tuple[State | None, ...]], _Summary] = {}
+        self._summaries: dict[tuple[int, tuple[State | None, ...]], Summary] = {}
 
     def values(self, held: Held, request: Mapping[str, Any] | None, at_us: int) -> FeatureValues:
         """Return the features of one entity at a moment."""
@@ -244,7 +187,7 @@ class Plan:
             ]
         return FeatureValues(self._places, row, summary)
 
-    def _summary(self, states: tuple[State | None, ...], at_us: int) -> _Summary:
+    def _summary(self, states: tuple[State | None, ...], at_us: int) -> Summary:
         """Return status and time by place: those of the view, the worst and oldest of several."""
         key = (at_us, states)
         found = self._summaries.get(key)
@@ -260,7 +203,7 @@ class Plan:
                 for used in self._origins
             ]
             statuses, times = zip(*made, strict=True) if made else ((), ())
-            found = self._summaries[key] = _Summary(statuses, times)
+            found = self._summaries[key] = Summary(statuses, times)
         return found
 
 

@@ -17,9 +17,10 @@ from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.errors import DataError, NotFoundError
 from mlops_pipeline.stores.closing import Closing
 from mlops_pipeline.stores.online.events import EventStream
+from mlops_pipeline.stores.online.feature_values import FeatureStatus, FeatureValue, FeatureValues
 from mlops_pipeline.stores.online.fetch import Fetch, Holding
 from mlops_pipeline.stores.online.layout import microseconds, online_layout
-from mlops_pipeline.stores.online.plan import FeatureStatus, FeatureValue, FeatureValues, Plan
+from mlops_pipeline.stores.online.plan import Plan
 from mlops_pipeline.stores.online.store import OnlineStore, open_online_store
 from mlops_pipeline.stores.opsdb import OpsDatabase
 from mlops_pipeline.stores.settings import Settings

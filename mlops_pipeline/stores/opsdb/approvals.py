@@ -125,6 +125,30 @@ class ApprovalRows(RolloutRows):
                 move(connection, waiting, "rejected", change)
             return get(connection, use_case, version)
 
+    def roll_back(self, use_case: str, *, by: str, reason: str, now: datetime) -> Rollout:
+        """Take the champion out of use and make the one before it champion again; return that one.
+
+        Raises
+        ------
+        StateError
+            If there is no champion, or none before it, or who or why is blank.
+        """
+        change = signed(by, reason, now)
+        with self._write(rollout_scope(use_case)) as connection:
+            champions = in_state(connection, use_case, "full")
+            before = in_state(connection, use_case, "previous")
+            if not champions or not before:
+                missing = "version before the champion" if champions else "champion"
+                raise StateError(
+                    f"{use_case} has no {missing} to roll back.",
+                    expected="a champion, and a version in state previous",
+                    found=f"champion {champions[0].version}" if champions else "no champion",
+                    way_out="Make a version on data and code that you trust, and approve it.",
+                )
+            move(connection, champions[0], "rolled_back", change)
+            move(connection, before[-1], "full", change)
+            return get(connection, use_case, before[-1].version)
+
     def approvals(self, use_case: str) -> list[Approval]:
         """List approvals and rejections in the order they were given."""
         with self._read() as connection:

@@ -222,3 +222,31 @@ def test_four_eyes_need_a_run_that_said_who(database: OpsDatabase) -> None:
     open_waiting(database, 1)
     with pytest.raises(StateError, match="Nobody said who triggered it"):
         say(database, "approve", 1, four_eyes=True)
+
+
+def test_rollback_makes_the_version_before_champion_again(database: OpsDatabase) -> None:
+    for version in (1, 2, 3):
+        open_full(database, version)
+    rollout = database.roll_back("churn", by=" ada ", reason="scores doubled", now=NOON)
+    assert (rollout.version, rollout.state) == (2, "full")
+    assert states(database) == {1: "archived", 2: "full", 3: "rolled_back"}
+    assert state_of(database, 3) == "archived"
+    told = [event.detail for event in database.audit_events(kind="rollout")[:2]]
+    assert [(item["version"], item["to_state"]) for item in told] == [
+        (2, "full"),
+        (3, "rolled_back"),
+    ]
+    assert {event.actor for event in database.audit_events(kind="rollout")[:2]} == {"ada"}
+
+
+@pytest.mark.parametrize(
+    ("versions", "found"), [((), "no champion to roll back"), ((1,), "no version before")]
+)
+def test_rollback_without_a_way_back_is_refused(
+    database: OpsDatabase, versions: tuple[int, ...], found: str
+) -> None:
+    for version in versions:
+        open_full(database, version)
+    with pytest.raises(StateError, match=found):
+        database.roll_back("churn", by="ada", reason="why", now=NOON)
+    assert states(database) == dict.fromkeys(versions, "full")
