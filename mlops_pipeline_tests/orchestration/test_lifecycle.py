@@ -34,7 +34,7 @@ for name, kind in rows["types"].items():
 print("SCORES", json.dumps([float(value) for value in model.predict(frame)["probability"]]))
 """
 TEXTS = {".csv", ".json", ".md", ".txt", ".yaml", ".yml", ".py", ".html", ".lock"}
-PRELOADED = {"forkserver": {"preload_modules": ["mlops_pipeline_tests.warm"]}}
+PRELOADED = {"forkserver": {"preload_modules": ["mlops_pipeline.orchestration.build"]}}
 PERSONAL = r"\b(gender|age_band|region)\b"  # "region" is a word of the pages' own scripts too
 CONFIGURED = {"data_snapshot.json", "configuration.json"}  # names of columns, no values
 AUDITED = {  # results by group, no rows
