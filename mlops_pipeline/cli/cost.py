@@ -9,9 +9,8 @@ from rich.markup import escape
 from mlops_pipeline.cli.console import console, table
 from mlops_pipeline.cli.use_cases import find_use_case
 from mlops_pipeline.config import load_use_cases
-from mlops_pipeline.governance.cost import CostSheet, total_by_owner
+from mlops_pipeline.governance.cost import CostSheet, price_text, total_by_owner
 from mlops_pipeline.stores.settings import Settings, project_root
-from mlops_pipeline.training.metrics import Estimate
 
 
 def cost(
@@ -45,13 +44,9 @@ def _rows(sheets: list[CostSheet]) -> list[tuple[str, ...]]:
     return [
         ("total", *(f"{sheet.total:.4f} {sheet.currency}" for sheet in sheets)),
         ("training runs", *(f"{sheet.training_runs:,}" for sheet in sheets)),
-        ("per training run", *(_price(sheet.per_training_run) for sheet in sheets)),
+        ("per training run", *(price_text(sheet.per_training_run) for sheet in sheets)),
         ("predictions", *(f"{sheet.predictions:,}" for sheet in sheets)),
-        ("per 1,000 predictions", *(_price(sheet.per_1000_predictions) for sheet in sheets)),
+        ("per 1,000 predictions", *(price_text(sheet.per_1000_predictions) for sheet in sheets)),
         ("accepted versions", *(f"{sheet.accepted:,}" for sheet in sheets)),
-        ("per accepted version", *(_price(sheet.per_accepted_improvement) for sheet in sheets)),
+        ("per accepted version", *(price_text(sheet.per_accepted_improvement) for sheet in sheets)),
     ]
-
-
-def _price(estimate: Estimate) -> str:
-    return estimate.reason or "" if estimate.value is None else f"{estimate.value:.4f}"

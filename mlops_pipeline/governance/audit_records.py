@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from mlops_pipeline.governance.audit_chain import EPOCH, MICROSECOND, StoredEvent
 
@@ -35,7 +36,7 @@ class StoredRecord:
         Canonical JSON.
     """
 
-    name: str
+    table: str
     id: int
     kind: str | None
     use_case: str | None = None
@@ -44,9 +45,9 @@ class StoredRecord:
     detail: str = ""
 
     @property
-    def table(self) -> str:
-        """Return the table that holds the row."""
-        return self.name.split(" ")[0]
+    def name(self) -> str:
+        """Return what a person calls the row by."""
+        return f"{self.table} {self.id}"
 
     def differs_from(self, event: StoredEvent) -> bool:
         """Whether the row says something else than its event."""
@@ -82,7 +83,8 @@ class RecordCheck:
 
     def add(self, event: StoredEvent) -> None:
         """Hold an event against its row."""
-        table, row_id = TABLES.get(str(event.kind)), _id(event.detail)
+        table = TABLES.get(str(event.kind))
+        row_id = None if table is None else _id(event.detail)
         if table is None or row_id is None:
             return
         record = self._untold.pop((table, row_id), None)
@@ -98,10 +100,10 @@ class RecordCheck:
             self._report(f"{record.name} has no event: the row was put there", None)
 
 
-def _id(detail: object) -> int | None:
+def _id(detail: Any) -> int | None:
     """Return the id in a detail; None when it cannot be read, which the chain's hashes show."""
     try:
-        document = json.loads(detail)  # type: ignore[arg-type] # nothing is taken on trust
+        document = json.loads(detail)
     except (TypeError, ValueError):
         return None
     found = document.get("id") if isinstance(document, dict) else None

@@ -112,6 +112,13 @@ def total_by_owner(sheets: Sequence[CostSheet]) -> dict[tuple[str, str], float]:
     return totals
 
 
+def price_text(price: Estimate, currency: str = "") -> str:
+    """Return a price as a person reads it, or why there is none."""
+    if price.value is None:
+        return price.reason or ""
+    return f"{price.value:.4f} {currency}".rstrip()
+
+
 def _without_scoring(run: Mapping[str, float]) -> float:
     return sum(value for name, value in run.items() if name != SCORING_STEP)
 

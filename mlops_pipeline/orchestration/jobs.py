@@ -44,7 +44,7 @@ def asset_job(use_case: UseCase, kind: str) -> Any:
     return dg.define_asset_job(
         f"{use_case.name}_{kind}",
         selection=[dg.AssetKey([use_case.name, name]) for name in assets],
-        description=description,
+        description=f"{use_case.description} {description}",
         tags={"use_case": use_case.name, "mlops/kind": kind},
     )
 

@@ -101,10 +101,8 @@ def decide_approval(
         now=now,
         actor=said.by,
     )
-    check_approval(ops, use_case, now=now)
-    project(ops, Registry(open_tracking(settings, name), name), now=now)
     told = f"{name} version {version}: {said.verdict} for {said.stage}"
-    anchor_chain(ops, settings, use_case, reason=told, now=now)
+    _follow(ops, settings, use_case, told, now=now)
     return rollout
 
 
@@ -113,22 +111,28 @@ def roll_back(
 ) -> Rollout:
     """Make the version before the champion champion again; record, project and anchor it."""
     name = use_case.name
-    champion = ops.champion(name)
-    rollout = ops.roll_back(name, by=by, reason=reason, now=now)
+    removed, rollout = ops.roll_back(name, by=by, reason=reason, now=now)
     ops.record_decision(
         name,
         "rollback",
         "rolled_back",
         f"{by}: {reason}",
-        {"from_version": champion and champion.version, "to_version": rollout.version},
+        {"from_version": removed.version, "to_version": rollout.version},
         now=now,
         actor=by,
     )
-    check_approval(ops, use_case, now=now)
-    project(ops, Registry(open_tracking(settings, name), name), now=now)
-    told = f"{name} version {rollout.version}: full again"
-    anchor_chain(ops, settings, use_case, reason=told, now=now)
+    _follow(ops, settings, use_case, f"{name} version {rollout.version}: full again", now=now)
     return rollout
+
+
+def _follow(
+    ops: OpsDatabase, settings: Settings, use_case: UseCase, told: str, *, now: datetime
+) -> None:
+    """Let alerts, MLflow and the anchors of the audit chain follow what a person decided."""
+    check_approval(ops, use_case, now=now)
+    registry = Registry(open_tracking(settings, use_case.name), use_case.name)
+    project(ops, registry, now=now)
+    anchor_chain(ops, settings, use_case, reason=told, now=now)
 
 
 def check_approval(ops: OpsDatabase, use_case: UseCase, *, now: datetime) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from mlops_pipeline.config.modelling import ComputeCost
 from mlops_pipeline.data.frame import LabelledFrame
-from mlops_pipeline.governance.cost import CostSheet
+from mlops_pipeline.governance.cost import CostSheet, price_text
 from mlops_pipeline.governance.exceptions import GateException
 from mlops_pipeline.stores.evaluated import (
     current_champion,
@@ -99,7 +99,7 @@ def evaluate_and_store(  # noqa: PLR0913 - the report records where everything c
         "seed": str(work.use_case.training.seed),
         "cost of the run up to here": _cost(work.use_case.compute_cost, spent_s),
         **{
-            f"cost {name.replace('_', ' ')} up to here": _unit_cost(figure, costs.currency)
+            f"cost {name.replace('_', ' ')} up to here": price_text(figure, costs.currency)
             for name, figure in costs.unit_costs.items()
         },
     }
@@ -229,10 +229,6 @@ def _report_facts(  # noqa: PLR0917 # private, one caller: every part of the pag
 
 def _cost(price: ComputeCost, seconds: float) -> str:
     return f"{price.of(seconds):.4f} {price.currency} ({seconds:.0f} s)"
-
-
-def _unit_cost(figure: Estimate, currency: str) -> str:
-    return str(figure.reason) if figure.value is None else f"{figure.value:.4f} {currency}"
 
 
 def _candidate(item: Mapping[str, Any], price: ComputeCost) -> CandidateFacts:

@@ -162,8 +162,9 @@ def tell_of_parity(
 
     The next evaluated model that breaks none resolves it.
     """
-    broken = [rule for rule in gate.failed if rule.name.startswith(PARITY_RULE)]
-    broken = [rule for rule in broken if rule.passed is False]
+    broken = [
+        rule for rule in gate.rules if rule.name.startswith(PARITY_RULE) and rule.passed is False
+    ]
     if not broken:
         why = "the newest model breaks no parity rule on its test part"
         ops.resolve_alerts_by_key(use_case.name, TEST_ALERT, by=run_id, reason=why, now=now)

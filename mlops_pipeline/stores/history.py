@@ -60,9 +60,9 @@ def get_historical_features(
 
     is_arrow = isinstance(rows, pa.Table)
     asked = rows if is_arrow else pa.Table.from_pandas(rows, preserve_index=False)
-    with _opened(use_case, settings, features) as (work, accepted):
+    with _opened(use_case, settings, features) as (work, accepted, names):
         work.engine.sql.register("_asked_input", asked)
-        parts = list(_answers(work, accepted, features))
+        parts = list(_answers(work, accepted, names))
     found = pa.concat_tables(parts).sort_by(EVENT_ROW).drop_columns([EVENT_ROW])
     return found if is_arrow else found.to_pandas()
 
@@ -81,7 +81,7 @@ def write_historical_features(
     """
     import pyarrow.parquet as pq
 
-    with _opened(use_case, settings, features) as (work, accepted):
+    with _opened(use_case, settings, features) as (work, accepted, names):
         reader = "read_csv" if rows.suffix == ".csv" else "read_parquet"
         if not rows.is_file():
             raise NotFoundError("the file of entities does not exist", where=str(rows))
@@ -91,7 +91,7 @@ def write_historical_features(
         part, count = out.with_name(f".{out.name}.part"), 0
         with ExitStack() as stack:
             writer: Any = None
-            for answer in _answers(work, accepted, features):
+            for answer in _answers(work, accepted, names):
                 found = answer.drop_columns([EVENT_ROW])
                 if writer is None:  # values of features seldom repeat: no dictionaries
                     writer = pq.ParquetWriter(part, found.schema, use_dictionary=False)
@@ -105,21 +105,21 @@ def write_historical_features(
 @contextmanager
 def _opened(
     use_case: UseCase, settings: Settings | None, features: Sequence[str]
-) -> Iterator[tuple[Workspace, dict[str, AcceptedSource]]]:
+) -> Iterator[tuple[Workspace, dict[str, AcceptedSource], tuple[str, ...]]]:
+    """Yield a workspace, what is accepted, and the features by name; their use is noted."""
     settings = settings or Settings.from_environment()
     with OpsDatabase.open(settings.database_url) as ops:
         accepted = accepted_sources(ops, use_case)
         names = feature_names(use_case, features)
         ops.record_feature_use(use_case.name, names, "history", now=settings.now())
     with open_workspace(use_case, settings) as work:
-        yield work, accepted
+        yield work, accepted, names
 
 
 def _answers(
-    work: Workspace, accepted: Mapping[str, AcceptedSource], features: Sequence[str]
+    work: Workspace, accepted: Mapping[str, AcceptedSource], names: Sequence[str]
 ) -> Iterator[Any]:
     """Yield the answer to `_asked_input` as Arrow tables, one slice of its entities at a time."""
-    names = feature_names(work.use_case, features)
     use_case = narrowed(work.use_case, names)
     kept = register_asked(work, use_case)
     rows, period = asked_period(work, use_case)

@@ -94,15 +94,16 @@ class LiveEvents:
         OnlineDefinitionError
             When the stream was never filled by materialization.
         """
+        import pyarrow.compute as pc
+
         held = read_marker(store, self.stream.table, StreamMarker)
         if held is None or not held.is_complete:
             raise never_filled(self.stream.use_case, self.stream.table)
         self._sql.register("_given", self._arrow(rows))
         self._sql.execute(f"CREATE OR REPLACE TEMP TABLE _good AS {self._good(microseconds(now))}")
-        known = f"(SELECT * FROM _good WHERE _declared_us >= {held.late_before_us})"
-        query = self.stream.versions(known, revised=False)
-        events = self._sql.sql(query).to_arrow_table()
-        good = self._sql.execute("SELECT count(*) FROM _good").fetchall()[0][0]
+        query = self.stream.versions("_good", revised=False)
+        good = self._sql.sql(query).to_arrow_table()
+        events = good.filter(pc.field("_declared_us") >= held.late_before_us)
         newest_us = max([held.newest_us, *events.column("_declared_us").to_pylist()])
         marker = replace(
             held,
@@ -115,7 +116,7 @@ class LiveEvents:
             keep_after_us=marker.kept_from_us,
             progress=written(marker),
         )
-        return Pushed(len(rows), new, len(rows) - good, good - len(events))
+        return Pushed(len(rows), new, len(rows) - len(good), len(good) - len(events))
 
     def _arrow(self, rows: Sequence[Mapping[str, Any]]) -> Any:
         import pyarrow as pa

@@ -125,8 +125,10 @@ class ApprovalRows(RolloutRows):
                 move(connection, waiting, "rejected", change)
             return get(connection, use_case, version)
 
-    def roll_back(self, use_case: str, *, by: str, reason: str, now: datetime) -> Rollout:
-        """Take the champion out of use and make the one before it champion again; return that one.
+    def roll_back(
+        self, use_case: str, *, by: str, reason: str, now: datetime
+    ) -> tuple[Rollout, Rollout]:
+        """Take the champion out of use and make the one before it champion again; return both.
 
         Raises
         ------
@@ -147,7 +149,9 @@ class ApprovalRows(RolloutRows):
                 )
             move(connection, champions[0], "rolled_back", change)
             move(connection, before[-1], "full", change)
-            return get(connection, use_case, before[-1].version)
+            versions = champions[0].version, before[-1].version
+            removed, restored = (get(connection, use_case, version) for version in versions)
+            return removed, restored
 
     def approvals(self, use_case: str) -> list[Approval]:
         """List approvals and rejections in the order they were given."""

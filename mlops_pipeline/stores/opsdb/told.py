@@ -84,13 +84,13 @@ def _plain(kind: Any) -> Any:
 
 def _record(row: Row, query: Select[Any], told: Callable[[Row], NewAuditEvent]) -> StoredRecord:
     columns = {column.name: column for column in query.selected_columns}
-    name = f"{columns['id'].table.name} {row['id']}"
+    place = columns["id"].table.name, row["id"]
     try:
         event = told({key: _read(columns[key].type, value) for key, value in row.items()})
         detail = canonical_detail(event.detail)
     except (ValueError, TypeError, OverflowError, StateError):
-        return StoredRecord(name, row["id"], None)
-    return StoredRecord(name, row["id"], event.kind, event.use_case, event.actor, event.at, detail)
+        return StoredRecord(*place, None)
+    return StoredRecord(*place, event.kind, event.use_case, event.actor, event.at, detail)
 
 
 def _read(kind: Any, stored: Any) -> Any:

@@ -253,7 +253,7 @@ def streaming(use_case: str, **payments: Any) -> UseCase:
     )
 
 
-def payment(number: int, at: Any, customer: int = 1, **values: Any) -> Row:
+def payment(number: int, at: Any, customer: int | None = 1, **values: Any) -> Row:
     row: Row = {"payment": number, "customer": customer, "at": at, "known": at, "amount": 1.0}
     return {**row, "units": 1, "score": 1.0, "kind": "shop", "foreign": False, "note": "",
             **values}  # fmt: skip
@@ -338,11 +338,12 @@ def test_pushed_events_that_break_a_rule_are_refused(
         payment(3, on(3, 2), amount=11.0),
         payment(4, on(3, 2), amount=float("nan")),
         payment(5, on(3, 3, 1)),  # of the future
+        payment(7, on(3, 1), customer=None),  # nobody's, and as old as what is accepted
         payment(6, on(3, 2)),
     ]
     with world.open() as work:
         assert accepted_at(work, store, now).events == 1
-    assert push_events(world.use_case, store, "payments", rows, now=now) == Pushed(4, 1, 3)
+    assert push_events(world.use_case, store, "payments", rows, now=now) == Pushed(5, 1, 4)
     assert counts(store, world, 1, now)[1] == 2
 
 

@@ -227,7 +227,8 @@ def test_four_eyes_need_a_run_that_said_who(database: OpsDatabase) -> None:
 def test_rollback_makes_the_version_before_champion_again(database: OpsDatabase) -> None:
     for version in (1, 2, 3):
         open_full(database, version)
-    rollout = database.roll_back("churn", by=" ada ", reason="scores doubled", now=NOON)
+    removed, rollout = database.roll_back("churn", by=" ada ", reason="scores doubled", now=NOON)
+    assert (removed.version, removed.state) == (3, "rolled_back")
     assert (rollout.version, rollout.state) == (2, "full")
     assert states(database) == {1: "archived", 2: "full", 3: "rolled_back"}
     assert state_of(database, 3) == "archived"

@@ -4,13 +4,13 @@ import multiprocessing
 from collections.abc import Sequence
 
 import pytest
-from sqlalchemy import text
 
 from mlops_pipeline.governance.audit_anchors import Anchor
 from mlops_pipeline.governance.audit_chain import MAX_PROBLEMS, ChainCheck
 from mlops_pipeline.stores.opsdb import OpsDatabase
 from mlops_pipeline.stores.opsdb.audit import NewAuditEvent
 from mlops_pipeline_tests.stores.opsdb.moments import NOON, later
+from mlops_pipeline_tests.stores.opsdb.tampering import tamper
 
 WRITERS, EVENTS_EACH, AT_ONCE = 8, 12_500, 500
 FLIPS = {  # what a flipped byte makes of event 5
@@ -44,18 +44,6 @@ def fill(database: OpsDatabase, events: int = 10) -> list[str]:
         ]
     )
     return [event.hash for event in appended]
-
-
-def tamper(database: OpsDatabase, *statements: str) -> None:
-    """Do as the owner of the database can: without the triggers."""
-    is_sqlite = database.url.startswith("sqlite")
-    with database._engine.begin() as connection:
-        for change in ("update", "delete"):
-            name = f"audit_event_no_{change}"
-            table = "" if is_sqlite else " ON audit_event"
-            connection.execute(text(f"DROP TRIGGER IF EXISTS {name}{table}"))
-        for statement in statements:
-            connection.execute(text(statement.replace(":", r"\:")))
 
 
 def swap(left: int, right: int) -> tuple[str, str, str]:

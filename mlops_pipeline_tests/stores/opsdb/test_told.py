@@ -4,15 +4,13 @@ from collections.abc import Callable
 from datetime import timedelta, timezone
 
 import pytest
-from sqlalchemy import text
 
 from mlops_pipeline.governance.audit_chain import ChainCheck
 from mlops_pipeline.governance.audit_records import RecordCheck
 from mlops_pipeline.stores.opsdb import OpsDatabase
 from mlops_pipeline_tests.stores.opsdb.moments import NOON, later
 from mlops_pipeline_tests.stores.opsdb.rollout_steps import open_version
-
-APPEND_ONLY = ("rollout_event", "approval", "gate_exception")
+from mlops_pipeline_tests.stores.opsdb.tampering import tamper
 
 
 @pytest.fixture
@@ -34,18 +32,6 @@ def filled(database: OpsDatabase) -> OpsDatabase:
         "churn", "run-2", as_of=NOON, trigger="monthly", triggered_by="ada", now=later(61)
     )
     return database
-
-
-def tamper(database: OpsDatabase, *statements: str) -> None:
-    """Do as the owner of the database can: without the triggers."""
-    is_sqlite = database.url.startswith("sqlite")
-    with database._engine.begin() as connection:
-        for table in APPEND_ONLY:
-            for change in ("update", "delete"):
-                on = "" if is_sqlite else f" ON {table}"
-                connection.execute(text(f"DROP TRIGGER IF EXISTS {table}_no_{change}{on}"))
-        for statement in statements:
-            connection.execute(text(statement.replace(":", r"\:")))
 
 
 def problems(database: OpsDatabase, *, meanwhile: Callable[[], object] | None = None) -> list[str]:
