@@ -1,20 +1,30 @@
 """The operators of expressions as functions of a row of Python values; missing is None.
 
 Belongs here: what an operator makes of its operands, themselves functions of the row. Which types
-fit, and the walk over the tree, are rows.py.
+fit is typed_expressions.py; the same operators over whole columns are column_operators.py.
 """
 
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mlops_pipeline.features.values import Kind, comparison
+from mlops_pipeline.features.typed_expressions import Typed
+from mlops_pipeline.features.values import comparison, int64
 
 Function = Callable[[Sequence[Any]], Any]
+Maker = Callable[[Typed, Sequence[Function]], Function]
+COMPARISONS = ("=", "!=", "<", "<=", ">", ">=")
+ARITHMETIC: Mapping[str, Callable[..., Any]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "negate": operator.neg,
+    "abs": abs,
+}
 
 
-def lifted(compute: Callable[..., Any], functions: Sequence[Function]) -> Function:
+def _lifted(compute: Callable[..., Any], functions: Sequence[Function]) -> Function:
     """Apply an operator to one or two operands; a missing one makes the result missing."""
     if len(functions) == 1:
         (only,) = functions
@@ -33,15 +43,43 @@ def lifted(compute: Callable[..., Any], functions: Sequence[Function]) -> Functi
     return of_two
 
 
-def _divided(first: Function, second: Function) -> Function:
-    return lifted(lambda left, right: left / right if right else None, (first, second))
+def logarithm(value: float) -> float | None:
+    """Return the natural logarithm, None of a number not above zero."""
+    return None if value <= 0 else math.log(value)
 
 
-def _logarithm(function: Function) -> Function:
-    return lifted(lambda value: None if value <= 0 else math.log(value), (function,))
+def _constant(node: Typed, _functions: Sequence[Function]) -> Function:
+    value = node.detail
+    return lambda _row: value
 
 
-def _and(first: Function, second: Function) -> Function:
+def _column(node: Typed, _functions: Sequence[Function]) -> Function:
+    return operator.itemgetter(node.detail)
+
+
+def _as(node: Typed, functions: Sequence[Function]) -> Function:
+    return functions[0] if node.of == "null" else _lifted(float, functions)
+
+
+def _is_null(_node: Typed, functions: Sequence[Function]) -> Function:
+    (function,) = functions
+    return lambda row: function(row) is None
+
+
+def _arithmetic(node: Typed, functions: Sequence[Function]) -> Function:
+    compute = ARITHMETIC[node.operator]
+    if node.kind == "int64":
+        return _lifted(lambda *values: int64(compute(*values)), functions)
+    return _lifted(compute, functions)
+
+
+def _compared(node: Typed, functions: Sequence[Function]) -> Function:
+    return _lifted(comparison(node.operator, node.of), functions)
+
+
+def _and(_node: Typed, functions: Sequence[Function]) -> Function:
+    first, second = functions
+
     def of_row(row: Sequence[Any]) -> bool | None:
         left, right = first(row), second(row)
         if left is False or right is False:
@@ -51,7 +89,9 @@ def _and(first: Function, second: Function) -> Function:
     return of_row
 
 
-def _or(first: Function, second: Function) -> Function:
+def _or(_node: Typed, functions: Sequence[Function]) -> Function:
+    first, second = functions
+
     def of_row(row: Sequence[Any]) -> bool | None:
         left, right = first(row), second(row)
         if left or right:
@@ -61,7 +101,7 @@ def _or(first: Function, second: Function) -> Function:
     return of_row
 
 
-def _coalesce(functions: Sequence[Function], _kind: Kind) -> Function:
+def _coalesce(_node: Typed, functions: Sequence[Function]) -> Function:
     def of_row(row: Sequence[Any]) -> Any:
         for function in functions:
             value = function(row)
@@ -72,8 +112,8 @@ def _coalesce(functions: Sequence[Function], _kind: Kind) -> Function:
     return of_row
 
 
-def _nullif(functions: Sequence[Function], kind: Kind) -> Function:
-    equal, (first, second) = comparison("=", kind), functions
+def _nullif(node: Typed, functions: Sequence[Function]) -> Function:
+    equal, (first, second) = comparison("=", node.of), functions
 
     def of_row(row: Sequence[Any]) -> Any:
         left, right = first(row), second(row)
@@ -84,9 +124,9 @@ def _nullif(functions: Sequence[Function], kind: Kind) -> Function:
     return of_row
 
 
-def _extreme(sign: str) -> Callable[[Sequence[Function], Kind], Function]:
-    def make(functions: Sequence[Function], kind: Kind) -> Function:
-        beats = comparison(sign, kind)
+def _extreme(sign: str) -> Maker:
+    def make(node: Typed, functions: Sequence[Function]) -> Function:
+        beats = comparison(sign, node.of)
 
         def of_row(row: Sequence[Any]) -> Any:
             found = None
@@ -101,22 +141,35 @@ def _extreme(sign: str) -> Callable[[Sequence[Function], Kind], Function]:
     return make
 
 
-OF_FLOATS: dict[str, Callable[..., Function]] = {"/": _divided, "ln": _logarithm}
-OF_TRUTHS: dict[str, Callable[..., Function]] = {
+def _case(_node: Typed, functions: Sequence[Function]) -> Function:
+    *pairs, default = functions
+    branches = tuple(zip(pairs[::2], pairs[1::2], strict=True))
+
+    def of_row(row: Sequence[Any]) -> Any:
+        for when, then in branches:
+            if when(row):
+                return then(row)
+        return default(row)
+
+    return of_row
+
+
+OF_ROW: Mapping[str, Maker] = {
+    "constant": _constant,
+    "column": _column,
+    "as": _as,
+    "is null": _is_null,
+    "/": lambda _node, parts: _lifted(lambda left, right: left / right if right else None, parts),
+    "ln": lambda _node, parts: _lifted(logarithm, parts),
     "and": _and,
     "or": _or,
-    "not": lambda function: lifted(operator.not_, (function,)),
-}
-OF_NUMBERS: dict[str, Callable[..., Any]] = {
-    "+": operator.add,
-    "-": operator.sub,
-    "*": operator.mul,
-    "negate": operator.neg,
-    "abs": abs,
-}
-CHOICES: dict[str, Callable[[Sequence[Function], Kind], Function]] = {
+    "not": lambda _node, parts: _lifted(operator.not_, parts),
+    "in": lambda node, parts: _lifted(node.detail.__contains__, parts),
     "coalesce": _coalesce,
     "nullif": _nullif,
     "least": _extreme("<"),
     "greatest": _extreme(">"),
+    "case": _case,
+    **dict.fromkeys(ARITHMETIC, _arithmetic),
+    **dict.fromkeys(COMPARISONS, _compared),
 }

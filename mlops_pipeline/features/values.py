@@ -16,7 +16,7 @@ Kind = Literal["float64", "int64", "string", "boolean", "timestamp", "date", "nu
 Value = float | int | str | bool | datetime | date | None
 
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
-_BELOW_HALF = math.nextafter(0.5, 0.0)  # 0.5 itself would round 0.49999999999999994 up
+BELOW_HALF = math.nextafter(0.5, 0.0)  # 0.5 itself would round 0.49999999999999994 up
 _WORD = 2**64
 _WIDE_LIMIT = 10**38  # of DECIMAL(38), which holds the squares of a deviation
 
@@ -143,9 +143,9 @@ def round_half_away(value: float, modifier: float) -> float:
     """
     scaled = value * modifier
     if scaled > 0:
-        rounded = (scaled + _BELOW_HALF) // 1.0 / modifier
+        rounded = (scaled + BELOW_HALF) // 1.0 / modifier
     elif scaled < 0:
-        rounded = -((_BELOW_HALF - scaled) // 1.0) / modifier
+        rounded = -((BELOW_HALF - scaled) // 1.0) / modifier
     else:
         return value
     return rounded if math.isfinite(rounded) else value

@@ -3,8 +3,10 @@
 import itertools
 import math
 import random
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, cast
 
 import duckdb
@@ -18,7 +20,15 @@ from mlops_pipeline.config import UseCase
 from mlops_pipeline.errors import DataError, ExpressionError
 from mlops_pipeline.features.aggregates import typed
 from mlops_pipeline.features.compile import compiled
-from mlops_pipeline.features.rows import DerivedFeatures, row_function, typed_function
+from mlops_pipeline.features.rows import (
+    MANY,
+    Declared,
+    RowFunction,
+    RowFunctions,
+    derived_features,
+    row_function,
+    typed_function,
+)
 from mlops_pipeline.features.values import Kind, Value
 from mlops_pipeline_tests.features.expression_trees import COLUMNS, KINDS, expressions
 from mlops_pipeline_tests.worlds import TYPES, shop
@@ -98,20 +108,33 @@ def outcomes(function: Callable[[Any], Value], rows: Sequence[Any]) -> list[Valu
     return found
 
 
+def of_columns(function: RowFunction, rows: Sequence[Any]) -> list[Value]:
+    columns = [[row[place] for row in rows] for place in range(len(COLUMNS))]
+    return function.of_columns(dict(zip(COLUMNS, columns, strict=True)))
+
+
 def assert_same(
-    engine: Engine, built: Any, function: Callable[[Any], Value], *, failures: bool = False
+    engine: Engine, built: Any, function: RowFunction, *, failures: bool = False
 ) -> None:
-    """Every row has the same value; with `failures`, those that fail do in both.
+    """Every row has the same value of the row, of columns and of DuckDB.
+
+    With `failures`, those that fail do everywhere.
 
     Whether DuckDB computes, and so fails on, an operand that it does not need is up to its
     optimizer: `nullif(null, n * n)`.
     """
-    found = outcomes(function, engine.rows)
+    found = outcomes(function.of_row, engine.rows)
     fine = [number for number, value in enumerate(found) if not isinstance(value, DataError)]
     expected = engine.values(built, fine) if fine else []
     for number, value in zip(fine, expected, strict=True):
         assert repr(found[number]) == repr(value), engine.rows[number]
+    assert repr(of_columns(function, [engine.rows[number] for number in fine])) == repr(
+        [found[number] for number in fine]
+    )
     failing = [number for number, value in enumerate(found) if isinstance(value, DataError)]
+    for number in failing[:20]:
+        with pytest.raises(DataError, match=re.escape(str(found[number]))):
+            of_columns(function, [*(engine.rows[other] for other in fine), engine.rows[number]])
     for number in failing[:2] if failures else []:
         with pytest.raises(duckdb.Error):
             engine.values(built, [number])
@@ -134,7 +157,7 @@ def test_row_function_of_a_random_expression_equals_the_compiled_one(
     function = row_function(text, KINDS_OF)
     built = compiled(text, engine.table)
     assert function.kind == str(built.type())
-    assert_same(engine, built, function.of_row)
+    assert_same(engine, built, function)
 
 
 @EXAMPLES
@@ -182,7 +205,7 @@ def compilation(compile_it: Callable[[], str]) -> str | tuple[str, str | None]:
 def test_integer_overflow_fails_in_the_same_rows(engine: Engine, text: str) -> None:
     function = row_function(text, KINDS_OF)
     built = compiled(text, engine.table)
-    assert_same(engine, built, function.of_row, failures=True)
+    assert_same(engine, built, function, failures=True)
 
 
 FITTING = [
@@ -196,17 +219,17 @@ FITTING = [
 @pytest.mark.parametrize("precision", [0, 1, 4, 12])
 @pytest.mark.parametrize(("text", "dtype"), FITTING)
 def test_declared_type_is_given_as_the_compiled_one_gives_it(
-    engine: Engine, text: str, dtype: str, precision: int
+    engine: Engine, text: str, dtype: Kind, precision: int
 ) -> None:
-    function = typed_function(text, KINDS_OF, dtype, precision)
+    function = typed_function(Declared(text, dtype, precision), KINDS_OF)
     built = typed(compiled(text, engine.table), dtype, precision)
     assert_same(engine, built, function, failures=True)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "int64", "boolean"])
-def test_text_declared_as_another_type_says_so(dtype: str) -> None:
+def test_text_declared_as_another_type_says_so(dtype: Kind) -> None:
     with pytest.raises(ExpressionError, match="does not fit the types") as caught:
-        typed_function("s", KINDS_OF, dtype, 4)
+        typed_function(Declared("s", dtype, 4), KINDS_OF)
     assert caught.value.found == f"a value of type string is declared {dtype}"
 
 
@@ -219,9 +242,35 @@ def test_overflow_says_what_to_do() -> None:
     assert caught.value.way_out
 
 
-def test_row_function_of_columns_is_that_of_each_row() -> None:
+def test_row_function_of_columns_takes_them_by_name() -> None:
     function = row_function("coalesce(x, n) + 1", {"n": "int64", "x": "float64"})
     assert function.of_columns({"x": [None, 2.5, None], "n": [1, 2, None]}) == [2.0, 3.5, None]
+    assert function.of_columns({"x": [], "n": []}) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "case when n = 1 then n * n when n > 1 then m end",
+        "case when n > 1 then 0 else n * n end",
+        "coalesce(m, n * n)",
+        "case when b then case when n > 1 then m else n * n end else 0 end",
+    ],
+)
+def test_operand_that_no_row_needs_does_not_fail_of_columns(text: str) -> None:
+    function = row_function(text, {"n": "int64", "m": "int64", "b": "boolean"})
+    columns: dict[str, list[Value]] = {"n": [1, BIG], "m": [7, 8], "b": [True, None]}
+    if text.startswith("coalesce"):
+        columns["m"] = [None, 8]
+    rows = list(zip(*columns.values(), strict=True))
+    assert function.of_columns(columns) == [function.of_row(row) for row in rows]
+
+
+def test_times_of_columns_are_compared_and_chosen() -> None:
+    day, later = datetime(2025, 1, 1), datetime(2025, 1, 2)  # noqa: DTZ001 # naive means UTC
+    function = row_function("greatest(t, u)", {"t": "timestamp", "u": "timestamp"})
+    columns: dict[str, list[Value]] = {"t": [day, None, later, None], "u": [later, day, day, None]}
+    assert function.of_columns(columns) == [later, day, later, None]
 
 
 def shop_with_derived() -> UseCase:
@@ -238,24 +287,30 @@ def shop_with_derived() -> UseCase:
 
 
 def test_derived_features_use_the_ones_above_them() -> None:
-    derived = DerivedFeatures(shop_with_derived())
-    assert derived.inputs == ("visits", "spent")
-    assert derived.names == ("mean", "is_high", "level")
-    found = derived.of_row({"visits": 3, "spent": 100.0})
-    assert found == {"mean": 33.33, "is_high": True, "level": "high"}
-    found = derived.of_row({"visits": 0, "spent": None})
-    assert found == {"mean": None, "is_high": None, "level": "low"}
+    derived = derived_features(shop_with_derived(), ("spent", "visits"))
+    assert derived.of_rows([(100.0, 3), (None, 0)]) == [
+        [33.33, True, "high"],
+        [None, None, "low"],
+    ]
+    assert derived.of_rows([]) == []
 
 
-def test_derived_features_of_columns_are_those_of_each_row() -> None:
-    derived = DerivedFeatures(shop_with_derived())
-    columns: dict[str, list[Value]] = {"visits": [3, 0, 4], "spent": [100.0, None, 1.0]}
-    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    each = [derived.of_row(row) for row in rows]
-    found = derived.of_columns(columns)
-    assert [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)] == each
-    assert derived.of_columns({"visits": [], "spent": []}) == {
-        "mean": [],
-        "is_high": [],
-        "level": [],
-    }
+@pytest.mark.parametrize("rows", [MANY - 1, MANY, 3 * MANY])
+def test_derived_features_of_many_rows_are_those_of_each(rows: int) -> None:
+    derived = derived_features(shop_with_derived(), ("visits", "spent"))
+    given: list[tuple[Value, ...]] = [
+        (number % 7 or None, None if number % 5 == 0 else number * 3.3) for number in range(rows)
+    ]
+    assert derived.of_rows(given) == [values for row in given for values in derived.of_rows([row])]
+
+
+def test_functions_whose_names_are_those_of_columns_read_the_columns() -> None:
+    kinds: dict[str, Kind] = {"amount": "float64", "rate": "float64"}
+    texts = ["amount * 2", "amount + rate"]
+    functions = RowFunctions(
+        tuple(kinds.values()),
+        [typed_function(Declared(text, "float64", 2), kinds) for text in texts],
+    )
+    row: tuple[Value, ...] = (10.0, 1.0)
+    assert functions.of_rows([row]) == [[20.0, 11.0]]
+    assert functions.of_rows([row] * MANY) == [[20.0, 11.0]] * MANY

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, cast
 from mlops_pipeline.config.expressions import columns_of, parse
 from mlops_pipeline.config.features import FeatureView
 from mlops_pipeline.errors import DataError
-from mlops_pipeline.features.rows import DerivedFeatures, typed_function
+from mlops_pipeline.features.rows import Declared, RowFunctions, derived_features, typed_function
 from mlops_pipeline.features.streams import Event, StreamView, fresh_us, known
 from mlops_pipeline.features.values import INT64_MAX, INT64_MIN, Kind, Value
 from mlops_pipeline.stores.history import narrowed
@@ -28,6 +28,7 @@ from mlops_pipeline.stores.online.layout import DAY_US, OnlineLayout, moment_of
 SUMMARIES_KEPT = 1_024  # one for each combination of times that entities have at a moment
 State = tuple[FeatureStatus, int]  # status and feature time of a view's values
 Values = Sequence[Any]
+Request = Mapping[str, Any]
 
 
 class Held(NamedTuple):
@@ -73,7 +74,13 @@ class _Streamed:
         self._source = view.source
         self._ages = _Ages(fresh_us(view), _Ages.of(view).dropped_us)
 
-    def part(self, held: Held, _request: Any, at_us: int) -> tuple[Values, State | None]:
+    def parts(
+        self, held: Sequence[Held], _requests: Any, at_us: int
+    ) -> list[tuple[Values, State | None]]:
+        """Return of each entity the values, and their state."""
+        return [self._part(item, at_us) for item in held]
+
+    def _part(self, held: Held, at_us: int) -> tuple[Values, State | None]:
         events = held.events.get(self._source)
         if events is None or not held.is_known:
             return (None,) * len(self.names), None
@@ -98,16 +105,22 @@ class _Requested:
         self._kinds: dict[str, Kind] = {
             name: section.column(name).type for name in section.columns if name in used
         }
-        self.names = tuple(names)
-        self._functions = [
-            typed_function(str(item.of), self._kinds, item.dtype, item.precision)
-            for item in columns.values()
-        ]
+        self._functions = RowFunctions(
+            tuple(self._kinds.values()),
+            [
+                typed_function(Declared(str(item.of), item.dtype, item.precision), self._kinds)
+                for item in columns.values()
+            ],
+        )
 
-    def part(
-        self, _held: Held, request: Mapping[str, Any] | None, at_us: int
-    ) -> tuple[Values, State]:
-        given = {} if request is None else request
+    def parts(
+        self, held: Sequence[Held], requests: Sequence[Request] | None, at_us: int
+    ) -> list[tuple[Values, State | None]]:
+        """Return of each entity the values, and their state."""
+        rows = [self._row(request) for request in requests or [{}] * len(held)]
+        return [(values, ("fresh", at_us)) for values in self._functions.of_rows(rows)]
+
+    def _row(self, given: Request) -> list[Value]:
         absent = [name for name in self._kinds if name not in given]
         if absent:
             raise DataError(
@@ -117,8 +130,7 @@ class _Requested:
                 found=", ".join(given) or "no column",
                 way_out="give it, null where it is missing, or leave the feature out",
             )
-        row = [_typed(name, kind, given[name]) for name, kind in self._kinds.items()]
-        return [function(row) for function in self._functions], ("fresh", at_us)
+        return [_typed(name, kind, given[name]) for name, kind in self._kinds.items()]
 
 
 class Plan:
@@ -156,9 +168,8 @@ class Plan:
             for name in views[label].columns:
                 place_of[name] = len(self._origins)
                 self._origins.append((index,))
-        self._inputs = tuple(place_of)
         self._daily = len(stored) if use_case.grid.every == "event" else 0
-        self._derived = DerivedFeatures(use_case) if use_case.derived else None
+        self._derived = derived_features(use_case, tuple(place_of))
         for name, derived in use_case.derived.items():
             used = [self._origins[place_of[n]] for n in columns_of(parse(derived.expression))]
             place_of[name] = len(self._origins)
@@ -166,20 +177,30 @@ class Plan:
         self._places = {name: place_of[name] for name in names}
         self._summaries: dict[tuple[int, tuple[State | None, ...]], Summary] = {}
 
-    def values(self, held: Held, request: Mapping[str, Any] | None, at_us: int) -> FeatureValues:
-        """Return the features of one entity at a moment."""
-        record = held.record
-        row: list[Any] = [*(self._nothing if record is None else self._pick(record[1]))]
-        states: list[State | None] = [
-            None if record is None else ages.state(record[0], at_us) for ages in self._ages
-        ]
+    def values(
+        self, held: Sequence[Held], requests: Sequence[Request] | None, at_us: int
+    ) -> list[FeatureValues]:
+        """Return the features of each entity at a moment."""
+        rows, states = [], list[list[State | None]]()
+        for record in (item.record for item in held):
+            rows.append([*(self._nothing if record is None else self._pick(record[1]))])
+            states.append(
+                [None if record is None else ages.state(record[0], at_us) for ages in self._ages]
+            )
         for part in self._others:
-            values, state = part.part(held, request, at_us)
-            row += values
-            states.append(state)
-        summary = self._summary(tuple(states), at_us)
-        if self._derived is not None:
-            row += self._derived.of_row(dict(zip(self._inputs, row, strict=True))).values()
+            made = part.parts(held, requests, at_us)
+            for row, states_of, (values, state) in zip(rows, states, made, strict=True):
+                row.extend(values)
+                states_of.append(state)
+        for row, derived in zip(rows, self._derived.of_rows(rows), strict=True):
+            row.extend(derived)
+        return [
+            self._known(row, tuple(item), at_us) for row, item in zip(rows, states, strict=True)
+        ]
+
+    def _known(self, row: list[Any], states: tuple[State | None, ...], at_us: int) -> FeatureValues:
+        """Leave out the values that are not to be used."""
+        summary = self._summary(states, at_us)
         if None in states:
             row = [
                 None if status == "missing" else value

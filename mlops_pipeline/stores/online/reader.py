@@ -126,13 +126,12 @@ class OnlineReader(Closing):
         moment = self._now() if at is None else at.astimezone(UTC)
         at_us = microseconds(moment)
         fetch = Fetch(self._holding, keys, at_us, is_strict=on_error == "raise")
-        answers = []
-        for place, (key, held) in enumerate(zip(keys, fetch.held(plan.sources), strict=True)):
-            row = None if request is None else request[place]
-            answers.append(
-                OnlineFeatures(key, moment, held.is_known, plan.values(held, row, at_us))
-            )
-        return answers
+        held = list(fetch.held(plan.sources))
+        values = plan.values(held, request, at_us)
+        return [
+            OnlineFeatures(key, moment, item.is_known, found)
+            for key, item, found in zip(keys, held, values, strict=True)
+        ]
 
     def close(self) -> None:
         """Close the store."""

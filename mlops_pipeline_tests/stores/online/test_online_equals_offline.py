@@ -167,12 +167,13 @@ def _read(
 ) -> list[tuple[OnlineFeatures, Row]]:
     """Read all features of some customers at random moments of the last two days, and later."""
     found: list[tuple[OnlineFeatures, Row]] = []
-    for number in range(PAIRS // (20 * (2 * ROUNDS - 1)) + 2):
+    for number in range(PAIRS // (35 * (2 * ROUNDS - 1)) + 2):
+        many = 80 if number % 4 == 1 else 20  # computed as columns, and row by row
         at = moments_between(draw, delivery.now - 2 * DAY, delivery.now)
         if number == 0:
             at = moments_between(draw, delivery.now + 2 * HOUR, delivery.now + 8 * HOUR)
-        request = draw.choices(delivery.pushed, k=20)
-        keys = draw.choices(payments.customers, k=20)
+        request = draw.choices(delivery.pushed, k=many)
+        keys = draw.choices(payments.customers, k=many)
         answers = reader.read(keys, reader.names, request=request, at=at)
         found += zip(answers, request, strict=True)
     return found

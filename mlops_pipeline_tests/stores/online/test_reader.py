@@ -16,6 +16,7 @@ from mlops_pipeline.errors import (
     OnlineDefinitionError,
     OnlineUnavailableError,
 )
+from mlops_pipeline.features.rows import MANY
 from mlops_pipeline.stores.online import OnlineStore
 from mlops_pipeline.stores.online.layout import online_layout
 from mlops_pipeline.stores.online.materialize import materialize, open_writer
@@ -143,6 +144,25 @@ def test_values_carry_status_and_time(filled: OnlineReader) -> None:
         "weeks_and_basic": FeatureValue(2.0, "fresh", MIDNIGHT),
     }
     assert list(found.values) == list(filled.names)
+
+
+def test_many_entities_read_at_once_have_the_values_of_each(filled: OnlineReader) -> None:
+    entities = [1, 2, 3, 77] * (MANY // 4)
+    requests = [
+        {
+            "amount": None if number % 5 == 0 else number * 0.7,
+            "units": number % 3 or None,
+            "at": on(3, 10) if number % 2 else None,
+            "kind": "web",
+        }
+        for number in range(len(entities))
+    ]
+    at_once = filled.read(entities, filled.names, request=requests)
+    each = [
+        filled.read([entity], filled.names, request=[request])[0]
+        for entity, request in zip(entities, requests, strict=True)
+    ]
+    assert list(map(repr, at_once)) == list(map(repr, each))
 
 
 def test_order_and_prefix_of_names_are_those_asked(filled: OnlineReader) -> None:
