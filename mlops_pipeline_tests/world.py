@@ -340,6 +340,8 @@ def _dagster(root: str, environment: Mapping[str, str], words: Sequence[str], lo
     """Be the command: the body of a forked process."""
     os.setsid()
     os.chdir(root)
+    for name in [name for name in os.environ if name.startswith("MLOPS_")]:
+        del os.environ[name]  # of the test that started the server, not of this one
     os.environ.update(environment)
     with open(log, "wb") as file:  # noqa: PTH123 # a descriptor to hand over
         os.dup2(file.fileno(), 1)

@@ -20,29 +20,29 @@ from mlops_pipeline.training.fitting import Fitted, Labels, Weights
 REACH = 1.5
 
 Fit = Callable[[Labels, Weights], Fitted]
-Decide = Callable[[Fitted], npt.NDArray[np.bool_]]
 
 
 class _Recipe:
     """The estimator that fairlearn sees: our fit, which has its rows already."""
 
-    def __init__(self, fit_rows: Fit, decide: Decide) -> None:
+    def __init__(self, fit_rows: Fit) -> None:
         self.fit_rows = fit_rows
-        self.decide = decide
 
     def __deepcopy__(self, _: Any) -> "_Recipe":
         # fairlearn copies its estimator for each vector: not the training rows behind `fit_rows`
-        return _Recipe(self.fit_rows, self.decide)
+        return _Recipe(self.fit_rows)
 
     def fit(self, _: Any, label: Any, sample_weight: Any) -> None:
         """Fit with the labels and weights of one vector of multipliers."""
         weight = np.asarray(sample_weight, dtype=np.float64)
         self.fitted = self.fit_rows(np.asarray(label, dtype=np.int8), weight)
-        self.decided = self.decide(self.fitted).astype(np.int64)
 
-    def predict(self, _: Any) -> npt.NDArray[np.int64]:
-        """Return the decisions on the training rows."""
-        return self.decided
+    def predict(self, rows: Any) -> npt.NDArray[np.int64]:
+        """Return no decision: fairlearn would choose by it, and its choice is not asked for.
+
+        The validation part chooses; predicting millions of training rows can take as long as a fit.
+        """
+        return np.zeros(len(rows), dtype=np.int64)
 
 
 def multiplier_grid(
@@ -73,7 +73,6 @@ def search_grid(
     *,
     costs: Costs,
     fit: Fit,
-    decide: Decide,
 ) -> list[Fitted | None]:
     """Fit one model for each vector of multipliers; None where the labels become all the same.
 
@@ -81,8 +80,6 @@ def search_grid(
     ----------
     fit : callable
         Fits the training rows with other labels and weights.
-    decide : callable
-        The decisions of a fitted model on the training rows.
     """
     import pandas as pd
     from fairlearn.reductions import DemographicParity, ErrorRate, GridSearch
@@ -102,7 +99,7 @@ def search_grid(
         )
         for number, vector in enumerate(grid)
     }
-    search = GridSearch(_Recipe(fit, decide), Parity(), grid=pd.DataFrame(columns))
+    search = GridSearch(_Recipe(fit), Parity(), grid=pd.DataFrame(columns))
     rows = np.arange(len(label))[:, None]  # fairlearn refuses missing values, our fit knows them
     search.fit(rows, label.astype(np.int64), sensitive_features=codes)
     return [getattr(each, "fitted", None) for each in search.predictors_]

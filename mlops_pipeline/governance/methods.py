@@ -7,6 +7,7 @@ and tree count are the base model's. Fitted on the train part, calibrated on the
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -25,7 +26,14 @@ from mlops_pipeline.governance.group_thresholds import (
 )
 from mlops_pipeline.governance.groups import Floats, Groups, learn_groups, reweigh
 from mlops_pipeline.training.calibration import fit_calibration
-from mlops_pipeline.training.fitting import Fitted, Rows, encode_rows, learn_inputs
+from mlops_pipeline.training.fitting import (
+    Design,
+    Fitted,
+    Rows,
+    encode_rows,
+    learn_design,
+    learn_inputs,
+)
 from mlops_pipeline.training.scoring import ScoringModel, group_shares, row_thresholds
 from mlops_pipeline.training.selection import cross_fitted, folds
 from mlops_pipeline.training.train import decide_as, fit_again
@@ -86,12 +94,13 @@ class Bench:
 
     def fit(self, label: npt.NDArray[np.int8], weight: Floats | None) -> Fitted:
         """Fit the base model's recipe on the train part with these labels and weights."""
-        rows = Rows(self.matrix, label, weight)
+        rows = Rows(self.matrix, label, weight, self._design)
         return fit_again(self.use_case, self.base, self.inputs, rows, threads=self.threads)
 
-    def selects(self, fitted: Fitted) -> npt.NDArray[np.bool_]:
-        """Return which train rows a model selects, by its own scores."""
-        return fitted.model.raw_scores(self.matrix) >= 0.5
+    @cached_property
+    def _design(self) -> Design | None:
+        """What every fit of a linear model has in common, made once."""
+        return learn_design(self.inputs, self.matrix) if self.base.kind == "logistic" else None
 
     def calibrated(
         self,
@@ -133,9 +142,7 @@ def _grid_search(bench: Bench, base: Candidate) -> Iterable[Candidate]:
     ]
     shares = [float(np.mean(bench.codes == code)) for code in codes]
     grid = multiplier_grid(rates, shares, bench.costs, size)
-    found = search_grid(
-        bench.label, bench.codes, grid, costs=bench.costs, fit=bench.fit, decide=bench.selects
-    )
+    found = search_grid(bench.label, bench.codes, grid, costs=bench.costs, fit=bench.fit)
     for number, (fitted, vector) in enumerate(zip(found, grid, strict=True), start=1):
         if fitted is not None:
             recipe = Recipe("grid_search", bench.groups, tuple(vector))
@@ -213,7 +220,6 @@ def refit_variant(
             *(frame.label, codes, [recipe.multipliers]),
             costs=use_case.training.costs,
             fit=fit,
-            decide=lambda item: item.model.raw_scores(matrix) >= 0.5,
         )
     else:
         weights = reweigh(frame.label, codes) if recipe.method == "reweighing" else None

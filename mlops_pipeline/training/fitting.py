@@ -32,12 +32,25 @@ Labels = npt.NDArray[np.int8]
 Weights = npt.NDArray[np.float64]
 
 
+class Design(NamedTuple):
+    """The terms of a linear model, their values `(n_rows, n_terms)`, means and deviations."""
+
+    terms: Sequence[Mapping[str, Any]]
+    values: npt.NDArray[np.float64]
+    means: npt.NDArray[np.float64]
+    spreads: npt.NDArray[np.float64]
+
+
 class Rows(NamedTuple):
-    """Encoded rows with their labels; `weight` of each row, None: 1."""
+    """Encoded rows with their labels; `weight` of each row, None: 1.
+
+    `design` is that of the matrix, for who fits the same rows several times.
+    """
 
     matrix: Matrix
     label: Labels
     weight: Weights | None = None
+    design: Design | None = None
 
 
 @dataclass(frozen=True)
@@ -264,8 +277,7 @@ def _fit_logistic(
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
 
-    terms = learn_terms(inputs, train.matrix)
-    values, means, spreads = design(terms, train.matrix)
+    terms, values, means, spreads = train.design or learn_design(inputs, train.matrix)
     estimator = LogisticRegression(
         C=recipe.c,
         max_iter=recipe.max_iterations,
@@ -287,6 +299,12 @@ def _fit_logistic(
         feature = str(inputs.items[term["input"]]["name"])
         importance[feature] = importance.get(feature, 0.0) + abs(weight) * float(spread)
     return Fitted(name, _model(name, recipe, inputs, parameters, None), None, {}, importance)
+
+
+def learn_design(inputs: Inputs, matrix: Matrix) -> Design:
+    """Learn the terms of a linear model from rows, and return them with their values."""
+    terms = learn_terms(inputs, matrix)
+    return Design(terms, *design(terms, matrix))
 
 
 def design(

@@ -1,7 +1,6 @@
 """fairlearn's reduction with our fit: which labels and weights each model is fitted on."""
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from mlops_pipeline.config.modelling import Costs, Dummy
@@ -27,15 +26,11 @@ class Recorder:
         recipe = Dummy(kind="dummy")
         return fit_candidate("d", recipe, inputs, rows, None, balanced=False, seed=1, threads=1)
 
-    @staticmethod
-    def decide(fitted: Fitted) -> npt.NDArray[np.bool_]:
-        return fitted.model.raw_scores(np.zeros((len(LABEL), 1), np.float32)) >= 0.5
-
 
 def test_search_grid_shifts_the_costs_of_each_group_by_its_rate() -> None:
     grid = multiplier_grid([0.5, 0.1], SHARES, COSTS, size=3)
     recorder = Recorder()
-    found = search_grid(LABEL, CODES, grid, costs=COSTS, fit=recorder.fit, decide=recorder.decide)
+    found = search_grid(LABEL, CODES, grid, costs=COSTS, fit=recorder.fit)
     mean = (0.5 * 4 + 0.1 * 3) / 7
     deviation = np.array([(0.5 - mean) / 0.4, (0.1 - mean) / 0.4, 0.0])[CODES]
     for strength, (label, weight) in zip((0.5, 1.0, 1.5), recorder.seen, strict=True):
@@ -49,7 +44,7 @@ def test_search_grid_shifts_the_costs_of_each_group_by_its_rate() -> None:
 def test_search_grid_one_vector_again_gives_the_same_model() -> None:
     grid = multiplier_grid([0.5, 0.1], SHARES, COSTS, size=3)
     recorder = Recorder()
-    options = {"costs": COSTS, "fit": recorder.fit, "decide": recorder.decide}
+    options = {"costs": COSTS, "fit": recorder.fit}
     every = search_grid(LABEL, CODES, grid, **options)  # type: ignore[arg-type]
     (again,) = search_grid(LABEL, CODES, grid[1:2], **options)  # type: ignore[arg-type]
     assert again is not None
@@ -59,7 +54,7 @@ def test_search_grid_one_vector_again_gives_the_same_model() -> None:
 
 def test_search_grid_labels_all_the_same_gives_no_model() -> None:
     recorder = Recorder()
-    options = {"costs": COSTS, "fit": recorder.fit, "decide": recorder.decide}
+    options = {"costs": COSTS, "fit": recorder.fit}
     codes = np.array([0, 0, 0, 0, 0, 1, 1, 1])
     far = [[-50.0, 50.0]]  # selecting the first group is rewarded, the second punished
     (split,) = search_grid(LABEL, codes, far, **options)  # type: ignore[arg-type]
