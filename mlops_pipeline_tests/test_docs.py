@@ -1,7 +1,4 @@
-"""The documentation is complete and true: what there is stands in it, what it names is there.
-
-Above 300 lines, because one reader of Markdown serves every check.
-"""
+"""The documentation is complete and true: what there is stands in it, what it names is there."""
 
 import json
 import re
@@ -9,18 +6,13 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any
 
 import pytest
-import yaml
-from pydantic import BaseModel, TypeAdapter
-from pydantic.fields import FieldInfo
 
 from mlops_pipeline import errors
 from mlops_pipeline.cli.app import app
-from mlops_pipeline.config import UseCase, json_schema, load_use_case
-from mlops_pipeline.config.expressions import FUNCTIONS
-from mlops_pipeline.config.modelling import GateRule
+from mlops_pipeline.config import load_use_case
 from mlops_pipeline.orchestration.build import build_definitions
 from mlops_pipeline.serving.app import create_app
 from mlops_pipeline.serving.problems import PROBLEMS, TYPE_PREFIX, UNKNOWN_ID
@@ -31,10 +23,18 @@ from mlops_pipeline.stores.settings import Settings
 from mlops_pipeline.stores.status import use_case_status
 from mlops_pipeline.training.gates import Gate, RuleResult
 from mlops_pipeline.training.metrics import METRICS
+from mlops_pipeline_tests.documentation import (
+    CONFIGS,
+    ROOT,
+    blocks,
+    example_name,
+    page_name,
+    rows,
+    sections,
+    text_of,
+)
 
-ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-CONFIGS = ROOT / "configs"
 PAGES = sorted(
     {ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.glob("*.md"), *DOCS.rglob("0*.md")}
 )
@@ -46,33 +46,8 @@ FILES = (
 PATH = re.compile(rf"(?<![\w/.<-])((?:{FOLDERS})/[\w./*<>-]*|(?:{FILES})(?![\w/]))")
 
 
-def text_of(name: str) -> str:
-    return (ROOT / name).read_text(encoding="utf-8")
-
-
-def page_name(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix()
-
-
 def without_code(text: str) -> str:
     return re.sub(r"```.*?```", "", text, flags=re.DOTALL)
-
-
-def blocks(text: str, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
-
-
-def sections(text: str) -> dict[str, str]:
-    """Return {heading: text up to the next heading of any level}."""
-    parts = re.split(r"^#{1,6} +(.+)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), flags=re.M)
-    return dict(zip(parts[1::2], parts[2::2], strict=True))
-
-
-def rows(section: str) -> list[list[str]]:
-    """Return the cells of every table row of a section, without heads."""
-    lines = [line for line in section.splitlines() if line.startswith("| ")]
-    cells = [[cell.strip() for cell in line.strip().strip("|").split(" | ")] for line in lines]
-    return [row for row in cells if not row[0].startswith("---") and row[0].startswith("`")]
 
 
 def anchor(heading: str) -> str:
@@ -82,11 +57,6 @@ def anchor(heading: str) -> str:
 
 def all_of_it() -> str:
     return "\n".join(path.read_text(encoding="utf-8") for path in PAGES)
-
-
-def example_name() -> str:
-    """Return the name of the use case that the README writes."""
-    return str(yaml.safe_load(blocks(text_of("README.md"), "yaml")[0])["name"])
 
 
 # what is named exists
@@ -347,81 +317,3 @@ def test_every_endpoint_with_parameters_has_a_section_that_names_them() -> None:
                 section = sections(text_of("docs/serving.md"))[f"{method.upper()} {path}"]
                 for name in named:
                     assert f"`{name}`" in section, name
-
-
-# configuration
-
-
-def _models(annotation: object) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for item in get_args(annotation) for model in _models(item)]
-
-
-def _headings(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
-    """Yield (heading of its section, section) for every part of the configuration."""
-    for name, field in model.model_fields.items():
-        inner = _models(field.annotation)
-        is_mapping = "dict" in {getattr(get_origin(field.annotation), "__name__", "")}
-        heading = f"{prefix}{name}{'.<name>' if is_mapping else ''}"
-        for item in inner:
-            kind = item.model_fields.get("rule") or item.model_fields.get("kind")
-            tag = get_args(kind.annotation)[0] if kind and len(inner) > 1 else None
-            yield (f"{heading}: {tag}" if tag else heading), item
-            yield from _headings(item, f"{heading}.")
-
-
-CONFIGURATION = [("Top level", UseCase), *_headings(UseCase)]
-
-
-def _default(field: FieldInfo) -> str:
-    if field.is_required():
-        return "required"
-    value = field.get_default(call_default_factory=True)
-    if value is None:
-        return "none"
-    if isinstance(value, BaseModel):
-        return "its defaults"
-    if value in ((), {}):
-        return "empty"
-    return f"`{json.dumps(list(value) if isinstance(value, tuple) else value)}`"
-
-
-@pytest.mark.parametrize(
-    ("heading", "model"), CONFIGURATION, ids=[item[0] for item in CONFIGURATION]
-)
-def test_configuration_section_documents_every_key(heading: str, model: type[BaseModel]) -> None:
-    table = rows(sections(text_of("docs/configuration.md"))[heading])
-    found = {row[0].strip("`"): row[2] for row in table}
-    assert found == {name: _default(field) for name, field in model.model_fields.items()}
-    assert all(len(row) == 4 and row[3] for row in table)
-
-
-def test_every_function_of_expressions_is_documented() -> None:
-    section = sections(text_of("docs/configuration.md"))["Expressions"]
-    assert {name for name in FUNCTIONS if f"`{name}(" in section} == set(FUNCTIONS)
-
-
-def test_gate_examples_show_every_rule_and_are_valid() -> None:
-    text = text_of("docs/configuration.md")
-    example = yaml.safe_load(blocks(text, "yaml")[0])["gates"]
-    rules = TypeAdapter(tuple[GateRule, ...]).validate_python(example)
-    assert {type(rule) for rule in rules} == set(_models(GateRule))
-
-
-def test_json_schema_is_current() -> None:
-    expected = json.dumps(json_schema(), indent=2, sort_keys=True) + "\n"
-    assert text_of("configs/schema/use_case.schema.json") == expected
-
-
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=page_name)
-def test_configuration_file_names_its_schema(path: Path) -> None:
-    first = path.read_text(encoding="utf-8").splitlines()[0]
-    assert first == "# yaml-language-server: $schema=schema/use_case.schema.json"
-
-
-def test_readme_example_is_a_complete_use_case(tmp_path: Path) -> None:
-    example = blocks(text_of("README.md"), "yaml")[0]
-    path = tmp_path / f"{example_name()}.yaml"
-    path.write_text(example, encoding="utf-8")
-    assert load_use_case(path).features

@@ -1,185 +1,39 @@
-"""Forgetting one customer of a small shop: what is gone, what stays, what does not come back."""
+"""Forgetting one customer in the lake: what is gone, what stays, what does not come back."""
 
 import shutil
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
 from mlops_pipeline.errors import DataError, LeaseError, NotFoundError, StateError
-from mlops_pipeline.stores.erasure import Erased, find, forget, person_of
-from mlops_pipeline.stores.erasure import run as erasure_run
+from mlops_pipeline.stores.erasure import find, forget, person_of
 from mlops_pipeline.stores.erasure.tables import PersonRows
 from mlops_pipeline.stores.leak_check import leak_check
-from mlops_pipeline.stores.offline import features_uri, finished_periods
-from mlops_pipeline.stores.online.materialize import materialize
+from mlops_pipeline.stores.offline import features_uri
 from mlops_pipeline.stores.opsdb import HeldLease, OpsDatabase
 from mlops_pipeline.stores.opsdb.tombstones import EVERY
 from mlops_pipeline.stores.peek import gather_evidence
-from mlops_pipeline.stores.predictions import predictions_uri
 from mlops_pipeline.stores.trained import write_json
 from mlops_pipeline.stores.validation import AcceptedSource, accepted_sources, register_accepted
 from mlops_pipeline.stores.workspace import Workspace
-from mlops_pipeline_tests.stores.online.worlds import STORES, opened
-from mlops_pipeline_tests.worlds import (
-    NOW,
-    PLANS,
-    VISITS,
-    Row,
-    World,
-    accept_all,
-    on,
-    plan,
-    shop,
-    stored_rows,
-    utc,
-    visit,
+from mlops_pipeline_tests.stores.erasure_world import (
+    CUSTOMERS,
+    GONE,
+    NAME,
+    case,
+    content,
+    deliver,
+    erase,
+    files_with,
+    ingest_and_accept,
+    lifecycle,
+    visits,
 )
-
-GONE, NAME = 2, "Rumpelstilzchen"  # who is forgotten; in a text column of every row
-CUSTOMERS = (1, GONE, 3)
-AS_OF = utc(on(4))
-VIEWS = {
-    "history": {
-        "source": "visits",
-        "columns": {
-            "visits": {"aggregate": "count", "dtype": "int64"},
-            "spent": {"aggregate": "sum", "of": "amount", "precision": 2},
-        },
-    },
-    "plan": {
-        "source": "plans",
-        "columns": {"tier": {"aggregate": "last", "of": "tier", "dtype": "string"}},
-    },
-}
-
-
-def case(name: str = "shop") -> Any:
-    """Visits without a key and with broken rows, plans that are revised."""
-    rule = {"rule": "range", "column": "amount", "min": 0}
-    sources = {"visits": {**VISITS, "rules": [rule]}, "plans": PLANS}
-    return shop(name=name, sources=sources, views=VIEWS)
-
-
-def visits(customers: tuple[int | None, ...], months: tuple[int, ...]) -> list[Row]:
-    return [
-        visit(on(month, 3 + (item or 9) % 25), item, amount=month + (item or 9) / 4, kind=who(item))
-        for month in months
-        for item in customers
-    ]
-
-
-def who(customer: int | None) -> str:
-    return NAME if customer == GONE else f"name of {customer}"
-
-
-def deliver(world: World, customers: tuple[int, ...]) -> None:
-    """Three months: two visits without a customer, one broken row and a revised plan of each."""
-    world.deliver("visits", visits((*customers, None), (1, 2, 3)))
-    world.deliver(
-        "visits",
-        [visit(on(2, 20), customer, amount=-1.0, kind=who(customer)) for customer in customers],
-    )
-    for month in (1, 2):
-        rows = [plan(on(month, 2), item, tier=f"{who(item)} {month}") for item in customers]
-        world.deliver("plans", rows)
-
-
-def ingest_and_accept(work: Workspace, ops: OpsDatabase, now: datetime = NOW) -> Any:
-    from mlops_pipeline.stores.ingestion import ingest
-    from mlops_pipeline.stores.offline import finished_through
-
-    forgotten = ops.forgotten(work.use_case.name, "customer")
-    finished = finished_through(work)
-    done = {
-        name: ingest(work, name, now=now, finished_through=finished, forgotten=forgotten)
-        for name in work.use_case.sources
-    }
-    accepted = {name: item.to_dict() for name, item in accept_all(work, now).items()}
-    ops.set_pointer(work.use_case.name, "accepted", accepted, run_id="test", now=now)
-    return done
-
-
-def lifecycle(world: World, now: datetime = NOW, as_of: datetime = AS_OF) -> Any:
-    """Ingest, accept, build the features, and score every period as a batch does."""
-    from mlops_pipeline.stores.offline import build_features
-
-    with world.open() as work, OpsDatabase.open(world.settings.database_url) as ops:
-        done = ingest_and_accept(work, ops, now)
-        build_features(work, accepted_sources(ops, work.use_case), as_of)
-        for period in finished_periods(work):
-            score(work, period)
-        return done
-
-
-def score(work: Workspace, period: str) -> None:
-    """Write what batch scoring writes, without a model."""
-    uri = work.lake.table_uri(work.use_case.name, "predictions")
-    if any(facts["period"] == period for facts in work.lake.facts_of_commits(uri)):
-        return
-    state = work.lake.state(features_uri(work))
-    assert state is not None
-    rows = work.engine.sql.sql(
-        f"SELECT customer, as_of, visits / 10 AS probability, visits > 2 AS decision, "
-        f"1 AS model_version FROM {work.engine.scan(state)} "
-        f"WHERE as_of = TIMESTAMP '{period}' ORDER BY customer"
-    ).to_arrow_table()
-    positives = sum(rows.column("decision").to_pylist())
-    facts = {"period": period, "model_version": 1, "rows": len(rows), "positives": positives}
-    for written in (uri, predictions_uri(work.lake, work.use_case, is_trial=True)):
-        work.lake.write(written, rows, facts, "append")
-
-
-def erase(
-    world: World,
-    customer: int = GONE,
-    scope: str = EVERY,
-    *,
-    by: str = "ada",
-    reason: str = "asked for it",
-) -> list[Erased]:
-    person = person_of(world.settings, [world.use_case], str(customer), scope)
-    with OpsDatabase.open(world.settings.database_url) as ops:
-        return forget(person, world.settings, ops, by=by, reason=reason)
-
-
-def content(world: World) -> dict[str, Any]:
-    """Everything that the lake says, without version numbers and times of ingestion."""
-    said: dict[str, Any] = {}
-    with world.open() as work, OpsDatabase.open(world.settings.database_url) as ops:
-        name, lake = world.use_case.name, work.lake
-        for source, item in accepted_sources(ops, world.use_case).items():
-            said[source] = (item.rows, item.quarantined, item.content_hash, item.watermark)
-            order = '"at", customer, amount' if source == "visits" else "_row_no"
-            rows = stored_rows(work, lake.table_uri(name, "raw", source), order)
-            said[f"raw {source}"] = [{**row, "_row_no": 0} for row in rows]
-        said["periods"] = finished_periods(work)
-        said["features"] = stored_rows(work, features_uri(work), "as_of, customer")
-        predictions = lake.table_uri(name, "predictions")
-        said["predictions"] = stored_rows(work, predictions, "as_of, customer")
-        facts = {item["period"]: item for item in lake.facts_of_commits(predictions)}
-        said["scored"] = {
-            period: (item["rows"], item["positives"]) for period, item in facts.items()
-        }
-    return said
-
-
-def files_with(folder: Path, name: str) -> list[str]:
-    """The files that hold a text, Parquet read as rows and as bytes."""
-    found = []
-    for path in folder.rglob("*"):
-        if path.is_file():
-            text = path.read_bytes()
-            if path.suffix == ".parquet":
-                text += str(pq.read_table(path).to_pylist()).encode()
-            if name.encode() in text:
-                found.append(path.name)
-    return found
+from mlops_pipeline_tests.worlds import NOW, World, accept_all, on, stored_rows, utc
 
 
 @pytest.fixture(scope="module")
@@ -462,123 +316,6 @@ def test_every_use_case_of_the_entity_forgets(world: World) -> None:
     assert [event.kind for event in events[:2]] == ["forgotten", "forget"]
     assert events[0].detail["rows"] == 32
     assert {event.detail["pseudonym"] for event in events[:2]} == {person.pseudonym}
-
-
-# online
-
-
-@pytest.fixture(params=STORES)
-def online(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[tuple[Any, Callable[..., World]]]:
-    """A store of each kind, and a function that makes the shop under a name of its own."""
-    import uuid
-
-    name = f"test_{uuid.uuid4().hex}"
-    with opened(request.param, tmp_path, name) as store:
-        monkeypatch.setattr(erasure_run, "open_writer", lambda _settings: _Shared(store))
-
-        def make(**sections: Any) -> World:
-            found = World(shop(name=name, **sections), tmp_path / "online")
-            found.deliver("visits", visits(CUSTOMERS, (1, 2, 3)))
-            return found
-
-        yield store, make
-
-
-class _Shared:
-    """The test's own store, that a `with` block does not close."""
-
-    def __init__(self, store: Any) -> None:
-        self._store = store
-
-    def __enter__(self) -> Any:
-        return self._store
-
-    def __exit__(self, *_error: object) -> None:
-        return None
-
-
-def bring_online(world: World, store: Any, **options: Any) -> Any:
-    with world.open() as work, OpsDatabase.open(world.settings.database_url) as ops:
-        accepted = accepted_sources(ops, world.use_case)
-        return materialize(work, accepted, store, through=NOW, now=NOW, **options)
-
-
-def read(world: World, store: Any, names: list[str]) -> list[tuple[Any, ...]]:
-    from mlops_pipeline.stores.online.reader import OnlineReader
-
-    reader = OnlineReader(world.use_case, store, now=lambda: utc(on(3, 20)))
-    found = reader.read([str(item) for item in CUSTOMERS], names)
-    return [tuple(item.values[name].value for name in names) for item in found]
-
-
-def test_stored_records_are_forgotten_and_do_not_come_back(online: Any) -> None:
-    store, make = online
-    world = make()
-    lifecycle(world)
-    bring_online(world, store)
-    before = read(world, store, ["visits", "spent"])
-    (erased,) = erase(world)
-    assert erased.online == 1
-    assert bring_online(world, store).is_new is False
-    assert read(world, store, ["visits", "spent"]) == [before[0], (None, None), before[2]]
-
-
-def test_recent_events_are_forgotten_and_do_not_come_back(online: Any) -> None:
-    store, make = online
-    columns = {"visits_30d": {"aggregate": "count", "window_days": 30, "dtype": "int64"}}
-    world = make(
-        grid={"every": "event", "period": "month"},
-        sources={"visits": {**VISITS, "key": ["customer", "at"]}},
-        views={
-            "recent": {"source": "visits", "online": True, "freshness_days": 60, "columns": columns}
-        },
-    )
-    with world.open() as work, OpsDatabase.open(world.settings.database_url) as ops:
-        ingest_and_accept(work, ops)
-    bring_online(world, store)
-    assert read(world, store, ["visits_30d"]) == [(1,), (1,), (1,)]
-    (erased,) = erase(world)
-    assert erased.online == 3
-    world.deliver("visits", visits(CUSTOMERS, (4,)))
-    with world.open() as work, OpsDatabase.open(world.settings.database_url) as ops:
-        ingest_and_accept(work, ops)
-    assert bring_online(world, store).events == 2
-    assert read(world, store, ["visits_30d"]) == [(1,), (None,), (1,)]
-
-
-def test_marker_of_a_killed_materialization_does_not_name_the_person(online: Any) -> None:
-    store, make = online
-    world = make()
-    lifecycle(world)
-    table = _killed_at(world, store, GONE)
-    assert f'"{GONE}"' in str(store.progress(table))
-    erase(world)
-    assert f'"{GONE}"' not in str(store.progress(table))
-    assert bring_online(world, store).entities == 2
-
-
-def _killed_at(world: World, store: Any, customer: int) -> Any:
-    """Materialize record by record until the customer's is written; return the table."""
-    from mlops_pipeline.stores.online.layout import online_layout
-
-    records = online_layout(world.use_case).records()
-    assert records is not None
-    write = store.write_records
-    written: list[str] = []
-
-    def write_some(table: Any, chunk: Any, **options: Any) -> int:
-        if str(customer) in written:
-            raise KeyboardInterrupt
-        written.extend(item.entity for item in chunk)
-        return int(write(table, chunk, **options))
-
-    store.write_records = write_some
-    with pytest.raises(KeyboardInterrupt):
-        bring_online(world, store, chunk_rows=1)
-    store.write_records = write
-    return records[0]
 
 
 def _features(world: World) -> str:
