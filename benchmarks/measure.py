@@ -44,13 +44,17 @@ class Measured:
     output: str
 
 
-def run_measured(command: Sequence[str], *, extra: Mapping[str, str] | None = None) -> Measured:
-    """Run a command from the project's root and measure it.
+def run_measured(
+    command: Sequence[str], *, extra: Mapping[str, str] | None = None, folder: Path = ROOT
+) -> Measured:
+    """Run a command and measure it.
 
     Parameters
     ----------
     extra : mapping of str to str, optional
         Environment variables beside those of this process.
+    folder : Path
+        Where it runs; default: the project's root.
 
     Raises
     ------
@@ -63,7 +67,7 @@ def run_measured(command: Sequence[str], *, extra: Mapping[str, str] | None = No
     begun = time.perf_counter()
     with subprocess.Popen(
         command,
-        cwd=ROOT,
+        cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -83,9 +87,14 @@ def run_measured(command: Sequence[str], *, extra: Mapping[str, str] | None = No
     return Measured(seconds, cpu, usage.ru_maxrss // 1024, watch.peak_bytes // 2**20, output)
 
 
-def run_module(name: str, *arguments: str, extra: Mapping[str, str] | None = None) -> Measured:
+def run_module(
+    name: str,
+    *arguments: str,
+    extra: Mapping[str, str] | None = None,
+    folder: Path = ROOT,
+) -> Measured:
     """Run `python -m name` with this interpreter; see `run_measured`."""
-    return run_measured([sys.executable, "-m", name, *arguments], extra=extra)
+    return run_measured([sys.executable, "-m", name, *arguments], extra=extra, folder=folder)
 
 
 def machine() -> dict[str, Any]:

@@ -10,10 +10,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.measure import Measured, run_module
+from benchmarks.measure import ROOT, Measured, run_module
 from mlops_pipeline.stores.simulated import write_churn
 
 USE_CASE = "churn"
+LOCATION = "mlops_pipeline.definitions"
 MONTHS = 24
 SEED = 7
 AS_OF = "2025-01-01"  # the end of month 24
@@ -41,10 +42,19 @@ class World:
         """Where the commands of this world keep their state; all telemetry is off."""
         return {
             "MLOPS_DATA_DIR": str(self.data),
+            "MLOPS_GIT_COMMIT": _commit(),
             "DAGSTER_HOME": str(self.folder / "dagster"),
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "DO_NOT_TRACK": "true",
         }
+
+
+def _commit() -> str:
+    """Return the commit of the checkout, for projects elsewhere."""
+    from mlops_pipeline.stores.provenance import git_state
+    from mlops_pipeline.stores.settings import Settings
+
+    return git_state(Settings.from_environment(os.environ)).commit
 
 
 @contextmanager
@@ -66,22 +76,33 @@ def _simulate(world: World, months: int) -> None:
     run_module("benchmarks.world", str(world.sources), *sizes)
 
 
-def run_lifecycle(world: World, *, as_of: str = AS_OF) -> Measured:
-    """Run the whole lifecycle as a user does."""
+def run_lifecycle(world: World, *, as_of: str = AS_OF, folder: Path = ROOT) -> Measured:
+    """Run the whole lifecycle as a user does; `folder` holds configs/."""
     config = {"ops": {f"{USE_CASE}__features": {"config": {"as_of": as_of}}}}
-    return execute_job(world, "mlops_pipeline.definitions", f"{USE_CASE}_lifecycle", config)
+    return execute_job(world, LOCATION, f"{USE_CASE}_lifecycle", config, folder=folder)
+
+
+def materialize(world: World, asset: str, *, folder: Path = ROOT) -> Measured:
+    """Make one asset of the use case again."""
+    words = ("asset", "materialize", "-m", LOCATION, "--select", f"key:{USE_CASE}/{asset}")
+    return run_module("dagster", *words, extra=world.environment, folder=folder)
 
 
 def execute_job(
-    world: World, module: str, job: str, config: Mapping[str, object] | None = None
+    world: World,
+    module: str,
+    job: str,
+    config: Mapping[str, object] | None = None,
+    *,
+    folder: Path = ROOT,
 ) -> Measured:
-    """Run `dagster job execute` from the project's root."""
+    """Run `dagster job execute`."""
     words = ["job", "execute", "-m", module, "-j", job]
     if config is not None:
         path = world.folder / "run.json"  # JSON is YAML
         path.write_text(json.dumps(config), encoding="utf-8")
         words += ["-c", str(path)]
-    return run_module("dagster", *words, extra=world.environment)
+    return run_module("dagster", *words, extra=world.environment, folder=folder)
 
 
 def step_seconds(world: World) -> dict[str, float]:

@@ -15,7 +15,7 @@ from mlops_pipeline.config.privacy import sensitive_features
 from mlops_pipeline.data.frame import LabelledFrame
 from mlops_pipeline.data.splits import Parts, split_frame
 from mlops_pipeline.stores.offline import load_frame
-from mlops_pipeline.stores.provenance import git_state, library_versions, run_fingerprint
+from mlops_pipeline.stores.provenance import GitState, git_state, library_versions, run_fingerprint
 from mlops_pipeline.stores.pseudonyms import pseudonymiser
 from mlops_pipeline.stores.tracking import Tracking, open_tracking
 from mlops_pipeline.stores.trained import TrainingFacts, save_training, training_facts
@@ -53,8 +53,14 @@ def train_and_store(
     now: datetime,
     report: Callable[[str], None],
 ) -> StoredTraining:
-    """Split, train every candidate, log it, and write the artifact folder."""
-    use_case = work.use_case
+    """Split, train every candidate, log it, and write the artifact folder.
+
+    Raises
+    ------
+    StateError
+        Before anything is trained, when the commit of the code is not known.
+    """
+    use_case, git = work.use_case, git_state(work.settings)
     frame = load_frame(work, accepted, as_of)
     parts = split_frame(use_case, frame)
     report(f"{len(frame):,} labelled rows; parts {parts.rows()}, {parts.purged:,} purged")
@@ -88,6 +94,7 @@ def train_and_store(
         frame,
         parts,
         accepted,
+        git=git,
         parent=mlflow_run_id,
         now=now,
     )
@@ -106,11 +113,11 @@ def _log(  # noqa: PLR0913, PLR0917 # private, one caller: everything that a run
     parts: Parts,
     accepted: Mapping[str, AcceptedSource],
     *,
+    git: GitState,
     parent: str,
     now: datetime,
 ) -> dict[str, dict[str, bytes]]:
     # not the Dagster run's id: by that tag dagster-mlflow finds the parent, and only the parent
-    git = git_state(work.settings)
     common = {
         "git_commit": git.commit,
         "git_dirty": str(git.is_dirty).lower(),
