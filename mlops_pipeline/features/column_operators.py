@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlops_pipeline.features.cells import Cells, Mask, Selection
-from mlops_pipeline.features.operators import ARITHMETIC, COMPARISONS, logarithm
+from mlops_pipeline.features.operators import ARITHMETIC, logarithm
 from mlops_pipeline.features.typed_expressions import Typed
-from mlops_pipeline.features.values import INT64_MAX, INT64_MIN, Kind, int64
+from mlops_pipeline.features.values import COMPARISONS, INT64_MAX, INT64_MIN, Kind, int64
 
 ColumnFunction = Callable[[Selection], Cells]  # called with NumPy's warnings off: NaN is a value
 Maker = Callable[[Typed, Sequence[ColumnFunction]], ColumnFunction]
@@ -130,19 +130,11 @@ _OF_FLOATS: Mapping[str, Callable[[Array, Array], Array]] = {  # NaN as in value
     ">": lambda left, right: _less(right, left),
     ">=": lambda left, right: ~_less(left, right),
 }
-_OF_OTHERS: Mapping[str, Callable[[Array, Array], Array]] = {
-    "=": operator.eq,
-    "!=": operator.ne,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-}
 
 
 def _comparison(name: str, kind: Kind) -> Callable[[Cells, Cells], Mask]:
     """Return the comparison of two columns; where one is missing it says false."""
-    compare = (_OF_FLOATS if kind == "float64" else _OF_OTHERS)[name]
+    compare = (_OF_FLOATS if kind == "float64" else COMPARISONS)[name]
     if kind in ("float64", "int64", "boolean"):
         return lambda left, right: (
             compare(left.values, right.values) & ~(left.missing | right.missing)

@@ -10,11 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mlops_pipeline.features.typed_expressions import Typed
-from mlops_pipeline.features.values import comparison, int64
+from mlops_pipeline.features.values import COMPARISONS, comparison, int64
 
 Function = Callable[[Sequence[Any]], Any]
 Maker = Callable[[Typed, Sequence[Function]], Function]
-COMPARISONS = ("=", "!=", "<", "<=", ">", ">=")
 ARITHMETIC: Mapping[str, Callable[..., Any]] = {
     "+": operator.add,
     "-": operator.sub,

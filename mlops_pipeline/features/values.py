@@ -56,7 +56,7 @@ _OF_FLOATS: dict[str, Callable[[Any, Any], bool]] = {
     ">": lambda left, right: _less(right, left),
     ">=": lambda left, right: not _less(left, right),
 }
-_OF_OTHERS: dict[str, Callable[[Any, Any], bool]] = {
+COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {  # of anything but floats
     "=": operator.eq,
     "!=": operator.ne,
     "<": operator.lt,
@@ -68,7 +68,7 @@ _OF_OTHERS: dict[str, Callable[[Any, Any], bool]] = {
 
 def comparison(name: str, kind: Kind) -> Callable[[Any, Any], bool]:
     """Return the comparison of two present values of one type."""
-    return (_OF_FLOATS if kind == "float64" else _OF_OTHERS)[name]
+    return (_OF_FLOATS if kind == "float64" else COMPARISONS)[name]
 
 
 # integers

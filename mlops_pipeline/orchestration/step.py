@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 LEASE_SECONDS = 30.0  # without a heartbeat for this long, a lease expires
 HEARTBEAT_SECONDS = 5.0
 LINGER_SECONDS = 30.0  # between two steps of one run: the next process has to start
+BESIDE_SECONDS = 3_600.0  # what looks at the live model waits so long: for a lifecycle to end
 DOCS = "docs/runbook.md"
 TRIGGERED_BY = "mlops/by"  # the tag of a run that says who started it
 
@@ -96,11 +97,18 @@ class Step:
 
 
 @contextmanager
-def asset_step(context: dg.AssetExecutionContext, use_case: UseCase) -> Iterator[Step]:
+def asset_step(
+    context: dg.AssetExecutionContext, use_case: UseCase, *, wait_s: float = 0.0
+) -> Iterator[Step]:
     """Hold the use case's lease while an asset works; record its seconds, alert on failure.
 
     Between two assets of a run the lease lingers; after the run's last one it is given back. What
     was read is an audit event; when the run ends, the audit chain is anchored.
+
+    Parameters
+    ----------
+    wait_s : float
+        How long another run at work is waited for before this one fails.
     """
     from mlops_pipeline.stores.anchors import anchor_chain
     from mlops_pipeline.stores.deployments import check_approval
@@ -122,6 +130,7 @@ def asset_step(context: dg.AssetExecutionContext, use_case: UseCase) -> Iterator
                 ttl_s=LEASE_SECONDS,
                 heartbeat_s=HEARTBEAT_SECONDS,
                 linger_s=LINGER_SECONDS if _has_next(context, use_case, asset) else 0.0,
+                wait_s=wait_s,
             )
             with without_values(), hold, open_workspace(use_case, settings) as work:
                 now, by = settings.now(), f"run {context.run_id}"

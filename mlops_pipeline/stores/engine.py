@@ -5,16 +5,12 @@ inside are naive UTC. Names of tables that are not sources begin with an undersc
 name can.
 """
 
-import os
-import shutil
-import socket
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from mlops_pipeline.stores.lake import TableState
+from mlops_pipeline.stores.scratch import scratch_folder
 from mlops_pipeline.stores.settings import Settings
 
 BATCH_ROWS = 100_000
@@ -102,28 +98,12 @@ class Engine:
 @contextmanager
 def open_engine(settings: Settings) -> Iterator[Engine]:
     """Yield an engine whose spill files are removed at the end."""
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    mine = f".spill-{socket.gethostname()}-"
-    _sweep(settings.data_dir, mine)
-    with tempfile.TemporaryDirectory(
-        prefix=f"{mine}{os.getpid()}-", dir=settings.data_dir
-    ) as scratch:
-        engine = Engine(settings, scratch)
+    with scratch_folder(settings.data_dir) as scratch:
+        engine = Engine(settings, str(scratch))
         try:
             yield engine
         finally:
             engine.close()
-
-
-def _sweep(folder: Path, prefix: str) -> None:
-    """Remove the spill folders of this host's killed processes."""
-    for left in folder.glob(f"{prefix}*"):
-        try:
-            os.kill(int(left.name.removeprefix(prefix).split("-")[0]), 0)
-        except ProcessLookupError:
-            shutil.rmtree(left, ignore_errors=True)
-        except PermissionError:
-            continue  # alive, and somebody else's
 
 
 def quoted(name: str) -> str:

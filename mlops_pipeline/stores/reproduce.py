@@ -7,7 +7,6 @@ is named, and does not stop the comparison: the bytes decide. Data that are gone
 
 import hashlib
 import json
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -32,6 +31,7 @@ from mlops_pipeline.stores.provenance import (
 from mlops_pipeline.stores.registry import Registry
 from mlops_pipeline.stores.release import read_metadata
 from mlops_pipeline.stores.release_runs import refitted
+from mlops_pipeline.stores.scratch import scratch_folder
 from mlops_pipeline.stores.settings import Settings
 from mlops_pipeline.stores.tracking import open_tracking
 from mlops_pipeline.stores.validation import AcceptedSource
@@ -211,11 +211,10 @@ class _ScratchLake(Lake):
 
 @contextmanager
 def _scratch(use_case: UseCase, settings: Settings) -> Iterator[Workspace]:
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".reproduce-", dir=settings.data_dir) as folder:
-        lake = _ScratchLake(folder, Lake(settings.lake_uri))
+    with scratch_folder(settings.data_dir) as folder:
+        lake = _ScratchLake(str(folder), Lake(settings.lake_uri))
         with open_engine(settings) as engine:
-            yield Workspace(use_case, replace(settings, lake_uri=folder), lake, engine)
+            yield Workspace(use_case, replace(settings, lake_uri=str(folder)), lake, engine)
 
 
 def _check_files(work: Workspace, source: str, accepted: AcceptedSource) -> None:

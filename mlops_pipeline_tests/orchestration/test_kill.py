@@ -109,5 +109,5 @@ def _leftovers(data: Path) -> list[str]:
     return [
         str(path.relative_to(data))
         for path in data.rglob("*")
-        if path.name.startswith((".spill", ".writing")) or path.suffix == ".partial"
+        if path.name.startswith((".scratch", ".writing")) or path.suffix == ".partial"
     ] + [str(path) for path in data.glob("lake/churn/artifacts/.*")]

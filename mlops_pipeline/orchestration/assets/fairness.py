@@ -7,7 +7,7 @@ import dagster as dg
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.orchestration.assets.describe import use_case_asset
-from mlops_pipeline.orchestration.step import asset_step
+from mlops_pipeline.orchestration.step import BESIDE_SECONDS, asset_step
 
 if TYPE_CHECKING:
     from mlops_pipeline.governance.live_fairness import LiveAudit
@@ -43,7 +43,7 @@ def fairness_audit(use_case: UseCase) -> dg.AssetsDefinition:
         from mlops_pipeline.governance.live_fairness import audit_decisions
         from mlops_pipeline.stores.fairness_audits import live_decisions, record_live_audit
 
-        with asset_step(context, use_case) as step:
+        with asset_step(context, use_case, wait_s=BESIDE_SECONDS) as step:
             champion, found = step.ops.champion(use_case.name), None
             if champion is not None:
                 found = live_decisions(step.work, step.accepted(), champion.version, now=step.now)

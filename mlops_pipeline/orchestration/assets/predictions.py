@@ -6,7 +6,7 @@ import dagster as dg
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.orchestration.assets.describe import use_case_asset
-from mlops_pipeline.orchestration.step import asset_step
+from mlops_pipeline.orchestration.step import BESIDE_SECONDS, asset_step
 
 
 class ScoredPeriod(dg.Config):
@@ -42,7 +42,7 @@ def batch_predictions(use_case: UseCase) -> dg.AssetsDefinition:
         from mlops_pipeline.stores.champions import champion_model, trial_model
         from mlops_pipeline.stores.predictions import score_period
 
-        with asset_step(context, use_case) as step:
+        with asset_step(context, use_case, wait_s=BESIDE_SECONDS) as step:
             stores = (step.ops, step.settings, use_case)
             if config.version is None:
                 version, model = champion_model(*stores, now=step.now)

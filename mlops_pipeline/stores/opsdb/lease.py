@@ -21,8 +21,10 @@ from mlops_pipeline.errors import LeaseError
 from mlops_pipeline.stores.opsdb.database import OpsDatabase
 from mlops_pipeline.stores.opsdb.lease_rows import has_moved, held_by_other
 from mlops_pipeline.stores.opsdb.records import Lease
+from mlops_pipeline.stores.scratch import is_gone
 
-MAX_POLL_S = 1.0
+MAX_POLL_S = 1.0  # of a holder that may be silent
+WAIT_POLL_S = 5.0  # of one that works for minutes
 
 
 class HeldLease:
@@ -30,8 +32,9 @@ class HeldLease:
 
     A holder that shows no sign of life for its `ttl_s` seconds is taken over, one whose process
     is gone from this host at once. A sign of life while waiting means that the other holder works:
-    LeaseError right away. Steps of one run share a lease by using one holder name. If one of
-    several concurrent steps fails, the lease is released and the others find it lost.
+    LeaseError right away, or after `wait_s`. Steps of one run share a lease by using one holder
+    name. If one of several concurrent steps fails, the lease is released and the others find it
+    lost.
 
     Parameters
     ----------
@@ -45,6 +48,8 @@ class HeldLease:
         The time of day, timezone-aware. A clock that stands still would keep leases for ever.
     linger_s : float
         After a clean exit, keep the lease this long for the holder's next process. 0 releases it.
+    wait_s : float
+        How long a holder that works is waited for, about; 0: not at all.
     sleep : callable
         Waits that many seconds; tests pass a function that moves their clock.
 
@@ -56,7 +61,7 @@ class HeldLease:
         Whether another holder may have the lease by now. It never becomes False again.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 # keywords: every time that a lease has
         self,
         database: str | OpsDatabase,
         name: str,
@@ -66,6 +71,7 @@ class HeldLease:
         ttl_s: float = 30.0,
         heartbeat_s: float = 5.0,
         linger_s: float = 0.0,
+        wait_s: float = 0.0,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._url = database if isinstance(database, str) else database.url
@@ -74,6 +80,7 @@ class HeldLease:
         self._ttl_s = ttl_s
         self._heartbeat_s = heartbeat_s
         self._linger_s = linger_s
+        self._wait_s = wait_s
         self._clock = clock
         self._sleep = sleep
         self._process = (socket.gethostname(), os.getpid())
@@ -83,7 +90,7 @@ class HeldLease:
     def __enter__(self) -> Self:
         self._database = OpsDatabase.open(self._url)
         try:
-            self.lease = self._acquire()
+            self.lease = self._wait_for_it()
         except BaseException:
             self._database.close()
             raise
@@ -160,6 +167,17 @@ class HeldLease:
         while not self.lost and not self._stopping.wait(self._heartbeat_s):
             self.beat()
 
+    def _wait_for_it(self) -> Lease:
+        waited_s = 0.0
+        while True:
+            try:
+                return self._acquire()
+            except LeaseError:
+                if waited_s >= self._wait_s:
+                    raise
+            self._sleep(WAIT_POLL_S)
+            waited_s += WAIT_POLL_S
+
     def _acquire(self) -> Lease:
         """Take the lease, waiting for a silent holder; see the class."""
         first: Lease | None = None
@@ -204,15 +222,6 @@ def is_at_work(found: Lease | None, now: datetime) -> bool:
 def _is_gone(found: Lease) -> bool:
     """Whether the holder's process was on this host and no longer exists.
 
-    A lingering lease outlives its process on purpose. On Windows signal 0 is not harmless, so
-    there the answer is always "not known to be gone".
+    A lingering lease outlives its process on purpose.
     """
-    if found.state != "held" or found.host != socket.gethostname() or os.name == "nt":
-        return False
-    try:
-        os.kill(found.pid, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
+    return found.state == "held" and found.host == socket.gethostname() and is_gone(found.pid)

@@ -82,6 +82,32 @@ def test_held_lease_whose_heartbeat_moves_refuses_contender_at_once(database: Op
     assert clock.slept_s == 1
 
 
+def test_held_lease_waits_for_a_holder_that_works_as_long_as_it_is_told(
+    database: OpsDatabase,
+) -> None:
+    hold_elsewhere(database)
+    clock, ends_s = ManualClock(), 100.0
+
+    def sleep_while_holder_works(seconds: float) -> None:
+        clock.sleep(seconds)
+        if clock.slept_s < ends_s:
+            database.renew_lease(NAME, "run-1", ttl_s=30, now=clock())
+        else:
+            database.release_lease(NAME, "run-1")
+
+    def contender(wait_s: float) -> HeldLease:
+        return HeldLease(
+            database, NAME, "run-2", clock=clock, sleep=sleep_while_holder_works, wait_s=wait_s
+        )
+
+    with pytest.raises(LeaseError, match="in use by run-1"):
+        contender(20).__enter__()
+    assert 20 <= clock.slept_s < 60
+    with contender(3_600) as held:
+        assert held.lease.holder == "run-2"
+    assert ends_s <= clock.slept_s < ends_s + 10
+
+
 def test_held_lease_whose_holder_is_silent_is_taken_over(database: OpsDatabase) -> None:
     hold_elsewhere(database)
     clock = ManualClock()
