@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mlops_pipeline.stores.online.reader import OnlineFeatures, OnlineReader
 
 QUESTION = ("features", "use_case")  # parameters beside the columns of a request
+SHOWN_NAMES = 8  # of those that exist, the nearest first: a platform may have hundreds
 TRUTHS = {"true": True, "false": False}
 WHOLE = re.compile(r"-?[0-9]{1,19}")  # an int64 has no more digits
 
@@ -254,10 +255,12 @@ _PARSERS: dict[str, Any] = {
 
 def _unknown(kind: str, name: str, known: Sequence[str], *, where: str) -> NotFoundError:
     near = difflib.get_close_matches(name, known, n=1)
+    shown = difflib.get_close_matches(name, known, n=SHOWN_NAMES, cutoff=0.0)
+    more = f" or {len(known) - len(shown)} others" if len(known) > len(shown) else ""
     return NotFoundError(
         f"there is no {kind} {name!r}",
         where=where,
-        expected=f"one of {', '.join(known)}",
+        expected=f"one of {', '.join(shown)}{more}",
         found=name,
         way_out=f"did you mean {near[0]!r}?" if near else "mlops features list USE_CASE",
     )

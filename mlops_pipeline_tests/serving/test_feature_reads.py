@@ -8,6 +8,7 @@ import pytest
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.errors import DataError, NotFoundError
 from mlops_pipeline.serving.feature_reads import (
+    SHOWN_NAMES,
     choose_use_case,
     feature_list,
     request_features,
@@ -106,6 +107,19 @@ def test_unknown_name_is_refused_with_the_nearest(
         choose_use_case(CASES, entity, features, name)
     assert_complete(error.value)
     assert error.value.way_out == f"did you mean {near!r}?"
+
+
+def test_unknown_name_shows_the_nearest_of_many_and_how_many_more() -> None:
+    count = {"aggregate": "count", "dtype": "int64"}
+    columns = {f"count_{days}d": {**count, "window_days": days} for days in range(1, 31)}
+    view = {"source": "visits", "columns": columns}
+    cases = {name: shop(name=name, views={"many": view}) for name in ("first", "second")}
+    with pytest.raises(NotFoundError) as error:
+        choose_use_case(cases, "customer", ["count_31d"])
+    expected = str(error.value.expected)
+    assert expected.startswith("one of count_3")
+    assert expected.count("count_") == SHOWN_NAMES
+    assert expected.endswith(" or 22 others")
 
 
 def test_features_of_two_use_cases_are_refused_with_their_owners() -> None:
