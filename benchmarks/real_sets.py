@@ -25,13 +25,8 @@ from mlops_pipeline.config.modelling import Candidate, Costs, Dummy, LightGBM, L
 from mlops_pipeline.config.modelling import RandomForest as Forest
 from mlops_pipeline.errors import SourceError
 from mlops_pipeline.stores.datasets import fetch_dataset
-from mlops_pipeline.training.fitting import (
-    Rows,
-    encode_rows,
-    fit_candidate,
-    learn_inputs,
-    refit_recipe,
-)
+from mlops_pipeline.training.fitting import Rows, fit_candidate, refit_recipe
+from mlops_pipeline.training.inputs import encode_rows, learn_inputs
 from mlops_pipeline.training.metrics import point_metrics
 from mlops_pipeline.training.scoring import ScoringModel
 from mlops_pipeline.training.selection import Trained, calibrate_candidate, choose

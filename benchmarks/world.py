@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -49,6 +50,7 @@ class World:
         }
 
 
+@cache
 def _commit() -> str:
     """Return the commit of the checkout, for projects elsewhere."""
     from mlops_pipeline.stores.provenance import git_state

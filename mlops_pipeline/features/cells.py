@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlops_pipeline.features.values import BELOW_HALF, Kind, Value, converter
+from mlops_pipeline.features.values import BELOW_HALF, Kind, Value
 
 Places = NDArray[np.intp]
 Mask = NDArray[np.bool_]
@@ -141,15 +141,16 @@ class Selection:
         return places, Selection(self.batch, places if self.places is None else self.places[places])
 
 
-def cells_converter(kind: Kind, dtype: Kind, precision: int) -> Callable[[Cells], Cells]:
-    """Return the function that makes a column its declared type: values.converter of each value.
+def cells_converter(
+    kind: Kind, dtype: Kind, precision: int, convert: Callable[[Any], Value]
+) -> Callable[[Cells], Cells]:
+    """Return the function that makes a column its declared type.
 
-    Raises
-    ------
-    TypeError
-        When values of the type cannot be declared so.
+    Parameters
+    ----------
+    convert : callable
+        What values.converter returned for them: the same of one value.
     """
-    convert = converter(kind, dtype, precision)
     if kind == dtype and dtype != "float64":
         return lambda cells: cells
     if kind == "null":

@@ -18,7 +18,7 @@ import numpy as np
 from mlops_pipeline.config.expressions import parse
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.errors import ExpressionError
-from mlops_pipeline.features.cells import Batch, Selection, cells_converter
+from mlops_pipeline.features.cells import Batch, Cells, Selection, cells_converter
 from mlops_pipeline.features.column_operators import OF_COLUMNS, ColumnFunction
 from mlops_pipeline.features.operators import OF_ROW, Function
 from mlops_pipeline.features.typed_expressions import build, typed_node
@@ -54,9 +54,12 @@ class RowFunction:
     def of_columns(self, columns: Mapping[str, Sequence[Value]]) -> list[Value]:
         """Return the value of every row; the columns have one length, missing is None."""
         rows = list(zip(*(columns[name] for name in self.columns), strict=True))
-        batch = Batch(rows, tuple(self.columns.values()))
+        return self.of_batch(Batch(rows, tuple(self.columns.values()))).tolist()
+
+    def of_batch(self, batch: Batch) -> Cells:
+        """Return the column of the values of every row; infinities and NaN are no warnings."""
         with np.errstate(all="ignore"):
-            return self.of_cells(Selection(batch)).tolist()
+            return self.of_cells(Selection(batch))
 
 
 class Declared(NamedTuple):
@@ -95,9 +98,9 @@ def typed_function(declared: Declared, columns: Mapping[str, Kind]) -> RowFuncti
     function = row_function(expression, columns)
     try:
         convert = converter(function.kind, dtype, precision)
-        convert_cells = cells_converter(function.kind, dtype, precision)
     except TypeError as error:
         raise _misfit(expression, error) from error
+    convert_cells = cells_converter(function.kind, dtype, precision, convert)
     of_row, of_cells = function.of_row, function.of_cells
     return RowFunction(
         dtype,
@@ -142,11 +145,10 @@ class RowFunctions:
 
     def _of_many(self, rows: Sequence[Sequence[Value]]) -> list[list[Value]]:
         batch, found = Batch(rows, self._kinds), list[list[Value]]()
-        with np.errstate(all="ignore"):
-            for place, function in enumerate(self._functions, self._width):
-                cells = function.of_cells(Selection(batch))
-                batch.put(place, cells)
-                found.append(cells.tolist())
+        for place, function in enumerate(self._functions, self._width):
+            cells = function.of_batch(batch)
+            batch.put(place, cells)
+            found.append(cells.tolist())
         return [list(row) for row in zip(*found, strict=True)]
 
 

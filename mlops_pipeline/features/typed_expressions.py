@@ -10,9 +10,8 @@ from typing import Any, TypeVar
 
 from mlops_pipeline.config.expressions import Call, Case, Column, Constant, Membership, Node
 from mlops_pipeline.features.compile import ALIKE, ARITHMETIC, LOGICAL
-from mlops_pipeline.features.values import INT64_MAX, INT64_MIN, Kind, common_kind
+from mlops_pipeline.features.values import COMPARISONS, INT64_MAX, INT64_MIN, Kind, common_kind
 
-NULL_SAFE = frozenset({"nullif", "coalesce", "least", "greatest"})  # of ALIKE, no comparison
 _Built = TypeVar("_Built")
 
 
@@ -103,8 +102,7 @@ def _call(name: str, parts: list[Typed]) -> Typed:
     elif name not in ALIKE:
         raise TypeError(f"the operator {name!r} has no compilation")
     kind, parts = _alike(parts)
-    is_comparison = name in ALIKE and name not in NULL_SAFE
-    return Typed("boolean" if is_comparison else kind, name, tuple(parts))
+    return Typed("boolean" if name in COMPARISONS else kind, name, tuple(parts))
 
 
 def _member(operand: Typed, values: Sequence[float | int | str | bool]) -> Typed:

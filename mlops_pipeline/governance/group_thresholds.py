@@ -20,7 +20,8 @@ from mlops_pipeline.config.modelling import Costs
 from mlops_pipeline.errors import DataError
 from mlops_pipeline.governance.groups import NO_GROUP, Codes, Floats
 from mlops_pipeline.training.calibration import threshold_from_costs
-from mlops_pipeline.training.fitting import Inputs, Matrix, design, learn_terms, rounded
+from mlops_pipeline.training.inputs import Inputs, Matrix
+from mlops_pipeline.training.linear_design import learn_design, rounded
 
 ESTIMATED_ROWS = 20_000  # of the training part: enough for a few dozen coefficients
 TUNED_ROWS = 20_000  # of the validation part, about: as many variables of a linear programme
@@ -143,8 +144,7 @@ def fit_group_shares(inputs: Inputs, matrix: Matrix, codes: Codes, *, seed: int)
 
     rng = np.random.default_rng(seed)
     rows = np.sort(rng.permutation(np.flatnonzero(codes != NO_GROUP))[:ESTIMATED_ROWS])
-    terms = learn_terms(inputs, matrix[rows])
-    values, _, _ = design(terms, matrix[rows])
+    terms, values, *_ = learn_design(inputs, matrix[rows])
     estimator = LogisticRegression(C=PENALTY_C, max_iter=MAX_ITERATIONS)
     with threadpool_limits(limits=1):
         estimator.fit(values, codes[rows])

@@ -26,14 +26,9 @@ from mlops_pipeline.governance.group_thresholds import (
 )
 from mlops_pipeline.governance.groups import Floats, Groups, learn_groups, reweigh
 from mlops_pipeline.training.calibration import fit_calibration
-from mlops_pipeline.training.fitting import (
-    Design,
-    Fitted,
-    Rows,
-    encode_rows,
-    learn_design,
-    learn_inputs,
-)
+from mlops_pipeline.training.fitting import Fitted, Rows
+from mlops_pipeline.training.inputs import encode_rows, learn_inputs
+from mlops_pipeline.training.linear_design import Design, learn_design
 from mlops_pipeline.training.scoring import ScoringModel, group_shares, row_thresholds
 from mlops_pipeline.training.selection import cross_fitted, folds
 from mlops_pipeline.training.train import decide_as, fit_again

@@ -1,44 +1,31 @@
 """Fitting one candidate: a recipe and encoded rows in, a ScoringModel out.
 
+How rows are encoded is inputs.py's, the terms of a linear model are linear_design.py's.
+
 Same input, same bytes, on any number of threads: LightGBM runs deterministic and column-wise,
 logistic regression runs its linear algebra on one.
 """
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from mlops_pipeline.config.features import Direction
 from mlops_pipeline.config.modelling import Candidate, Dummy, LightGBM, Logistic, RandomForest
-from mlops_pipeline.errors import DataError
-from mlops_pipeline.training.scoring import ScoringModel, encode, linear_term
+from mlops_pipeline.training.inputs import Inputs, Matrix
+from mlops_pipeline.training.linear_design import Design, learn_design, rounded
+from mlops_pipeline.training.scoring import ScoringModel
 
-MAX_CATEGORIES = 1_000  # more distinct texts are an identifier, not a category
 CURVE_ROWS = 20_000  # of the training part, watched for its learning curve
-SKEWED = 2.0  # sample skewness from which the logarithm is taken, where that mends it
-SKEWNESS_ROWS = 200_000  # enough to tell whether the logarithm mends a skew
-BLOCK_ROWS = 8_192  # of the design matrix, filled at once
-COEFFICIENT_DIGITS = 10  # significant digits kept: beyond them is the optimiser's noise
 NO_CALIBRATION = {"kind": "none"}
 SIGNS = {"increasing": 1, "decreasing": -1}
 SIMPLICITY = {"dummy": 0, "logistic": 1, "random_forest": 2, "lightgbm": 3}
 
-Matrix = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int8]
 Weights = npt.NDArray[np.float64]
-
-
-class Design(NamedTuple):
-    """The terms of a linear model, their values `(n_rows, n_terms)`, means and deviations."""
-
-    terms: Sequence[Mapping[str, Any]]
-    values: npt.NDArray[np.float64]
-    means: npt.NDArray[np.float64]
-    spreads: npt.NDArray[np.float64]
 
 
 class Rows(NamedTuple):
@@ -54,18 +41,6 @@ class Rows(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """The model inputs as learned from the training part, and what was left out.
-
-    `directions` are the declared ones, which candidates with `monotone: true` keep to.
-    """
-
-    items: tuple[Mapping[str, Any], ...]
-    dropped: Mapping[str, str] = field(default_factory=dict)
-    directions: Mapping[str, Direction] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Fitted:
     """A fitted candidate before calibration."""
 
@@ -74,58 +49,6 @@ class Fitted:
     trees: int | None
     curves: Mapping[str, Sequence[float]]
     importance: Mapping[str, float]
-
-
-def learn_inputs(
-    columns: Mapping[str, npt.NDArray[Any]],
-    names: Sequence[str],
-    rows: npt.NDArray[np.int64],
-    directions: Mapping[str, Direction] | None = None,
-) -> Inputs:
-    """Learn categories from the training rows; leave out inputs that say nothing.
-
-    Raises
-    ------
-    DataError
-        When a text input has more than 1,000 distinct values, or nothing varies at all.
-    """
-    items: list[Mapping[str, Any]] = []
-    dropped: dict[str, str] = {}
-    for name in names:
-        values = columns[name][rows]
-        if values.dtype == object:
-            texts = sorted({value for value in values if value is not None})
-            if len(texts) > MAX_CATEGORIES:
-                raise DataError(
-                    "a text feature has too many distinct values",
-                    where=f"feature {name}",
-                    expected=f"at most {MAX_CATEGORIES:,}",
-                    found=f"{len(texts):,}",
-                    way_out="group the values with a case expression, count them, or leave it out",
-                )
-            if len(texts) + (None in values) < 2:
-                dropped[name] = "all missing" if not texts else "constant"
-                continue
-            items.append({"name": name, "type": "category", "categories": texts})
-        else:
-            present = values[~np.isnan(values)]
-            if len(present) == 0 or (len(present) == len(values) and np.ptp(present) == 0):
-                dropped[name] = "all missing" if len(present) == 0 else "constant"
-                continue
-            items.append({"name": name, "type": "number"})
-    if not items:
-        raise DataError(
-            "no feature varies in the training part",
-            found=", ".join(f"{name}: {reason}" for name, reason in dropped.items()),
-        )
-    return Inputs(tuple(items), dropped, directions or {})
-
-
-def encode_rows(
-    inputs: Inputs, columns: Mapping[str, npt.NDArray[Any]], rows: npt.NDArray[np.int64]
-) -> Matrix:
-    """Encode the given rows as a float32 matrix `(len(rows), n_inputs)`."""
-    return encode([dict(item) for item in inputs.items], columns, rows)
 
 
 def fit_candidate(
@@ -299,76 +222,3 @@ def _fit_logistic(
         feature = str(inputs.items[term["input"]]["name"])
         importance[feature] = importance.get(feature, 0.0) + abs(weight) * float(spread)
     return Fitted(name, _model(name, recipe, inputs, parameters, None), None, {}, importance)
-
-
-def learn_design(inputs: Inputs, matrix: Matrix) -> Design:
-    """Learn the terms of a linear model from rows, and return them with their values."""
-    terms = learn_terms(inputs, matrix)
-    return Design(terms, *design(terms, matrix))
-
-
-def design(
-    terms: Sequence[Mapping[str, Any]], matrix: Matrix
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return the terms of every row `(n_rows, n_terms)`, their means and standard deviations.
-
-    Row-major, or scikit-learn would copy it; filled in blocks of rows that fit the cache.
-    """
-    values = np.empty((len(matrix), len(terms)))
-    total, squares = np.zeros(len(terms)), np.zeros(len(terms))
-    for start in range(0, len(matrix), BLOCK_ROWS):
-        block, rows = values[start : start + BLOCK_ROWS], matrix[start : start + BLOCK_ROWS]
-        for index, term in enumerate(terms):
-            block[:, index] = linear_term(term, rows)
-        total += block.sum(axis=0)
-        squares += np.einsum("ij,ij->j", block, block)
-    mean = total / len(matrix)
-    return values, mean, np.sqrt(np.maximum(squares / len(matrix) - mean**2, 0.0))
-
-
-def learn_terms(inputs: Inputs, matrix: Matrix) -> list[dict[str, Any]]:
-    """Return the terms of a linear model: standardised numbers, missing flags, categories."""
-    terms: list[dict[str, Any]] = []
-    for index, item in enumerate(inputs.items):
-        if item["type"] == "category":
-            terms += [
-                {"kind": "category", "input": index, "code": code}
-                for code in range(len(item["categories"]))
-            ]
-            continue
-        values = matrix[:, index]
-        present = values[~np.isnan(values)].astype(np.float64)
-        step = max(1, len(present) // SKEWNESS_ROWS)
-        is_mended = (
-            abs(_skewness(present[::step])) > SKEWED >= abs(_skewness(_log(present[::step])))
-        )
-        present = _log(present) if is_mended else present
-        scale = float(present.std())
-        terms.append(
-            {
-                "kind": "number",
-                "input": index,
-                "log": is_mended,
-                "mean": rounded(present.mean()),
-                "scale": rounded(scale) if scale > 0 else 1.0,
-            }
-        )
-        if len(present) < len(values):
-            terms.append({"kind": "missing", "input": index})
-    return terms
-
-
-def _log(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    logs: npt.NDArray[np.float64] = np.sign(values) * np.log1p(np.abs(values))
-    return logs
-
-
-def _skewness(values: npt.NDArray[np.float64]) -> float:
-    deviation = values - values.mean()
-    spread = float(np.sqrt(np.mean(deviation**2)))
-    return float(np.mean(deviation**3)) / spread**3 if spread > 0 else 0.0
-
-
-def rounded(value: float) -> float:
-    """Return a coefficient without the optimiser's noise."""
-    return float(f"{float(value):.{COEFFICIENT_DIGITS}g}")

@@ -9,15 +9,8 @@ from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.data.frame import LabelledFrame
 from mlops_pipeline.data.splits import Parts
 from mlops_pipeline.errors import DataError
-from mlops_pipeline.training.fitting import (
-    Fitted,
-    Inputs,
-    Rows,
-    encode_rows,
-    fit_candidate,
-    learn_inputs,
-    refit_recipe,
-)
+from mlops_pipeline.training.fitting import Fitted, Rows, fit_candidate, refit_recipe
+from mlops_pipeline.training.inputs import Inputs, encode_rows, learn_inputs
 from mlops_pipeline.training.scoring import ScoringModel
 from mlops_pipeline.training.selection import Choice, Trained, calibrate_candidate, choose
 

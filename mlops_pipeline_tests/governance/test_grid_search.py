@@ -5,7 +5,14 @@ import pytest
 
 from mlops_pipeline.config.modelling import Costs, Dummy
 from mlops_pipeline.governance.grid_search import multiplier_grid, search_grid
-from mlops_pipeline.training.fitting import Fitted, Inputs, Labels, Rows, Weights, fit_candidate
+from mlops_pipeline.training.fitting import (
+    Fitted,
+    Labels,
+    Rows,
+    Weights,
+    fit_candidate,
+)
+from mlops_pipeline.training.inputs import Inputs
 
 COSTS = Costs(false_positive=1.0, false_negative=4.0)
 LABEL: Labels = np.array([0, 1, 0, 0, 1, 0, 0, 1], dtype=np.int8)

@@ -13,7 +13,8 @@ from mlops_pipeline.governance.group_thresholds import (
     limits_by_estimated_group,
     limits_by_group,
 )
-from mlops_pipeline.training.fitting import Inputs, design, learn_terms
+from mlops_pipeline.training.inputs import Inputs
+from mlops_pipeline.training.linear_design import design, learn_terms
 from mlops_pipeline.training.scoring import group_shares, row_thresholds
 
 Floats = npt.NDArray[np.float64]

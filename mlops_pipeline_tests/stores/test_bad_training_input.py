@@ -15,7 +15,7 @@ from mlops_pipeline.data.splits import split_rows
 from mlops_pipeline.errors import DataError, SplitError
 from mlops_pipeline.stores.offline import load_frame
 from mlops_pipeline.stores.workspace import Workspace
-from mlops_pipeline.training.fitting import encode_rows, learn_inputs
+from mlops_pipeline.training.inputs import encode_rows, learn_inputs
 from mlops_pipeline.training.scoring import ScoringModel
 from mlops_pipeline.training.train import train
 from mlops_pipeline_tests.worlds import (

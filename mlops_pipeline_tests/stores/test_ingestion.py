@@ -27,11 +27,6 @@ from mlops_pipeline_tests.worlds import (
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(shop(), tmp_path)
-
-
 def take(
     work: Workspace, now: datetime, finished: datetime | None = None, source: str = "visits"
 ) -> Ingested:
