@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from benchmarks.measure import ROOT
 from benchmarks.result import Result, Row
-from mlops_pipeline.governance.groups import reweigh
-from mlops_pipeline.stores.datasets import fetch_dataset
+from mlops_pipeline.core.fairness.groups import reweigh
+from mlops_pipeline.demo.datasets import fetch_dataset
 
 FILES = ROOT.parent / "shared" / "data"
 SEEDS = range(5)

@@ -18,18 +18,18 @@ from benchmarks.measure import ROOT
 from benchmarks.prepared import settings_in
 from benchmarks.result import Result, Row
 from mlops_pipeline.config import UseCase, load_use_cases
-from mlops_pipeline.data.frame import LabelledFrame
-from mlops_pipeline.data.splits import split_frame
-from mlops_pipeline.stores.asof import resolve_as_of
-from mlops_pipeline.stores.ingestion import ingest
-from mlops_pipeline.stores.offline import build_features, load_frame
+from mlops_pipeline.core.data.frame import LabelledFrame
+from mlops_pipeline.core.data.splits import split_frame
+from mlops_pipeline.core.metrics.intervals import paired_difference
+from mlops_pipeline.core.metrics.metrics import Estimate, point_metrics
+from mlops_pipeline.core.modelling.train import Training, train
+from mlops_pipeline.demo.simulated import write_fraud
+from mlops_pipeline.lifecycle.features.offline import build_features, load_frame
+from mlops_pipeline.lifecycle.ingest.as_of import resolve_as_of
+from mlops_pipeline.lifecycle.ingest.ingestion import ingest
+from mlops_pipeline.lifecycle.ingest.validation import AcceptedSource, judge
+from mlops_pipeline.lifecycle.workspace import Workspace, open_workspace
 from mlops_pipeline.stores.settings import Settings
-from mlops_pipeline.stores.simulated import write_fraud
-from mlops_pipeline.stores.validation import AcceptedSource, judge
-from mlops_pipeline.stores.workspace import Workspace, open_workspace
-from mlops_pipeline.training.intervals import paired_difference
-from mlops_pipeline.training.metrics import Estimate, point_metrics
-from mlops_pipeline.training.train import Training, train
 
 USE_CASE, FLOOR = "fraud", "logistic"
 CUSTOMERS, MONTHS, SEEDS = 2_000, 18, (7, 11)

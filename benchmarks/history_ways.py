@@ -118,7 +118,7 @@ def feast(folder: Path, out: Path) -> Work:
 def ours(folder: Path, out: Path) -> Work:
     """write_historical_features on tables that were ingested and accepted before."""
     from benchmarks.ingested import accepted_in, use_case_of
-    from mlops_pipeline.stores.history import write_historical_features
+    from mlops_pipeline.lifecycle.features.history import write_historical_features
 
     sources = {
         table.name: {

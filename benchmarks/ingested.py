@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from mlops_pipeline.config import UseCase
-from mlops_pipeline.stores.ingestion import ingest
-from mlops_pipeline.stores.opsdb import OpsDatabase
+from mlops_pipeline.lifecycle.ingest.ingestion import ingest
+from mlops_pipeline.lifecycle.ingest.validation import judge
+from mlops_pipeline.lifecycle.workspace import open_workspace
+from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
-from mlops_pipeline.stores.validation import judge
-from mlops_pipeline.stores.workspace import open_workspace
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

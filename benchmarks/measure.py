@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mlops_pipeline.stores.provenance import LIBRARIES
+from mlops_pipeline.lifecycle.provenance import LIBRARIES
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE_SECONDS = 0.2

@@ -11,11 +11,11 @@ from pathlib import Path
 from benchmarks.result import Result
 from benchmarks.world import AS_OF, USE_CASE, grid_points, new_world
 from mlops_pipeline.config import UseCase, load_use_cases
-from mlops_pipeline.stores.ingestion import ingest
-from mlops_pipeline.stores.offline import build_features, features_uri
+from mlops_pipeline.lifecycle.features.offline import build_features, features_uri
+from mlops_pipeline.lifecycle.ingest.ingestion import ingest
+from mlops_pipeline.lifecycle.ingest.validation import AcceptedSource, judge
+from mlops_pipeline.lifecycle.workspace import open_workspace
 from mlops_pipeline.stores.settings import Settings
-from mlops_pipeline.stores.validation import AcceptedSource, judge
-from mlops_pipeline.stores.workspace import open_workspace
 
 CUSTOMERS = 50_000
 

@@ -50,8 +50,8 @@ Values = list[list[float | None]]  # of each customer, the features in the order
 
 def prepare(folder: Path, customers: int, feast_customers: int) -> None:
     """Write the tables of both, and everything up to the feature table of ours."""
-    from mlops_pipeline.stores.offline import build_features
-    from mlops_pipeline.stores.workspace import open_workspace
+    from mlops_pipeline.lifecycle.features.offline import build_features
+    from mlops_pipeline.lifecycle.workspace import open_workspace
 
     for table in TABLES:
         write_table(table, _file(folder, "ours", table), customers)
@@ -83,9 +83,9 @@ def write_table(table: Table, path: Path, customers: int) -> None:
 
 def ours(folder: Path, customers: int, kind: str) -> dict[str, Any]:
     """materialize() into the store, and OnlineReader.read()."""
-    from mlops_pipeline.stores.online.materialize import materialize, open_writer
-    from mlops_pipeline.stores.online.reader import open_reader
-    from mlops_pipeline.stores.workspace import open_workspace
+    from mlops_pipeline.lifecycle.features.online.materialize import materialize, open_writer
+    from mlops_pipeline.lifecycle.features.online.reader import open_reader
+    from mlops_pipeline.lifecycle.workspace import open_workspace
 
     use_case, settings = _use_case(folder), settings_in(folder / "lake")
     url = redis_url() if kind == "redis" else f"sqlite:///{folder / 'ours.db'}"

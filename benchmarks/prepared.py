@@ -7,9 +7,9 @@ from pathlib import Path
 
 from benchmarks.ingested import NOW
 from mlops_pipeline.config import UseCase
-from mlops_pipeline.stores.opsdb import OpsDatabase
+from mlops_pipeline.lifecycle.ingest.validation import AcceptedSource, accepted_sources
+from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
-from mlops_pipeline.stores.validation import AcceptedSource, accepted_sources
 
 LIMITS = ("MLOPS_MEMORY_LIMIT", "MLOPS_THREADS")  # settings a benchmark takes over as they are
 

@@ -23,13 +23,13 @@ from benchmarks.measure import ROOT
 from benchmarks.result import Result, Row
 from mlops_pipeline.config.modelling import Candidate, Costs, Dummy, LightGBM, Logistic
 from mlops_pipeline.config.modelling import RandomForest as Forest
+from mlops_pipeline.core.metrics.metrics import point_metrics
+from mlops_pipeline.core.modelling.fitting import Rows, fit_candidate, refit_recipe
+from mlops_pipeline.core.modelling.inputs import encode_rows, learn_inputs
+from mlops_pipeline.core.modelling.scoring import ScoringModel
+from mlops_pipeline.core.modelling.selection import Trained, calibrate_candidate, choose
+from mlops_pipeline.demo.datasets import fetch_dataset
 from mlops_pipeline.errors import SourceError
-from mlops_pipeline.stores.datasets import fetch_dataset
-from mlops_pipeline.training.fitting import Rows, fit_candidate, refit_recipe
-from mlops_pipeline.training.inputs import encode_rows, learn_inputs
-from mlops_pipeline.training.metrics import point_metrics
-from mlops_pipeline.training.scoring import ScoringModel
-from mlops_pipeline.training.selection import Trained, calibrate_candidate, choose
 
 FILES = ROOT.parent / "shared" / "data"
 SPLITS, TEST_SHARE, PROTOCOL_SEED = 3, 0.25, 1337

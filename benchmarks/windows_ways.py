@@ -92,8 +92,8 @@ def prepare(folder: Path) -> dict[str, Any]:
 
 def ours(folder: Path) -> dict[str, Any]:
     """build_features on the accepted rows: every as_of, and then one more."""
-    from mlops_pipeline.stores.offline import build_features
-    from mlops_pipeline.stores.workspace import open_workspace
+    from mlops_pipeline.lifecycle.features.offline import build_features
+    from mlops_pipeline.lifecycle.workspace import open_workspace
 
     use_case, settings = _use_case(folder), settings_in(folder / LAKE)
     accepted = accepted_before(use_case, settings)

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.measure import ROOT, Measured, run_module
-from mlops_pipeline.stores.simulated import write_churn
+from mlops_pipeline.demo.simulated import write_churn
 
 USE_CASE = "churn"
 LOCATION = "mlops_pipeline.definitions"
@@ -53,7 +53,7 @@ class World:
 @cache
 def _commit() -> str:
     """Return the commit of the checkout, for projects elsewhere."""
-    from mlops_pipeline.stores.provenance import git_state
+    from mlops_pipeline.lifecycle.provenance import git_state
     from mlops_pipeline.stores.settings import Settings
 
     return git_state(Settings.from_environment(os.environ)).commit
@@ -109,7 +109,7 @@ def execute_job(
 
 def step_seconds(world: World) -> dict[str, float]:
     """Return the seconds of each asset of the newest lifecycle, the longest first."""
-    from mlops_pipeline.stores.opsdb import OpsDatabase
+    from mlops_pipeline.stores.ops import OpsDatabase
 
     with OpsDatabase.open(f"sqlite:///{world.data / 'ops.db'}") as ops:
         run = ops.last_lifecycle(USE_CASE)

@@ -11,8 +11,8 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
 from mlops_pipeline.config import UseCase, json_schema, load_use_case
-from mlops_pipeline.config.expressions import FUNCTIONS
 from mlops_pipeline.config.modelling import GateRule
+from mlops_pipeline.spec.grammar import FUNCTIONS
 from mlops_pipeline_tests.documentation import (
     CONFIGS,
     blocks,

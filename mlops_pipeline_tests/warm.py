@@ -4,7 +4,7 @@ import importlib
 import os
 import warnings
 
-from mlops_pipeline.stores.tracking import QUIET
+from mlops_pipeline.stores.models.tracking import QUIET
 
 HEAVY = (
     "dagster._cli",
@@ -20,11 +20,11 @@ HEAVY = (
     "ibis.backends.duckdb",
     "deltalake",
     "mlops_pipeline.orchestration.build",
-    "mlops_pipeline.stores.evaluation_runs",
-    "mlops_pipeline.stores.evidently_report",
-    "mlops_pipeline.stores.release_runs",
-    "mlops_pipeline.stores.training_runs",
-    "mlops_pipeline.stores.data_docs",
+    "mlops_pipeline.lifecycle.evaluation_runs",
+    "mlops_pipeline.stores.pages.evidently_report",
+    "mlops_pipeline.lifecycle.release_runs",
+    "mlops_pipeline.lifecycle.training_runs",
+    "mlops_pipeline.lifecycle.ingest.data_docs",
 )
 
 os.environ.update(QUIET, DAGSTER_DISABLE_TELEMETRY="true", MPLBACKEND="agg")

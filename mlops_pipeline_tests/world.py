@@ -27,9 +27,9 @@ import pyarrow.parquet as pq
 import yaml
 
 from mlops_pipeline.config import UseCase, load_use_case
-from mlops_pipeline.stores.opsdb import OpsDatabase
+from mlops_pipeline.demo.simulated import write_churn
+from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import PACKAGE_PARENT, Settings
-from mlops_pipeline.stores.simulated import write_churn
 
 CUSTOMERS, MONTHS, SEED = 1_500, 16, 7
 FIRST, LATER = "2024-02-01", "2024-05-01"  # as_of of the trained world, and of a challenger

@@ -15,11 +15,15 @@ import pyarrow.parquet as pq
 
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.errors import MlopsError
-from mlops_pipeline.stores.ingestion import Ingested, ingest
-from mlops_pipeline.stores.offline import BuiltFeatures, build_features, finished_through
+from mlops_pipeline.lifecycle.features.offline import (
+    BuiltFeatures,
+    build_features,
+    finished_through,
+)
+from mlops_pipeline.lifecycle.ingest.ingestion import Ingested, ingest
+from mlops_pipeline.lifecycle.ingest.validation import AcceptedSource, Judgement, judge
+from mlops_pipeline.lifecycle.workspace import Workspace, open_workspace
 from mlops_pipeline.stores.settings import Settings
-from mlops_pipeline.stores.validation import AcceptedSource, Judgement, judge
-from mlops_pipeline.stores.workspace import Workspace, open_workspace
 
 if TYPE_CHECKING:
     from dagster import ExecuteInProcessResult

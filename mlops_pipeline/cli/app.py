@@ -7,6 +7,7 @@ Belongs here: the command line. What a command does is in stores/ and below; a l
 import getpass
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -68,7 +69,7 @@ def simulate_churn(
     seed: Annotated[int, typer.Option(help="Same seed, same world.")] = 7,
 ) -> None:
     """Simulate the telecom world into data/sources/churn/ (docs/simulation.md)."""
-    from mlops_pipeline.stores.simulated import write_churn
+    from mlops_pipeline.demo.simulated import write_churn
 
     folder = Settings.from_environment().data_dir / "sources" / "churn"
     with progress_bar("simulating customers", customers) as advance:
@@ -84,7 +85,7 @@ def simulate_fraud(
     seed: Annotated[int, typer.Option(help="Same seed, same world.")] = 7,
 ) -> None:
     """Simulate the card world into data/sources/fraud/ (docs/simulation.md)."""
-    from mlops_pipeline.stores.simulated import write_fraud
+    from mlops_pipeline.demo.simulated import write_fraud
 
     folder = Settings.from_environment().data_dir / "sources" / "fraud"
     with progress_bar("simulating customers", customers) as advance:
@@ -101,7 +102,7 @@ def fetch(
     ] = None,
 ) -> None:
     """Bring a public data set, verify its sha256, and write canonical Parquet."""
-    from mlops_pipeline.stores.datasets import fetch_dataset
+    from mlops_pipeline.demo.datasets import fetch_dataset
 
     with progress_bar(f"fetching {name}", 1) as advance:
         result = fetch_dataset(
@@ -174,7 +175,7 @@ def status(
 ) -> None:
     """Show the champion, the last gate, the data and the last run."""
     from mlops_pipeline.cli.summary import print_summary
-    from mlops_pipeline.stores.status import use_case_status
+    from mlops_pipeline.lifecycle.status import use_case_status
 
     chosen, settings = find_use_case(use_case), Settings.from_environment()
     if as_json:
@@ -199,11 +200,10 @@ def serve_features(
     port: Annotated[int, typer.Option(min=1, max=65_535, help="On loopback.")] = 8000,
 ) -> None:
     """Serve the online features of all use cases over HTTP on loopback."""
-    from mlops_pipeline.serving.app import HOST, http_server
-
+    serving = import_module("mlops_pipeline.serving.app")  # entrances do not import each other
     use_cases = load_use_cases(project_root() / "configs")
-    console.print(f"features: http://{HOST}:{port}/features/ENTITY/ID?features=a,b")
-    http_server(use_cases, Settings.from_environment(), port).run()
+    console.print(f"features: http://{serving.HOST}:{port}/features/ENTITY/ID?features=a,b")
+    serving.http_server(use_cases, Settings.from_environment(), port).run()
 
 
 @config_app.command("check")
@@ -211,7 +211,7 @@ def config_check(
     files: Annotated[list[Path] | None, typer.Argument(help="Default: configs/*.yaml")] = None,
 ) -> None:
     """Check configuration files, by themselves and against the models that are live."""
-    from mlops_pipeline.stores.catalog import check_live_models
+    from mlops_pipeline.lifecycle.features.catalogue import check_live_models
 
     if files:
         found = [load_use_case(path) for path in files]

@@ -48,8 +48,8 @@ def reject(
 
 def rollback(use_case: Name, by: By, reason: Reason) -> None:
     """Take the champion out of use: the version before it is champion again."""
-    from mlops_pipeline.stores.deployments import roll_back
-    from mlops_pipeline.stores.opsdb import OpsDatabase
+    from mlops_pipeline.lifecycle.deployments import roll_back
+    from mlops_pipeline.stores.ops import OpsDatabase
 
     chosen, settings = find_use_case(use_case), Settings.from_environment()
     with OpsDatabase.open(settings.database_url) as ops:
@@ -66,8 +66,8 @@ def history(
     as_json: Annotated[bool, typer.Option("--json", help="One document instead.")] = False,
 ) -> None:
     """Show which version held which state and alias, from when to when, by whom and why."""
-    from mlops_pipeline.stores.opsdb import OpsDatabase
-    from mlops_pipeline.stores.registry_history import registry_history
+    from mlops_pipeline.lifecycle.registry_history import registry_history
+    from mlops_pipeline.stores.ops import OpsDatabase
 
     chosen, settings = find_use_case(use_case), Settings.from_environment()
     with OpsDatabase.open(settings.database_url) as ops:
@@ -90,8 +90,8 @@ def _decide(
     is_approval: bool,
     expires: str | None,
 ) -> None:
-    from mlops_pipeline.stores.deployments import PersonsVerdict, decide_approval
-    from mlops_pipeline.stores.opsdb import OpsDatabase
+    from mlops_pipeline.lifecycle.deployments import PersonsVerdict, decide_approval
+    from mlops_pipeline.stores.ops import OpsDatabase
 
     by, reason, stage = signed
     if stage not in ("staging", "production"):

@@ -19,7 +19,7 @@ audit_app = typer.Typer(
 @audit_app.command("verify")
 def verify() -> None:
     """Recompute the chain, hold it against its anchors; exit code 1 if anything is wrong."""
-    from mlops_pipeline.stores.anchors import verify_audit
+    from mlops_pipeline.lifecycle.compliance.anchors import verify_audit
 
     found = verify_audit(Settings.from_environment())
     for problem in found.problems:
@@ -44,7 +44,7 @@ def export(
     use_case: Annotated[str | None, typer.Option(help="Only its events.")] = None,
 ) -> None:
     """Write every event as a line of JSON, whose hash anybody can recompute (docs/security.md)."""
-    from mlops_pipeline.stores.anchors import exported_lines
+    from mlops_pipeline.lifecycle.compliance.anchors import exported_lines
 
     target = contextlib.nullcontext(sys.stdout) if out is None else out.open("w", encoding="ascii")
     with target as file:
@@ -59,8 +59,8 @@ def list_events(
     last: Annotated[int, typer.Option(min=1, help="How many of the newest.")] = 20,
 ) -> None:
     """List the newest events, the newest last."""
-    from mlops_pipeline.governance.audit_anchors import canonical
-    from mlops_pipeline.stores.opsdb import OpsDatabase
+    from mlops_pipeline.core.audit.anchors import canonical
+    from mlops_pipeline.stores.ops import OpsDatabase
 
     with OpsDatabase.open(Settings.from_environment().database_url) as ops:
         events = ops.audit_events(use_case=use_case, kind=kind, limit=last)

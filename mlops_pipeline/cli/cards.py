@@ -1,6 +1,6 @@
 """`mlops card` and `mlops pack`: a version's model card, its reviews, its technical documentation.
 
-Belongs here: options and what is printed. Cards are stores/cards.py's, packs stores/pack.py's.
+Belongs here: options and what is printed. What they say is lifecycle/compliance's.
 """
 
 from pathlib import Path
@@ -40,10 +40,10 @@ def show_card(
     ] = None,
 ) -> None:
     """Print the card as it stands now, in Markdown (`show` may be left out)."""
-    from mlops_pipeline.governance.model_card import model_card
-    from mlops_pipeline.governance.pages import render_html
-    from mlops_pipeline.stores.cards import present_version
-    from mlops_pipeline.stores.opsdb import OpsDatabase
+    from mlops_pipeline.core.documents.model_card import model_card
+    from mlops_pipeline.core.documents.pages import render_html
+    from mlops_pipeline.lifecycle.compliance.cards import present_version
+    from mlops_pipeline.stores.ops import OpsDatabase
 
     chosen, settings = find_use_case(use_case), Settings.from_environment()
     with OpsDatabase.open(settings.database_url) as ops:
@@ -64,8 +64,8 @@ def review_card(
     reason: Annotated[str, typer.Option("--reason", help="What came of it; recorded.")],
 ) -> None:
     """Record that you reviewed the champion's card; its reminder is resolved."""
-    from mlops_pipeline.stores.cards import record_review
-    from mlops_pipeline.stores.opsdb import OpsDatabase
+    from mlops_pipeline.lifecycle.compliance.cards import record_review
+    from mlops_pipeline.stores.ops import OpsDatabase
 
     chosen, settings = find_use_case(use_case), Settings.from_environment()
     with OpsDatabase.open(settings.database_url) as ops:
@@ -81,8 +81,8 @@ def pack(
     version: Version = None,
 ) -> None:
     """Write the technical documentation of a version: a folder, zipped, with hashes."""
-    from mlops_pipeline.stores.opsdb import OpsDatabase
-    from mlops_pipeline.stores.pack import write_pack
+    from mlops_pipeline.lifecycle.compliance.pack import write_pack
+    from mlops_pipeline.stores.ops import OpsDatabase
 
     chosen, settings = find_use_case(use_case), Settings.from_environment()
     with OpsDatabase.open(settings.database_url) as ops:

@@ -9,7 +9,7 @@ from rich.markup import escape
 from mlops_pipeline.cli.console import console, table
 from mlops_pipeline.cli.use_cases import find_use_case
 from mlops_pipeline.config import load_use_cases
-from mlops_pipeline.governance.cost import CostSheet, price_text, total_by_owner
+from mlops_pipeline.core.monitoring.cost import CostSheet, price_text, total_by_owner
 from mlops_pipeline.stores.settings import Settings, project_root
 
 
@@ -18,9 +18,9 @@ def cost(
     as_json: Annotated[bool, typer.Option("--json", help="One document instead.")] = False,
 ) -> None:
     """Show what training runs, predictions and accepted versions cost."""
-    from mlops_pipeline.stores.costs import use_case_costs
-    from mlops_pipeline.stores.lake import Lake
-    from mlops_pipeline.stores.opsdb import OpsDatabase
+    from mlops_pipeline.lifecycle.costs import use_case_costs
+    from mlops_pipeline.stores.lake.tables import Lake
+    from mlops_pipeline.stores.ops import OpsDatabase
 
     chosen = (
         [find_use_case(use_case)]

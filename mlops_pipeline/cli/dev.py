@@ -7,8 +7,8 @@ import sys
 
 from mlops_pipeline.cli.console import console
 from mlops_pipeline.cli.runs import dagster_environment
+from mlops_pipeline.stores.models.tracking import prepare
 from mlops_pipeline.stores.settings import Settings, project_root
-from mlops_pipeline.stores.tracking import prepare
 
 HOST = "127.0.0.1"
 STOP_SECONDS = 15

@@ -30,8 +30,8 @@ def grant(
     ] = None,
 ) -> None:
     """Let a blocking rule that fails pass until a date: a person still has to approve."""
-    from mlops_pipeline.governance.exceptions import check_exception
-    from mlops_pipeline.stores.opsdb import OpsDatabase
+    from mlops_pipeline.core.evaluation.exceptions import check_exception
+    from mlops_pipeline.stores.ops import OpsDatabase
 
     chosen, settings = find_use_case(use_case), Settings.from_environment()
     end, now = parse_time(expires), settings.now()
@@ -46,7 +46,7 @@ def grant(
 @exception_app.command("list")
 def list_exceptions(use_case: Name) -> None:
     """List the exceptions of a use case, also those that ended."""
-    from mlops_pipeline.stores.opsdb import OpsDatabase
+    from mlops_pipeline.stores.ops import OpsDatabase
 
     chosen, settings = find_use_case(use_case), Settings.from_environment()
     with OpsDatabase.open(settings.database_url) as ops:
@@ -73,7 +73,7 @@ def revoke(
     reason: Reason,
 ) -> None:
     """End an exception before its date; the record of it stays."""
-    from mlops_pipeline.stores.opsdb import OpsDatabase
+    from mlops_pipeline.stores.ops import OpsDatabase
 
     chosen, settings = find_use_case(use_case), Settings.from_environment()
     with OpsDatabase.open(settings.database_url) as ops:

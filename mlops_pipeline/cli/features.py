@@ -1,7 +1,7 @@
 """`mlops features`: what features there are, their values in the past and now, and exports.
 
 Belongs here: options and what is printed. The catalogue, past values, the online store and exports
-are stores/; which use case an entity means is serving/feature_reads.py's.
+are stores/; which use case an entity means is lifecycle/features/online/feature_reads.py's.
 """
 
 import json
@@ -18,7 +18,7 @@ from mlops_pipeline.cli.console import console, table
 from mlops_pipeline.cli.use_cases import Name, find_use_case
 from mlops_pipeline.config import UseCase, load_use_cases
 from mlops_pipeline.errors import DataError, NotFoundError
-from mlops_pipeline.serving.feature_reads import (
+from mlops_pipeline.lifecycle.features.online.feature_reads import (
     choose_use_case,
     document,
     feature_list,
@@ -28,8 +28,8 @@ from mlops_pipeline.serving.feature_reads import (
 from mlops_pipeline.stores.settings import Settings, parse_time, project_root
 
 if TYPE_CHECKING:
-    from mlops_pipeline.stores.catalog import FeatureEntry
-    from mlops_pipeline.stores.online.reader import OnlineFeatures
+    from mlops_pipeline.lifecycle.features.catalogue import FeatureEntry
+    from mlops_pipeline.lifecycle.features.online.reader import OnlineFeatures
 
 STATUS_COLOURS = {"fresh": "green", "stale": "yellow", "missing": "red"}
 
@@ -45,7 +45,7 @@ def list_features(
     as_json: Annotated[bool, typer.Option("--json", help="One document instead.")] = False,
 ) -> None:
     """List the features of a use case, who uses them, and which nobody does."""
-    from mlops_pipeline.stores.catalog import catalog, unused_features
+    from mlops_pipeline.lifecycle.features.catalogue import catalog, unused_features
 
     chosen, settings = find_use_case(use_case), Settings.from_environment()
     entries = catalog(chosen, settings)
@@ -80,7 +80,7 @@ def history(
     ] = None,
 ) -> None:
     """Write the features of entities as they were known at given moments."""
-    from mlops_pipeline.stores.history import write_historical_features
+    from mlops_pipeline.lifecycle.features.history import write_historical_features
 
     chosen = find_use_case(use_case)
     target = out or rows.with_name(f"{rows.stem}.features.parquet")
@@ -108,7 +108,7 @@ def get(
     as_json: Annotated[bool, typer.Option("--json", help="One document instead.")] = False,
 ) -> None:
     """Read features from the online store: value, status, feature time."""
-    from mlops_pipeline.stores.online.reader import open_reader
+    from mlops_pipeline.lifecycle.features.online.reader import open_reader
 
     names = feature_list([features])
     chosen = choose_use_case(load_use_cases(project_root() / "configs"), entity, names, use_case)
@@ -134,9 +134,12 @@ def get(
 @features_app.command("materialize")
 def materialize_features(use_case: Name) -> None:
     """Bring the online store up to the newest accepted features; again changes nothing."""
-    from mlops_pipeline.stores.online.materialize import materialize_accepted, open_writer
-    from mlops_pipeline.stores.opsdb import OpsDatabase
-    from mlops_pipeline.stores.workspace import open_workspace
+    from mlops_pipeline.lifecycle.features.online.materialize import (
+        materialize_accepted,
+        open_writer,
+    )
+    from mlops_pipeline.lifecycle.workspace import open_workspace
+    from mlops_pipeline.stores.ops import OpsDatabase
 
     chosen, settings = find_use_case(use_case), Settings.from_environment()
     with (
@@ -161,8 +164,8 @@ def export_feast_repository(
     folder: Annotated[Path, typer.Argument(help="New, empty, or an earlier export.")],
 ) -> None:
     """Write the offline features as a Feast feature repository."""
-    from mlops_pipeline.stores.feast_export import export_feast
-    from mlops_pipeline.stores.workspace import open_workspace
+    from mlops_pipeline.lifecycle.features.feast_export import export_feast
+    from mlops_pipeline.lifecycle.workspace import open_workspace
 
     chosen = find_use_case(use_case)
     with open_workspace(chosen, Settings.from_environment()) as work:

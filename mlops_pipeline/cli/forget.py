@@ -15,7 +15,7 @@ from mlops_pipeline.errors import NotFoundError
 from mlops_pipeline.stores.settings import Settings, project_root
 
 if TYPE_CHECKING:
-    from mlops_pipeline.stores.erasure import Erased, Found
+    from mlops_pipeline.lifecycle.compliance.erasure import Erased, Found
 
 
 def forget(
@@ -29,10 +29,10 @@ def forget(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what there is.")] = False,
 ) -> None:
     """Remove a person from lake, online store and MLflow, and keep them out."""
-    from mlops_pipeline.stores.erasure import find, forget, person_of
-    from mlops_pipeline.stores.opsdb import OpsDatabase
-    from mlops_pipeline.stores.opsdb.approvals import signed
-    from mlops_pipeline.stores.opsdb.tombstones import EVERY
+    from mlops_pipeline.lifecycle.compliance.erasure import find, forget, person_of
+    from mlops_pipeline.stores.ops import OpsDatabase
+    from mlops_pipeline.stores.ops.approvals import signed
+    from mlops_pipeline.stores.ops.tombstones import EVERY
 
     settings = Settings.from_environment()
     said = signed(by, reason, settings.now())

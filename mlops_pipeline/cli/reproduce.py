@@ -21,8 +21,8 @@ def reproduce(
     as_json: Annotated[bool, typer.Option("--json", help="One document instead.")] = False,
 ) -> None:
     """Build a version again from its recorded data, configuration and seed; compare the bytes."""
-    from mlops_pipeline.stores.opsdb import OpsDatabase
-    from mlops_pipeline.stores.reproduce import reproduce as rebuild
+    from mlops_pipeline.lifecycle.reproduce import reproduce as rebuild
+    from mlops_pipeline.stores.ops import OpsDatabase
 
     chosen, settings = find_use_case(use_case), Settings.from_environment()
 

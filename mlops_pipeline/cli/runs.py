@@ -19,8 +19,8 @@ from rich.markup import escape
 from mlops_pipeline.cli.console import console, errors
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.errors import ConfigError
+from mlops_pipeline.stores.models.tracking import QUIET
 from mlops_pipeline.stores.settings import project_root
-from mlops_pipeline.stores.tracking import QUIET
 
 LOG_LINE = re.compile(  # what an asset says: level, job, run, op, text
     r" - (?P<level>INFO|WARNING|ERROR) - \S+ - [0-9a-f-]{36} - \w+?__(?P<asset>\w+) - (?P<text>.*)"

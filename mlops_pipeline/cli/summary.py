@@ -7,11 +7,11 @@ from rich.table import Table
 
 from mlops_pipeline.cli.console import console
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.stores.lake import Lake
-from mlops_pipeline.stores.opsdb import OpsDatabase
-from mlops_pipeline.stores.predictions import predictions_uri
+from mlops_pipeline.lifecycle.predictions import predictions_uri
+from mlops_pipeline.lifecycle.status import use_case_status
+from mlops_pipeline.stores.lake.tables import Lake
+from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
-from mlops_pipeline.stores.status import use_case_status
 
 VERDICTS = {True: "[green]passed[/]", False: "[red]failed[/]", None: "[yellow]not computable[/]"}
 

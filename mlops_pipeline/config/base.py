@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from mlops_pipeline.config.expressions import Node, parse
+from mlops_pipeline.spec.grammar import Node, parse
 
 
 class Section(BaseModel):

@@ -1,8 +1,8 @@
 """What no feature may read: the outcome, identities, what is audited. Checked on the text alone.
 
 Belongs here: leaks that a configuration shows. That no row from after as_of changes a value is
-shown on the data, by stores/leak_check.py; windows cannot reach past as_of, because an offset
-shifts them into the past only.
+shown on the data, by lifecycle/features/leak_check.py; windows cannot reach past as_of, because an
+offset shifts them into the past only.
 
 A feature that only counts (`count`, `count_distinct`) carries no value of the column it counts, so
 it may count entity keys and personal columns; what a protected attribute is made of, it may not.
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mlops_pipeline.config.base import tree
-from mlops_pipeline.config.expressions import columns_of
 from mlops_pipeline.config.features import COUNTS
+from mlops_pipeline.spec.grammar import columns_of
 
 if TYPE_CHECKING:
     from mlops_pipeline.config.use_case import UseCase

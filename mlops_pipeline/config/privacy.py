@@ -5,9 +5,9 @@ leakage.py's.
 """
 
 from mlops_pipeline.config.base import tree
-from mlops_pipeline.config.expressions import columns_of
 from mlops_pipeline.config.features import COUNTS
 from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.spec.grammar import columns_of
 
 
 def hidden_columns(use_case: UseCase, source_name: str) -> frozenset[str]:

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from mlops_pipeline.config.base import tree
-from mlops_pipeline.config.expressions import columns_of
 from mlops_pipeline.config.tables import Freshness, InSet, MinRows, Rule, Scalar, Source
+from mlops_pipeline.spec.grammar import columns_of
 
 
 def check_source(where: str, source: Source) -> None:

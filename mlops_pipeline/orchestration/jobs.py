@@ -54,9 +54,9 @@ def card_review_job(use_case: UseCase) -> dg.JobDefinition:
 
     @dg.op(name=f"{use_case.name}__card_review", required_resource_keys={"platform"})
     def card_review(context: dg.OpExecutionContext) -> None:
-        from mlops_pipeline.stores.anchors import anchor_chain
-        from mlops_pipeline.stores.cards import remind_of_review
-        from mlops_pipeline.stores.opsdb import OpsDatabase
+        from mlops_pipeline.lifecycle.compliance.anchors import anchor_chain
+        from mlops_pipeline.lifecycle.compliance.cards import remind_of_review
+        from mlops_pipeline.stores.ops import OpsDatabase
 
         settings = context.resources.platform.settings()
         reason, now = f"run {context.run_id}", settings.now()

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.monitoring.retraining import RetrainingDecision, Trigger
+from mlops_pipeline.core.monitoring.retraining import RetrainingDecision, Trigger
 from mlops_pipeline.orchestration.failures import without_values
 from mlops_pipeline.orchestration.step import TRIGGERED_BY
 from mlops_pipeline.stores.settings import Settings
 
 if TYPE_CHECKING:
-    from mlops_pipeline.stores.opsdb import OpsDatabase
+    from mlops_pipeline.stores.ops import OpsDatabase
 
 STARTING = (
     dg.DagsterRunStatus.QUEUED,
@@ -35,10 +35,10 @@ def ask(
     finished lifecycle, does not fire again. A decision not to run that equals the last one of its
     kind is not stored again.
     """
-    from mlops_pipeline.monitoring.retraining import decide
-    from mlops_pipeline.stores.deployments import check_approval
-    from mlops_pipeline.stores.opsdb import OpsDatabase
-    from mlops_pipeline.stores.peek import gather_evidence
+    from mlops_pipeline.core.monitoring.retraining import decide
+    from mlops_pipeline.lifecycle.deployments import check_approval
+    from mlops_pipeline.lifecycle.ingest.watermarks import gather_evidence
+    from mlops_pipeline.stores.ops import OpsDatabase
 
     now = settings.now()
     with OpsDatabase.open(settings.database_url) as ops:
@@ -77,7 +77,7 @@ def ask(
 
 def is_under_way(use_case: UseCase, ops: "OpsDatabase", instance: dg.DagsterInstance) -> bool:
     """Whether a run of the use case works, or was requested and has not taken the lease yet."""
-    from mlops_pipeline.stores.opsdb import is_at_work
+    from mlops_pipeline.stores.ops import is_at_work
 
     if is_at_work(ops.get_lease(f"lifecycle:{use_case.name}"), datetime.now(UTC)):
         return True

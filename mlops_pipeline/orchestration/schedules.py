@@ -49,8 +49,8 @@ def hourly_online_features(use_case: UseCase, job: Any) -> dg.ScheduleDefinition
     def hourly(
         context: dg.ScheduleEvaluationContext, platform: dg.ResourceParam[Any]
     ) -> dg.RunRequest | dg.SkipReason:
-        from mlops_pipeline.stores.online.materialize import accepted_through
-        from mlops_pipeline.stores.opsdb import OpsDatabase
+        from mlops_pipeline.lifecycle.features.online.materialize import accepted_through
+        from mlops_pipeline.stores.ops import OpsDatabase
 
         with OpsDatabase.open(platform.settings().database_url) as ops:
             if accepted_through(ops, use_case) is None:

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.monitoring.retraining import Trigger
+from mlops_pipeline.core.monitoring.retraining import Trigger
 from mlops_pipeline.orchestration.retrain import ask, is_under_way
 
 INTERVAL_SECONDS = 60  # a tick looks at file times first and counts only when something changed
@@ -59,7 +59,7 @@ def run_failures(
         description="Leaves an alert for a run that died without a chance to say why.",
     )
     def failed(context: dg.RunFailureSensorContext, platform: dg.ResourceParam[Any]) -> None:
-        from mlops_pipeline.stores.opsdb import OpsDatabase
+        from mlops_pipeline.stores.ops import OpsDatabase
 
         use_case = _use_case_of(context.dagster_run)
         if use_case not in names:
@@ -93,8 +93,8 @@ def _evaluation(
     use_case: UseCase, trigger: Trigger
 ) -> Callable[[dg.SensorEvaluationContext], dg.SensorResult]:
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        from mlops_pipeline.stores.opsdb import OpsDatabase
-        from mlops_pipeline.stores.peek import sources_state
+        from mlops_pipeline.lifecycle.ingest.watermarks import sources_state
+        from mlops_pipeline.stores.ops import OpsDatabase
 
         settings = context.resources.platform.settings()
         with OpsDatabase.open(settings.database_url) as ops:

@@ -17,9 +17,9 @@ from mlops_pipeline.orchestration.resources import MlflowRun
 from mlops_pipeline.stores.settings import Settings
 
 if TYPE_CHECKING:
-    from mlops_pipeline.stores.opsdb import OpsDatabase, Pointer
-    from mlops_pipeline.stores.validation import AcceptedSource
-    from mlops_pipeline.stores.workspace import Workspace
+    from mlops_pipeline.lifecycle.ingest.validation import AcceptedSource
+    from mlops_pipeline.lifecycle.workspace import Workspace
+    from mlops_pipeline.stores.ops import OpsDatabase, Pointer
 
 LEASE_SECONDS = 30.0  # without a heartbeat for this long, a lease expires
 HEARTBEAT_SECONDS = 5.0
@@ -59,7 +59,7 @@ class Step:
 
     def accepted(self) -> "dict[str, AcceptedSource]":
         """Return the accepted version of every source."""
-        from mlops_pipeline.stores.validation import accepted_sources
+        from mlops_pipeline.lifecycle.ingest.validation import accepted_sources
 
         return accepted_sources(self.ops, self.use_case)
 
@@ -110,11 +110,11 @@ def asset_step(
     wait_s : float
         How long another run at work is waited for before this one fails.
     """
-    from mlops_pipeline.stores.anchors import anchor_chain
-    from mlops_pipeline.stores.deployments import check_approval
-    from mlops_pipeline.stores.opsdb import HeldLease, OpsDatabase
-    from mlops_pipeline.stores.tracking import quiet
-    from mlops_pipeline.stores.workspace import open_workspace
+    from mlops_pipeline.lifecycle.compliance.anchors import anchor_chain
+    from mlops_pipeline.lifecycle.deployments import check_approval
+    from mlops_pipeline.lifecycle.workspace import open_workspace
+    from mlops_pipeline.stores.models.tracking import quiet
+    from mlops_pipeline.stores.ops import HeldLease, OpsDatabase
 
     quiet()
     settings = context.resources.platform.settings()

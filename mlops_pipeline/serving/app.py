@@ -17,8 +17,8 @@ from starlette.responses import JSONResponse, Response
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.errors import OnlineDefinitionError
+from mlops_pipeline.lifecycle.features.online.feature_reads import request_features
 from mlops_pipeline.serving import features
-from mlops_pipeline.serving.feature_reads import request_features
 from mlops_pipeline.serving.feature_uses import FeatureUses
 from mlops_pipeline.serving.key_uses import CountedRequests, KeyUses
 from mlops_pipeline.serving.problems import NEVER_STORE, add_handlers
@@ -27,7 +27,7 @@ from mlops_pipeline.stores.settings import Settings
 if TYPE_CHECKING:
     import uvicorn
 
-    from mlops_pipeline.stores.online.reader import OnlineReader
+    from mlops_pipeline.lifecycle.features.online.reader import OnlineReader
 
 HOST = "127.0.0.1"
 PROBE_ID = "0"  # of any type of key; whether there is one does not matter
@@ -107,7 +107,7 @@ def _is_held(use_case: UseCase, reader: "OnlineReader") -> bool:
 def _open_readers(
     use_cases: Mapping[str, UseCase], settings: Settings, stack: ExitStack
 ) -> dict[str, "OnlineReader"]:
-    from mlops_pipeline.stores.online.reader import open_reader
+    from mlops_pipeline.lifecycle.features.online.reader import open_reader
 
     return {
         name: stack.enter_context(open_reader(use_case, settings, is_noted=False))

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterable
 from datetime import date
 
-from mlops_pipeline.stores.opsdb import OpsDatabase
+from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
 
 

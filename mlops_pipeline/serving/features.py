@@ -13,7 +13,7 @@ from starlette.background import BackgroundTask
 from starlette.responses import JSONResponse, Response
 
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.serving.feature_reads import (
+from mlops_pipeline.lifecycle.features.online.feature_reads import (
     QUESTION,
     choose_use_case,
     document,
@@ -25,7 +25,7 @@ from mlops_pipeline.serving.feature_uses import FeatureUses
 from mlops_pipeline.serving.problems import NEVER_STORE, UNKNOWN_ID, answer
 
 if TYPE_CHECKING:
-    from mlops_pipeline.stores.online.reader import OnlineFeatures, OnlineReader
+    from mlops_pipeline.lifecycle.features.online.reader import OnlineFeatures, OnlineReader
 
 router = APIRouter()
 

@@ -6,13 +6,13 @@ import shutil
 import pytest
 
 from mlops_pipeline.errors import StateError
-from mlops_pipeline.stores.champions import champion_model, trial_model
-from mlops_pipeline.stores.deployments import check_approval
-from mlops_pipeline.stores.lake import Lake
-from mlops_pipeline.stores.predictions import predictions_uri
+from mlops_pipeline.lifecycle.champions import champion_model, trial_model
+from mlops_pipeline.lifecycle.deployments import check_approval
+from mlops_pipeline.lifecycle.predictions import predictions_uri
+from mlops_pipeline.stores.lake.tables import Lake
 from mlops_pipeline.stores.settings import parse_time
 from mlops_pipeline_tests.cli.conftest import Mlops
-from mlops_pipeline_tests.stores.opsdb.rollout_steps import open_waiting
+from mlops_pipeline_tests.stores.ops.rollout_steps import open_waiting
 from mlops_pipeline_tests.world import World
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mlops_pipeline.stores.anchors import anchor_chain, anchors_file
+from mlops_pipeline.lifecycle.compliance.anchors import anchor_chain, anchors_file
 from mlops_pipeline_tests.cli.conftest import Mlops
 from mlops_pipeline_tests.world import World
 

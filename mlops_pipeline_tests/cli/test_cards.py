@@ -17,10 +17,10 @@ from typer.testing import CliRunner, Result
 from mlops_pipeline.cli.app import app
 from mlops_pipeline.config import config_hash, parse_use_case
 from mlops_pipeline.errors import MlopsError, NotFoundError, StateError
+from mlops_pipeline.lifecycle.compliance.cards import record_review, remind_of_review
+from mlops_pipeline.lifecycle.compliance.pack import DOCUMENTS, SUMS
 from mlops_pipeline.orchestration.build import build_definitions
 from mlops_pipeline.orchestration.resources import Platform
-from mlops_pipeline.stores.cards import record_review, remind_of_review
-from mlops_pipeline.stores.pack import DOCUMENTS, SUMS
 from mlops_pipeline_tests.world import World
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from mlops_pipeline.cli.app import app
 from mlops_pipeline.cli.console import console
 from mlops_pipeline.errors import DataError, MlopsError, NotFoundError
-from mlops_pipeline.stores.opsdb import OpsDatabase
+from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline_tests.serving.conftest import shops
 from mlops_pipeline_tests.serving.shops import SHOP_CASE, settings_at
 from mlops_pipeline_tests.worlds import NOW, on

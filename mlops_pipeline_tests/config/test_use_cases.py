@@ -5,7 +5,7 @@ import pytest
 
 from mlops_pipeline.config import UseCase, config_hash, load_use_case
 from mlops_pipeline.config.base import tree
-from mlops_pipeline.config.expressions import columns_of
+from mlops_pipeline.spec.grammar import columns_of
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 REAL_SETS = ("online_retail", "bank_marketing")

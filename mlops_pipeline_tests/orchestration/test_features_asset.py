@@ -10,13 +10,13 @@ import dagster as dg
 import pytest
 
 from mlops_pipeline.config import UseCase
-from mlops_pipeline.features import frames
+from mlops_pipeline.core.features import frames
+from mlops_pipeline.lifecycle.features import offline
+from mlops_pipeline.lifecycle.release import documents_folder
 from mlops_pipeline.orchestration.assets.data import data_assets
 from mlops_pipeline.orchestration.resources import Platform
-from mlops_pipeline.stores import offline
-from mlops_pipeline.stores.lake import Lake
-from mlops_pipeline.stores.opsdb import OpsDatabase
-from mlops_pipeline.stores.release import documents_folder
+from mlops_pipeline.stores.lake.tables import Lake
+from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline_tests.worlds import (
     NOW,
     World,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mlops_pipeline.stores.opsdb import OpsDatabase
+from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline_tests.world import World, write_world
 
 LEASE_PATIENCE_S = 20.0  # a dead process of this host is taken over at once; 30 s is the expiry

@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.errors import NotFoundError
-from mlops_pipeline.stores.mitigated import read_mitigated
-from mlops_pipeline.stores.predictions import score_period
-from mlops_pipeline.stores.workspace import open_workspace
-from mlops_pipeline.training.scoring import ScoringModel
+from mlops_pipeline.lifecycle.mitigated import read_mitigated
+from mlops_pipeline.lifecycle.predictions import score_period
+from mlops_pipeline.lifecycle.workspace import open_workspace
 from mlops_pipeline_tests.world import FIRST, World, write_world
 
 CHAIN = (  # without the documents of the data, which take their time

@@ -7,14 +7,14 @@ import dagster as dg
 import pytest
 
 from mlops_pipeline.errors import NotFoundError
+from mlops_pipeline.lifecycle.features.offline import build_features, definitions_hash
+from mlops_pipeline.lifecycle.features.online.materialize import materialize_accepted, open_writer
+from mlops_pipeline.lifecycle.features.online.reader import open_reader
 from mlops_pipeline.orchestration.assets.online import online_features
 from mlops_pipeline.orchestration.jobs import asset_job
 from mlops_pipeline.orchestration.resources import Platform
 from mlops_pipeline.orchestration.schedules import hourly_online_features
-from mlops_pipeline.stores.offline import build_features, definitions_hash
-from mlops_pipeline.stores.online.materialize import materialize_accepted, open_writer
-from mlops_pipeline.stores.online.reader import open_reader
-from mlops_pipeline.stores.opsdb import OpsDatabase
+from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline_tests.worlds import (
     NOW,
     World,

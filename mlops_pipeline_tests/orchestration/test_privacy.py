@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from mlops_pipeline.stores.lake import Lake
+from mlops_pipeline.stores.lake.tables import Lake
 from mlops_pipeline.stores.pseudonyms import pseudonymiser
 from mlops_pipeline_tests.world import FIRST_ID, NAME, World
 

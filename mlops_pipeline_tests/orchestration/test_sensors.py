@@ -14,7 +14,7 @@ import yaml
 from mlops_pipeline.errors import SourceError
 from mlops_pipeline.orchestration.build import build_definitions
 from mlops_pipeline.orchestration.resources import Platform
-from mlops_pipeline.stores.opsdb import OpsDatabase
+from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline_tests.world import PATIENCE_S, World
 
 LEASE = "lifecycle:churn"

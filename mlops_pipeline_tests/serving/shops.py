@@ -12,10 +12,10 @@ from typing import Any
 import yaml
 
 from mlops_pipeline.config import UseCase
-from mlops_pipeline.stores.online.materialize import materialize_accepted, open_writer
-from mlops_pipeline.stores.opsdb import OpsDatabase
+from mlops_pipeline.lifecycle.features.online.materialize import materialize_accepted, open_writer
+from mlops_pipeline.lifecycle.workspace import open_workspace
+from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
-from mlops_pipeline.stores.workspace import open_workspace
 from mlops_pipeline_tests.worlds import (
     HOUR,
     NOW,

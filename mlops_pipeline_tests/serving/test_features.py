@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from mlops_pipeline.stores.opsdb import OpsDatabase
+from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline_tests.serving.client import client_at, problem_of
 from mlops_pipeline_tests.serving.shops import FRESH_DAYS, SHOP_CASE, TTL_DAYS, settings_at
 from mlops_pipeline_tests.worlds import NOW

@@ -11,7 +11,7 @@ from mlops_pipeline.orchestration.assets.describe import use_case_asset
 from mlops_pipeline.orchestration.step import asset_step, is_whole_lifecycle
 
 if TYPE_CHECKING:
-    from mlops_pipeline.stores.offline import BuiltFeatures
+    from mlops_pipeline.lifecycle.features.offline import BuiltFeatures
 
 NO_LEAK = "no_leak"  # the asset check of `features`
 
@@ -43,8 +43,8 @@ def _raw_data(use_case: UseCase) -> dg.AssetsDefinition:
         after=(),
     )
     def raw_data(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
-        from mlops_pipeline.stores.ingestion import ingest
-        from mlops_pipeline.stores.offline import finished_through
+        from mlops_pipeline.lifecycle.features.offline import finished_through
+        from mlops_pipeline.lifecycle.ingest.ingestion import ingest
 
         with asset_step(context, use_case) as step:
             finished = finished_through(step.work)
@@ -127,8 +127,8 @@ def _validated_data(use_case: UseCase) -> dg.AssetsDefinition:
     def validated_data(
         context: dg.AssetExecutionContext,
     ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[Any]]:
+        from mlops_pipeline.lifecycle.ingest.validation import judge, quarantine_examples
         from mlops_pipeline.orchestration.assets.validation_results import check_result, refused
-        from mlops_pipeline.stores.validation import judge, quarantine_examples
 
         with asset_step(context, use_case) as step:
             judgements = [judge(step.work, name, now=step.now) for name in use_case.sources]
@@ -180,10 +180,13 @@ def _features(use_case: UseCase) -> dg.AssetsDefinition:
     def features(
         context: dg.AssetExecutionContext, config: AsOf
     ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[Any]]:
+        from mlops_pipeline.lifecycle.features.catalogue import (
+            model_inputs,
+            refuse_deleted_features,
+        )
+        from mlops_pipeline.lifecycle.features.offline import build_features
+        from mlops_pipeline.lifecycle.ingest.as_of import resolve_as_of
         from mlops_pipeline.orchestration.assets.leak_results import check_leaks
-        from mlops_pipeline.stores.asof import resolve_as_of
-        from mlops_pipeline.stores.catalog import model_inputs, refuse_deleted_features
-        from mlops_pipeline.stores.offline import build_features
 
         with asset_step(context, use_case) as step:
             models = model_inputs(step.ops, step.work.lake, use_case)

@@ -23,7 +23,7 @@ def data_docs(use_case: UseCase) -> dg.AssetsDefinition:
         "rows.",
     )
     def pages(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
-        from mlops_pipeline.stores.data_docs import sample_source, write_data_docs
+        from mlops_pipeline.lifecycle.ingest.data_docs import sample_source, write_data_docs
 
         with asset_step(context, use_case) as step:
             samples = {name: sample_source(step.work, name) for name in use_case.sources}

@@ -10,7 +10,7 @@ from mlops_pipeline.orchestration.assets.describe import use_case_asset
 from mlops_pipeline.orchestration.step import BESIDE_SECONDS, asset_step
 
 if TYPE_CHECKING:
-    from mlops_pipeline.governance.live_fairness import LiveAudit
+    from mlops_pipeline.core.fairness.live_fairness import LiveAudit
 
 WITHIN_LIMITS = "fairness_within_limits"  # the asset check of `fairness_audit`
 
@@ -40,8 +40,11 @@ def fairness_audit(use_case: UseCase) -> dg.AssetsDefinition:
     def audit(
         context: dg.AssetExecutionContext,
     ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[Any]]:
-        from mlops_pipeline.governance.live_fairness import audit_decisions
-        from mlops_pipeline.stores.fairness_audits import live_decisions, record_live_audit
+        from mlops_pipeline.core.fairness.live_fairness import audit_decisions
+        from mlops_pipeline.lifecycle.compliance.fairness_audits import (
+            live_decisions,
+            record_live_audit,
+        )
 
         with asset_step(context, use_case, wait_s=BESIDE_SECONDS) as step:
             champion, found = step.ops.champion(use_case.name), None
@@ -68,10 +71,10 @@ def fairness_audit(use_case: UseCase) -> dg.AssetsDefinition:
 
 def _metadata(audited: "LiveAudit") -> dict[str, Any]:
     """Return the verdict, the disparities of every attribute, and a plot of each single one."""
-    from mlops_pipeline.governance.group_audit import DISPARITIES
+    from mlops_pipeline.core.documents.plots import selection_plot
+    from mlops_pipeline.core.documents.report import singles
+    from mlops_pipeline.core.fairness.group_audit import DISPARITIES
     from mlops_pipeline.orchestration.assets.model_metadata import picture
-    from mlops_pipeline.training.plots import selection_plot
-    from mlops_pipeline.training.report import singles
 
     figures = [
         {

@@ -11,9 +11,9 @@ from mlops_pipeline.errors import DataError
 from mlops_pipeline.orchestration.step import Step
 
 if TYPE_CHECKING:
-    from mlops_pipeline.stores.leak_check import LeakCheck
-    from mlops_pipeline.stores.offline import BuiltFeatures
-    from mlops_pipeline.stores.validation import AcceptedSource
+    from mlops_pipeline.lifecycle.features.leak_check import LeakCheck
+    from mlops_pipeline.lifecycle.features.offline import BuiltFeatures
+    from mlops_pipeline.lifecycle.ingest.validation import AcceptedSource
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def check_leaks(
     as_of: datetime,
 ) -> JudgedLeaks:
     """Check the newest period that a run built or found finished."""
-    from mlops_pipeline.stores.leak_check import leak_check
+    from mlops_pipeline.lifecycle.features.leak_check import leak_check
 
     before = step.ops.get_pointer(step.use_case.name, "features")
     has_passed = (

@@ -29,8 +29,8 @@ def _trained_model(use_case: UseCase) -> dg.AssetsDefinition:
         mlflow=True,
     )
     def trained_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+        from mlops_pipeline.lifecycle.training_runs import train_and_store
         from mlops_pipeline.orchestration.assets.model_metadata import training_metadata
-        from mlops_pipeline.stores.training_runs import train_and_store
 
         with asset_step(context, use_case) as step:
             run = mlflow_run(context, use_case)
@@ -75,11 +75,11 @@ def _evaluation_report(use_case: UseCase) -> dg.AssetsDefinition:
         after=("trained_model",),
     )
     def evaluation_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+        from mlops_pipeline.lifecycle.compliance.fairness_audits import tell_of_parity
+        from mlops_pipeline.lifecycle.costs import use_case_costs
+        from mlops_pipeline.lifecycle.evaluation_runs import evaluate_and_store
+        from mlops_pipeline.lifecycle.ingest.validation import AcceptedSource
         from mlops_pipeline.orchestration.assets.model_metadata import evaluation_metadata
-        from mlops_pipeline.stores.costs import use_case_costs
-        from mlops_pipeline.stores.evaluation_runs import evaluate_and_store
-        from mlops_pipeline.stores.fairness_audits import tell_of_parity
-        from mlops_pipeline.stores.validation import AcceptedSource
 
         with asset_step(context, use_case) as step:
             trained = step.pointer("trained_model", "trained_model").value

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 if TYPE_CHECKING:
-    from mlops_pipeline.stores.evaluation_runs import JudgedTraining
-    from mlops_pipeline.stores.training_runs import StoredTraining
+    from mlops_pipeline.lifecycle.evaluation_runs import JudgedTraining
+    from mlops_pipeline.lifecycle.training_runs import StoredTraining
 
 SHOWN_METRICS = ("roc_auc", "pr_auc", "log_loss", "brier", "ece")
 

@@ -9,7 +9,7 @@ from mlops_pipeline.orchestration.assets.describe import use_case_asset
 from mlops_pipeline.orchestration.step import asset_step
 
 if TYPE_CHECKING:
-    from mlops_pipeline.stores.online.materialize import Materialized
+    from mlops_pipeline.lifecycle.features.online.materialize import Materialized
 
 
 def online_features(use_case: UseCase) -> dg.AssetsDefinition:
@@ -25,7 +25,10 @@ def online_features(use_case: UseCase) -> dg.AssetsDefinition:
         after=("features",),
     )
     def online(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
-        from mlops_pipeline.stores.online.materialize import materialize_accepted, open_writer
+        from mlops_pipeline.lifecycle.features.online.materialize import (
+            materialize_accepted,
+            open_writer,
+        )
 
         with asset_step(context, use_case) as step, open_writer(step.settings) as store:
             done = materialize_accepted(step.work, step.ops, store, now=step.now)

@@ -39,8 +39,8 @@ def batch_predictions(use_case: UseCase) -> dg.AssetsDefinition:
     def predictions(
         context: dg.AssetExecutionContext, config: ScoredPeriod
     ) -> dg.MaterializeResult[Any]:
-        from mlops_pipeline.stores.champions import champion_model, trial_model
-        from mlops_pipeline.stores.predictions import score_period
+        from mlops_pipeline.lifecycle.champions import champion_model, trial_model
+        from mlops_pipeline.lifecycle.predictions import score_period
 
         with asset_step(context, use_case, wait_s=BESIDE_SECONDS) as step:
             stores = (step.ops, step.settings, use_case)

@@ -38,8 +38,8 @@ def _registry_entry(use_case: UseCase) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, config: OnRejection
     ) -> Iterator[dg.MaterializeResult[Any]]:
         from mlops_pipeline.errors import StateError
-        from mlops_pipeline.stores.evaluated import read_evaluation
-        from mlops_pipeline.stores.release_runs import refused_verdict, release_trained
+        from mlops_pipeline.lifecycle.evaluated import read_evaluation
+        from mlops_pipeline.lifecycle.release_runs import refused_verdict, release_trained
 
         with asset_step(context, use_case) as step:
             trained = step.pointer("trained_model", "trained_model").value
@@ -94,7 +94,7 @@ def _deployment(use_case: UseCase) -> dg.AssetsDefinition:
         after=("registry_entry",),
     )
     def deployment(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
-        from mlops_pipeline.stores.deployments import open_deployment
+        from mlops_pipeline.lifecycle.deployments import open_deployment
 
         with asset_step(context, use_case) as step:
             entry = step.pointer("registry", "registry_entry").value
@@ -149,8 +149,8 @@ def _finish(step: Step, verdict: str, fingerprint: str, reason: str) -> None:
 
 def _log_cost(step: Step) -> None:
     """Log to MLflow what the run cost up to here, and what the use case did: by finished assets."""
-    from mlops_pipeline.stores.costs import use_case_costs
-    from mlops_pipeline.stores.tracking import open_tracking
+    from mlops_pipeline.lifecycle.costs import use_case_costs
+    from mlops_pipeline.stores.models.tracking import open_tracking
 
     seconds = sum(step.ops.step_seconds(step.use_case.name, step.run_id).values())
     price = step.use_case.compute_cost

@@ -8,7 +8,7 @@ import dagster as dg
 from mlops_pipeline.errors import ValidationError
 
 if TYPE_CHECKING:
-    from mlops_pipeline.stores.validation import Judgement
+    from mlops_pipeline.lifecycle.ingest.validation import Judgement
 
 TABLE_COLUMNS = ("rule", "passed", "value", "threshold", "rows", "reason")
 

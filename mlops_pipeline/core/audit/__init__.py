@@ -1,0 +1,1 @@
+"""The hash chain of audit events, and the format of its anchors."""

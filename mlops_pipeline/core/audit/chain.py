@@ -1,0 +1,243 @@
+"""The audit chain: one hash for each event, over the event and the hash of the one before.
+
+    hash = sha256(JSON of {actor, at, detail, kind, previous_hash, seq, use_case})
+
+JSON is written with sorted keys, without blanks, in ASCII. docs/security.md says what the chain
+proves and what it does not. Anchors, which tie it to what lies outside the database, are in
+audit_anchors.py.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from mlops_pipeline.core.audit.anchors import GENESIS, SOURCES, Anchor, canonical
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+MAX_PROBLEMS = 100  # kept; the rest is counted, so that memory stays flat
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with the record, and with which event of it."""
+
+    what: str
+    event: "StoredEvent | None" = None
+
+    def __str__(self) -> str:
+        return self.what if self.event is None else f"{self.event.name}: {self.what}"
+
+
+@dataclass(frozen=True)
+class StoredEvent:
+    """An event as the database holds it, whatever that is by now: nothing is taken on trust."""
+
+    seq: int
+    at_us: Any
+    use_case: Any
+    kind: Any
+    actor: Any
+    detail: Any
+    previous_hash: Any
+    hash: Any
+
+    @property
+    def name(self) -> str:
+        """Return what a person calls the event by."""
+        return f"event {self.seq} ({self.kind}, {_time(self.at_us)})"
+
+    def document(self) -> dict[str, Any]:
+        """Return every column as one line of an export has it.
+
+        A damaged time or detail stands as it is stored, and no longer gives the hash.
+        """
+        told = {
+            name: str(value) if isinstance(value, bytes) else value
+            for name, value in vars(self).items()
+            if name != "at_us"
+        }
+        return {**told, "at": _time(self.at_us), "detail": _detail(self.detail)}
+
+    def hash_as(self, seq: int, previous_hash: str) -> str | None:
+        """Return the hash that the content has in a place; None if it is not even text."""
+        try:
+            return event_hash(
+                seq,
+                _time(self.at_us),
+                use_case=self.use_case,
+                kind=self.kind,
+                actor=self.actor,
+                detail=self.detail,
+                previous_hash=previous_hash,
+            )
+        except TypeError:
+            return None
+
+
+class ChainCheck:
+    """Reads a chain once, in flat memory, and says what is wrong with it.
+
+    An event is compared with its own hash, with the one before it, and with every anchor of its
+    number; so what is altered, removed, put in another place, rewritten or cut is named.
+
+    Parameters
+    ----------
+    anchors : iterable of Anchor
+        Heads of the chain that were written down elsewhere.
+
+    Attributes
+    ----------
+    count, head : int, str
+        The number and hash of the newest event that was read.
+    anchored : int
+        The highest number up to which the chain is the one that was anchored.
+    total : int
+        All problems; `problems` keeps the first 100.
+    """
+
+    def __init__(self, anchors: Iterable[Anchor]) -> None:
+        self.count, self.head, self.anchored, self.total = 0, GENESIS, 0, 0
+        self.problems: list[Problem] = []
+        self._anchors: dict[int, list[Anchor]] = {}
+        for item in anchors:
+            self._anchors.setdefault(item.count, []).append(item)
+        self._unlike: list[tuple[int, Anchor]] = []  # with the first event that it may be about
+        self._altered: list[StoredEvent] = []
+        self._missing: list[int] = []
+        self._is_intact = True  # the event before
+
+    def add(self, event: StoredEvent) -> None:
+        """Check the next event by number."""
+        expected = self.count + 1
+        is_next = event.seq == expected
+        if event.seq < 1:
+            self.report("it is no place in the chain", event)
+        elif not is_next:
+            self.report(f"{_range(expected, event.seq - 1)} missing before it", event)
+            room = MAX_PROBLEMS - len(self._missing)
+            self._missing += range(expected, min(event.seq, expected + room))
+        own = event.hash_as(event.seq, event.previous_hash)
+        is_intact = own == event.hash
+        if not is_intact:
+            self._keep_altered(event)
+        elif is_next and self._is_intact and event.previous_hash != self.head:
+            self.report(f"it does not follow event {self.count}: one of them was rewritten", event)
+        first = self.anchored + 1
+        for anchor in self._anchors.pop(event.seq, []):
+            if anchor.head in {own, event.hash}:
+                self.anchored = event.seq
+            else:
+                self._unlike.append((first, anchor))
+        self.count, self.head, self._is_intact = max(event.seq, 0), str(event.hash), is_intact
+
+    def finish(self) -> None:
+        """Say what shows at the end only: what was moved, and what anchors say."""
+        for event in self._altered:
+            place = self._place_of(event)
+            if place is None:
+                self.report("altered: its content does not give its hash", event)
+            else:
+                self.report(f"out of place: it is what event {place} was", event)
+        for source in SOURCES:
+            self._report_rewritten([item for item in self._unlike if item[1].source == source])
+            self._report_cut(
+                [item for items in self._anchors.values() for item in items
+                 if item.source == source and item.count > self.count]
+            )  # fmt: skip
+
+    def report(self, what: str, event: StoredEvent | None = None) -> None:
+        """Add a problem."""
+        self.total += 1
+        if len(self.problems) < MAX_PROBLEMS:
+            self.problems.append(Problem(what, event))
+
+    def _report_rewritten(self, unlike: list[tuple[int, Anchor]]) -> None:
+        if unlike:
+            first, anchor = unlike[0]
+            more = f", and {len(unlike) - 1} later anchors differ" if len(unlike) > 1 else ""
+            events = _range(first, anchor.count)
+            self.report(f"{events} not what {anchor.place} says{more}: the chain was rewritten")
+
+    def _report_cut(self, beyond: list[Anchor]) -> None:
+        if beyond:
+            last = max(beyond, key=lambda item: item.count)
+            events = _range(self.count + 1, last.count)
+            self.report(f"{events} gone, {last.place} has them: the chain was cut")
+
+    def _keep_altered(self, event: StoredEvent) -> None:
+        if len(self._altered) < MAX_PROBLEMS:
+            self._altered.append(event)
+        else:
+            self.report("altered: its content does not give its hash", event)
+
+    def _place_of(self, event: StoredEvent) -> int | None:
+        """Return the number under which the event, or its content, was hashed once."""
+        for other in self._altered:
+            if other.seq != event.seq:
+                if event.hash_as(other.seq, event.previous_hash) == event.hash:
+                    return other.seq
+                if event.hash_as(other.seq, other.previous_hash) == other.hash:
+                    return other.seq
+        missing = (
+            seq for seq in self._missing if event.hash_as(seq, event.previous_hash) == event.hash
+        )
+        return next(missing, None)
+
+
+def event_hash(
+    seq: int,
+    at: str,
+    *,
+    use_case: str | None,
+    kind: str,
+    actor: str,
+    detail: str,
+    previous_hash: str,
+) -> str:
+    """Return the hash of an event: of its canonical JSON, into which the detail's is put.
+
+    Parameters
+    ----------
+    at, detail : str
+        From `time_text` and `canonical`.
+
+    Raises
+    ------
+    TypeError
+        For what has no place in JSON.
+    """
+    text = (
+        f'{{"actor":{canonical(actor)},"at":{canonical(at)},"detail":{detail},'
+        f'"kind":{canonical(kind)},"previous_hash":{canonical(previous_hash)},'
+        f'"seq":{canonical(seq)},"use_case":{canonical(use_case)}}}'
+    )
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def time_text(at: datetime) -> str:
+    """Write a time as it is hashed: ISO 8601 in UTC with six digits of a second."""
+    return at.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def _time(at_us: Any) -> Any:
+    try:
+        return time_text(EPOCH + at_us * MICROSECOND)
+    except (TypeError, OverflowError):
+        return at_us
+
+
+def _detail(text: Any) -> Any:
+    """Return the document; or the text, which gives another hash, when it is not canonical."""
+    try:
+        document = json.loads(text)
+        return document if canonical(document) == text else text
+    except (TypeError, ValueError):
+        return text
+
+
+def _range(first: int, last: int) -> str:
+    return f"event {first} is" if first == last else f"events {first} to {last} are"

@@ -1,0 +1,1 @@
+"""Periods of the grid, labels, validation rules, the split."""

@@ -1,0 +1,1 @@
+"""Facts in, text or bytes out: report, plots, model card, technical file."""

@@ -1,0 +1,115 @@
+"""What changed from one version to the next, in sentences: the changelog of a model card."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mlops_pipeline.core.documents.card_facts import Json
+from mlops_pipeline.core.documents.report import TITLES, number, signed
+
+SHOWN_KEYS = 20  # of the configuration; beyond, only their number
+METRICS = ("roc_auc", "pr_auc", "log_loss", "brier", "ece")
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The documents of a version that its successor is compared with."""
+
+    version: int
+    config: Json
+    inputs: frozenset[str]
+    training: Json
+    evaluation: Json
+
+
+def changes(new: Recorded, old: Recorded | None) -> list[str]:
+    """Return the differences of a version from the champion that it was compared with."""
+    if old is None:
+        return ["This is the first version."]
+    return [
+        f"Compared with version {old.version}.",
+        _kind(new.training, old.training),
+        _mitigation(new.evaluation, old.evaluation),
+        f"Data known on {new.training['as_of'][:10]} instead of {old.training['as_of'][:10]}.",
+        *_figures(new, old),
+        *_features(new, old),
+        *_keys(new, old),
+    ]
+
+
+def _kind(new: Json, old: Json) -> str:
+    kinds = [
+        next(item["kind"] for item in side["candidates"] if item["name"] == side["chosen"])
+        for side in (new, old)
+    ]
+    if kinds[0] == kinds[1]:
+        return f"The same kind of model: {kinds[0]}."
+    return f"Another kind of model: {kinds[0]} instead of {kinds[1]}."
+
+
+def _mitigation(new: Json, old: Json) -> str:
+    """Say whether the two were mitigated for fairness, and decide, in the same way."""
+    ours, theirs = (
+        (side.get("mitigation") or {}).get("chosen") or "no mitigation" for side in (new, old)
+    )
+    if ours == theirs:
+        return f"Fairness: {ours}, as before."
+    return f"Fairness: {ours} instead of {theirs}: the two decide by other weights or thresholds."
+
+
+def _figures(new: Recorded, old: Recorded) -> Iterator[str]:
+    for name in METRICS:
+        ours, theirs = (side.evaluation["metrics"][name]["value"] for side in (new, old))
+        yield (
+            f"{TITLES[name]} {_number(ours)}, version {old.version} {_number(theirs)}; each on its "
+            "own test part."
+        )
+    found = new.evaluation.get("champion")
+    if not found or found["version"] != old.version:
+        return
+    if found["reason"] is not None:
+        yield f"On the same cases the two cannot be compared: {found['reason']}."
+        return
+    differences = [
+        f"{TITLES[name]} {signed(value)}"
+        for name in METRICS
+        if (value := found["differences"].get(name, {}).get("value")) is not None
+    ]
+    yield f"On {found['rows']:,} cases that neither had seen: {', '.join(differences)}."
+
+
+def _features(new: Recorded, old: Recorded) -> Iterator[str]:
+    for word, names in (("Added", new.inputs - old.inputs), ("Removed", old.inputs - new.inputs)):
+        if names:
+            yield f"{word} inputs: {', '.join(sorted(names))}."
+    if new.inputs == old.inputs:
+        yield "The same inputs."
+
+
+def _keys(new: Recorded, old: Recorded) -> Iterator[str]:
+    ours, theirs = dict(_flat(new.config)), dict(_flat(old.config))
+    changed = (k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k))
+    names = sorted({_shown(key) for key in changed})
+    if not names:
+        yield "The same configuration."
+        return
+    more = f" and {len(names) - SHOWN_KEYS} more" if len(names) > SHOWN_KEYS else ""
+    yield f"Configuration keys that changed: {', '.join(names[:SHOWN_KEYS])}{more}."
+
+
+def _shown(key: str) -> str:
+    """Return a key without the names of single columns or protected attributes."""
+    parts = key.split(".")
+    return ".".join(parts[: 1 if parts[0] == "protected" else 3])
+
+
+def _flat(document: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(document, Mapping) and document:
+        for key, value in document.items():
+            yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, document
+
+
+def _number(value: float | None) -> str:
+    return "not computable" if value is None else number(value, 3)

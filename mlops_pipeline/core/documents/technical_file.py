@@ -1,0 +1,126 @@
+"""The technical documentation of a version, after Annex IV of Regulation (EU) 2024/1689.
+
+Belongs here: the points of the annex, in our words, and what a person has to add to each. What the
+recorded facts say to a point is technical_file.md.jinja's, the folder compliance/pack.py's.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from mlops_pipeline.config.modelling import DocumentSlot
+from mlops_pipeline.core.documents.card_facts import CardFacts
+from mlops_pipeline.core.documents.pages import render_markdown
+
+Status = Literal["filled", "partly filled", "not provided"]
+TITLES: Mapping[str, str] = {
+    "1": "General description",
+    "2": "Elements of the system and how it was developed",
+    "3": "Monitoring, functioning and control",
+    "4": "Why these performance metrics fit",
+    "5": "Risk management system",
+    "6": "Changes over the lifecycle",
+    "7": "Harmonised standards and other specifications",
+    "8": "EU declaration of conformity",
+    "9": "Performance after it is in use",
+}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of the annex.
+
+    Parameters
+    ----------
+    slot, wanted : str, optional
+        What a person has to add: the key in `governance.documents`, and in words.
+    has_facts : bool
+        Whether recorded facts speak to it.
+    """
+
+    number: str
+    title: str
+    slot: DocumentSlot | None = None
+    wanted: str = ""
+    has_facts: bool = True
+
+    def status(self, provided: Mapping[str, str]) -> Status:
+        """Return whether facts, a person, or neither speak to it."""
+        if self.slot is None or self.slot in provided:
+            return "filled"
+        return "partly filled" if self.has_facts else "not provided"
+
+
+POINTS = (
+    Point("1 (a)", "Purpose, provider, version", "provider", "name and address of the provider"),
+    Point("1 (b)", "Interaction with other systems", "interaction", "the systems around it"),
+    Point("1 (c)", "Versions of software"),
+    Point("1 (d)", "Forms of supply", "supply", "the forms in which others get it"),
+    Point("1 (e)", "Hardware"),
+    Point(
+        "1 (f)",
+        "Pictures of the product",
+        "product_illustrations",
+        "pictures of the product that it is a part of, if it is one",
+        has_facts=False,
+    ),
+    Point("1 (g)", "User interface"),
+    Point(
+        "1 (h)",
+        "Instructions for use",
+        "instructions_for_use",
+        "instructions for those who use it",
+        has_facts=False,
+    ),
+    Point("2 (a)", "Methods and steps"),
+    Point("2 (b)", "Design, logic and choices"),
+    Point("2 (c)", "Architecture and computing resources"),
+    Point("2 (d)", "Data: origin, selection, labels, cleaning"),
+    Point(
+        "2 (e)", "Human oversight", "human_oversight", "the assessment of which oversight is needed"
+    ),
+    Point("2 (f)", "Planned changes"),
+    Point("2 (g)", "Validation and testing"),
+    Point("2 (h)", "Cybersecurity", "cybersecurity", "the measures of the place where it runs"),
+    Point("3", "Capabilities and limits, overall and by group"),
+    Point(
+        "3",
+        "Unintended outcomes and risks",
+        "unintended_outcomes",
+        "foreseeable unintended outcomes, and risks to people",
+    ),
+    Point("3", "Human oversight in operation"),
+    Point("3", "Input data"),
+    Point("4", TITLES["4"], "metrics_rationale", "why these metrics fit this purpose"),
+    Point("5", TITLES["5"], "risk_management", "the risk management system"),
+    Point("6", TITLES["6"]),
+    Point("7", TITLES["7"], "standards", "the standards applied", has_facts=False),
+    Point("8", TITLES["8"], "declaration_of_conformity", "a copy of it", has_facts=False),
+    Point("9", TITLES["9"], "post_market_plan", "the post-market monitoring plan"),
+)
+
+
+def technical_file(facts: CardFacts, provided: Mapping[str, str]) -> str:
+    """Return the page as Markdown: an overview of what is filled, then point by point.
+
+    Parameters
+    ----------
+    provided : mapping of slot to file
+        What people supplied, as it is named in the pack.
+    """
+    return render_markdown(
+        "technical_file.md.jinja",
+        {
+            "facts": facts,
+            "points": POINTS,
+            "titles": TITLES,
+            "provided": provided,
+            "rules": sum(len(source.rules) for source in facts.use_case.sources.values()),
+        },
+    )
+
+
+def statuses(provided: Mapping[str, str]) -> Mapping[Status, int]:
+    """Return how many points have which status."""
+    return Counter(point.status(provided) for point in POINTS)

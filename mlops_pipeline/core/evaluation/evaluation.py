@@ -1,0 +1,286 @@
+"""The evaluation of a trained model on the test part: figures, slices, stress cases, fairness.
+
+Belongs here: the figures. The gate that judges them is gates.py, their HTML report.py.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.core.data.frame import LabelledFrame
+from mlops_pipeline.core.evaluation.review_band import ReviewBand, review_band
+from mlops_pipeline.core.fairness.fairness import GroupAudit, audit_attributes
+from mlops_pipeline.core.fairness.variants import Mitigated
+from mlops_pipeline.core.metrics.intervals import bootstrap_metrics, paired_difference
+from mlops_pipeline.core.metrics.metrics import Estimate
+from mlops_pipeline.core.modelling.calibration import ReliabilityCurve, reliability_curve
+from mlops_pipeline.core.modelling.explanations import Explanation
+from mlops_pipeline.core.modelling.scoring import Decisions, ScoringModel
+from mlops_pipeline.spec.grammar import columns_of, parse
+
+COMPARED = ("roc_auc", "pr_auc", "brier", "log_loss", "ece")
+SLICE_METRICS = ("roc_auc", "pr_auc", "brier", "log_loss", "ece", "precision", "recall", "f1")
+SLICE_REPLICATES = 200
+SLICE_ROWS = 50_000  # of a slice, drawn for its interval; its value uses all rows
+STRESS_ROWS = 200_000  # of the test part, drawn for the stress cases
+MIN_COMPARED_ROWS = 200  # fewer rows that neither model has seen say nothing about a difference
+EXTREME_FACTOR = 10.0  # stress case: this many times the largest training value
+EXTREME_FEATURES = 3  # applied to this many of the most important numeric inputs
+
+Columns = Mapping[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The figures of one group of one column (or of one stress case)."""
+
+    column: str
+    group: str
+    rows: int
+    positives: int
+    metrics: Mapping[str, Estimate]
+
+
+@dataclass(frozen=True)
+class ChampionComparison:
+    """Challenger minus champion on rows that neither has seen; or why there is no figure."""
+
+    version: int
+    rows: int
+    differences: Mapping[str, Estimate]
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything that was measured on the test part; `decided` is row by row.
+
+    `mitigation` is what was tried before, on the validation part, when the gate had refused a
+    model on fairness only.
+    """
+
+    metrics: Mapping[str, Estimate]
+    train_metrics: Mapping[str, Estimate]
+    slices: tuple[Slice, ...]
+    stress: tuple[Slice, ...]
+    fairness: tuple[GroupAudit, ...]
+    champion: ChampionComparison | None
+    reliability: ReliabilityCurve
+    explanations: Explanation
+    decided: Decisions
+    review_band: ReviewBand | None = None
+    mitigation: Mitigated | None = None
+
+    @property
+    def probability(self) -> npt.NDArray[np.float64]:
+        """The calibrated probability of each row of the test part."""
+        return self.decided.probability
+
+
+def evaluate_model(
+    use_case: UseCase,
+    model: ScoringModel,
+    test: LabelledFrame,
+    *,
+    train_metrics: Mapping[str, Estimate],
+    train_maxima: Mapping[str, float],
+    importance: Mapping[str, float],
+    champion: ChampionComparison | None,
+    explanations: Explanation,
+) -> Evaluation:
+    """Measure a calibrated model on the test part.
+
+    Parameters
+    ----------
+    train_metrics : mapping
+        Of the training part, for the train/test gap.
+    train_maxima : mapping
+        Largest training value of each numeric input, for the out-of-range stress case.
+    """
+    seed = use_case.training.seed
+    decided = model.decide(test.everything)
+    metrics = bootstrap_metrics(
+        *(test.label, decided.probability, decided.threshold), entities=test.entity, seed=seed
+    )
+    return Evaluation(
+        metrics=metrics,
+        train_metrics=train_metrics,
+        slices=tuple(_slices(use_case, test, decided)),
+        stress=tuple(_stress(use_case, model, test, train_maxima, importance)),
+        fairness=tuple(_fairness(use_case, test, decided)),
+        champion=champion,
+        reliability=reliability_curve(test.label, decided.probability),
+        explanations=explanations,
+        decided=decided,
+        review_band=review_band(model, test.label, decided),
+    )
+
+
+def compare_with_champion(
+    version: int,
+    challenger: ScoringModel,
+    champion: ScoringModel,
+    test: LabelledFrame,
+    unseen: npt.NDArray[np.bool_],
+    *,
+    seed: int,
+    level: float,
+) -> ChampionComparison:
+    """Compare two models on the test rows that the champion has not been trained on either.
+
+    Parameters
+    ----------
+    unseen : bool `(n_rows,)`
+        Rows whose label was not known when the champion was trained.
+    level : float
+        Level of the two-sided interval of each difference.
+    """
+    rows = int(unseen.sum())
+    needed = (*champion.input_names, *champion.attributes)
+    lacking = [name for name in needed if name not in test.everything]
+    reason = None
+    if lacking:
+        reason = f"the champion needs features that no longer exist: {', '.join(lacking[:5])}"
+    elif rows < MIN_COMPARED_ROWS or len(np.unique(test.label[unseen])) < 2:
+        reason = (
+            f"only {rows} test rows with both classes are unknown to the champion "
+            f"(at least {MIN_COMPARED_ROWS})"
+        )
+    if reason is not None:
+        return ChampionComparison(version, rows, {}, reason)
+    columns = {name: values[unseen] for name, values in test.everything.items()}
+    ours, theirs = challenger.decide(columns), champion.decide(columns)
+    differences = {
+        metric: paired_difference(
+            test.label[unseen],
+            ours.probability,
+            theirs.probability,
+            metric=metric,
+            threshold_a=ours.threshold,
+            threshold_b=theirs.threshold,
+            entities=test.entity[unseen],
+            seed=seed,
+            level=level,
+        )
+        for metric in COMPARED
+    }
+    return ChampionComparison(version, rows, differences, None)
+
+
+def _slices(use_case: UseCase, test: LabelledFrame, decided: Decisions) -> list[Slice]:
+    found = []
+    for column in use_case.evaluation.slices:
+        for group, mask in test.groups(column):
+            if mask.sum() < use_case.evaluation.min_slice_rows:
+                continue
+            found.append(
+                _measure(
+                    *(column, group, test.label[mask]),
+                    decided.take(mask),
+                    test.entity[mask],
+                    use_case.training.seed,
+                )
+            )
+    return found
+
+
+def _measure(  # noqa: PLR0917 # private: the columns of one table row
+    column: str,
+    group: str,
+    label: npt.NDArray[np.int8],
+    decided: Decisions,
+    entity: npt.NDArray[Any],
+    seed: int,
+) -> Slice:
+    metrics = bootstrap_metrics(
+        label,
+        decided.probability,
+        decided.threshold,
+        entities=entity,
+        metrics=SLICE_METRICS,
+        replicates=SLICE_REPLICATES,
+        max_rows=SLICE_ROWS,
+        seed=seed,
+    )
+    return Slice(column, group, len(label), int(label.sum()), metrics)
+
+
+def _stress(
+    use_case: UseCase,
+    model: ScoringModel,
+    test: LabelledFrame,
+    maxima: Mapping[str, float],
+    importance: Mapping[str, float],
+) -> list[Slice]:
+    seed = use_case.training.seed
+    if len(test) > STRESS_ROWS:
+        rng = np.random.default_rng(seed)
+        test = test.take(np.sort(rng.permutation(len(test))[:STRESS_ROWS]))
+    whole = np.ones(len(test), dtype=bool)
+    cases: list[tuple[str, Columns, npt.NDArray[np.bool_]]] = []
+    if use_case.evaluation.missing_block is not None:
+        lost = fed_by(use_case, use_case.evaluation.missing_block)
+        cases.append(
+            (
+                f"view {use_case.evaluation.missing_block} arrives empty",
+                _emptied(test.columns, lost),
+                whole,
+            )
+        )
+    ranked = sorted(maxima, key=lambda name: -importance.get(name, 0.0))[:EXTREME_FEATURES]
+    extreme = dict(test.columns)
+    for name in ranked:
+        top = np.float32(EXTREME_FACTOR * max(abs(maxima[name]), 1.0))
+        extreme[name] = np.full_like(test.columns[name], top)
+    cases.append((f"out of range: {', '.join(ranked)}", extreme, whole))
+    first_seen = use_case.evaluation.first_seen
+    if first_seen is not None:
+        days = use_case.evaluation.newest_within_days
+        newest = test.columns[first_seen] <= days
+        cases.append((f"first seen within {days} days", test.columns, newest))
+    found = []
+    for name, columns, mask in cases:
+        if not mask.any():
+            continue
+        everything = {**test.protected, **columns}
+        chosen = {key: values[mask] for key, values in everything.items()}
+        found.append(
+            _measure(
+                *("stress", name, test.label[mask]), model.decide(chosen), test.entity[mask], seed
+            )
+        )
+    return found
+
+
+def fed_by(use_case: UseCase, view: str) -> set[str]:
+    """Return the features of a view and every derived feature that reads one of them."""
+    lost = set(use_case.views[view].columns)
+    for name, derived in use_case.derived.items():
+        if columns_of(parse(derived.expression)) & lost:
+            lost.add(name)
+    return lost
+
+
+def _emptied(columns: Columns, lost: set[str]) -> dict[str, npt.NDArray[Any]]:
+    result = dict(columns)
+    for name in lost & set(columns):
+        values = columns[name]
+        empty = None if values.dtype == object else np.nan
+        result[name] = np.full(len(values), empty, dtype=values.dtype)
+    return result
+
+
+def _fairness(use_case: UseCase, test: LabelledFrame, decided: Decisions) -> Sequence[GroupAudit]:
+    return audit_attributes(
+        use_case.fairness,
+        test.protected,
+        test.label,
+        decided.decision,
+        scores=decided.probability,
+        entities=test.entity,
+        seed=use_case.training.seed,
+    )

@@ -1,0 +1,99 @@
+"""Exceptions from gate rules: a person lets a failed rule pass for a time, with a reason.
+
+Belongs here: what an exception is and whether one may be granted. Granting and revoking is in
+stores/; what an exception changes is core/evaluation/gates.py's.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from mlops_pipeline.config.modelling import GateRule, ParityRule
+from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.errors import ConfigError, StateError
+
+
+@dataclass(frozen=True)
+class GateException:
+    """One exception, and its end if somebody revoked it; `by` is self-asserted.
+
+    `rule` is a `rule_key`; `attribute` the protected attribute that it is for, None for all.
+    """
+
+    id: int
+    use_case: str
+    rule: str
+    attribute: str | None
+    by: str
+    reason: str
+    granted_at: datetime
+    expires_at: datetime
+    revoked_at: datetime | None = None
+    revoked_by: str | None = None
+    revocation: str | None = None
+
+    def is_in_force(self, now: datetime) -> bool:
+        """Whether it counts at `now`: neither revoked nor expired."""
+        return self.granted_at <= now < self.expires_at and (
+            self.revoked_at is None or now < self.revoked_at
+        )
+
+    @property
+    def subject(self) -> str:
+        """The rule, and the attribute if it is for one."""
+        return self.rule + (f" ({self.attribute})" if self.attribute else "")
+
+    @property
+    def sentence(self) -> str:
+        """Who lets what pass, until when and why."""
+        until = f"until {self.expires_at.date().isoformat()}"
+        return f"excepted{_of(self.attribute)} by {self.by} {until}: {self.reason}"
+
+
+def rule_key(rule: GateRule) -> str:
+    """Return what an exception calls a rule: `demographic_parity`, `metric:roc_auc`."""
+    metric = getattr(rule, "metric", None)
+    return str(rule.rule) if metric is None else f"{rule.rule}:{metric}"
+
+
+def check_exception(
+    use_case: UseCase, rule: str, attribute: str | None, expires_at: datetime, *, now: datetime
+) -> None:
+    """Refuse an exception that could never count.
+
+    Raises
+    ------
+    ConfigError
+        When the use case has no such blocking rule, or the rule does not judge the attribute.
+    StateError
+        When it would have expired already.
+    """
+    blocking = {rule_key(item): item for item in use_case.gates if item.effect == "block"}
+    found = blocking.get(rule)
+    if found is None:
+        raise ConfigError(
+            "there is no such rule to except from",
+            where=f"gates of {use_case.name}",
+            expected=f"a rule that blocks: {', '.join(blocking) or 'there is none'}",
+            found=rule,
+        )
+    judged = (
+        (found.attributes or tuple(use_case.protected)) if isinstance(found, ParityRule) else ()
+    )
+    if attribute is not None and attribute not in judged:
+        raise ConfigError(
+            "the rule does not judge this attribute",
+            where=f"{use_case.name}: {rule}",
+            expected=", ".join(judged) or "no attribute",
+            found=attribute,
+        )
+    if expires_at <= now:
+        raise StateError(
+            "an exception needs an end that is still to come",
+            expected=f"after {now.isoformat()}",
+            found=expires_at.isoformat(),
+            way_out="give a later --expires",
+        )
+
+
+def _of(attribute: str | None) -> str:
+    return f" for {attribute}" if attribute else ""

@@ -1,0 +1,263 @@
+"""The gate: each configured rule held against an evaluation, with a verdict and its reason."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from typing import Any, Self, assert_never
+
+from mlops_pipeline.config.modelling import (
+    BetterRule,
+    ConsistencyRule,
+    DirectionRule,
+    Effect,
+    GapRule,
+    GateRule,
+    MetricRule,
+    NotWorseRule,
+    ParityRule,
+    SliceRule,
+)
+from mlops_pipeline.core.evaluation.evaluation import Evaluation
+from mlops_pipeline.core.evaluation.exceptions import GateException, rule_key
+from mlops_pipeline.core.fairness.group_audit import judge_parity
+from mlops_pipeline.core.metrics.metrics import METRICS, Estimate
+
+PERCENT_POINTS = 100
+
+
+PARITY_RULE = "demographic parity"  # how the name of such a rule begins
+
+
+@dataclass(frozen=True)
+class RuleResult:
+    """One rule's outcome. `passed` is None when the rule is not computable: a person looks.
+
+    `failing` are the protected attributes that fail the rule. `excepted`: it failed, and a person
+    lets it through for a time; the reason says who, why and until when.
+    """
+
+    name: str
+    value: float | None
+    threshold: float
+    passed: bool | None
+    effect: Effect
+    reason: str
+    failing: tuple[str, ...] = ()
+    excepted: bool = False
+
+    @property
+    def blocks(self) -> bool:
+        """Whether it keeps the model out of the registry."""
+        return self.passed is False and self.effect == "block" and not self.excepted
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
+        """Rebuild what `asdict` returned, also before there were exceptions."""
+        return cls(**{**fields, "failing": tuple(fields.get("failing", ()))})
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The whole gate's outcome.
+
+    `passed`: no blocking rule failed. `needs_review`: a person has to approve, because a review
+    rule failed or a blocking or review rule is not computable.
+    """
+
+    passed: bool
+    needs_review: bool
+    rules: tuple[RuleResult, ...]
+
+    @property
+    def failed(self) -> tuple[RuleResult, ...]:
+        """Every rule that did not pass."""
+        return tuple(rule for rule in self.rules if rule.passed is not True)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON."""
+        return asdict(self)
+
+
+def judge_gate(
+    rules: Sequence[GateRule],
+    evaluation: Evaluation,
+    exceptions: Sequence[GateException] = (),
+    *,
+    now: datetime | None = None,
+) -> Gate:
+    """Hold every rule against the evaluation.
+
+    Parameters
+    ----------
+    exceptions : sequence of GateException
+        Of the use case; those that are not in force at `now` do not count.
+    """
+    valid = [item for item in exceptions if now is not None and item.is_in_force(now)]
+    results = tuple(_excepted(rule, _judge(rule, evaluation), valid) for rule in rules)
+    blocked = any(result.blocks for result in results)
+    review = any(
+        (result.passed is False and (result.effect == "review" or result.excepted))
+        or (result.passed is None and result.effect != "warn")
+        for result in results
+    )
+    return Gate(passed=not blocked, needs_review=review and not blocked, rules=results)
+
+
+def comparison_level(rules: Sequence[GateRule]) -> float:
+    """Return the two-sided level whose lower end is the one-sided bound of the strictest rule."""
+    confidences = [rule.confidence for rule in rules if isinstance(rule, NotWorseRule)]
+    return 2 * max(confidences, default=0.95) - 1
+
+
+def _judge(rule: GateRule, evaluation: Evaluation) -> RuleResult:
+    match rule:
+        case MetricRule():
+            return _bounded(rule, f"{rule.metric}", evaluation.metrics[rule.metric], "on test")
+        case GapRule():
+            return _gap(rule, evaluation)
+        case NotWorseRule() | BetterRule():
+            return _against_champion(rule, evaluation)
+        case SliceRule():
+            return _worst_slice(rule, evaluation)
+        case ParityRule():
+            return _parity(rule, evaluation)
+        case ConsistencyRule():
+            return _consistency(rule, evaluation)
+        case DirectionRule():
+            return _directions(rule, evaluation)
+        case _:
+            assert_never(rule)
+
+
+def _bounded(rule: MetricRule | SliceRule, name: str, figure: Estimate, where: str) -> RuleResult:
+    word, bound = (
+        ("at least", rule.at_least) if rule.at_least is not None else ("at most", rule.at_most)
+    )
+    threshold = float(bound or 0.0)
+    title = f"{name} {word} {threshold:g}"
+    if figure.value is None:
+        return _unknown(title, threshold, rule.effect, figure.reason)
+    value = figure.value
+    passed = value >= threshold if word == "at least" else value <= threshold
+    reason = f"{name} is {value:.4f} {where}, {word} {threshold:g} is asked"
+    return RuleResult(title, value, threshold, passed, rule.effect, reason)
+
+
+def _gap(rule: GapRule, evaluation: Evaluation) -> RuleResult:
+    title = f"train-test gap of {rule.metric} at most {rule.at_most:g}"
+    train, test = evaluation.train_metrics[rule.metric], evaluation.metrics[rule.metric]
+    if train.value is None or test.value is None:
+        return _unknown(title, rule.at_most, rule.effect, train.reason or test.reason)
+    sign = 1 if METRICS[rule.metric].greater_is_better else -1
+    gap = sign * (train.value - test.value)
+    reason = f"{train.value:.4f} on train, {test.value:.4f} on test: a gap of {gap:.4f}"
+    return RuleResult(title, gap, rule.at_most, gap <= rule.at_most, rule.effect, reason)
+
+
+def _against_champion(rule: NotWorseRule | BetterRule, evaluation: Evaluation) -> RuleResult:
+    is_better = isinstance(rule, BetterRule)
+    title = f"{rule.metric} better than the champion by {rule.by:g}"
+    threshold = rule.by
+    if not is_better:
+        title = f"{rule.metric} not worse than the champion by more than {rule.by:g}"
+        threshold = -rule.by
+    comparison = evaluation.champion
+    if comparison is None:
+        return RuleResult(title, None, threshold, True, rule.effect, "there is no champion yet")
+    if comparison.reason is not None:
+        return _unknown(title, threshold, rule.effect, comparison.reason)
+    difference = comparison.differences[rule.metric]
+    if difference.value is None or difference.low is None or difference.high is None:
+        return _unknown(title, threshold, rule.effect, difference.reason)
+    if METRICS[rule.metric].greater_is_better:
+        gain, floor = difference.value, difference.low
+    else:
+        gain, floor = -difference.value, -difference.high
+    judged = gain if is_better else floor
+    reason = (
+        f"better by {gain:.4f} than version {comparison.version} on {comparison.rows} rows that "
+        f"neither has seen; with confidence by at least {floor:.4f}"
+    )
+    return RuleResult(title, judged, threshold, judged >= threshold, rule.effect, reason)
+
+
+def _worst_slice(rule: SliceRule, evaluation: Evaluation) -> RuleResult:
+    figures = [
+        (item.metrics[rule.metric].value, item)
+        for item in evaluation.slices
+        if item.metrics[rule.metric].value is not None
+    ]
+    name = f"{rule.metric} of the worst slice"
+    if not figures:
+        bound = rule.at_least if rule.at_least is not None else rule.at_most
+        return _unknown(name, float(bound or 0.0), rule.effect, "no slice is computable")
+    pick = min if METRICS[rule.metric].greater_is_better else max
+    value, worst = pick(figures, key=lambda pair: pair[0] or 0.0)
+    where = f"in {worst.column} = {worst.group} ({worst.rows} rows)"
+    return _bounded(rule, name, Estimate(value), where)
+
+
+def _parity(rule: ParityRule, evaluation: Evaluation) -> RuleResult:
+    title = f"{PARITY_RULE} difference at most {rule.at_most:g}"
+    found = judge_parity(evaluation.fairness, rule.at_most, rule.attributes)
+    if found.value is None:
+        return _unknown(title, rule.at_most, rule.effect, found.reason)
+    return RuleResult(
+        title, found.value, rule.at_most, found.passed, rule.effect, found.reason, found.above
+    )
+
+
+def _excepted(
+    rule: GateRule, result: RuleResult, exceptions: Sequence[GateException]
+) -> RuleResult:
+    """Say of a failed blocking rule who lets it through, why and until when, if somebody does.
+
+    An exception for one attribute counts when every attribute that failed has one.
+    """
+    if result.passed is not False or result.effect != "block":
+        return result
+    mine = [item for item in exceptions if item.rule == rule_key(rule)]
+    used = [item for item in mine if item.attribute is None][:1]
+    if not used:
+        by_attribute = {item.attribute: item for item in mine}
+        used = [by_attribute[name] for name in result.failing if name in by_attribute]
+        if not used or len(used) < len(result.failing):
+            return result
+    reason = "; ".join([result.reason, *(item.sentence for item in used)])
+    return replace(result, reason=reason, excepted=True)
+
+
+def _consistency(rule: ConsistencyRule, evaluation: Evaluation) -> RuleResult:
+    title = f"rank correlation of attributions with the champion at least {rule.at_least:g}"
+    found = evaluation.explanations.champion
+    if found is None:
+        return RuleResult(title, None, rule.at_least, True, rule.effect, "there is no champion yet")
+    value = found.rank_correlation
+    if value is None:
+        return _unknown(title, rule.at_least, rule.effect, found.reason)
+    reason = (
+        f"{value:.3f} against version {found.version} on {found.rows} rows; of the most important "
+        f"inputs {found.top_overlap:.0%} are the same"
+    )
+    return RuleResult(title, value, rule.at_least, value >= rule.at_least, rule.effect, reason)
+
+
+def _directions(rule: DirectionRule, evaluation: Evaluation) -> RuleResult:
+    title = f"moves against expected directions at most {rule.at_most:g}"
+    checks = evaluation.explanations.directions
+    known = [(item.violation, item) for item in checks if item.violation is not None]
+    against = sorted((pair for pair in known if pair[0] > rule.at_most), key=lambda pair: -pair[0])
+    value = max((violation for violation, _ in known), default=None)
+    if against:
+        reason = ", ".join(f"{item.feature} {share:.3f}" for share, item in against)
+        return RuleResult(title, value, rule.at_most, False, rule.effect, reason)
+    unknown = [f"{item.feature}: {item.reason}" for item in checks if item.violation is None]
+    if unknown or value is None:
+        reason = "; ".join(unknown) or "no feature declares one"
+        return _unknown(title, rule.at_most, rule.effect, reason)
+    reason = f"{len(known)} declared, the worst goes against its own by {value:.3f}"
+    return RuleResult(title, value, rule.at_most, True, rule.effect, reason)
+
+
+def _unknown(name: str, threshold: float, effect: Effect, reason: str | None) -> RuleResult:
+    return RuleResult(name, None, threshold, None, effect, f"not computable: {reason}")

@@ -1,0 +1,104 @@
+"""The fairness of live decisions: every scored row, with the labels that are known by now.
+
+Belongs here: what is said about rows that were read. Reading and recording is
+lifecycle/compliance/fairness_audits.py's.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlops_pipeline.config.fairness import Fairness
+from mlops_pipeline.core.fairness.fairness import audit_attributes
+from mlops_pipeline.core.fairness.group_audit import GroupAudit, Parity, judge_parity
+
+Action = Literal["within_limits", "alert", "not_computable"]
+
+
+@dataclass(frozen=True)
+class LiveDecisions:
+    """What one model version decided about rows with as_of from `since` on.
+
+    `known` says of which rows the label is known at `as_of`; `label` means nothing elsewhere.
+    """
+
+    version: int
+    since: datetime
+    as_of: datetime
+    entity: NDArray[Any]
+    probability: NDArray[np.float64]
+    decision: NDArray[np.bool_]
+    protected: Mapping[str, NDArray[Any]]
+    label: NDArray[np.int8]
+    known: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class LiveAudit:
+    """The verdict on live decisions, one sentence with its reason, and the figures behind it."""
+
+    action: Action
+    sentence: str
+    limit: float
+    version: int | None
+    rows: int
+    labelled: int
+    parity: Parity
+    audits: tuple[GroupAudit, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the audit as plain JSON values."""
+        return asdict(self)
+
+
+def audit_decisions(settings: Fairness, found: LiveDecisions | None, *, seed: int) -> LiveAudit:
+    """Audit live decisions; selection rates of all rows, what needs labels on labelled ones.
+
+    Parameters
+    ----------
+    found : LiveDecisions or None
+        None: there is no champion.
+    """
+    limit = settings.demographic_parity_at_most
+    rows = 0 if found is None else len(found.decision)
+    if found is None or rows == 0:
+        lacking = "there is no champion"
+        if found is not None:
+            lacking = f"version {found.version} has scored no row since {found.since.date()}"
+        parity = Parity(None, None, (), lacking)
+        sentence = f"not computable: {lacking}"
+        version = None if found is None else found.version
+        return LiveAudit("not_computable", sentence, limit, version, 0, 0, parity, ())
+    audits = audit_attributes(
+        settings,
+        found.protected,
+        found.label,
+        found.decision,
+        scores=found.probability,
+        known=found.known,
+        entities=found.entity,
+        seed=seed,
+    )
+    parity, labelled = judge_parity(audits, limit), int(found.known.sum())
+    action: Action = "not_computable" if parity.passed is None else "within_limits"
+    verdict = "not computable" if parity.passed is None else f"within {limit:g}"
+    if parity.passed is False:
+        action, verdict = "alert", f"above {limit:g} in {', '.join(parity.above)}"
+    sentence = (
+        f"demographic parity difference {verdict}: {parity.reason}; {rows:,} decisions of version "
+        f"{found.version} since {found.since.date()}, {_labels(labelled, found.as_of)}"
+    )
+    return LiveAudit(action, sentence, limit, found.version, rows, labelled, parity, audits)
+
+
+def _labels(labelled: int, as_of: datetime) -> str:
+    if labelled:
+        return f"{labelled:,} with a label known by {as_of.date()}"
+    return (
+        f"of which no label is known by {as_of.date()}: TPR, FPR, precision and calibration are "
+        "not computable yet"
+    )

@@ -1,0 +1,288 @@
+"""Features of a `continuous` view from an entity's recent events: the online twin of frames.py.
+
+Belongs here: what was known at a moment (late events, duplicates, revisions), and the aggregates
+over it. Where events are kept is the online store's.
+
+The values are those of the offline frame at the same moment: an event counts when it had happened
+and was known strictly before it, in the version known then; sums add integers.
+"""
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from datetime import timedelta
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+from mlops_pipeline.config.features import COUNTS, FeatureColumn, FeatureView
+from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.core.expressions.values import Kind, Value, common_kind, converter
+from mlops_pipeline.core.features.reductions import REDUCTIONS, exact
+from mlops_pipeline.core.features.rows import row_function
+from mlops_pipeline.errors import ExpressionError
+from mlops_pipeline.spec.grammar import columns_of, parse
+
+US = timedelta(microseconds=1)
+US_PER_SECOND = 1e6
+SECONDS_PER_DAY = 86_400
+FRESH_DAYS = 1 / 24  # an hour: longer without any event means that they do not arrive
+EXACT = frozenset({"sum", "mean", "std"})
+OF_TIMES = frozenset({"days_since_last", "days_since_first"})
+
+
+class Event(NamedTuple):
+    """One version of an event of an entity; times are UTC, in microseconds since 1970.
+
+    Attributes
+    ----------
+    identity : hashable
+        The source's key: a further version of it is a revision, the same again a duplicate.
+    happened_us : int
+        Its event time.
+    declared_us : int
+        Its availability as the source declares it: the order of the versions.
+    known_us : int
+        When it counts as known: `declared_us`, for a late one the time of its arrival.
+    arrival : int
+        Its place in the order of arrival, the last tie-break.
+    values : tuple or None
+        The columns of `stream_columns`, in that order; None: by this version the event is no
+        longer one of the entity (a revision gave it to another).
+    """
+
+    identity: Hashable
+    happened_us: int
+    declared_us: int
+    known_us: int
+    arrival: int
+    values: tuple[Value, ...] | None
+
+
+_VERSION = attrgetter("declared_us", "known_us")
+_LATEST = attrgetter("happened_us", "known_us", "arrival")
+
+
+def stream_columns(use_case: UseCase, source: str) -> dict[str, Kind]:
+    """Return the columns, with their types, that a source's continuous views read."""
+    used: set[str] = set()
+    for view in _continuous(use_case, source):
+        for column in view.columns.values():
+            for expression in (column.of, column.where):
+                used |= columns_of(parse(expression)) if expression else set()
+    columns = use_case.sources[source]
+    return {name: columns.column(name).type for name in columns.columns if name in used}
+
+
+def known(events: Iterable[Event], as_of_us: int) -> list[Event]:
+    """Return the events that had happened and were known strictly before a moment.
+
+    Of an event with several versions the newest known then; of versions that declare the same
+    availability and arrived together, the first.
+    """
+    found = [event for event in events if event.known_us < as_of_us]
+    if len({event.identity for event in found}) < len(found):
+        found = _newest_versions(found)
+    return [event for event in found if event.happened_us < as_of_us and event.values is not None]
+
+
+def _newest_versions(events: Iterable[Event]) -> list[Event]:
+    first: dict[Hashable, Event] = {}
+    for event in sorted(events, key=attrgetter("arrival")):
+        first.setdefault(
+            (event.identity, event.happened_us, event.declared_us, event.values), event
+        )
+    newest: dict[Hashable, Event] = {}
+    for event in first.values():
+        held = newest.get(event.identity)
+        if held is None or _VERSION(event) > _VERSION(held):
+            newest[event.identity] = event
+    return list(newest.values())
+
+
+def stream_reach(use_case: UseCase, source: str) -> timedelta:
+    """Return how long before a moment an event of a source can still count at it."""
+    views = _continuous(use_case, source)
+    reaches = [column.reach for view in views for column in view.columns.values()]
+    return max((reach for reach in reaches if reach is not None), default=timedelta(0))
+
+
+def fresh_us(view: FeatureView) -> int:
+    """Return how long after its newest event a stream is taken to be silent for lack of events."""
+    days = FRESH_DAYS if view.freshness_days is None else view.freshness_days
+    return round(days * SECONDS_PER_DAY * US_PER_SECOND)
+
+
+def stream_fresh_us(use_case: UseCase, source: str) -> int:
+    """Return the shortest such time of the views that are counted from a source."""
+    return min(map(fresh_us, _continuous(use_case, source)), default=0)
+
+
+def _continuous(use_case: UseCase, source: str) -> list[FeatureView]:
+    """Return the views of a source that are computed from its stream of events."""
+    return [
+        view
+        for view in use_case.views.values()
+        if view.source == source
+        and view.online
+        and view.refresh == "continuous"
+        and not view.request_time
+    ]
+
+
+class StreamView:
+    """One continuous view of an event grid, compiled once.
+
+    Parameters
+    ----------
+    use_case : UseCase
+    name : str
+        The view's.
+
+    Raises
+    ------
+    ExpressionError
+        When an expression does not fit the types of the source's columns, or an aggregate or
+        declared type those of its values.
+    """
+
+    def __init__(self, use_case: UseCase, name: str) -> None:
+        view = use_case.views[name]
+        kinds = stream_columns(use_case, view.source)
+        self.columns = tuple(view.columns)
+        alike: dict[tuple[Any, ...], list[_Column]] = {}
+        for label, column in view.columns.items():
+            key = (column.reach, column.offset_days, column.where)
+            alike.setdefault(key, []).append(_Column(label, column, kinds))
+        self._groups = [
+            (_Selection(reach, offset_days, where, kinds), columns)
+            for (reach, offset_days, where), columns in alike.items()
+        ]
+
+    def values(self, events: Sequence[Event], as_of_us: int) -> dict[str, Value]:
+        """Return the view's features at a moment.
+
+        Parameters
+        ----------
+        events : sequence of Event
+            What `known` returned for the same moment, of one entity: at least all events within
+            `stream_reach` before it.
+        as_of_us : int
+            The moment, in microseconds since 1970 (UTC).
+
+        Returns
+        -------
+        dict of str to value
+            None where a feature is missing, as in the offline frame.
+
+        Raises
+        ------
+        DataError
+            When a value leaves the range of its exact sum, as offline.
+        """
+        found: dict[str, Value] = {}
+        for selection, columns in self._groups:
+            chosen = selection.of(events, as_of_us)
+            for column in columns:
+                found[column.name] = column.value(chosen, as_of_us)
+        return {name: found[name] for name in self.columns}
+
+
+class _Selection:
+    """Which events count: those in a window that satisfy a condition."""
+
+    def __init__(
+        self, reach: timedelta | None, offset_days: int, where: str | None, kinds: dict[str, Kind]
+    ) -> None:
+        self._reach_us = None if reach is None else reach // US
+        self._offset_us = timedelta(days=offset_days) // US
+        self._where: Callable[[Any], Any] | None = None
+        if where is not None:
+            condition = row_function(where, kinds)
+            if condition.kind not in ("boolean", "null"):
+                raise ExpressionError(
+                    "the expression is not a condition",
+                    where=where,
+                    expected="true or false, for example a comparison",
+                    found=f"a value of type {condition.kind}",
+                )
+            self._where = condition.of_row
+
+    def of(self, events: Sequence[Event], as_of_us: int) -> Sequence[Event]:
+        if self._reach_us is not None:
+            start = as_of_us - self._reach_us
+            events = [event for event in events if event.happened_us >= start]
+        if self._offset_us:
+            end = as_of_us - self._offset_us
+            events = [event for event in events if event.happened_us < end]
+        where = self._where
+        return events if where is None else [event for event in events if where(event.values)]
+
+
+class _Column:
+    """One feature: the aggregate of the events that count for it."""
+
+    def __init__(self, name: str, column: FeatureColumn, kinds: dict[str, Kind]) -> None:
+        self.name = name
+        self._aggregate = str(column.aggregate)
+        self._of: Callable[[Any], Any] | None = None
+        self._kind: Kind = "null"
+        if column.of is not None and self._aggregate not in OF_TIMES:
+            function = row_function(column.of, kinds)
+            self._of, self._kind = function.of_row, function.kind
+        self._scale = 1 if self._kind == "int64" else 10**column.precision
+        try:
+            self._finish = self._finisher(column)
+        except TypeError as error:
+            raise ExpressionError(
+                f"the feature {name} does not fit the types of its columns",
+                where=column.of,
+                found=str(error),
+            ) from error
+
+    def _finisher(self, column: FeatureColumn) -> Callable[[Any], Any]:
+        """Return what makes the aggregate the declared type, filled for an unseen entity."""
+        if self._aggregate in EXACT and self._kind not in ("float64", "int64", "boolean", "null"):
+            raise TypeError(f"{self._aggregate!r} needs numbers, found {self._kind}")
+        kind: Kind = "float64"
+        if self._aggregate in COUNTS:
+            kind = "int64"
+        elif self._aggregate in ("min", "max", "last"):
+            kind = self._kind
+        convert = converter(kind, column.dtype, column.precision)
+        fill = column.unseen
+        if fill is None and self._aggregate in COUNTS:
+            fill = 0
+        if fill is None:
+            return convert
+        declared: Kind = column.dtype
+        filled = common_kind([declared, "int64" if isinstance(fill, int) else "float64"])
+        again = converter(filled, column.dtype, column.precision)
+
+        def finish(value: Any) -> Any:
+            value = convert(value)
+            return again(fill if value is None else value)
+
+        return finish
+
+    def value(self, events: Sequence[Event], as_of_us: int) -> Value:
+        finished: Value = self._finish(self._of_events(events, as_of_us))
+        return finished
+
+    def _of_events(self, events: Sequence[Event], as_of_us: int) -> Any:
+        of = self._of
+        if of is None:
+            return self._of_times(events, as_of_us)
+        if self._aggregate == "last":
+            return of(max(events, key=_LATEST).values or ()) if events else None
+        values = [value for event in events if (value := of(event.values or ())) is not None]
+        if self._aggregate in EXACT:
+            return exact(self._aggregate, values, self._scale)
+        return REDUCTIONS[self._aggregate](values)
+
+    def _of_times(self, events: Sequence[Event], as_of_us: int) -> float | None:
+        """Return a count of events, or days since the last or first one."""
+        if self._aggregate == "count":
+            return len(events)
+        times = [event.happened_us for event in events]
+        if not times:
+            return None
+        moment = max(times) if self._aggregate == "days_since_last" else min(times)
+        return (as_of_us / US_PER_SECOND - moment / US_PER_SECOND) / SECONDS_PER_DAY

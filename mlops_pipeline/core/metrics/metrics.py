@@ -1,0 +1,264 @@
+"""Weighted point metrics of a binary classifier, and the `Estimate` that carries a number.
+
+Belongs here: the definition of each metric and of "not computable". The checks of labels and
+scores and the sums that metrics share belong to `ranked_scores`; intervals and differences between
+models to `intervals`; per-group numbers to `governance.fairness`; calibration to `calibration`.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mlops_pipeline.core.metrics.ranked_scores import (
+    Floats,
+    RankedScores,
+    WeightedRows,
+    rank_scores,
+)
+from mlops_pipeline.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its interval, or the reason why there is none.
+
+    Parameters
+    ----------
+    value : float or None
+        Point value; None means not computable, never 0 or NaN.
+    low, high : float or None
+        Ends of the interval; None when it was not asked for or is not computable.
+    reason : str or None
+        Why `value` is None or, with a value, why the interval is missing.
+
+    Raises
+    ------
+    DataError
+        If a number is not finite, or `value` is None without a reason.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    reason: str | None = None
+
+    def __post_init__(self) -> None:
+        numbers = [number for number in (self.value, self.low, self.high) if number is not None]
+        if not np.all(np.isfinite(numbers)):
+            raise DataError("An estimate must be finite", found=repr(numbers))
+        if self.value is None and not self.reason:
+            raise DataError("An estimate without a value needs the reason why")
+
+    def to_dict(self) -> dict[str, float | str | None]:
+        """Return the four fields as plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
+        """Rebuild what `to_dict` returned; KeyError if a field is absent."""
+        return cls(fields["value"], fields["low"], fields["high"], fields["reason"])
+
+
+@dataclass(frozen=True)
+class MetricDefinition:
+    """What a reader of a metric must know to compare two values of it."""
+
+    name: str
+    greater_is_better: bool | None  # None: neither direction is better (selection_rate)
+    needs_threshold: bool
+
+
+def _ratio(numerator: float, denominator: float) -> float:
+    return numerator / denominator if denominator > 0 else np.nan
+
+
+def _dot(first: Floats, second: Floats) -> float:
+    # not `@`: BLAS starts threads from 10,000 rows on, which wait for each other on a busy machine
+    return float(np.einsum("i,i->", first, second))
+
+
+def _has_both_classes(rows: WeightedRows) -> bool:
+    return 0 < rows.positives < rows.total
+
+
+def roc_auc(rows: WeightedRows) -> float:
+    """Area under the ROC curve: P(score+ > score-) + P(tie) / 2 (Hanley & McNeil 1982)."""
+    if not _has_both_classes(rows):
+        return np.nan
+    above, true_positives = rows.curve
+    false_positives = above - true_positives
+    steps = np.diff(false_positives, prepend=0.0)
+    heights = true_positives - np.diff(true_positives, prepend=0.0) / 2
+    return _dot(steps, heights) / (rows.positives * (rows.total - rows.positives))
+
+
+def pr_auc(rows: WeightedRows) -> float:
+    """Average precision, sum of (R_k - R_{k-1}) P_k without interpolation, as sklearn.
+
+    Needs both classes: with positives only it is 1 whatever the scores.
+    """
+    if not _has_both_classes(rows):
+        return np.nan
+    above, true_positives = rows.curve
+    precisions = np.divide(true_positives, above, out=np.zeros_like(above), where=above > 0)
+    return _dot(np.diff(true_positives, prepend=0.0), precisions) / rows.positives
+
+
+def log_loss(rows: WeightedRows) -> float:
+    """Mean of -log(probability of the label), in nats; scores clipped at 2.2e-16 as sklearn."""
+    return _ratio(_dot(rows.weights, rows.ranked.log_losses), rows.total)
+
+
+def brier(rows: WeightedRows) -> float:
+    """Mean of (p - y)^2 (Brier 1950); 0 is perfect."""
+    return _ratio(_dot(rows.weights, np.square(rows.ranked.residuals)), rows.total)
+
+
+def ece(rows: WeightedRows) -> float:
+    """ECE, the calibration error: sum over bins of n_b / n |mean(y) - mean(p)|.
+
+    15 bins of equal width, (m/15, (m+1)/15] (Naeini et al. 2015; Guo et al. 2017). It is biased
+    upwards in small samples: a perfectly calibrated model does not reach 0.
+    """
+    if rows.total <= 0:
+        return np.nan
+    gaps = np.add.reduceat(rows.weights * rows.ranked.residuals, rows.ranked.bin_starts)
+    return float(np.abs(gaps).sum()) / rows.total
+
+
+def precision(rows: WeightedRows) -> float:
+    """TP / (TP + FP): share of selected rows that are positive."""
+    selected, true_positives = rows.selected
+    return _ratio(true_positives, selected)
+
+
+def recall(rows: WeightedRows) -> float:
+    """TP / (TP + FN): share of positive rows that are selected."""
+    return _ratio(rows.selected[1], rows.positives)
+
+
+def f1(rows: WeightedRows) -> float:
+    """2 TP / (2 TP + FP + FN), the harmonic mean of precision and recall."""
+    selected, true_positives = rows.selected
+    return _ratio(2 * true_positives, selected + rows.positives)
+
+
+def selection_rate(rows: WeightedRows) -> float:
+    """Share of rows with p >= threshold."""
+    return _ratio(rows.selected[0], rows.total)
+
+
+_FORMULAS: Mapping[str, Callable[[WeightedRows], float]] = MappingProxyType(
+    {
+        formula.__name__: formula
+        for formula in (
+            *(roc_auc, pr_auc, log_loss, brier, ece),
+            *(precision, recall, f1, selection_rate),
+        )
+    }
+)
+_LESS_IS_BETTER = {"log_loss", "brier", "ece"}
+_NEEDS_THRESHOLD = {"precision", "recall", "f1", "selection_rate"}
+_REASONS = {
+    "roc_auc": "one class only",
+    "pr_auc": "one class only",
+    "precision": "no row reaches the threshold",
+    "recall": "no positive row",
+    "f1": "no positive row and none selected",
+}
+METRICS: Mapping[str, MetricDefinition] = MappingProxyType(
+    {
+        name: MetricDefinition(
+            name,
+            None if name == "selection_rate" else name not in _LESS_IS_BETTER,
+            name in _NEEDS_THRESHOLD,
+        )
+        for name in _FORMULAS
+    }
+)
+
+
+def evaluate(
+    ranked: RankedScores, weights: Floats | None = None, names: Iterable[str] = tuple(METRICS)
+) -> dict[str, float]:
+    """Return each metric under one weight vector; NaN means not computable.
+
+    Parameters
+    ----------
+    ranked : RankedScores
+        From `rank_scores`.
+    weights : ndarray of float64 >= 0, shape (n_samples,), optional
+        In the ORIGINAL row order; not checked, this is the inner loop. Default: 1 for each row.
+    names : iterable of str
+        Keys of `METRICS`.
+    """
+    ranked_weights = np.ones(len(ranked.y)) if weights is None else weights[ranked.order]
+    if ranked_weights.sum() <= 0:
+        return dict.fromkeys(names, np.nan)
+    rows = WeightedRows(ranked, ranked_weights)
+    return {name: _FORMULAS[name](rows) for name in names}
+
+
+def why_not_computable(ranked: RankedScores, name: str, total_weight: float) -> str:
+    """Say why `evaluate` gave NaN for a metric, for `Estimate.reason`."""
+    if total_weight <= 0:
+        return "no rows"
+    if METRICS[name].needs_threshold and ranked.selected is None:
+        return "no decision threshold"
+    return _REASONS[name]
+
+
+def known_metrics(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the names as a tuple; ConfigError if one is not in `METRICS`."""
+    wanted = tuple(names)
+    unknown = sorted(set(wanted) - set(METRICS))
+    if unknown:
+        raise ConfigError("Unknown metric", expected=", ".join(METRICS), found=", ".join(unknown))
+    return wanted
+
+
+def point_metrics(
+    y: ArrayLike,
+    p: ArrayLike,
+    threshold: ArrayLike | None = None,
+    *,
+    weights: ArrayLike | None = None,
+    metrics: Iterable[str] = tuple(METRICS),
+) -> dict[str, Estimate]:
+    """Return each metric as an `Estimate` without an interval.
+
+    Parameters
+    ----------
+    y, p, threshold
+        See `rank_scores`.
+    weights : array_like of float >= 0, shape (n_samples,), optional
+        A row of weight 2 counts as two rows, of weight 0 as absent.
+    metrics : iterable of str
+        Keys of `METRICS`.
+
+    Raises
+    ------
+    ConfigError
+        If a metric is unknown.
+    DataError
+        If labels, scores or weights cannot be used.
+    """
+    names = known_metrics(metrics)
+    ranked = rank_scores(y, p, threshold)
+    row_weights = None if weights is None else np.asarray(weights, dtype=np.float64)
+    if row_weights is not None and (
+        row_weights.shape != ranked.y.shape
+        or not (np.isfinite(row_weights) & (row_weights >= 0)).all()
+    ):
+        raise DataError("Weights are wrong", expected=f"{len(ranked.y)} finite numbers >= 0")
+    total = float(len(ranked.y) if row_weights is None else row_weights.sum())
+    return {
+        name: Estimate(None, reason=why_not_computable(ranked, name, total))
+        if np.isnan(value)
+        else Estimate(value)
+        for name, value in evaluate(ranked, row_weights, names).items()
+    }

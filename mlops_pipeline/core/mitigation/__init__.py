@@ -1,0 +1,1 @@
+"""Methods that make a variant of a model that holds a parity limit."""

@@ -1,0 +1,160 @@
+"""Thresholds by group: the decisions of least expected cost among those of similar selection rates.
+
+Belongs here: post-processing of a calibrated model, without randomisation. Both rules are found
+from probabilities alone, without labels: selecting a row of probability p costs c_fp (1 - p), not
+selecting it c_fn p. scoring.py applies them.
+
+- `by_group` looks the attribute up.
+- `by_estimated_group` must not: threshold(x) = sum over groups of P(group | x) threshold_group,
+  which is the form of the best rule that does not see the attribute (Chzhen et al. 2020; Denis et
+  al. 2021), with the group's probability estimated from the model's own inputs.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from mlops_pipeline.config.modelling import Costs
+from mlops_pipeline.core.fairness.groups import NO_GROUP, Codes, Floats
+from mlops_pipeline.core.modelling.calibration import threshold_from_costs
+from mlops_pipeline.core.modelling.inputs import Inputs, Matrix
+from mlops_pipeline.core.modelling.linear_design import learn_design, rounded
+from mlops_pipeline.errors import DataError
+
+ESTIMATED_ROWS = 20_000  # of the training part: enough for a few dozen coefficients
+TUNED_ROWS = 20_000  # of the validation part, about: as many variables of a linear programme
+PENALTY_C = 0.05  # inverse strength of the L2 penalty, as of logistic candidates
+MAX_ITERATIONS = 300
+NEVER = 2.0  # a threshold that no probability reaches
+TINY = 1e-12  # of a rate
+
+
+def limits_by_group(
+    probability: Floats, codes: Codes, count: int, *, costs: Costs, aim: float, min_rows: int
+) -> list[float]:
+    """Return a threshold for each group, so that selection rates differ by at most `aim`.
+
+    The expected cost of a group is convex in its selection rate, so within any interval of rates
+    its best rate is the one nearest to that of the threshold from the costs. All intervals
+    [rate, rate + aim] that begin at a reachable rate are compared. Equal probabilities are never
+    divided: where there are few distinct ones, few rates are reachable.
+
+    Groups under `min_rows` rows are not judged, and keep the threshold from the costs.
+    """
+    limits = [_start(costs)] * count
+    judged = [code for code in range(count) if np.sum(codes == code) >= min_rows]
+    curves = [_RateCurve.of(probability[codes == code], costs) for code in judged]
+    if not curves:
+        return limits
+    lows = np.unique(np.concatenate([curve.rates for curve in curves]))
+    picks = np.stack([curve.nearest(lows, aim) for curve in curves])
+    totals = sum(curve.cost[pick] for curve, pick in zip(curves, picks, strict=True))
+    best = int(np.argmin(np.where((picks < 0).any(axis=0), np.inf, totals)))  # to select none: >= 0
+    for code, curve, pick in zip(judged, curves, picks[:, best], strict=True):
+        if pick != curve.free:
+            limits[code] = float(curve.cuts[pick])
+    return limits
+
+
+@dataclass(frozen=True)
+class _RateCurve:
+    """The reachable selection rates of a group, ascending, with expected cost and threshold.
+
+    `free` is the position of the rate of the threshold from the costs.
+    """
+
+    rates: Floats
+    cost: Floats
+    cuts: Floats
+    free: int
+
+    @classmethod
+    def of(cls, probability: Floats, costs: Costs) -> Self:
+        values, counts = np.unique(probability, return_counts=True)
+        values, counts = values[::-1], counts[::-1]
+        both = costs.false_positive + costs.false_negative
+        gains = counts * (costs.false_positive - both * values)
+        return cls(
+            rates=np.concatenate([[0], np.cumsum(counts)]) / len(probability),
+            cost=np.concatenate([[0.0], np.cumsum(gains)]),
+            cuts=np.concatenate([[NEVER], (values[:-1] + values[1:]) / 2, [0.0]]),
+            free=int(np.sum(values >= _start(costs))),
+        )
+
+    def nearest(self, lows: Floats, aim: float) -> npt.NDArray[np.int64]:
+        """Return the position nearest to `free` within [low, low + aim] for each low, or -1."""
+        first = np.searchsorted(self.rates, lows - TINY)
+        last = np.searchsorted(self.rates, lows + aim + TINY, side="right") - 1
+        return np.where(first <= last, np.clip(self.free, first, last), -1)
+
+
+def _start(costs: Costs) -> float:
+    return threshold_from_costs(costs.false_positive, costs.false_negative)
+
+
+def limits_by_estimated_group(
+    probability: Floats, shares: Floats, *, costs: Costs, aim: float
+) -> list[float]:
+    """Return a threshold for each group, to be mixed by P(group | x), for rates within `aim`.
+
+    The least expected cost under |rate_g - rate_h| <= aim, with rate_g = sum d(x) P(g | x) / sum
+    P(g | x), is a linear programme in the decisions d in [0, 1]. Its multipliers lambda are the
+    thresholds: t_g = t + n lambda_g / ((c_fp + c_fn) sum P(g | x)).
+
+    Parameters
+    ----------
+    shares : float `(n_groups, n_rows)`
+        P(group | x) of each row.
+    """
+    from scipy.optimize import linprog
+
+    step = max(1, len(probability) // TUNED_ROWS)
+    probability, shares = probability[::step], shares[:, ::step]
+    groups, rows = shares.shape
+    both = costs.false_positive + costs.false_negative
+    cost = np.append((costs.false_positive - both * probability) / rows, 0.0)
+    sizes = shares.sum(axis=1, keepdims=True)
+    above = np.hstack([shares / sizes, -np.ones((groups, 1))])  # the last variable: lowest rate
+    found = linprog(
+        cost,
+        A_ub=np.vstack([above, -above]),
+        b_ub=np.repeat([aim, 0.0], groups),
+        bounds=(0, 1),
+        method="highs-ds",
+    )
+    if not found.success:
+        raise DataError("no thresholds by group were found", found=str(found.message))
+    multipliers = np.asarray(found.ineqlin.marginals)  # <= 0
+    lambdas = multipliers[groups:] - multipliers[:groups]
+    return [
+        rounded(_start(costs) + rows * each / (both * size))
+        for each, size in zip(lambdas, sizes[:, 0], strict=True)
+    ]
+
+
+def fit_group_shares(inputs: Inputs, matrix: Matrix, codes: Codes, *, seed: int) -> dict[str, Any]:
+    """Fit P(group | inputs): a multinomial logistic model, as plain JSON for scoring.py.
+
+    On at most 20,000 rows that have a group, drawn by the seed.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
+
+    rng = np.random.default_rng(seed)
+    rows = np.sort(rng.permutation(np.flatnonzero(codes != NO_GROUP))[:ESTIMATED_ROWS])
+    terms, values, *_ = learn_design(inputs, matrix[rows])
+    estimator = LogisticRegression(C=PENALTY_C, max_iter=MAX_ITERATIONS)
+    with threadpool_limits(limits=1):
+        estimator.fit(values, codes[rows])
+    coefficients, intercepts = estimator.coef_, estimator.intercept_
+    if len(intercepts) == 1:  # of two groups scikit-learn keeps the second only
+        coefficients = np.vstack([np.zeros_like(coefficients), coefficients])
+        intercepts = np.array([0.0, *intercepts])
+    return {
+        "kind": "by_estimated_group",
+        "terms": terms,
+        "coefficients": [[rounded(value) for value in column] for column in coefficients.T],
+        "intercepts": [rounded(value) for value in intercepts],
+    }

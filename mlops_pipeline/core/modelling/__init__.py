@@ -1,0 +1,1 @@
+"""Model kinds: fitting, calibration, scoring, explanation; the choice among candidates."""

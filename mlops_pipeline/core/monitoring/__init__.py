@@ -1,0 +1,1 @@
+"""Decisions about a deployed model, and its cost."""

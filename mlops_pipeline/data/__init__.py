@@ -1,1 +1,0 @@
-"""Schemas, rules, periods, labels and splits: pure."""

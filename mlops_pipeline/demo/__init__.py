@@ -1,0 +1,1 @@
+"""Simulated worlds and public data sets: for the demo and the tests, imported by cli only."""

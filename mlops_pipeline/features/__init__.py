@@ -1,1 +1,0 @@
-"""Feature definitions compiled to point-in-time frames."""

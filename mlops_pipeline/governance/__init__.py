@@ -1,1 +1,0 @@
-"""Fairness, model card, registry metadata: pure."""

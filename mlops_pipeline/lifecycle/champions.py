@@ -1,0 +1,80 @@
+"""Loading a model for scoring: only what its approval state allows (stores/ops/approvals.py)."""
+
+from datetime import datetime
+
+from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.core.modelling.scoring import ScoringModel
+from mlops_pipeline.errors import NotFoundError, StateError
+from mlops_pipeline.stores.models.registry import Registry
+from mlops_pipeline.stores.models.tracking import open_tracking
+from mlops_pipeline.stores.ops import (
+    ApprovalState,
+    OpsDatabase,
+    approval_state,
+    has_ended,
+    last_approval,
+)
+from mlops_pipeline.stores.settings import Settings
+
+WAYS_OUT: dict[ApprovalState, str] = {
+    "candidate": "a person lets it into trial scoring: "
+    "mlops approve {} {} --stage staging --by NAME --reason TEXT",
+    "production": "score without --version: that is what the champion does",
+    "archived": "it is never loaded for scoring again; train a new version",
+}
+
+
+def champion_model(
+    ops: OpsDatabase, settings: Settings, use_case: UseCase, *, now: datetime
+) -> tuple[int, ScoringModel]:
+    """Return the champion's version and model: what may decide.
+
+    Raises
+    ------
+    NotFoundError
+        When no version was ever accepted.
+    StateError
+        When its approval has ended.
+    """
+    rollout = ops.champion(use_case.name)
+    if rollout is None:
+        raise NotFoundError(
+            f"{use_case.name} has no champion",
+            way_out=f"run {use_case.name}_lifecycle, and approve its version if it waits",
+        )
+    said = last_approval(rollout, ops.approvals(use_case.name), "production")
+    if said is not None and said.expires_at is not None and has_ended(said, now):
+        raise StateError(
+            f"the approval of {use_case.name} version {rollout.version} ended: it may not score",
+            expected=f"an approval that holds at {now.isoformat()}",
+            found=f"approved by {said.by} until {said.expires_at.isoformat()}",
+            way_out="a person renews it: "
+            f"mlops approve {use_case.name} {rollout.version} --by NAME --reason TEXT",
+        )
+    return rollout.version, _load(settings, use_case, rollout.version)
+
+
+def trial_model(
+    ops: OpsDatabase, settings: Settings, use_case: UseCase, version: int, *, now: datetime
+) -> ScoringModel:
+    """Return a version's model for trial scores, which decide about nobody.
+
+    Raises
+    ------
+    StateError
+        When its approval state is not `staging`.
+    """
+    found = ops.rollout(use_case.name, version)
+    state = approval_state(found, ops.approvals(use_case.name), now=now)
+    if state != "staging":
+        raise StateError(
+            f"version {version} of {use_case.name} may not make trial scores",
+            expected="approval state staging",
+            found=f"approval state {state} (rollout: {found.state})",
+            way_out=WAYS_OUT[state].format(use_case.name, version),
+        )
+    return _load(settings, use_case, version)
+
+
+def _load(settings: Settings, use_case: UseCase, version: int) -> ScoringModel:
+    return Registry(open_tracking(settings, use_case.name), use_case.name).load(version)

@@ -1,0 +1,161 @@
+"""Anchoring the audit chain outside the database, and verifying it against the anchors.
+
+    <folder of the lake>/../audit/anchors.jsonl   append-only, each line hashed into the next
+    MLflow, experiment `audit-anchors`            a tag `audit.anchor.<count>` for each line
+
+Belongs here: reading and writing the two witnesses. What they mean is in governance/.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.core.audit.anchors import (
+    GENESIS,
+    canonical,
+    check_anchors,
+    line_hash,
+    noted,
+    read_line,
+)
+from mlops_pipeline.core.audit.chain import ChainCheck, time_text
+from mlops_pipeline.core.audit.records import RecordCheck
+from mlops_pipeline.stores.lake.tables import Lake
+from mlops_pipeline.stores.models.tracking import Tracking, is_in_use, open_tracking
+from mlops_pipeline.stores.ops import OpsDatabase
+from mlops_pipeline.stores.settings import Settings
+
+EXPERIMENT = "audit-anchors"  # no use case can be called this
+TAG = "audit.anchor."
+BROKEN = "audit_chain_broken"  # the kind of the alert
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was found: problems of the record (the first of them), and how far it is anchored."""
+
+    events: int
+    head: str
+    anchors: int
+    anchored: int
+    problems: tuple[str, ...]
+    total: int
+
+    @property
+    def unanchored(self) -> tuple[int, int] | None:
+        """Return the first and last event that no anchor covers yet."""
+        return (self.anchored + 1, self.events) if self.anchored < self.events else None
+
+
+def anchor_chain(
+    ops: OpsDatabase, settings: Settings, use_case: UseCase, *, reason: str, now: datetime
+) -> None:
+    """Write count and head of the chain into the file and MLflow; nothing new writes nothing.
+
+    What an earlier, killed process did not tell MLflow is told now. Nothing that MLflow has is
+    changed. An alert is raised if the chain is not the one that was anchored last.
+    """
+    path = anchors_file(settings)
+    with ops.anchoring() as (count, head):
+        lines = anchor_lines(path)
+        last = read_line(lines[-1]) if lines else None
+        if count and (last is None or (last["count"], last["head"]) != (count, head)):
+            previous = line_hash(lines[-1]) if lines else GENESIS
+            line = canonical(
+                {"at": time_text(now), "count": count, "head": head,
+                 "mlflow": is_in_use(settings), "previous": previous, "reason": reason}
+            ).encode()  # fmt: skip
+            _append(path, line)
+            lines.append(line)
+    if is_in_use(settings):  # if not, a later anchor tells it of this one, too
+        _tell_mlflow(settings, lines)
+    if last is not None and ops.audit_hash(last["count"]) != last["head"]:
+        ops.raise_alert(
+            use_case.name,
+            BROKEN,
+            "error",
+            f"the audit chain is not the one that was anchored at {last['count']} events",
+            "mlops audit verify; see docs/runbook.md",
+            now=now,
+            dedupe_key=BROKEN,
+        )
+
+
+def verify_audit(settings: Settings) -> Verification:
+    """Read the whole chain, the rows it tells of and every anchor, and say what is wrong."""
+    lines = anchor_lines(anchors_file(settings))
+    told = _told(open_tracking(settings, EXPERIMENT)) if is_in_use(settings) else {}
+    anchors, wrong = check_anchors(lines, told)
+    check = ChainCheck(anchors)
+    for text in wrong:
+        check.report(text)
+    with OpsDatabase.open(settings.database_url) as ops:
+        known, _ = ops.audit_head()
+        records = RecordCheck(ops.stored_records(), known, check.report)
+        for event in ops.stored_events():
+            check.add(event)
+            records.add(event)
+        for text in ops.states_untold():
+            check.report(text)
+    check.finish()
+    records.finish()
+    return Verification(
+        check.count,
+        check.head,
+        len(lines),
+        check.anchored,
+        tuple(str(problem) for problem in check.problems),
+        check.total,
+    )
+
+
+def exported_lines(settings: Settings, use_case: str | None = None) -> Iterator[str]:
+    """Yield each event as a line of canonical JSON, as stored."""
+    with OpsDatabase.open(settings.database_url) as ops:
+        for event in ops.stored_events():
+            if use_case is None or event.use_case == use_case:
+                yield canonical(event.document())
+
+
+def anchors_file(settings: Settings) -> Path:
+    """Return where the anchors lie: beside the lake."""
+    return Lake(settings.lake_uri).local().parent / "audit" / "anchors.jsonl"
+
+
+def anchor_lines(path: Path) -> list[bytes]:
+    """Return the lines of the file, the last one also when it is cut; none if it is not there."""
+    return path.read_bytes().removesuffix(b"\n").split(b"\n") if path.exists() else []
+
+
+def _append(path: Path, line: bytes) -> None:
+    """Write a line through to the disk; one that was cut by a crash is ended first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    is_cut = path.exists() and not path.read_bytes().endswith(b"\n")
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    with os.fdopen(descriptor, "ab") as file:
+        file.write(b"\n" * is_cut + line + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _tell_mlflow(settings: Settings, lines: list[bytes]) -> None:
+    tracking = open_tracking(settings, EXPERIMENT)
+    told = _told(tracking)
+    for line in lines:
+        said = read_line(line)
+        if said is not None and said["count"] not in told:
+            key = f"{TAG}{said['count']:012}"
+            tracking.client.set_experiment_tag(tracking.experiment_id, key, noted(line, said))
+
+
+def _told(tracking: Tracking) -> dict[int, str]:
+    tags: dict[str, Any] = tracking.client.get_experiment(tracking.experiment_id).tags
+    return {
+        int(key.removeprefix(TAG)): str(value)
+        for key, value in tags.items()
+        if key.startswith(TAG) and key.removeprefix(TAG).isdigit()
+    }

@@ -1,0 +1,233 @@
+"""Finding and forgetting one person: the order of the steps, under the lease of each use case.
+
+The tombstone comes first, so that nothing brings the person back; then the lake, the online store
+and MLflow. Each step finds for itself what is left: a run that was killed is run again.
+"""
+
+import re
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.errors import DataError, NotFoundError
+from mlops_pipeline.lifecycle.compliance.erasure.others import (
+    forget_online,
+    rows_delivered,
+    rows_in_mlflow,
+)
+from mlops_pipeline.lifecycle.compliance.erasure.tables import PersonRows
+from mlops_pipeline.lifecycle.features.online.materialize import open_writer
+from mlops_pipeline.lifecycle.ingest.validation import AcceptedSource
+from mlops_pipeline.lifecycle.workspace import open_workspace
+from mlops_pipeline.stores.ops import HeldLease, OpsDatabase
+from mlops_pipeline.stores.ops.approvals import signed
+from mlops_pipeline.stores.pseudonyms import pseudonymiser
+from mlops_pipeline.stores.settings import Settings
+
+
+@dataclass(frozen=True)
+class Person:
+    """Whom to forget, in which use cases; `scope` is the tombstone's: one of them, or all."""
+
+    entity: str
+    entity_id: str
+    pseudonym: str
+    use_cases: tuple[UseCase, ...]
+    scope: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where a use case holds a person.
+
+    Attributes
+    ----------
+    rows : mapping of table to int
+        Rows in the lake.
+    in_mlflow : int
+        Rows in files of MLflow's runs.
+    delivered : mapping of source to int or None
+        Rows in the delivered files, which are not touched; None where they cannot be read.
+    model_versions : mapping of version to list of str
+        Registered versions whose recorded data hold the person, with these data (`source@n`).
+    unsearched : tuple of str
+        Tables without the entity's key.
+    """
+
+    use_case: str
+    rows: Mapping[str, int]
+    in_mlflow: int
+    delivered: Mapping[str, int | None]
+    model_versions: Mapping[int, Sequence[str]]
+    unsearched: tuple[str, ...]
+
+    @property
+    def is_anywhere(self) -> bool:
+        """Whether the use case, or a file that it reads, knows the person."""
+        return bool(self.rows or self.in_mlflow or any(self.delivered.values()))
+
+
+@dataclass(frozen=True)
+class Erased:
+    """What was removed from a use case, and what it had been in."""
+
+    found: Found
+    online: int
+    model_versions: tuple[int, ...]
+
+
+def person_of(
+    settings: Settings, use_cases: Sequence[UseCase], entity_id: str, scope: str
+) -> Person:
+    """Return whom an id means.
+
+    Raises
+    ------
+    DataError
+        When the id is of another type than the key, or the keys of the use cases differ in type.
+    """
+    texts = {_key_text(use_case, entity_id) for use_case in use_cases}
+    if len(texts) > 1:
+        raise DataError(
+            "the id means different keys in different use cases",
+            where=", ".join(use_case.name for use_case in use_cases),
+            expected="keys of one type",
+            way_out="name the use case with --use-case",
+        )
+    text = texts.pop()
+    pseudonym = pseudonymiser(settings)(text)
+    return Person(use_cases[0].entity.name, text, pseudonym, tuple(use_cases), scope)
+
+
+def find(person: Person, settings: Settings) -> list[Found]:
+    """Look for a person in every use case; nothing is changed."""
+    return [_find(person, use_case, settings) for use_case in person.use_cases]
+
+
+def forget(
+    person: Person, settings: Settings, ops: OpsDatabase, *, by: str, reason: str
+) -> list[Erased]:
+    """Remove a person from every store, and keep them out.
+
+    Raises
+    ------
+    NotFoundError
+        When nothing is known of the person, and nothing was forgotten before.
+    LeaseError
+        When a lifecycle of one of the use cases is at work.
+    StateError
+        When `by` or `reason` is blank.
+    """
+    said = signed(by, reason, settings.now())
+    holder = f"forget {uuid.uuid4().hex[:8]}"
+    with ExitStack() as stack:
+        holds = [
+            stack.enter_context(
+                HeldLease(ops, f"lifecycle:{item.name}", holder, clock=lambda: datetime.now(UTC))
+            )
+            for item in person.use_cases
+        ]
+        found = find(person, settings)
+        before = ops.get_tombstone(person.entity, person.pseudonym, person.scope)
+        if before is None and not any(item.is_anywhere for item in found):
+            raise unknown(person)
+        held = ops.set_tombstone(
+            person.entity,
+            person.pseudonym,
+            use_case=person.scope,
+            model_versions={
+                item.use_case: list(item.model_versions) for item in found if item.model_versions
+            },
+            by=said.actor,
+            reason=said.reason,
+            now=said.now,
+        )
+        erased = []
+        for use_case, item, hold in zip(person.use_cases, found, holds, strict=True):
+            online = _erase(person, use_case, settings, ops, holder=holder, check=hold.check)
+            versions = tuple(held.model_versions.get(use_case.name, ()))
+            erased.append(Erased(item, online, versions))
+        rows = sum(sum(item.found.rows.values()) for item in erased)
+        ops.finish_tombstone(
+            held,
+            {
+                "rows": rows,
+                "online": sum(item.online for item in erased),
+                "mlflow": sum(item.found.in_mlflow for item in erased),
+            },
+            by=by,
+            now=settings.now(),
+        )
+        return erased
+
+
+def unknown(person: Person) -> NotFoundError:
+    """Return the error for a person of whom nothing is known; it does not repeat the id."""
+    return NotFoundError(
+        f"nothing is known of a {person.entity} with this id",
+        where=", ".join(use_case.name for use_case in person.use_cases),
+        expected="rows in the lake, in MLflow or in a delivered file",
+        found="none",
+        way_out="look at the id; nothing was changed",
+    )
+
+
+def _find(person: Person, use_case: UseCase, settings: Settings) -> Found:
+    with open_workspace(use_case, settings) as work:
+        rows = PersonRows(work, person.entity_id)
+        return Found(
+            use_case.name,
+            rows.counts(),
+            rows_in_mlflow(settings, use_case, person.pseudonym),
+            rows_delivered(work, person.entity_id),
+            rows.model_versions(),
+            tuple(rows.without_key()),
+        )
+
+
+def _erase(
+    person: Person,
+    use_case: UseCase,
+    settings: Settings,
+    ops: OpsDatabase,
+    *,
+    holder: str,
+    check: Callable[[], None],
+) -> int:
+    """Remove a person from the stores of one use case; return how much was online."""
+    with open_workspace(use_case, settings) as work:
+        rows = PersonRows(work, person.entity_id)
+        pointer = ops.get_pointer(use_case.name, "accepted")
+        accepted = {
+            name: AcceptedSource.from_dict(item)
+            for name, item in (pointer.value if pointer else {}).items()
+        }
+        renewed = rows.erase_sources(accepted, check)
+        if renewed != accepted:
+            check()
+            document = {name: item.to_dict() for name, item in renewed.items()}
+            now = settings.now()
+            ops.set_pointer(use_case.name, "accepted", document, run_id=holder, now=now)
+        rows.erase_periods(check)
+        rows.purge(renewed, check)
+    with open_writer(settings) as store:
+        online = forget_online(use_case, store, person.entity_id)
+    rows_in_mlflow(settings, use_case, person.pseudonym, erase=True)
+    return online
+
+
+def _key_text(use_case: UseCase, given: str) -> str:
+    key = use_case.entity.key
+    if use_case.sources[use_case.population.source].column(key).type == "string":
+        return given
+    if not re.fullmatch(r"-?[0-9]{1,19}", given):
+        raise DataError(
+            "the id is not of the key's type",
+            where=f"{use_case.name}: {key}",
+            expected="a whole number",
+            found="other text",
+        )
+    return str(int(given))

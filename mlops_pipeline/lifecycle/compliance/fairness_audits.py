@@ -1,0 +1,186 @@
+"""The live fairness audit: the champion's decisions with attributes and labels, and its record.
+
+It leaves fairness_audit.json in the artifact folder `fairness_audit`: the newest audit.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.core.data.labels import labelled_periods
+from mlops_pipeline.core.evaluation.gates import PARITY_RULE, Gate
+from mlops_pipeline.core.fairness.live_fairness import LiveAudit, LiveDecisions
+from mlops_pipeline.core.features.frames import EVENT_ROW
+from mlops_pipeline.lifecycle.features.labelled import with_labels
+from mlops_pipeline.lifecycle.features.offline import features_uri, use_case_periods
+from mlops_pipeline.lifecycle.ingest.as_of import resolve_as_of
+from mlops_pipeline.lifecycle.ingest.validation import (
+    AcceptedSource,
+    register_accepted,
+    with_revisions,
+)
+from mlops_pipeline.lifecycle.trained import write_json
+from mlops_pipeline.lifecycle.workspace import Workspace
+from mlops_pipeline.stores.lake.engine import quoted
+from mlops_pipeline.stores.lake.tables import TableState
+from mlops_pipeline.stores.ops import OpsDatabase
+
+FOLDER, FILE = "fairness_audit", "fairness_audit.json"
+ALERT = "fairness"  # kind of the alert, and its dedupe key
+TEST_ALERT = "fairness:test"  # the key of the alert before deployment
+WAY_OUT = (
+    "compare the groups in the fairness_audit asset of this run and the report of the version; "
+    "docs/runbook.md#fairness-alert"
+)
+
+
+def live_decisions(
+    work: Workspace, accepted: Mapping[str, AcceptedSource], version: int, *, now: datetime
+) -> LiveDecisions:
+    """Read what a version decided, with the protected attributes and the labels known by now.
+
+    Labels are those known at the last as_of up to which every source has delivered: later ones
+    would be taken for events that did not happen.
+    """
+    use_case = work.use_case
+    as_of = resolve_as_of(use_case, accepted, None, now=now)
+    since = as_of - timedelta(days=use_case.fairness.lookback_days)
+    predictions = work.lake.state(work.lake.table_uri(use_case.name, "predictions"))
+    features = work.lake.state(features_uri(work))
+    if predictions is None or features is None:
+        rows = _no_row(use_case)
+    else:
+        query = _query(work, accepted, (predictions, features), version, since, as_of)
+        rows = work.engine.sql.sql(query).to_arrow_table()
+    label = rows.column("_label")
+    return LiveDecisions(
+        version=version,
+        since=since,
+        as_of=as_of,
+        entity=rows.column(use_case.entity.key).to_numpy(),
+        probability=rows.column("probability").to_numpy(),
+        decision=rows.column("decision").to_numpy(),
+        protected={name: rows.column(name).to_numpy() for name in use_case.protected},
+        label=label.fill_null(0).to_numpy().astype(np.int8),
+        known=label.is_valid().to_numpy(),
+    )
+
+
+def _no_row(use_case: UseCase) -> Any:
+    import pyarrow as pa
+
+    types = {use_case.entity.key: pa.string(), "probability": pa.float64(), "decision": pa.bool_()}
+    types |= dict.fromkeys(use_case.protected, pa.string()) | {"_label": pa.int8()}
+    return pa.schema(list(types.items())).empty_table()
+
+
+def _query(  # noqa: PLR0917 # private, one caller
+    work: Workspace,
+    accepted: Mapping[str, AcceptedSource],
+    tables: tuple[TableState, TableState],
+    version: int,
+    since: datetime,
+    as_of: datetime,
+) -> str:
+    """Return the query of a version's decisions with attributes, and label where it is known.
+
+    Two events of an entity at one moment cannot be told apart: where their labels differ, or one
+    is not known, neither is known.
+    """
+    use_case, engine = work.use_case, work.engine
+    predictions, features = (engine.scan(state) for state in tables)
+    key, names = quoted(use_case.entity.key), [quoted(name) for name in use_case.protected]
+    row = [EVENT_ROW] if use_case.grid.every == "event" else []
+    attributes = ", ".join(f"any_value({name}) AS {name}" for name in names)
+    begin, end = (
+        f"TIMESTAMP '{moment.replace(tzinfo=None).isoformat(sep=' ')}'" for moment in (since, as_of)
+    )
+    return (
+        f"WITH f AS (SELECT {', '.join([key, 'as_of', *row, *names])} FROM {features} "
+        f"WHERE as_of >= {begin}), "
+        f"a AS (SELECT {key}, as_of, count(*) AS _rows, {attributes} FROM f GROUP BY ALL), "
+        f"l AS (SELECT {key}, as_of, min(_label) AS _low, max(_label) AS _high, count(*) AS _known "
+        f"FROM ({_labels(work, accepted, as_of)}) WHERE _known_at <= {end} GROUP BY ALL) "
+        f"SELECT p.{key}, p.probability, p.decision, {', '.join(names)}, "
+        "CASE WHEN _low = _high AND _known = _rows THEN _low END AS _label "
+        f"FROM {predictions} AS p LEFT JOIN a USING ({key}, as_of) "
+        f"LEFT JOIN l USING ({key}, as_of) "
+        f"WHERE p.model_version = {version} AND p.as_of >= {begin} ORDER BY p.as_of, p.{key}"
+    )
+
+
+def _labels(work: Workspace, accepted: Mapping[str, AcceptedSource], as_of: datetime) -> str:
+    """Return the query that adds _label and _known_at to the rows of `f`."""
+    tables = register_accepted(work, accepted)
+    wanted = use_case_periods(work, as_of)
+    if work.use_case.label.kind != "column":
+        wanted = labelled_periods(work.use_case, wanted, as_of)
+        if not wanted:
+            return "SELECT *, NULL::TINYINT AS _label, as_of AS _known_at FROM f WHERE FALSE"
+    return with_labels(work, tables, wanted, as_of, with_revisions(accepted))
+
+
+def record_live_audit(
+    work: Workspace, ops: OpsDatabase, audit: LiveAudit, *, run_id: str, now: datetime
+) -> Path:
+    """Store an audit, keep the decision, and raise or resolve the alert; return the file."""
+    name = work.use_case.name
+    with work.lake.new_artifacts(name, FOLDER) as folder:
+        document = {**audit.to_dict(), "audited_at": now.isoformat(), "run_id": run_id}
+        write_json(folder / FILE, document)
+    evidence = {
+        "model_version": audit.version,
+        "rows": audit.rows,
+        "labelled": audit.labelled,
+        "largest_difference": audit.parity.value,
+        "limit": audit.limit,
+        "above": list(audit.parity.above),
+    }
+    ops.record_decision(
+        name, FOLDER, audit.action, audit.sentence, evidence, now=now, actor=f"run {run_id}"
+    )
+    if audit.action == "alert":
+        ops.raise_alert(
+            name,
+            ALERT,
+            "warning",
+            audit.sentence,
+            WAY_OUT,
+            now=now,
+            run_id=run_id,
+            dedupe_key=ALERT,
+        )
+    elif audit.action == "within_limits":
+        ops.resolve_alerts_by_key(name, ALERT, by=run_id, reason=audit.sentence, now=now)
+    return work.lake.artifact_folder(name, FOLDER) / FILE
+
+
+def tell_of_parity(
+    ops: OpsDatabase, use_case: UseCase, gate: Gate, *, run_id: str, now: datetime
+) -> None:
+    """Raise an alert when a model breaks a parity rule of the gate, whatever the rule's effect.
+
+    The next evaluated model that breaks none resolves it.
+    """
+    broken = [
+        rule for rule in gate.rules if rule.name.startswith(PARITY_RULE) and rule.passed is False
+    ]
+    if not broken:
+        why = "the newest model breaks no parity rule on its test part"
+        ops.resolve_alerts_by_key(use_case.name, TEST_ALERT, by=run_id, reason=why, now=now)
+        return
+    said = "; ".join(f"{rule.name} ({rule.effect}): {rule.reason}" for rule in broken)
+    ops.raise_alert(
+        use_case.name,
+        ALERT,
+        "warning",
+        f"on the test part of the newest model: {said}",
+        WAY_OUT,
+        now=now,
+        run_id=run_id,
+        dedupe_key=TEST_ALERT,
+    )

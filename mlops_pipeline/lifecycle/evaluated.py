@@ -1,0 +1,148 @@
+"""Evaluating a stored training on its test part, and reading the outcome back."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlops_pipeline.core.data.frame import LabelledFrame
+from mlops_pipeline.core.data.splits import split_frame
+from mlops_pipeline.core.documents.report import evaluation_to_dict
+from mlops_pipeline.core.evaluation.evaluation import (
+    ChampionComparison,
+    Evaluation,
+    compare_with_champion,
+    evaluate_model,
+)
+from mlops_pipeline.core.evaluation.exceptions import GateException
+from mlops_pipeline.core.evaluation.gates import Gate, RuleResult, comparison_level, judge_gate
+from mlops_pipeline.core.metrics.metrics import Estimate
+from mlops_pipeline.core.modelling.explanations import explain_model
+from mlops_pipeline.core.modelling.scoring import ScoringModel
+from mlops_pipeline.errors import NotFoundError
+from mlops_pipeline.lifecycle.features.offline import load_frame
+from mlops_pipeline.lifecycle.ingest.validation import AcceptedSource
+from mlops_pipeline.lifecycle.trained import TrainingFacts, write_json
+from mlops_pipeline.lifecycle.workspace import Workspace
+from mlops_pipeline.stores.models.registry import Registry
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The champion at the time of the evaluation."""
+
+    version: int
+    as_of: datetime
+    model: ScoringModel
+
+
+def test_rows(
+    work: Workspace, accepted: Mapping[str, AcceptedSource], facts: TrainingFacts
+) -> LabelledFrame:
+    """Read the test part of a training."""
+    as_of = datetime.fromisoformat(facts.as_of)
+    if work.use_case.split.method == "time":
+        return load_frame(work, accepted, as_of, only=facts.parts["test"]["periods"])
+    frame = load_frame(work, accepted, as_of)
+    return frame.take(split_frame(work.use_case, frame).test)
+
+
+def evaluate_training(
+    work: Workspace,
+    facts: TrainingFacts,
+    model: ScoringModel,
+    test: LabelledFrame,
+    champion: Champion | None,
+    *,
+    exceptions: Sequence[GateException],
+    now: datetime,
+) -> tuple[Evaluation, Gate]:
+    """Measure a training on its test part and hold the gate against it."""
+    comparison: ChampionComparison | None = None
+    if champion is not None:
+        trained_at = np.datetime64(champion.as_of.replace(tzinfo=None))
+        comparison = compare_with_champion(
+            champion.version,
+            model,
+            champion.model,
+            test,
+            test.known_at > trained_at,
+            seed=work.use_case.training.seed,
+            level=comparison_level(work.use_case.gates),
+        )
+    evaluation = evaluate_model(
+        work.use_case,
+        model,
+        test,
+        train_metrics=facts.estimates(),
+        train_maxima=facts.train_maxima,
+        importance=facts.importance,
+        champion=comparison,
+        explanations=explain_model(
+            work.use_case,
+            model,
+            test,
+            champion=(champion.version, champion.model) if champion is not None else None,
+        ),
+    )
+    return evaluation, judge_gate(work.use_case.gates, evaluation, exceptions, now=now)
+
+
+def current_champion(registry: Registry, version: int | None) -> Champion | None:
+    """Read the champion's model and the as_of it was trained at."""
+    if version is None:
+        return None
+    found = registry.get(version)
+    return Champion(version, datetime.fromisoformat(found.tags["as_of"]), registry.load(version))
+
+
+def save_evaluation(folder: Path, evaluation: Evaluation, gate: Gate) -> None:
+    """Write evaluation.json beside the model it is about."""
+    write_json(
+        folder / "evaluation.json",
+        {"evaluation": evaluation_to_dict(evaluation), "gate": gate.to_dict()},
+    )
+
+
+@dataclass(frozen=True)
+class StoredEvaluation:
+    """What later steps need of an evaluation."""
+
+    metrics: Mapping[str, Estimate]
+    gate: Gate
+    document: Mapping[str, Any]
+
+
+def read_evaluation(folder: Path) -> StoredEvaluation:
+    """Read what save_evaluation wrote.
+
+    Raises
+    ------
+    NotFoundError
+        When the training was not evaluated.
+    """
+    path = folder / "evaluation.json"
+    if not path.is_file():
+        raise NotFoundError(
+            "the trained model was not evaluated",
+            where=str(folder),
+            way_out="materialize evaluation_report first",
+        )
+    document = json.loads(path.read_text(encoding="utf-8"))
+    gate = document["gate"]
+    return StoredEvaluation(
+        metrics={
+            name: Estimate.from_dict(item)
+            for name, item in document["evaluation"]["metrics"].items()
+        },
+        gate=Gate(
+            gate["passed"],
+            gate["needs_review"],
+            tuple(RuleResult.from_dict(item) for item in gate["rules"]),
+        ),
+        document=document["evaluation"],
+    )

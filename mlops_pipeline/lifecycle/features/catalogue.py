@@ -1,0 +1,250 @@
+"""The feature catalogue: what features there are, whose, how fresh, and who uses them.
+
+What is defined comes from the configuration, who reads it from the ops database, and what a model
+needs from the documents of its version in the lake: nothing here asks MLflow, which takes seconds
+to import. A version is live while its rollout is champion, challenger or previous, or while it is
+registered and not yet deployed.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from mlops_pipeline.config.base import tree
+from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.errors import ConfigError, NotFoundError
+from mlops_pipeline.spec.grammar import columns_of
+from mlops_pipeline.stores.lake.tables import Lake
+from mlops_pipeline.stores.models.registry import ALIASES
+from mlops_pipeline.stores.ops import OpsDatabase
+from mlops_pipeline.stores.settings import Settings
+
+UNUSED_DAYS = 90
+
+
+@dataclass(frozen=True)
+class ModelInputs:
+    """A model version, the role it has now (an alias, or the state of its rollout), its inputs."""
+
+    version: int
+    role: str
+    is_live: bool
+    inputs: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        """How it is shown: `3 (champion)`."""
+        return f"{self.version} ({self.role})"
+
+
+@dataclass(frozen=True)
+class FeatureEntry:
+    """One feature as the catalogue lists it.
+
+    `view` is None for a derived feature; its freshness is that of its oldest input. `refresh` is
+    the grid's step, or `continuous`, `daily`, `request_time` or `derived`. `last_used_at` is the
+    latest training, batch scoring or online read; `computed_since` when it was first computed.
+    """
+
+    name: str
+    type: str
+    owner: str
+    description: str
+    view: str | None
+    refresh: str
+    freshness_days: float | None
+    online: bool
+    deprecated: bool
+    live_models: tuple[str, ...] = ()
+    other_models: tuple[str, ...] = ()
+    computed_since: datetime | None = None
+    last_used_at: datetime | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON: times as ISO 8601 text, lists of model versions."""
+        return {
+            name: value.isoformat() if isinstance(value, datetime) else value
+            for name, value in asdict(self).items()
+        }
+
+
+def catalog(use_case: UseCase, settings: Settings) -> list[FeatureEntry]:
+    """Return every feature of a use case, in the order of the configuration.
+
+    Raises
+    ------
+    NotFoundError
+        When the documents of a live model version are gone.
+    """
+    with OpsDatabase.open(settings.database_url) as ops:
+        models = model_inputs(ops, Lake(settings.lake_uri), use_case)
+        uses = ops.feature_uses(use_case.name)
+    since = {use.feature: use.first_used_at for use in uses if use.reader == "computation"}
+    last: dict[str, datetime] = {}
+    for use in uses:
+        if use.reader != "computation":
+            last[use.feature] = max(use.last_used_at, last.get(use.feature, use.last_used_at))
+    entries = []
+    for name, entry in _defined(use_case).items():
+        users = [model for model in models if name in model.inputs]
+        entries.append(
+            replace(
+                entry,
+                live_models=tuple(model.label for model in users if model.is_live),
+                other_models=tuple(model.label for model in users if not model.is_live),
+                computed_since=since.get(name),
+                last_used_at=last.get(name),
+            )
+        )
+    return entries
+
+
+def unused_features(
+    entries: Iterable[FeatureEntry], now: datetime, days: int = UNUSED_DAYS
+) -> list[FeatureEntry]:
+    """Return the features to deprecate: no live model needs them, nobody read them for `days`.
+
+    A feature that was never read counts from when it was first computed; one that was never
+    computed, or is deprecated already, is not listed.
+    """
+    before = now - timedelta(days=days)
+    found = []
+    for entry in entries:
+        moment = entry.last_used_at or entry.computed_since
+        if entry.deprecated or entry.live_models or moment is None:
+            continue
+        if moment < before:
+            found.append(entry)
+    return found
+
+
+def model_inputs(ops: OpsDatabase, lake: Lake, use_case: UseCase) -> list[ModelInputs]:
+    """Return the inputs of the model versions, the highest version first.
+
+    A version that is no longer live is left out when its documents were removed.
+
+    Raises
+    ------
+    NotFoundError
+        When the documents of a live version are gone: what it needs is not known then.
+    """
+    roles: dict[int, tuple[str | None, str, str]] = {
+        item.version: (ALIASES.get(item.state), item.state, item.fingerprint)
+        for item in ops.list_rollouts(use_case.name)
+    }
+    registered = ops.get_pointer(use_case.name, "registry")
+    if registered is not None:  # between registry_entry and deployment there is no rollout yet
+        version, fingerprint = int(registered.value["version"]), registered.value["fingerprint"]
+        roles.setdefault(version, ("challenger", "registered", str(fingerprint)))
+    found = []
+    for version, (alias, state, fingerprint) in sorted(roles.items(), reverse=True):
+        inputs = _inputs_of(lake, use_case, fingerprint)
+        if inputs is not None:
+            found.append(ModelInputs(version, alias or state, alias is not None, inputs))
+        elif alias is not None:
+            raise NotFoundError(
+                f"the documents of version {version} of {use_case.name} ({alias}) are gone",
+                where=str(_document(lake, use_case, fingerprint)),
+                way_out="restore the folder from a backup, or deploy another version first",
+            )
+    return found
+
+
+def refuse_deleted_features(use_case: UseCase, models: Sequence[ModelInputs]) -> None:
+    """Refuse a configuration without a feature that a live model needs.
+
+    Raises
+    ------
+    ConfigError
+        Naming the features and the model versions.
+    """
+    present = {*use_case.features, *use_case.protected}
+    missing: dict[str, list[str]] = {}
+    for model in models:
+        if model.is_live:
+            for name in model.inputs:
+                if name not in present:
+                    missing.setdefault(name, []).append(model.label)
+    if missing:
+        first = next(iter(missing))
+        raise ConfigError(
+            "a feature that a live model uses is not in the configuration",
+            where=f"configs/{use_case.name}.yaml",
+            expected=", ".join(f"{use_case.entity.name}:{name}" for name in missing),
+            found="; ".join(
+                f"{name} is an input of {use_case.name} version {' and '.join(labels)}"
+                for name, labels in missing.items()
+            ),
+            way_out=f"put {first} back with `deprecated: true`: it is still computed, and no input "
+            "of new models; take it out when no champion, challenger or previous uses it",
+        )
+
+
+def check_live_models(use_case: UseCase, settings: Settings) -> None:
+    """Hold a configuration against the models of the ops database, where there is one.
+
+    Raises
+    ------
+    ConfigError
+        When it lacks a feature that a live model needs.
+    """
+    file = settings.database_url.removeprefix("sqlite:///")
+    if file == settings.database_url or Path(file).exists():
+        with OpsDatabase.open(settings.database_url) as ops:
+            refuse_deleted_features(use_case, model_inputs(ops, Lake(settings.lake_uri), use_case))
+
+
+def feature_name(use_case: UseCase, name: str) -> str:
+    """Return a feature's full name, `<entity>:<feature>`."""
+    return f"{use_case.entity.name}:{name}"
+
+
+def _defined(use_case: UseCase) -> dict[str, FeatureEntry]:
+    """Return {feature: its entry, as far as the configuration knows it}."""
+    found: dict[str, FeatureEntry] = {}
+    for view_name, view in use_case.views.items():
+        refresh = view.refresh if use_case.grid.every == "event" else use_case.grid.every
+        for name, column in view.columns.items():
+            found[name] = FeatureEntry(
+                name=feature_name(use_case, name),
+                type=column.dtype,
+                owner=view.owner or use_case.owner,
+                description=column.description,
+                view=view_name,
+                refresh="request_time" if view.request_time else refresh,
+                freshness_days=view.freshness_days,
+                online=view.online,
+                deprecated=column.deprecated,
+            )
+    for name, derived in use_case.derived.items():
+        inputs = [found[item] for item in sorted(columns_of(tree(derived.expression)))]
+        fresh = [item.freshness_days for item in inputs if item.freshness_days is not None]
+        found[name] = FeatureEntry(
+            name=feature_name(use_case, name),
+            type=derived.dtype,
+            owner=use_case.owner,
+            description=derived.description,
+            view=None,
+            refresh="derived",
+            freshness_days=min(fresh, default=None),
+            online=all(item.online for item in inputs),
+            deprecated=derived.deprecated,
+        )
+    return found
+
+
+def _inputs_of(lake: Lake, use_case: UseCase, fingerprint: str) -> tuple[str, ...] | None:
+    path = _document(lake, use_case, fingerprint)
+    if not path.is_file():
+        return None
+    document = json.loads(path.read_text(encoding="utf-8"))
+    return tuple(item["name"] for item in document["signature"]["inputs"])
+
+
+def _document(lake: Lake, use_case: UseCase, fingerprint: str) -> Path:
+    from mlops_pipeline.lifecycle.release import documents_folder  # it imports scikit-learn
+
+    return documents_folder(lake, use_case, fingerprint) / "metadata.json"

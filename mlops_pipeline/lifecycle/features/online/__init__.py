@@ -1,0 +1,1 @@
+"""Online features: publishing and reading the newest values."""

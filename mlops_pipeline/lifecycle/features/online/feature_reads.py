@@ -1,0 +1,288 @@
+"""What a read of online features asks, whichever way it came: which use case, which values.
+
+Belongs here: the choice of a use case by its entity, and what a request says in text. HTTP is
+features.py's, the command line cli/features.py's, the values lifecycle/features/online/reader.py's.
+"""
+
+import difflib
+import math
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from mlops_pipeline.config.base import tree
+from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.core.expressions.values import int64
+from mlops_pipeline.errors import DataError, NotFoundError
+from mlops_pipeline.spec.grammar import columns_of
+
+if TYPE_CHECKING:
+    from mlops_pipeline.lifecycle.features.online.reader import OnlineFeatures, OnlineReader
+
+QUESTION = ("features", "use_case")  # parameters beside the columns of a request
+SHOWN_NAMES = 8  # of those that exist, the nearest first: a platform may have hundreds
+TRUTHS = {"true": True, "false": False}
+WHOLE = re.compile(r"-?[0-9]{1,19}")  # an int64 has no more digits
+
+
+def feature_list(texts: Sequence[str]) -> tuple[str, ...]:
+    """Return the names in comma-separated texts, each once, in order."""
+    names = [name.strip() for text in texts for name in text.split(",")]
+    return tuple(dict.fromkeys(name for name in names if name))
+
+
+def request_texts(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return a request's columns by name.
+
+    Raises
+    ------
+    DataError
+        For a column that is given twice.
+    """
+    found: dict[str, str] = {}
+    for name, text in pairs:
+        if name in found:
+            raise DataError(
+                f"the request gives {name!r} twice",
+                where=name,
+                expected="one value",
+                found="several",
+                way_out="give it once",
+            )
+        found[name] = text
+    return found
+
+
+def choose_use_case(
+    use_cases: Mapping[str, UseCase],
+    entity: str,
+    features: Collection[str],
+    name: str | None = None,
+) -> UseCase:
+    """Return the use case that is meant by an entity's name.
+
+    Several use cases may have an entity of the same name: then the one that is named, else the
+    only one that has all the features.
+
+    Raises
+    ------
+    NotFoundError
+        When there is no such entity, use case or feature, naming the nearest.
+    DataError
+        When several use cases could be meant.
+    """
+    having = {key: item for key, item in use_cases.items() if item.entity.name == entity}
+    if not having:
+        entities = sorted({item.entity.name for item in use_cases.values()})
+        raise _unknown("entity", entity, entities, where="configs/")
+    if name is not None:
+        if name not in having:
+            raise _unknown("use case", name, sorted(having), where=f"entity {entity}")
+        return having[name]
+    if len(having) == 1:
+        return next(iter(having.values()))
+    able = {key: item for key, item in having.items() if has_features(item, features)}
+    if len(able) == 1:
+        return next(iter(able.values()))
+    if not able:
+        raise _nowhere(having, entity, features)
+    raise DataError(
+        f"{entity} is an entity of several use cases",
+        where=f"entity {entity}",
+        expected=f"a use case beside it: {', '.join(sorted(able))}",
+        found="features that each of them has" if features else "no feature named",
+        way_out="name the use case: `use_case=NAME` in HTTP, `--use-case NAME` on the command line",
+    )
+
+
+def has_features(use_case: UseCase, features: Collection[str]) -> bool:
+    """Check whether a use case defines all these features."""
+    prefix = f"{use_case.entity.name}:"
+    return {name.removeprefix(prefix) for name in features} <= set(use_case.features)
+
+
+def read_entity(
+    reader: "OnlineReader",
+    use_case: UseCase,
+    entity_id: str,
+    features: Sequence[str] = (),
+    *,
+    request: Mapping[str, str] | None = None,
+    at: datetime | None = None,
+) -> "OnlineFeatures":
+    """Read the features of one entity.
+
+    Parameters
+    ----------
+    entity_id : str
+        The key as text; a whole number in its decimal digits.
+    features : sequence of str
+        Empty: all that can be answered. Without `request`, those are the ones that need none.
+    request : mapping of source column to text, optional
+        What request-time features read, see `request_row`.
+
+    Raises
+    ------
+    NotFoundError
+        For a feature that is not there or not online, naming the nearest.
+    DataError
+        When the id is of another type than the key, or a column of the request is missing, unknown
+        or of another type.
+    OnlineStoreError
+        When the store does not answer, or holds what cannot be used.
+    """
+    names = list(features)
+    if not names:
+        held_back = set() if request else request_features(use_case)
+        names = [name for name in reader.names if name not in held_back]
+    row = request_row(use_case, request) if request else None
+    return reader.read([entity_id], names, request=[row] if row else None, at=at)[0]
+
+
+def document(found: "OnlineFeatures") -> dict[str, Any]:
+    """Return what was read as plain JSON; times are ISO 8601 text."""
+    return {
+        "read_at": found.read_at.isoformat(),
+        "features": {
+            name: {
+                "value": value.value,
+                "status": value.status,
+                "feature_time": _text(value.feature_time),
+            }
+            for name, value in found.values.items()
+        },
+    }
+
+
+def request_features(use_case: UseCase) -> set[str]:
+    """Return the features that need columns of the request, directly or through others."""
+    found = {name for view in use_case.views.values() if view.request_time for name in view.columns}
+    for name, derived in use_case.derived.items():  # each is defined below those it uses
+        if columns_of(tree(derived.expression)) & found:
+            found.add(name)
+    return found
+
+
+def request_row(use_case: UseCase, given: Mapping[str, str]) -> dict[str, Any]:
+    """Return a request's columns as values of their types.
+
+    Whole numbers, decimal numbers, `true` or `false`, ISO 8601 dates and times (without a zone:
+    UTC), text. Empty text is a missing value, except in a text column.
+
+    Raises
+    ------
+    DataError
+        For a column that no request-time feature reads, naming the nearest, or a text that is not
+        of its column's type.
+    """
+    source = use_case.sources[use_case.population.source]
+    known = request_columns(use_case)
+    row = {}
+    for name, text in given.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, [*known, *QUESTION], n=1)
+            raise DataError(
+                f"no request-time feature reads {name!r}",
+                where=use_case.name,
+                expected=", ".join(sorted(known))
+                or "no columns: nothing is computed from requests",
+                found=name,
+                way_out=f"did you mean {near[0]!r}?" if near else "leave it out",
+            )
+        row[name] = _value(name, source.column(name).type, text)
+    return row
+
+
+def request_columns(use_case: UseCase) -> set[str]:
+    """Return the source columns that request-time features read."""
+    return {
+        used
+        for view in use_case.views.values()
+        if view.request_time
+        for column in view.columns.values()
+        for used in columns_of(tree(str(column.of)))
+    }
+
+
+def _value(name: str, kind: str, text: str) -> Any:
+    if kind == "string":
+        return text
+    if not text:
+        return None
+    try:
+        return _PARSERS[kind](text)
+    except (ValueError, KeyError, DataError) as error:
+        raise DataError(
+            f"the request's {name} is not of its type",
+            where=name,
+            expected=kind,
+            found="other text",
+            way_out="write numbers in digits, truths as true or false, times as ISO 8601",
+        ) from error
+
+
+def _moment(text: str) -> datetime:
+    value = datetime.fromisoformat(text)
+    return value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
+
+
+def _text(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()
+
+
+def _whole(text: str) -> int:
+    if not WHOLE.fullmatch(text):
+        raise ValueError(text)
+    return int64(int(text))
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if "_" in text or not math.isfinite(value):  # Python takes 1_000 for a number
+        raise ValueError(text)
+    return value
+
+
+_PARSERS: dict[str, Any] = {
+    "int64": _whole,
+    "float64": _finite,
+    "boolean": lambda text: TRUTHS[text.lower()],
+    "timestamp": _moment,
+    "date": lambda text: _moment(text).date(),
+}
+
+
+def _unknown(kind: str, name: str, known: Sequence[str], *, where: str) -> NotFoundError:
+    near = difflib.get_close_matches(name, known, n=1)
+    shown = difflib.get_close_matches(name, known, n=SHOWN_NAMES, cutoff=0.0)
+    more = f" or {len(known) - len(shown)} others" if len(known) > len(shown) else ""
+    return NotFoundError(
+        f"there is no {kind} {name!r}",
+        where=where,
+        expected=f"one of {', '.join(shown)}{more}",
+        found=name,
+        way_out=f"did you mean {near[0]!r}?" if near else "mlops features list USE_CASE",
+    )
+
+
+def _nowhere(
+    having: Mapping[str, UseCase], entity: str, features: Collection[str]
+) -> NotFoundError:
+    """Say which feature none of the use cases has, or that no single one has all."""
+    owners = {
+        feature: [name for name, item in having.items() if has_features(item, [feature])]
+        for feature in features
+    }
+    for feature, names in owners.items():
+        if not names:
+            known = sorted({name for item in having.values() for name in item.features})
+            return _unknown("feature", feature.removeprefix(f"{entity}:"), known,
+                            where=f"entity {entity}")  # fmt: skip
+    return NotFoundError(
+        "no use case has all of these features",
+        where=f"entity {entity}",
+        expected="features of one use case",
+        found="; ".join(f"{name} of {', '.join(names)}" for name, names in owners.items()),
+        way_out="ask once for each use case",
+    )

@@ -1,0 +1,169 @@
+"""The values of all entities at one moment, in their order: what materialization writes.
+
+On a month, week or day grid they are read from the feature table. On an event grid, daily views are
+computed as of a midnight by the same parts as historical features, for every entity that has an
+accepted row in any source.
+
+Entities are taken in slices, so that memory does not grow with them.
+"""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from mlops_pipeline.config.tables import Grid
+from mlops_pipeline.core.data.periods import Period, default_as_of
+from mlops_pipeline.core.features.frames import EVENT_ROW, asked_frame
+from mlops_pipeline.errors import DataError, NotFoundError
+from mlops_pipeline.lifecycle.features.history import narrowed
+from mlops_pipeline.lifecycle.features.offline import features_uri, finished_periods
+from mlops_pipeline.lifecycle.features.online.layout import OnlineLayout, microseconds, moment_of
+from mlops_pipeline.lifecycle.ingest.as_of import awaited
+from mlops_pipeline.lifecycle.ingest.validation import AcceptedSource, row_facts
+from mlops_pipeline.lifecycle.workspace import Workspace
+from mlops_pipeline.stores.lake.engine import literal, quoted
+from mlops_pipeline.stores.settings import parse_time
+
+SLICE_ROWS = 100_000  # entities that are read or computed at once
+TICK = timedelta(microseconds=1)
+MIDNIGHTS = Grid(every="day")
+
+
+def newest_moment(
+    work: Workspace,
+    accepted: Mapping[str, AcceptedSource],
+    layout: OnlineLayout,
+    *,
+    through: datetime,
+    now_us: int,
+) -> int:
+    """Return the newest moment whose values are final.
+
+    The start of the newest finished period up to `through`; on an event grid the last midnight up
+    to which every source of a daily view is complete: rows that arrive later count as known later.
+
+    Raises
+    ------
+    NotFoundError
+        When no period is finished.
+    DataError
+        When no source of a daily view holds a row.
+    """
+    if work.use_case.grid.every != "event":
+        moments = [parse_time(name) for name in finished_periods(work)]
+        newest = max((moment for moment in moments if moment <= through), default=None)
+        if newest is None:
+            raise NotFoundError(
+                "there are no features",
+                where=features_uri(work),
+                way_out=f"materialize {work.use_case.name}/features first",
+            )
+        return microseconds(newest)
+    names = {work.use_case.views[name].source for name in layout.stored}
+    marks = awaited(work.use_case, {name: accepted[name].watermark for name in names})
+    if not marks:
+        raise DataError("no source of a daily view holds a row", where=work.use_case.name)
+    return microseconds(default_as_of(MIDNIGHTS, moment_of(now_us), marks))
+
+
+def snapshot(
+    work: Workspace,
+    accepted: Mapping[str, AcceptedSource],
+    layout: OnlineLayout,
+    moment: datetime,
+    *,
+    after: str | None,
+    chunk_rows: int,
+) -> Iterator[Any]:
+    """Yield Arrow batches: the key, then the stored features; in the order of the key.
+
+    Parameters
+    ----------
+    moment : datetime
+        From `newest_moment`.
+    after : str, optional
+        The entity to go on behind.
+    """
+    by_event = work.use_case.grid.every == "event"
+    key = quoted(work.use_case.entity.key)
+    keys = _entities(work, layout) if by_event else _period_keys(work, moment)
+    behind = "" if after is None else f"AND {key} > {_key_literal(work, after)}"
+    work.engine.sql.execute(
+        f"CREATE OR REPLACE TEMP TABLE _online_keys AS SELECT {key}, {_plain(moment)} AS as_of, "
+        f"row_number() OVER (ORDER BY {key}) - 1 AS {EVENT_ROW} FROM ({keys}) "
+        f"WHERE {key} IS NOT NULL {behind}"
+    )
+    _take(work, 0)
+    statement = (
+        _computed(work, accepted, layout, moment) if by_event else _finished(work, layout, moment)
+    )
+    count = int(work.engine.query("SELECT count(*) FROM _online_keys")[0][0])
+    for start in range(0, count, SLICE_ROWS):
+        _take(work, start)
+        yield from work.engine.sql.sql(statement).to_arrow_reader(chunk_rows)
+
+
+def _take(work: Workspace, start: int) -> None:
+    """Make `_online_slice` the entities from a place on."""
+    work.engine.sql.execute(
+        "CREATE OR REPLACE TEMP VIEW _online_slice AS SELECT * FROM _online_keys "
+        f"WHERE {EVENT_ROW} >= {start} AND {EVENT_ROW} < {start + SLICE_ROWS}"
+    )
+
+
+def _period_keys(work: Workspace, moment: datetime) -> str:
+    key = quoted(work.use_case.entity.key)
+    return f"SELECT {key} FROM {_period(work)} WHERE as_of = {_plain(moment)}"
+
+
+def _finished(work: Workspace, layout: OnlineLayout, moment: datetime) -> str:
+    """Return the query of a slice of a finished period."""
+    key = quoted(work.use_case.entity.key)
+    names = ", ".join([key, *map(quoted, layout.stored_names)])
+    return (
+        f"SELECT {names} FROM {_period(work)} SEMI JOIN _online_slice USING ({key}) "
+        f"WHERE as_of = {_plain(moment)} ORDER BY {key}"
+    )
+
+
+def _period(work: Workspace) -> str:
+    state = work.lake.state(features_uri(work))
+    if state is None:
+        raise NotFoundError("there are no features", where=features_uri(work))
+    return work.engine.scan(state)
+
+
+def _entities(work: Workspace, layout: OnlineLayout) -> str:
+    """Return the query of every entity that a source of a view has."""
+    key = quoted(work.use_case.entity.key)
+    names = dict.fromkeys(view.source for view in layout.use_case.views.values())
+    return " UNION ".join(f"SELECT DISTINCT {key} FROM {quoted(name)}" for name in names)
+
+
+def _computed(
+    work: Workspace,
+    accepted: Mapping[str, AcceptedSource],
+    layout: OnlineLayout,
+    moment: datetime,
+) -> str:
+    """Return the query of a slice as of a midnight; the accepted sources are registered."""
+    use_case = narrowed(work.use_case, layout.stored_names)
+    key, tables = use_case.entity.key, {}
+    for name in dict.fromkeys(view.source for view in use_case.views.values()):
+        mine = f"SELECT * FROM {quoted(name)} SEMI JOIN _online_slice USING ({quoted(key)})"
+        tables[name] = work.engine.register(f"_online_{name}", f"({mine})")
+    asked = work.engine.ibis.table("_online_slice")
+    period = Period(moment, moment + TICK)
+    frame = asked_frame(use_case, tables, asked, period, row_facts(use_case, accepted))
+    query = frame.select(key, *layout.stored_names).order_by(key)
+    return str(work.engine.ibis.compile(query))
+
+
+def _key_literal(work: Workspace, key: str) -> str:
+    use_case = work.use_case
+    kind = use_case.sources[use_case.population.source].column(use_case.entity.key).type
+    return str(int(key)) if kind == "int64" else literal(key)
+
+
+def _plain(moment: datetime) -> str:
+    return f"TIMESTAMP '{moment.replace(tzinfo=None).isoformat(sep=' ')}'"

@@ -1,0 +1,124 @@
+"""Looking at source files without ingesting them: the evidence for a retraining decision.
+
+Counts come from the files as they lie there, before rules and quarantine; only the lifecycle
+ingests and judges.
+"""
+
+import hashlib
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.core.data.labels import known_at
+from mlops_pipeline.core.data.periods import default_as_of, periods
+from mlops_pipeline.core.features.frames import population
+from mlops_pipeline.core.monitoring.retraining import Evidence, Trigger
+from mlops_pipeline.errors import SourceError
+from mlops_pipeline.lifecycle.ingest.as_of import awaited
+from mlops_pipeline.lifecycle.ingest.erased import without_forgotten
+from mlops_pipeline.lifecycle.ingest.validation import AcceptedSource
+from mlops_pipeline.lifecycle.workspace import Workspace, open_workspace
+from mlops_pipeline.stores.lake.engine import literal, quoted
+from mlops_pipeline.stores.ops import OpsDatabase
+from mlops_pipeline.stores.settings import Settings
+from mlops_pipeline.stores.sources.files import find_files, open_delivery
+
+
+def sources_state(use_case: UseCase, settings: Settings) -> str:
+    """Return a hash of the names, sizes and times of every source file."""
+    digest = hashlib.sha256()
+    for name, source in use_case.sources.items():
+        try:
+            files = find_files(settings, name, source)
+        except SourceError:
+            files = ()
+        for path in files:
+            stat = Path(path).stat()
+            digest.update(f"{name}|{path}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def gather_evidence(
+    use_case: UseCase, settings: Settings, ops: OpsDatabase, trigger: Trigger, *, now: datetime
+) -> Evidence:
+    """Count what is new in the source files since the last finished lifecycle."""
+    last = ops.last_finished_lifecycle(use_case.name)
+    with open_workspace(use_case, settings) as work:
+        forgotten = ops.forgotten(use_case.name, use_case.entity.name)
+        marks = _watermarks(work, now, forgotten)
+        if marks is None:
+            return Evidence(trigger, 0, False, 0, _date(last.as_of if last else None), None)
+        next_as_of = default_as_of(use_case.grid, now, awaited(use_case, marks))
+        labels = 0
+        if last is not None and next_as_of > last.as_of:
+            labels = _new_labels(work, last.as_of, next_as_of)
+    pointer = ops.get_pointer(use_case.name, "accepted")
+    return Evidence(
+        trigger=trigger,
+        new_labels=labels,
+        has_new_data=_is_newer(marks, pointer.value if pointer else {}),
+        attempts=0,
+        last_as_of=_date(last.as_of if last else None),
+        next_as_of=_date(next_as_of),
+    )
+
+
+def _watermarks(
+    work: Workspace, now: datetime, forgotten: Collection[str]
+) -> dict[str, datetime] | None:
+    """Make each source's files a table like its raw one; return the newest availability of each."""
+    marks = {}
+    moment = now.replace(tzinfo=None).isoformat(sep=" ")
+    for name, source in work.use_case.sources.items():
+        delivery = open_delivery(work.engine, work.settings, work.use_case, name)
+        kept = without_forgotten(work, name, delivery.select, forgotten)
+        availability = quoted(source.availability)
+        work.engine.sql.execute(
+            f"CREATE OR REPLACE VIEW {quoted(name)} AS SELECT *, 0::BIGINT AS _row_no, "
+            f"{availability} AS _available_at, NULL::TIMESTAMP AS _superseded_at "
+            f"FROM ({kept.select}) WHERE {availability} <= TIMESTAMP {literal(moment)}"
+        )
+        newest = work.engine.query(f"SELECT max(_available_at) FROM {quoted(name)}")[0][0]
+        if newest is None:
+            return None
+        marks[name] = newest.replace(tzinfo=UTC)
+    return marks
+
+
+def _new_labels(work: Workspace, since: datetime, until: datetime) -> int:
+    """Count rows whose label became known in (since, until]."""
+    use_case = work.use_case
+    if use_case.label.kind == "column":
+        source = use_case.sources[use_case.label.source]
+        column = quoted(use_case.label.available_at or source.availability)
+        days = use_case.label.delay_days
+        known = f"{column} + INTERVAL {days} DAY"
+        low, high = (
+            literal(item.replace(tzinfo=None).isoformat(sep=" ")) for item in (since, until)
+        )
+        return int(
+            work.engine.query(
+                f"SELECT count(*) FROM {quoted(use_case.label.source)} "
+                f"WHERE {known} > TIMESTAMP {low} AND {known} <= TIMESTAMP {high}"
+            )[0][0]
+        )
+    tables = {name: work.engine.ibis.table(name) for name in use_case.sources}
+    return sum(
+        int(population(use_case, tables, period).count().execute())
+        for period in periods(use_case.grid, until)
+        if since < known_at(use_case, period) <= until
+    )
+
+
+def _is_newer(marks: Mapping[str, datetime], accepted: Mapping[str, object]) -> bool:
+    for name, mark in marks.items():
+        given = accepted.get(name)
+        held = AcceptedSource.from_dict(given).watermark if isinstance(given, Mapping) else None
+        if held is None or mark > held:
+            return True
+    return False
+
+
+def _date(moment: datetime | None) -> str | None:
+    return moment.date().isoformat() if moment else None

@@ -1,0 +1,161 @@
+"""Batch scoring: a model's predictions for one period, in a table, idempotent by period.
+
+What the champion says is in `predictions`. Trial scores of a version in staging are in a table of
+their own, `trial_predictions`, where nothing that decides looks.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.core.features.frames import EVENT_ROW
+from mlops_pipeline.core.modelling.reasons import give_reasons, word_inputs
+from mlops_pipeline.core.modelling.scoring import Decisions, ScoringModel
+from mlops_pipeline.errors import DataError
+from mlops_pipeline.lifecycle.features.offline import features_uri, finished_periods
+from mlops_pipeline.lifecycle.workspace import Workspace
+from mlops_pipeline.stores.lake.engine import quoted
+from mlops_pipeline.stores.lake.tables import Lake
+
+EXPLAINED_AT_ONCE = 8_192  # rows whose reasons are in memory as objects
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a scoring run did."""
+
+    uri: str
+    version: int
+    period: str
+    rows: int
+    positives: int
+    is_new: bool
+
+
+def score_period(
+    work: Workspace,
+    model: ScoringModel,
+    model_version: int,
+    period: str | None,
+    *,
+    run_id: str,
+    is_trial: bool = False,
+    now: datetime,
+) -> Scored:
+    """Score every row of a period (default: the newest) with the champion, or as a trial.
+
+    Scoring the same period with the same version again changes nothing; another version's scores
+    are added beside the earlier ones, which stay as the record of what was said.
+
+    Raises
+    ------
+    DataError
+        When the period's features were never built.
+    """
+    done = finished_periods(work)
+    chosen = period or max(done, default=None)
+    if chosen is None or chosen not in done:
+        raise DataError(
+            "there are no features for this period",
+            expected=f"one of {', '.join(sorted(done)[-5:])}" if done else "a built period",
+            found=str(chosen),
+            way_out=f"run the lifecycle of {work.use_case.name} at a later as_of first",
+        )
+    uri = predictions_uri(work.lake, work.use_case, is_trial=is_trial)
+    for facts in reversed(work.lake.facts_of_commits(uri)):  # the last commit of a period counts
+        if facts["period"] == chosen and facts["model_version"] == model_version:
+            return Scored(uri, facts["version"], chosen, facts["rows"], facts["positives"], False)
+    table = _features(work, chosen)
+    columns = _columns(model, table)
+    said = model.decide(columns)
+    result = _predictions(
+        work, table, said, model_version=model_version, run_id=run_id, now=now
+    ).append_column("reasons", _reasons(work.use_case, model, columns, said.decision))
+    facts = {
+        "period": chosen,
+        "model_version": model_version,
+        "rows": len(result),
+        "positives": int(said.decision.sum()),
+        "for_decisions": not is_trial,
+    }
+    version = work.lake.write(uri, result, facts, "extend")
+    return Scored(uri, version, chosen, len(result), int(said.decision.sum()), True)
+
+
+def predictions_uri(lake: Lake, use_case: UseCase, *, is_trial: bool = False) -> str:
+    """Return the address of the table that scores go to."""
+    return lake.table_uri(use_case.name, "trial_predictions" if is_trial else "predictions")
+
+
+def _features(work: Workspace, period: str) -> Any:
+    state = work.lake.state(features_uri(work))
+    if state is None:
+        raise DataError("there are no features", where=work.use_case.name)
+    by_event = work.use_case.grid.every == "event"
+    step = work.use_case.grid.period if by_event else "day"
+    start = f"TIMESTAMP '{period} 00:00:00'"
+    key = quoted(EVENT_ROW if by_event else work.use_case.entity.key)
+    return work.engine.sql.sql(
+        f"SELECT * FROM {work.engine.scan(state)} WHERE as_of >= {start} "
+        f"AND as_of < {start} + INTERVAL 1 {step.upper()} ORDER BY as_of, {key}"
+    ).to_arrow_table()
+
+
+def _columns(model: ScoringModel, table: Any) -> dict[str, Any]:
+    columns = {name: table.column(name).to_numpy() for name in model.attributes}
+    for item in model.document["inputs"]:
+        values = table.column(item["name"]).to_numpy()
+        columns[item["name"]] = values if item["type"] == "category" else values.astype(np.float32)
+    return columns
+
+
+def _predictions(
+    work: Workspace,
+    table: Any,
+    said: Decisions,
+    *,
+    model_version: int,
+    run_id: str,
+    now: datetime,
+) -> Any:
+    import pyarrow as pa
+
+    rows = len(table)
+    key = work.use_case.entity.key
+    return pa.table(
+        {
+            key: table.column(key),
+            "as_of": table.column("as_of"),
+            "probability": pa.array(said.probability),
+            "decision": pa.array(said.decision),
+            "needs_review": pa.array(said.needs_review),
+            "model_version": pa.array(np.full(rows, model_version)),
+            "run_id": pa.array([run_id] * rows),
+            "scored_at": pa.array([now.replace(tzinfo=None)] * rows, pa.timestamp("us")),
+        }
+    )
+
+
+def _reasons(
+    use_case: UseCase, model: ScoringModel, columns: Mapping[str, Any], decision: Any
+) -> Any:
+    """Return every row's reason codes, strongest first; missing where none are configured."""
+    import pyarrow as pa
+
+    reason = {"feature": pa.string(), "text": pa.string(), "contribution": pa.float64()}
+    kind = pa.list_(pa.struct(list(reason.items())))
+    count = use_case.explanations.reason_codes
+    if count == 0:
+        return pa.nulls(len(decision), kind)
+    wording = word_inputs(use_case)
+    blocks = []
+    for start in range(0, len(decision), EXPLAINED_AT_ONCE):
+        rows = slice(start, start + EXPLAINED_AT_ONCE)
+        block = {name: values[rows] for name, values in columns.items()}
+        given = give_reasons(model, block, decision[rows], wording, count)
+        blocks.append(pa.array([[vars(item) for item in row] for row in given], kind))
+    return pa.chunked_array(blocks, kind)

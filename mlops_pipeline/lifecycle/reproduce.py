@@ -1,0 +1,289 @@
+"""Building a registered version again from what was recorded, and comparing the bytes.
+
+Features are computed anew, from the recorded versions of the raw tables, in a scratch lake; then
+training, choice and refit run as they did. What differs between then and now (code, lock, machine)
+is named, and does not stop the comparison: the bytes decide. Data that are gone stop it.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from mlops_pipeline.config import UseCase, config_hash
+from mlops_pipeline.core.data.splits import split_frame
+from mlops_pipeline.core.mitigation.mitigation import Need, mitigate
+from mlops_pipeline.core.modelling.scoring import MODEL_JSON, MODEL_TEXT, ScoringModel
+from mlops_pipeline.core.modelling.train import train
+from mlops_pipeline.errors import NotFoundError
+from mlops_pipeline.lifecycle.features.offline import build_features, load_frame
+from mlops_pipeline.lifecycle.ingest.validation import AcceptedSource
+from mlops_pipeline.lifecycle.provenance import (
+    environment_lock,
+    git_state,
+    hardware,
+    run_fingerprint,
+)
+from mlops_pipeline.lifecycle.release import read_metadata
+from mlops_pipeline.lifecycle.release_runs import refitted
+from mlops_pipeline.lifecycle.workspace import Workspace
+from mlops_pipeline.stores.lake.engine import open_engine
+from mlops_pipeline.stores.lake.scratch import scratch_folder
+from mlops_pipeline.stores.lake.tables import Lake
+from mlops_pipeline.stores.models.registry import Registry
+from mlops_pipeline.stores.models.tracking import open_tracking
+from mlops_pipeline.stores.settings import Settings
+
+SHARED_LAYERS = ("raw", "quarantine")  # read from the real lake, at recorded versions
+SHOWN_PACKAGES = 5  # of those whose locked version changed
+
+
+@dataclass(frozen=True)
+class InputCheck:
+    """One recorded input beside what is here; `is_same` is None where it cannot be told."""
+
+    name: str
+    recorded: str
+    here: str
+    is_same: bool | None
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """How a rebuilt version compares, file by file: name -> sha256 recorded, rebuilt."""
+
+    use_case: str
+    version: int
+    inputs: tuple[InputCheck, ...]
+    files: Mapping[str, tuple[str, str]]
+
+    @property
+    def is_identical(self) -> bool:
+        """Whether every file of the model has the same bytes."""
+        return all(recorded == rebuilt for recorded, rebuilt in self.files.values())
+
+    @property
+    def different(self) -> tuple[str, ...]:
+        """The inputs that differ from the recorded ones."""
+        return tuple(item.name for item in self.inputs if item.is_same is False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON."""
+        return {
+            "use_case": self.use_case,
+            "version": self.version,
+            "is_identical": self.is_identical,
+            "inputs": [asdict(item) for item in self.inputs],
+            "files": {
+                name: {"recorded": recorded, "rebuilt": rebuilt}
+                for name, (recorded, rebuilt) in self.files.items()
+            },
+        }
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What a version's documents say it was made from."""
+
+    use_case: UseCase
+    accepted: Mapping[str, AcceptedSource]
+    as_of: datetime
+    metadata: Mapping[str, Any]
+    lock: str
+    model_folder: Path
+    mitigation: Mapping[str, Any] | None
+
+
+def reproduce(
+    name: str, version: int, settings: Settings, *, report: Callable[[str], None]
+) -> Reproduction:
+    """Build a registered version again and compare it with what is stored.
+
+    Raises
+    ------
+    NotFoundError
+        Naming the recorded input that is gone: a document, a table version, or its files.
+    """
+    record = _read(Registry(open_tracking(settings, name), name), version)
+    inputs = _inputs(record, settings)
+    with _scratch(record.use_case, settings) as work:
+        for source, accepted in record.accepted.items():
+            _check_files(work, source, accepted)
+        report(f"computing features from {len(record.accepted)} recorded tables")
+        model = _rebuild(work, record, report)
+    return Reproduction(name, version, inputs, _compare(record.model_folder, model))
+
+
+def _read(registry: Registry, version: int) -> _Record:
+    found = registry.get(version)
+    metadata = read_metadata(found)
+    documents = Path(found.tags["metadata_uri"]).parent
+    snapshot = json.loads(_text(documents / "data_snapshot.json"))
+    configuration = json.loads(_text(documents / "configuration.json"))
+    return _Record(
+        use_case=UseCase.model_validate(configuration),
+        accepted={
+            name: AcceptedSource.from_dict(item) for name, item in snapshot["sources"].items()
+        },
+        as_of=datetime.fromisoformat(snapshot["as_of"]),
+        metadata=metadata,
+        lock=_text(documents / "requirements.lock"),
+        model_folder=found.model_folder / "artifacts" / "model",
+        mitigation=json.loads(_text(documents / "evaluation.json"))["evaluation"].get("mitigation"),
+    )
+
+
+def _text(path: Path) -> str:
+    if not path.is_file():
+        raise NotFoundError(
+            "a document of the version is gone",
+            where=str(path),
+            way_out="restore it from a backup of the lake (all but configuration.json and "
+            "training.json are also in the version's MLflow artifacts, folder `release`)",
+        )
+    return path.read_text(encoding="utf-8")
+
+
+def _inputs(record: _Record, settings: Settings) -> tuple[InputCheck, ...]:
+    provenance = record.metadata["provenance"]
+    git = git_state(settings)
+    fingerprint = run_fingerprint(record.use_case, record.accepted, record.as_of)
+    recorded_machine, machine = provenance["hardware"], hardware(settings)
+    pairs = {
+        "configuration": (provenance["config_hash"], config_hash(record.use_case)),
+        "commit": (
+            _commit(provenance["git_commit"], dirty=provenance["git_dirty"]),
+            _commit(git.commit, dirty=git.is_dirty),
+        ),
+        "data, configuration, code and seed together": (
+            provenance["run_fingerprint"],
+            fingerprint,
+        ),
+        "machine": tuple(
+            f"{item['machine']} {item['system']} Python {item['python']}"
+            for item in (recorded_machine, machine)
+        ),
+    }
+    checks = [InputCheck(name, then, now, then == now) for name, (then, now) in pairs.items()]
+    lock = environment_lock(settings.root)
+    return (*checks, InputCheck("lock", *_locks(record.lock, lock), record.lock == lock))
+
+
+def _commit(commit: str, *, dirty: bool) -> str:
+    return f"{commit[:12]}{' with uncommitted changes' if dirty else ''}"
+
+
+def _locks(recorded: str, here: str) -> tuple[str, str]:
+    """Return what differs between two lock files, package by package."""
+    then, now = (
+        {line.split("==")[0]: line.split()[0] for line in text.splitlines() if "==" in line}
+        for text in (recorded, here)
+    )
+    names = sorted(name for name in {*then, *now} if then.get(name) != now.get(name))
+    shown = names[:SHOWN_PACKAGES]
+    more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
+    said = [
+        ", ".join(item.get(name, f"no {name}") for name in shown) + more for item in (then, now)
+    ]
+    if not names:
+        said = [hashlib.sha256(text.encode()).hexdigest()[:12] for text in (recorded, here)]
+    return said[0], said[1]
+
+
+class _ScratchLake(Lake):
+    """A lake whose raw tables are those of another one; everything else is its own."""
+
+    def __init__(self, uri: str, source: Lake) -> None:
+        super().__init__(uri)
+        self._source = source
+
+    def table_uri(self, use_case: str, layer: str, name: str = "") -> str:
+        """Return the address of a table."""
+        if layer in SHARED_LAYERS:
+            return self._source.table_uri(use_case, layer, name)
+        return super().table_uri(use_case, layer, name)
+
+
+@contextmanager
+def _scratch(use_case: UseCase, settings: Settings) -> Iterator[Workspace]:
+    with scratch_folder(settings.data_dir) as folder:
+        lake = _ScratchLake(str(folder), Lake(settings.lake_uri))
+        with open_engine(settings) as engine:
+            yield Workspace(use_case, replace(settings, lake_uri=str(folder)), lake, engine)
+
+
+def _check_files(work: Workspace, source: str, accepted: AcceptedSource) -> None:
+    tables = {"raw": accepted.version, "quarantine": accepted.quarantine_version}
+    for layer, version in tables.items():
+        if version is None:
+            continue
+        uri = work.lake.table_uri(work.use_case.name, layer, source)
+        state = work.lake.state(uri, version)
+        files = () if state is None else state.files
+        gone = [file for file in files if "://" not in file and not Path(file).is_file()]
+        if state is None or gone:
+            raise NotFoundError(
+                f"the recorded data of source {source} are gone",
+                where=f"{uri}, version {version}",
+                expected=f"{len(files)} files" if state else "a table",
+                found=f"{len(gone)} of them removed" if state else "none",
+                way_out="restore them from a backup; after an erasure the version cannot be "
+                "rebuilt (docs/security.md)",
+            )
+
+
+def _rebuild(work: Workspace, record: _Record, report: Callable[[str], None]) -> ScoringModel:
+    build_features(work, record.accepted, record.as_of)
+    frame = load_frame(work, record.accepted, record.as_of)
+    parts = split_frame(work.use_case, frame)
+    training = train(
+        work.use_case,
+        frame,
+        parts,
+        threads=work.settings.threads,
+        stopwatch=time.perf_counter,
+        report=lambda item: report(f"{item.name}: {item.seconds:.1f} s"),
+    )
+    report(f"chosen: {training.choice.name}")
+    model, recipe = training.chosen.model, None
+    if record.mitigation is not None:
+        tried = record.mitigation
+        need = Need(tried["because"], tuple(tried["attributes"]), tried["limits"])
+        threads = work.settings.threads
+        outcome, chosen = mitigate(
+            work.use_case, model, frame, parts, need, importance={}, threads=threads
+        )
+        report(f"mitigation: {outcome.reason}")
+        if chosen is not None:
+            model, recipe = chosen.model, chosen.recipe
+    del frame
+    again = refitted(
+        work,
+        record.accepted,
+        record.as_of,
+        model,
+        train_periods=len(parts.periods["train"]),
+        recipe=recipe,
+    )
+    return again.model
+
+
+def _compare(folder: Path, rebuilt: ScoringModel) -> dict[str, tuple[str, str]]:
+    files = {MODEL_JSON: rebuilt.to_json()}
+    if rebuilt.booster_text is not None:
+        files[MODEL_TEXT] = rebuilt.booster_text
+    names = sorted({*files, *(path.name for path in folder.iterdir())})
+    return {name: (_sha256_of(folder / name), _sha256(files.get(name))) for name in names}
+
+
+def _sha256_of(path: Path) -> str:
+    return _sha256(path.read_text(encoding="utf-8") if path.is_file() else None)
+
+
+def _sha256(text: str | None) -> str:
+    return "(none)" if text is None else hashlib.sha256(text.encode()).hexdigest()

@@ -1,1 +1,0 @@
-"""Drift, performance and the retraining decision: pure."""

@@ -1,1 +1,0 @@
-"""Worlds that make demo data with known drift, bias and label delay."""

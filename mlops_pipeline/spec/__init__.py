@@ -1,0 +1,1 @@
+"""What a configuration can say: grammar and parameter models."""

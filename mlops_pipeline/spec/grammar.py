@@ -1,0 +1,342 @@
+"""The scalar expression grammar: text -> a small typed tree.
+
+Used for row filters (`where`), computed columns (`of`), validation checks and derived features.
+One grammar, parsed once here; core/expressions turns the tree into an Ibis expression. Above
+300 lines, because a grammar is read whole: tokens, tree and parser together.
+
+Semantics that do not depend on an engine: a missing input gives a missing result (except in
+`coalesce`, `is null` and `case`); division by zero and `ln` of a number not above zero are
+missing; `least` and `greatest` ignore missing arguments.
+
+    expression := or-expression
+    comparison := sum (= | != | < | <= | > | >= sum | [not] in (literal, ...) | is [not] null)?
+    primary    := number | 'text' | true | false | null | column | function(...) | (expression)
+                | case when condition then value ... [else value] end
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal as Choice
+
+from mlops_pipeline.errors import ExpressionError
+
+FUNCTIONS: dict[str, tuple[int, int | None]] = {  # name -> (fewest, most) arguments
+    "coalesce": (2, None),
+    "nullif": (2, 2),
+    "least": (2, None),
+    "greatest": (2, None),
+    "abs": (1, 1),
+    "ln": (1, 1),
+}
+RESERVED = frozenset(
+    "and|or|not|in|is|null|true|false|case|when|then|else|end".split("|")  # noqa: SIM905 # one line, readable
+)
+MAX_LENGTH = 4_000  # characters; an expression is a line or two, not a program
+MAX_DEPTH = 40  # parentheses in parentheses, terms in a sum: the tree is walked recursively
+_TOKEN = re.compile(
+    r"\s*(?:(?P<number>\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)|(?P<text>'(?:[^']|'')*')"
+    r"|(?P<name>[A-Za-z_]\w*)|(?P<op><=|>=|!=|<>|==|[-+*/()=<>,]))"
+)
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A number, text, truth value or null."""
+
+    value: float | int | str | bool | None
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the row, or an earlier derived feature."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Call:
+    """An operator or function applied to its arguments."""
+
+    name: str
+    arguments: tuple["Node", ...]
+
+
+@dataclass(frozen=True)
+class Membership:
+    """`operand in (literals)`."""
+
+    operand: "Node"
+    values: tuple[float | int | str | bool, ...]
+
+
+@dataclass(frozen=True)
+class Case:
+    """The value of the first branch whose condition holds, else `default`."""
+
+    branches: tuple[tuple["Node", "Node"], ...]
+    default: "Node"
+
+
+Node = Constant | Column | Call | Membership | Case
+TokenKind = Choice["number", "text", "name", "op", "end"]
+
+
+@dataclass(frozen=True)
+class _Token:
+    kind: TokenKind
+    text: str
+    position: int
+
+
+def parse(text: str) -> Node:
+    """Parse an expression.
+
+    Raises
+    ------
+    ExpressionError
+        Naming the position, what was expected and what was found.
+    """
+    if len(text) > MAX_LENGTH:
+        raise ExpressionError(
+            "the expression is too long",
+            expected=f"at most {MAX_LENGTH} characters",
+            found=str(len(text)),
+        )
+    node = _Parser(text).whole()
+    if _depth(node) > MAX_DEPTH:
+        raise _too_deep(text)
+    return node
+
+
+def columns_of(node: Node) -> frozenset[str]:
+    """Return every column name that the expression reads."""
+    return frozenset(part.name for part in _walk(node) if isinstance(part, Column))
+
+
+def _walk(node: Node) -> Iterator[Node]:
+    yield node
+    for child in _children(node):
+        yield from _walk(child)
+
+
+def _children(node: Node) -> tuple[Node, ...]:
+    if isinstance(node, Call):
+        return node.arguments
+    if isinstance(node, Membership):
+        return (node.operand,)
+    if isinstance(node, Case):
+        return (*(part for branch in node.branches for part in branch), node.default)
+    return ()
+
+
+def _depth(node: Node) -> int:
+    level, depth = [node], 0
+    while level:
+        level, depth = [child for item in level for child in _children(item)], depth + 1
+    return depth
+
+
+def _too_deep(text: str) -> ExpressionError:
+    return ExpressionError(
+        "the expression is nested too deeply",
+        where=text[:200],
+        expected=f"at most {MAX_DEPTH} levels (each term of a sum or of `or` is one)",
+        way_out="use `in (...)`, or define parts of it as features of their own",
+    )
+
+
+def _tokenize(text: str) -> list[_Token]:
+    tokens, position = [], 0
+    while position < len(text.rstrip()):
+        match = _TOKEN.match(text, position)
+        if match is None or match.lastgroup is None:
+            raise ExpressionError(
+                f"cannot read the expression at character {position + 1}",
+                where=text,
+                found=repr(text[position : position + 12]),
+                way_out="see docs/configuration.md, 'Expressions'",
+            )
+        kind = match.lastgroup
+        tokens.append(_Token(kind, match.group(kind), match.start(kind)))  # type: ignore[arg-type] # the group names are the kinds
+        position = match.end()
+    return [*tokens, _Token("end", "the end", len(text))]
+
+
+class _Parser:
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._tokens = _tokenize(text)
+        self._at = 0
+        self._nesting = 0
+
+    def whole(self) -> Node:
+        node = self._either()
+        if self._peek().kind != "end":
+            raise self._unexpected("an operator or the end")
+        return node
+
+    def _peek(self) -> _Token:
+        return self._tokens[self._at]
+
+    def _next(self) -> _Token:
+        token = self._peek()
+        self._at += 1
+        return token
+
+    def _word(self) -> str:
+        token = self._peek()
+        return token.text.lower() if token.kind in ("name", "op") else ""
+
+    def _accept(self, *words: str) -> str | None:
+        if self._word() in words:
+            return self._next().text.lower()
+        return None
+
+    def _expect(self, word: str) -> None:
+        if self._accept(word) is None:
+            raise self._unexpected(repr(word))
+
+    def _unexpected(self, expected: str) -> ExpressionError:
+        token = self._peek()
+        return ExpressionError(
+            f"the expression does not parse at character {token.position + 1}",
+            where=self._text,
+            expected=expected,
+            found=repr(token.text) if token.kind != "end" else "the end of the expression",
+        )
+
+    def _nested(self, rule: Callable[[], Node]) -> Node:
+        self._nesting += 1
+        if self._nesting > MAX_DEPTH:
+            raise _too_deep(self._text)
+        node = rule()
+        self._nesting -= 1
+        return node
+
+    def _either(self) -> Node:
+        node = self._nested(self._both)
+        while self._accept("or"):
+            node = Call("or", (node, self._both()))
+        return node
+
+    def _both(self) -> Node:
+        node = self._negation()
+        while self._accept("and"):
+            node = Call("and", (node, self._negation()))
+        return node
+
+    def _negation(self) -> Node:
+        if self._accept("not"):
+            return Call("not", (self._nested(self._negation),))
+        return self._comparison()
+
+    def _comparison(self) -> Node:
+        node = self._sum()
+        operator = self._accept("=", "==", "!=", "<>", "<", "<=", ">", ">=")
+        if operator:
+            name = {"==": "=", "<>": "!="}.get(operator, operator)
+            return Call(name, (node, self._sum()))
+        if self._accept("is"):
+            negated = self._accept("not")
+            self._expect("null")
+            test = Call("is null", (node,))
+            return Call("not", (test,)) if negated else test
+        negated = self._accept("not")
+        if self._accept("in"):
+            member = Membership(node, self._literals())
+            return Call("not", (member,)) if negated else member
+        if negated:
+            raise self._unexpected("'in'")
+        return node
+
+    def _literals(self) -> tuple[float | int | str | bool, ...]:
+        self._expect("(")
+        values: list[float | int | str | bool] = []
+        while True:
+            node = self._sum()
+            if not isinstance(node, Constant) or node.value is None:
+                raise self._unexpected("a list of numbers or texts")
+            values.append(node.value)
+            if not self._accept(","):
+                break
+        self._expect(")")
+        return tuple(values)
+
+    def _sum(self) -> Node:
+        node = self._product()
+        while operator := self._accept("+", "-"):
+            node = Call(operator, (node, self._product()))
+        return node
+
+    def _product(self) -> Node:
+        node = self._unary()
+        while operator := self._accept("*", "/"):
+            node = Call(operator, (node, self._unary()))
+        return node
+
+    def _unary(self) -> Node:
+        if self._accept("-"):
+            operand = self._nested(self._unary)
+            if isinstance(operand, Constant) and not isinstance(operand.value, bool | str | None):
+                return Constant(-operand.value)
+            return Call("negate", (operand,))
+        return self._primary()
+
+    def _primary(self) -> Node:
+        token = self._peek()
+        if token.kind == "number":
+            self._next()
+            is_float = any(mark in token.text for mark in ".eE")
+            return Constant(float(token.text) if is_float else int(token.text))
+        if token.kind == "text":
+            self._next()
+            return Constant(token.text[1:-1].replace("''", "'"))
+        if self._accept("("):
+            node = self._either()
+            self._expect(")")
+            return node
+        if token.kind == "name":
+            return self._named()
+        raise self._unexpected("a value")
+
+    def _named(self) -> Node:
+        word = self._word()
+        if word in ("true", "false", "null"):
+            self._next()
+            return Constant({"true": True, "false": False, "null": None}[word])
+        if word == "case":
+            return self._case()
+        if word in RESERVED:
+            raise self._unexpected("a value")
+        token = self._next()
+        if self._word() != "(":
+            return Column(token.text)
+        return self._function(word)
+
+    def _function(self, name: str) -> Node:
+        if name not in FUNCTIONS:
+            self._at -= 1
+            raise self._unexpected(f"one of the functions {', '.join(sorted(FUNCTIONS))}")
+        self._expect("(")
+        arguments = [self._either()]
+        while self._accept(","):
+            arguments.append(self._either())
+        fewest, most = FUNCTIONS[name]
+        if len(arguments) < fewest or (most is not None and len(arguments) > most):
+            raise self._unexpected(f"{fewest}{'' if most else ' or more'} arguments of {name}")
+        self._expect(")")
+        return Call(name, tuple(arguments))
+
+    def _case(self) -> Node:
+        self._expect("case")
+        branches: list[tuple[Node, Node]] = []
+        while self._accept("when"):
+            condition = self._either()
+            self._expect("then")
+            branches.append((condition, self._either()))
+        if not branches:
+            raise self._unexpected("'when'")
+        default: Node = self._either() if self._accept("else") else Constant(None)
+        self._expect("end")
+        return Case(tuple(branches), default)

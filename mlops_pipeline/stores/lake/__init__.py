@@ -1,0 +1,1 @@
+"""Delta tables, and the DuckDB engine that reads them."""

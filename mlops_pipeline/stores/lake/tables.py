@@ -1,0 +1,261 @@
+"""Versioned tables (Delta) and files of the lake: the only place that knows their layout.
+
+    <lake>/<use_case>/raw/<source>           every ingested row, append-only, system-versioned
+    <lake>/<use_case>/quarantine/<source>    rows that broke a rule, with the rule
+    <lake>/<use_case>/features/<definition>  one commit per period
+    <lake>/<use_case>/predictions            batch scores, one commit per period and version
+    <lake>/<use_case>/trial_predictions      the same of versions in staging: they decide nothing
+    <lake>/<use_case>/artifacts/<id>/        files of one training: models, report, documents
+
+Facts about a commit (watermark, rows, periods) travel in the Delta commit's own metadata, so
+that data and facts move together.
+"""
+
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mlops_pipeline.errors import NotFoundError
+from mlops_pipeline.stores.lake.delta_log import strip_values
+
+FACTS = "mlops_facts"  # the key of our own facts in a commit's metadata
+REWRITTEN = "rewritten"  # the key that marks facts of a period written again without a person
+COMMIT_ATTEMPTS = 5
+ROW_GROUP_ROWS = 122_880  # as DuckDB writes: held in memory until whole, and read by one thread
+SCHEMA_MODES = {"append": None, "extend": "merge", "overwrite": "overwrite"}
+KEEP_HISTORY = {  # old commits say which periods are finished, and pin what a model was made from
+    "delta.enableExpiredLogCleanup": "false",
+    "delta.logRetentionDuration": "interval 36500 days",
+    "delta.deletedFileRetentionDuration": "interval 36500 days",
+}
+
+
+@dataclass(frozen=True)
+class TableState:
+    """A Delta table at one version."""
+
+    uri: str
+    version: int
+    files: tuple[str, ...]
+    facts: Mapping[str, Any]
+
+
+class Lake:
+    """The lake below one address (a local folder, or object storage by URI)."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri.rstrip("/")
+
+    def table_uri(self, use_case: str, layer: str, name: str = "") -> str:
+        """Return the address of a table."""
+        return "/".join(part for part in (self.uri, use_case, layer, name) if part)
+
+    def state(self, uri: str, version: int | None = None) -> TableState | None:
+        """Return a table's files and facts at a version.
+
+        None when the table does not exist, or files of the version were erased with a person.
+
+        Raises
+        ------
+        NotFoundError
+            When the table exists and the version does not.
+        """
+        from deltalake import DeltaTable
+        from deltalake.exceptions import TableNotFoundError
+
+        try:
+            table = DeltaTable(uri, version=version)
+        except TableNotFoundError:
+            return None
+        except Exception as error:
+            if version is not None and DeltaTable.is_deltatable(uri):
+                raise NotFoundError(
+                    f"version {version} of the table does not exist", where=uri
+                ) from error
+            raise
+        newest = table if version is None else DeltaTable(uri)
+        facts = _facts(newest, table.version())
+        files = tuple(sorted(table.file_uris()))
+        if version is not None and "://" not in uri and not all(map(os.path.exists, files)):
+            return None
+        return TableState(uri, table.version(), files, facts)
+
+    def tables(self, use_case: str, layer: str) -> list[str]:
+        """Return the addresses of a layer's tables, also of sources that are configured no more."""
+        folder = self.local() / use_case / layer
+        return [str(path.parent) for path in sorted(folder.glob("**/_delta_log"))]
+
+    def facts_of_commits(self, uri: str) -> list[dict[str, Any]]:
+        """Return the facts of every commit, oldest first; each with its `version`."""
+        from deltalake import DeltaTable
+
+        if not DeltaTable.is_deltatable(uri):
+            return []
+        return [
+            {**json.loads(entry[FACTS]), "version": entry["version"]}
+            for entry in reversed(DeltaTable(uri).history())
+            if FACTS in entry
+        ]
+
+    def write(
+        self,
+        uri: str,
+        batches: Any,
+        facts: Mapping[str, Any],
+        mode: Literal["append", "extend", "overwrite"],
+        *,
+        where: str | None = None,
+    ) -> int:
+        """Write Arrow batches as one commit; return the new version. All or nothing.
+
+        `extend` appends, and a new column is missing in the earlier rows. With `where`, a
+        condition on columns, only the rows that satisfy it are overwritten.
+        """
+        from deltalake import DeltaTable, write_deltalake
+
+        write_deltalake(
+            uri,
+            batches,
+            mode="append" if mode == "extend" else mode,
+            schema_mode=SCHEMA_MODES[mode] if where is None else None,
+            predicate=where,
+            configuration=KEEP_HISTORY,
+            writer_properties=_encoding(batches.schema),
+            commit_properties=_commit(facts),
+        )
+        return int(DeltaTable(uri).version())
+
+    def supersede(self, uri: str, rows: Any, facts: Mapping[str, Any]) -> int:
+        """Insert rows and close the ones they replace, in one commit; return the version.
+
+        `rows` is an Arrow table of the table's columns plus `_is_stored`: true for a row that the
+        table holds (by `_row_no`) and whose `_superseded_at` changes, false for a new one.
+        """
+        from deltalake import DeltaTable
+
+        table = DeltaTable(uri)
+        names = [name for name in rows.column_names if name != "_is_stored"]
+        (
+            table.merge(
+                rows,
+                "t._row_no = s._row_no AND s._is_stored",
+                source_alias="s",
+                target_alias="t",
+                commit_properties=_commit(facts),
+            )
+            .when_matched_update({"_superseded_at": "s._superseded_at"})
+            .when_not_matched_insert(
+                {name: f's."{name}"' for name in names}, predicate="NOT s._is_stored"
+            )
+            .execute()
+        )
+        return int(DeltaTable(uri).version())
+
+    def purge(self, uri: str, *, keep: Collection[int] = ()) -> None:
+        """Delete every file that is neither of the newest version nor of one of `keep`.
+
+        With them go files that no commit names, and the values of columns in the table's log. Other
+        versions can be read no more.
+        """
+        from deltalake import DeltaTable
+
+        DeltaTable(uri).vacuum(
+            0, dry_run=False, enforce_retention_duration=False, full=True, keep_versions=[*keep]
+        )
+        strip_values(Path(uri))
+
+    def artifact_folder(self, use_case: str, name: str) -> Path:
+        """Return the folder of an artifact set; it may not exist yet."""
+        return self.local() / use_case / "artifacts" / name
+
+    @contextmanager
+    def new_artifacts(self, use_case: str, name: str) -> Iterator[Path]:
+        """Yield an empty folder that takes its place whole on success, replacing an older one."""
+        target = self.artifact_folder(use_case, name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(target)
+        with new_folder(target) as work:
+            yield work
+
+    def local(self) -> Path:
+        """Return the folder for artifact files: the lake itself, when it is a local one."""
+        if re.match(r"^[a-z0-9+]{2,}://", self.uri):
+            raise NotFoundError(
+                "artifact files need a local lake",
+                where=self.uri,
+                way_out="object storage holds tables today; set MLOPS_LAKE_URI to a folder",
+            )
+        return Path(self.uri)
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `target` that takes its place whole on success."""
+    work = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
+    work.mkdir()
+    try:
+        yield work
+        if target.exists():
+            old = target.parent / f".{target.name}.old-{uuid.uuid4().hex[:8]}"
+            target.rename(old)
+            work.rename(target)
+            shutil.rmtree(old)
+        else:
+            work.rename(target)
+    finally:
+        if work.exists():
+            shutil.rmtree(work)
+
+
+def _sweep(target: Path) -> None:
+    """Remove what killed runs left beside a folder (the lease keeps other runs away)."""
+    for left in target.parent.glob(f".{target.name}.*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _facts(newest: Any, version: int) -> dict[str, Any]:
+    """Return the facts of a version; a table loaded at an older one numbers its history wrong."""
+    for entry in newest.history():
+        if entry["version"] <= version and FACTS in entry:
+            facts: dict[str, Any] = json.loads(entry[FACTS])
+            return facts
+    return {}
+
+
+def _encoding(schema: Any) -> Any:
+    """Return how Parquet is written.
+
+    Dictionaries are for texts only: of mostly distinct numbers they take half the writing and make
+    larger files. Snappy is what every reader knows; Zstandard makes smaller files, and a tenth more
+    work of every month of features.
+    """
+    import pyarrow.types as arrow
+    from deltalake import ColumnProperties, WriterProperties
+
+    texts = {
+        field.name: ColumnProperties(dictionary_enabled=True)
+        for field in schema
+        if arrow.is_string(field.type) or arrow.is_large_string(field.type)
+    }
+    return WriterProperties(
+        max_row_group_size=ROW_GROUP_ROWS,
+        compression="SNAPPY",
+        default_column_properties=ColumnProperties(dictionary_enabled=False),
+        column_properties=texts,
+    )
+
+
+def _commit(facts: Mapping[str, Any]) -> Any:
+    from deltalake import CommitProperties
+
+    return CommitProperties(
+        custom_metadata={FACTS: json.dumps(facts, sort_keys=True, default=str)},
+        max_commit_retries=COMMIT_ATTEMPTS,
+    )

@@ -1,0 +1,1 @@
+"""Registered models: files, and MLflow as their projection."""

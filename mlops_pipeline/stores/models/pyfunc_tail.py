@@ -1,0 +1,46 @@
+"""The MLflow face of a stored model; appended to scoring.py's text to make its script.
+
+Checked by hash before a contract test runs it; see stores/models/registry.py.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel
+
+from mlops_pipeline.core.modelling.scoring import ScoringModel
+
+
+class PyfuncModel(PythonModel):  # type: ignore[misc] # MLflow ships no types
+    """Columns in; probability, decision and whether a person has to look out."""
+
+    def load_context(self, context: Any) -> None:
+        """Read the model's text and JSON."""
+        self.model = ScoringModel.read(Path(context.artifacts["model"]))
+
+    # without type hints: MLflow takes hints for a schema and warns about these
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def] # noqa: ARG002
+        """Return a frame of `probability` (0 to 1), `decision` and `needs_review`."""
+        import pandas as pd
+
+        columns = {}
+        for item in self.model.document["inputs"]:
+            values = model_input[item["name"]]
+            kind = object if item["type"] == "category" else np.float32
+            columns[item["name"]] = np.asarray(values, dtype=kind)
+        for name in self.model.attributes:
+            columns[name] = np.asarray(model_input[name], dtype=object)
+        said = self.model.decide(columns)
+        return pd.DataFrame(
+            {
+                "probability": said.probability,
+                "decision": said.decision,
+                "needs_review": said.needs_review,
+            },
+            index=model_input.index,
+        )
+
+
+set_model(PyfuncModel())

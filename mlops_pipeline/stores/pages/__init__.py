@@ -1,0 +1,1 @@
+"""Pages made by other libraries: frames in, HTML out."""

@@ -1,0 +1,1 @@
+"""Delivered data, by format."""

@@ -1,1 +1,0 @@
-"""Candidates, calibration, evaluation and the gate: pure."""

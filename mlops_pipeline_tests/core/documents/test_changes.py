@@ -1,0 +1,95 @@
+"""The changelog of a version against the champion that it was compared with."""
+
+from typing import Any
+
+from mlops_pipeline.core.documents.changes import Recorded, changes
+from mlops_pipeline.core.documents.report import MINUS
+from mlops_pipeline_tests.core.documents.card_example import evaluation, figure, training
+
+
+def recorded(version: int, **changes_of: Any) -> Recorded:
+    given: dict[str, Any] = {
+        "version": version,
+        "config": {"training": {"seed": 7}, "gates": [1, 2]},
+        "inputs": frozenset({"plan", "amount"}),
+        "training": training(),
+        "evaluation": evaluation(),
+    }
+    return Recorded(**{**given, **changes_of})
+
+
+def test_first_version_has_nothing_before_it() -> None:
+    assert changes(recorded(1), None) == ["This is the first version."]
+
+
+def test_equal_versions_differ_in_nothing() -> None:
+    said = changes(recorded(2), recorded(1))
+    assert said[0] == "Compared with version 1."
+    assert "The same kind of model: lightgbm." in said
+    assert "Fairness: no mitigation, as before." in said
+    assert "The same inputs." in said
+    assert said[-1] == "The same configuration."
+
+
+def test_every_difference_is_told() -> None:
+    measured = evaluation(
+        champion={
+            "version": 1,
+            "rows": 2_480,
+            "reason": None,
+            "differences": {
+                "roc_auc": figure(0.0123),
+                "brier": figure(-0.002),
+                "log_loss": figure(-1e-6),
+            },
+        }
+    )
+    measured["metrics"]["roc_auc"] = figure(0.825)
+    measured["mitigation"] = {"chosen": "group_thresholds 2 of 3"}
+    newer = training(as_of="2025-02-01T00:00:00+00:00", chosen="floor")
+    config = {
+        "training": {"seed": 8, "costs": {"false_positive": 1}},
+        "gates": [1, 2],
+        "protected": {"region": {"of": "region"}},
+        "sources": {"bills": {"columns": {"gender": {"type": "string"}}}},
+    }
+    new = recorded(
+        2,
+        config=config,
+        inputs=frozenset({"plan", "tenure"}),
+        training=newer,
+        evaluation=measured,
+    )
+    said = changes(new, recorded(1))
+    for text in [
+        "Another kind of model: dummy instead of lightgbm.",
+        "Fairness: group_thresholds 2 of 3 instead of no mitigation: the two decide by other "
+        "weights or thresholds.",
+        "Data known on 2025-02-01 instead of 2025-01-01.",
+        "ROC AUC 0.825, version 1 0.812; each on its own test part.",
+        f"On 2,480 cases that neither had seen: ROC AUC +0.0123, log loss 0.0000, "
+        f"Brier {MINUS}0.0020.",
+        "Added inputs: tenure.",
+        "Removed inputs: amount.",
+        "Configuration keys that changed: protected, sources.bills.columns, "
+        "training.costs.false_positive, training.seed.",
+    ]:
+        assert text in said, text
+
+
+def test_comparison_that_is_not_computable_says_why() -> None:
+    found = {"version": 1, "rows": 0, "differences": {}, "reason": "only 0 test rows"}
+    said = changes(recorded(2, evaluation=evaluation(champion=found)), recorded(1))
+    assert "On the same cases the two cannot be compared: only 0 test rows." in said
+
+
+def test_comparison_with_another_champion_is_not_shown() -> None:
+    found = {"version": 9, "rows": 500, "differences": {"roc_auc": figure(0.1)}, "reason": None}
+    said = changes(recorded(2, evaluation=evaluation(champion=found)), recorded(1))
+    assert not any("cases" in text for text in said)
+
+
+def test_many_changed_keys_are_counted() -> None:
+    config = {f"key{number:02}": 1 for number in range(25)}
+    said = changes(recorded(2, config=config), recorded(1, config={"key00": 2}))
+    assert said[-1].endswith("key18, key19 and 5 more.")

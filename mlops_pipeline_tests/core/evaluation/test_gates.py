@@ -1,0 +1,166 @@
+"""Exceptions from a failed rule, on a real evaluation whose south is selected more often."""
+
+import json
+from datetime import timedelta
+from functools import cache
+from typing import Any
+
+import pytest
+
+from mlops_pipeline.config import UseCase
+from mlops_pipeline.core.evaluation.evaluation import Evaluation
+from mlops_pipeline.core.evaluation.exceptions import GateException, check_exception, rule_key
+from mlops_pipeline.core.evaluation.gates import Gate, RuleResult, judge_gate
+from mlops_pipeline.errors import ConfigError, MlopsError, StateError
+from mlops_pipeline_tests.core.evaluation import example_evaluation as example
+from mlops_pipeline_tests.stores.ops.timestamps import NOON, later
+
+DAY = 86_400
+PARITY: dict[str, Any] = {"rule": "demographic_parity", "at_most": 0.05, "effect": "block"}
+AUC: dict[str, Any] = {"rule": "metric", "metric": "roc_auc", "at_least": 0.99}
+
+
+@cache
+def evaluation() -> Evaluation:
+    return example.evaluation()
+
+
+def judged(*exceptions: GateException, rules: Any = (PARITY,), seconds: float = 0) -> Gate:
+    case = example.use_case(rules)
+    return judge_gate(case.gates, evaluation(), exceptions, now=later(seconds))
+
+
+def exception(**changes: Any) -> GateException:
+    fields: dict[str, Any] = {
+        "id": 1,
+        "use_case": "churn",
+        "rule": "demographic_parity",
+        "attribute": None,
+        "by": "Ann",
+        "reason": "the south is being mended",
+        "granted_at": NOON,
+        "expires_at": later(DAY),
+    }
+    return GateException(**(fields | changes))
+
+
+def test_failed_blocking_rule_without_exception_blocks() -> None:
+    gate = judged()
+    assert (gate.passed, gate.needs_review) == (False, False)
+    assert gate.rules[0].failing == ("region",)
+    assert gate.rules[0].blocks
+
+
+def test_excepted_rule_failed_does_not_block_and_asks_for_review() -> None:
+    gate = judged(exception())
+    (rule,) = gate.rules
+    assert (gate.passed, gate.needs_review) == (True, True)
+    assert (rule.passed, rule.excepted, rule.blocks) == (False, True, False)
+    assert rule.reason.endswith("; excepted by Ann until 2024-05-02: the south is being mended")
+    assert gate.failed == (rule,)
+
+
+@pytest.mark.parametrize(
+    "ended",
+    [
+        {"expires_at": NOON},
+        {"granted_at": later(1), "expires_at": later(DAY)},
+        {"revoked_at": NOON, "revoked_by": "Bob", "revocation": "no"},
+        {"rule": "metric:roc_auc"},
+        {"attribute": "gender"},
+    ],
+)
+def test_exception_that_is_not_in_force_or_for_something_else_does_not_count(
+    ended: dict[str, Any],
+) -> None:
+    gate = judged(exception(**ended))
+    assert not gate.passed
+    assert not gate.rules[0].excepted
+
+
+def test_exception_counts_until_the_moment_it_expires() -> None:
+    assert judged(exception(), seconds=DAY - 1).passed
+    assert not judged(exception(), seconds=DAY).passed
+
+
+def test_exception_counts_for_a_failed_attribute_and_has_to_cover_each() -> None:
+    assert judged(exception(attribute="region")).passed
+    strict = ({**PARITY, "at_most": 0.0},)
+    assert not judged(exception(attribute="region"), rules=strict).passed
+    both = (exception(attribute="region"), exception(attribute="gender", by="Bob"))
+    gate = judged(*both, rules=strict)
+    assert gate.passed
+    assert "excepted for region by Ann" in gate.rules[0].reason
+    assert "excepted for gender by Bob" in gate.rules[0].reason
+
+
+def test_exception_leaves_the_other_rules_alone() -> None:
+    gate = judged(exception(), rules=(PARITY, AUC))
+    assert not gate.passed
+    assert [rule.blocks for rule in gate.rules] == [False, True]
+
+
+def test_exception_changes_nothing_about_a_rule_that_passes_or_only_warns() -> None:
+    passing = judged(exception(), rules=({**PARITY, "at_most": 1.0},))
+    assert passing == judged(rules=({**PARITY, "at_most": 1.0},))
+    warning = ({**PARITY, "effect": "warn"},)
+    assert judged(exception(), rules=warning) == judged(rules=warning)
+
+
+def test_parity_rule_judges_an_intersection_only_when_it_names_it() -> None:
+    assert judged().rules[0].failing == ("region",)
+    named = judged(rules=({**PARITY, "attributes": ["region x gender"]},))
+    assert named.rules[0].failing == ("region x gender",)
+
+
+def test_rule_result_survives_json_and_reads_what_was_stored_before_exceptions() -> None:
+    gate = judged(exception())
+    stored = json.loads(json.dumps(gate.to_dict()))
+    assert RuleResult.from_dict(stored["rules"][0]) == gate.rules[0]
+    before = {"name": "a", "value": 1.0, "threshold": 1.0, "passed": True, "effect": "block"}
+    found = RuleResult.from_dict({**before, "reason": "b"})
+    assert (found.failing, found.excepted) == ((), False)
+
+
+# what may be granted
+
+
+def case() -> UseCase:
+    return example.use_case((PARITY, AUC, {"rule": "worst_slice", "at_least": 0.6}))
+
+
+@pytest.mark.parametrize(
+    ("rule", "attribute"),
+    [("demographic_parity", None), ("demographic_parity", "region"), ("metric:roc_auc", None)],
+)
+def test_check_exception_of_an_existing_blocking_rule_passes(
+    rule: str, attribute: str | None
+) -> None:
+    check_exception(case(), rule, attribute, later(1), now=NOON)
+    assert rule in {rule_key(item) for item in case().gates}
+
+
+@pytest.mark.parametrize(
+    ("rule", "attribute", "days", "kind", "text"),
+    [
+        ("demografic_parity", None, 1, ConfigError, "demographic_parity, metric:roc_auc"),
+        ("worst_slice:roc_auc", None, 1, ConfigError, "a rule that blocks"),
+        ("demographic_parity", "plan", 1, ConfigError, "region, gender"),
+        ("metric:roc_auc", "region", 1, ConfigError, "no attribute"),
+        ("demographic_parity", None, 0, StateError, "still to come"),
+    ],
+)
+def test_check_exception_that_could_never_count_is_refused(
+    rule: str, attribute: str | None, days: int, kind: type[MlopsError], text: str
+) -> None:
+    with pytest.raises(kind, match=text):
+        check_exception(case(), rule, attribute, NOON + timedelta(days=days), now=NOON)
+
+
+def test_configuration_with_an_unknown_intersection_is_refused() -> None:
+    with pytest.raises(ValueError, match="known: gender, region, region x gender"):
+        example.use_case(({**PARITY, "attributes": ["gender x region"]},))
+    with pytest.raises(ValueError, match="no audited attribute"):
+        example.use_case(
+            ({**PARITY, "attributes": ["region x gender"]},), fairness={"intersections": False}
+        )

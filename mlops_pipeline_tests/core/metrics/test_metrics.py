@@ -1,0 +1,225 @@
+import json
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import sklearn.metrics as oracle
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import ArrayLike
+
+from mlops_pipeline.core.metrics.metrics import METRICS, Estimate, point_metrics
+from mlops_pipeline.core.metrics.ranked_scores import ECE_BINS
+from mlops_pipeline.errors import ConfigError, DataError
+
+Y = [1, 0, 1, 0]
+P = [0.9, 0.8, 0.4, 0.1]
+
+
+def value(name: str, y: ArrayLike, p: ArrayLike, threshold: float | None = 0.5) -> float:
+    found = point_metrics(y, p, threshold, metrics=[name])[name].value
+    assert found is not None
+    return found
+
+
+def reason(name: str, y: ArrayLike, p: ArrayLike, threshold: float | None = 0.5) -> str | None:
+    return point_metrics(y, p, threshold, metrics=[name])[name].reason
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("roc_auc", 3 / 4),  # of 4 pairs only (0.4, 0.8) is in the wrong order
+        ("pr_auc", 0.5 * 1 + 0.5 * 2 / 3),
+        ("log_loss", -np.log([0.9, 0.2, 0.4, 0.9]).mean()),
+        ("brier", (0.01 + 0.64 + 0.36 + 0.01) / 4),
+        ("ece", (0.1 + 0.8 + 0.6 + 0.1) / 4),  # four different bins of width 1/15
+        ("precision", 1 / 2),
+        ("recall", 1 / 2),
+        ("f1", 1 / 2),
+        ("selection_rate", 1 / 2),
+    ],
+)
+def test_point_metrics_four_rows_match_hand_computed(name: str, expected: float) -> None:
+    assert value(name, Y, P) == pytest.approx(expected)
+
+
+def test_point_metrics_score_at_threshold_is_selected() -> None:
+    assert value("selection_rate", Y, P, 0.8) == 0.5
+
+
+def test_roc_auc_all_scores_tied_is_half() -> None:
+    assert value("roc_auc", Y, [0.3] * 4) == 0.5
+
+
+def test_pr_auc_all_scores_tied_is_prevalence() -> None:
+    assert value("pr_auc", [1, 0, 0, 0], [0.3] * 4) == 0.25
+
+
+def test_ece_two_rows_in_one_bin_compares_their_means() -> None:
+    assert value("ece", [1, 0], [0.41, 0.45]) == pytest.approx(0.5 - 0.43)
+
+
+def test_ece_score_on_an_edge_belongs_to_the_lower_bin() -> None:
+    # 6/15 closes (5/15, 6/15]; 0.41 is in the next bin, so that the gaps do not cancel
+    assert value("ece", [1, 0], [6 / 15, 0.41]) == pytest.approx((0.6 + 0.41) / 2)
+
+
+def test_log_loss_certain_and_wrong_is_finite() -> None:
+    assert value("log_loss", [1], [0.0]) == pytest.approx(-np.log(np.finfo(float).eps))
+
+
+def _direct_ece(y: Any, p: Any, *, sample_weight: Any) -> float:
+    total = 0.0
+    for b in range(ECE_BINS):
+        low, high = np.linspace(0, 1, ECE_BINS + 1)[b : b + 2]
+        inside = (p > low) & (p <= high) | ((b == 0) & (p == 0))
+        total += abs((sample_weight * (y - p))[inside].sum())
+    return float(total / sample_weight.sum())
+
+
+def _selection_rate(_y: Any, decisions: Any, *, sample_weight: Any) -> float:
+    return float(np.average(decisions, weights=sample_weight))
+
+
+OF_SCORES: dict[str, Callable[..., float]] = {
+    "roc_auc": oracle.roc_auc_score,
+    "pr_auc": oracle.average_precision_score,
+    "log_loss": partial(oracle.log_loss, labels=[0, 1]),
+    "brier": oracle.brier_score_loss,
+    "ece": _direct_ece,
+}
+OF_DECISIONS: dict[str, Callable[..., float]] = {
+    "precision": oracle.precision_score,
+    "recall": oracle.recall_score,
+    "f1": oracle.f1_score,
+    "selection_rate": _selection_rate,
+}
+
+WEIGHTED_ROW = st.tuples(
+    st.sampled_from([0, 1]),
+    st.integers(0, 15).map(lambda k: k / 15),  # few values: many ties, and scores on bin edges
+    st.one_of(st.integers(0, 3).map(float), st.floats(0.01, 10)),
+)
+
+
+@settings(deadline=None)
+@given(rows=st.lists(WEIGHTED_ROW, min_size=1, max_size=40), threshold=st.sampled_from([0.2, 0.6]))
+def test_point_metrics_any_weights_and_ties_match_sklearn(
+    rows: list[tuple[int, float, float]], threshold: float
+) -> None:
+    y, p, weights = (np.array(column) for column in zip(*rows, strict=True))
+    estimates = point_metrics(y, p, threshold, weights=weights)
+    for name, estimate in estimates.items():
+        if estimate.value is None:
+            continue
+        if name in OF_SCORES:
+            expected = OF_SCORES[name](y, p, sample_weight=weights)
+        else:
+            expected = OF_DECISIONS[name](y, p >= threshold, sample_weight=weights)
+        assert estimate.value == pytest.approx(expected, abs=1e-9), name
+
+
+@settings(deadline=None)
+@given(rows=st.lists(WEIGHTED_ROW, min_size=1, max_size=20))
+def test_point_metrics_integer_weight_equals_repeated_row(
+    rows: list[tuple[int, float, float]],
+) -> None:
+    y, p, weights = (np.array(column) for column in zip(*rows, strict=True))
+    times = weights.astype(int)
+    weighted = point_metrics(y, p, 0.5, weights=times)
+    repeated = point_metrics(np.repeat(y, times), np.repeat(p, times), 0.5)
+    for name, estimate in weighted.items():
+        assert estimate.value == pytest.approx(repeated[name].value, abs=1e-12)
+        assert estimate.reason == repeated[name].reason
+
+
+@pytest.mark.parametrize("name", ["roc_auc", "pr_auc"])
+@pytest.mark.parametrize("label", [0, 1])
+def test_ranking_metrics_one_class_give_reason(name: str, label: int) -> None:
+    assert reason(name, [label, label], [0.2, 0.7]) == "one class only"
+
+
+def test_recall_without_positive_row_gives_reason() -> None:
+    assert reason("recall", [0, 0], [0.2, 0.7]) == "no positive row"
+
+
+def test_precision_nothing_selected_gives_reason() -> None:
+    assert reason("precision", Y, P, 0.95) == "no row reaches the threshold"
+
+
+def test_f1_positive_rows_none_selected_is_zero() -> None:
+    assert value("f1", Y, P, 0.95) == 0.0
+
+
+def test_f1_no_positive_none_selected_gives_reason() -> None:
+    assert reason("f1", [0, 0], [0.1, 0.2]) == "no positive row and none selected"
+
+
+@pytest.mark.parametrize("name", [name for name in METRICS if METRICS[name].needs_threshold])
+def test_decision_metrics_without_threshold_give_reason(name: str) -> None:
+    assert reason(name, Y, P, None) == "no decision threshold"
+
+
+@pytest.mark.parametrize("name", list(METRICS))
+def test_point_metrics_empty_input_gives_reason(name: str) -> None:
+    assert reason(name, [], []) == "no rows"
+
+
+def test_point_metrics_zero_weights_give_reason() -> None:
+    estimates = point_metrics(Y, P, 0.5, weights=[0, 0, 0, 0])
+    assert {estimate.reason for estimate in estimates.values()} == {"no rows"}
+
+
+@pytest.mark.parametrize(
+    ("y", "p"),
+    [
+        ([0, 2], [0.1, 0.2]),
+        ([0, np.nan], [0.1, 0.2]),
+        (["no", "yes"], [0.1, 0.2]),
+        ([0, 1], [0.1, np.nan]),
+        ([0, 1], [0.1, 1.2]),
+        ([0, 1], [0.1, -0.2]),
+        ([0, 1], [0.1]),
+        ([[0, 1]], [[0.1, 0.2]]),
+    ],
+)
+def test_point_metrics_unusable_input_raises_data_error(y: ArrayLike, p: ArrayLike) -> None:
+    with pytest.raises(DataError):
+        point_metrics(y, p)
+
+
+@pytest.mark.parametrize("weights", [[1, 1], [1, 1, 1, -1], [1, 1, 1, np.nan]])
+def test_point_metrics_wrong_weights_raise_data_error(weights: list[float]) -> None:
+    with pytest.raises(DataError, match="Weights"):
+        point_metrics(Y, P, weights=weights)
+
+
+def test_point_metrics_unknown_name_raises_config_error() -> None:
+    with pytest.raises(ConfigError, match="accuracy"):
+        point_metrics(Y, P, metrics=["accuracy"])
+
+
+def test_metrics_directions_are_those_of_the_literature() -> None:
+    less = {name for name, metric in METRICS.items() if metric.greater_is_better is False}
+    neither = {name for name, metric in METRICS.items() if metric.greater_is_better is None}
+    assert (less, neither) == ({"log_loss", "brier", "ece"}, {"selection_rate"})
+
+
+@pytest.mark.parametrize(
+    "estimate", [Estimate(0.1, 0.05, 1 / 3), Estimate(None, reason="one class only")]
+)
+def test_estimate_json_round_trip_is_exact(estimate: Estimate) -> None:
+    assert Estimate.from_dict(json.loads(json.dumps(estimate.to_dict()))) == estimate
+
+
+def test_estimate_without_value_and_reason_raises_data_error() -> None:
+    with pytest.raises(DataError, match="reason"):
+        Estimate(None)
+
+
+def test_estimate_nan_raises_data_error() -> None:
+    with pytest.raises(DataError, match="finite"):
+        Estimate(float("nan"))

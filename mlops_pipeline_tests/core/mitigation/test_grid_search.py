@@ -1,0 +1,71 @@
+"""fairlearn's reduction with our fit: which labels and weights each model is fitted on."""
+
+import numpy as np
+import pytest
+
+from mlops_pipeline.config.modelling import Costs, Dummy
+from mlops_pipeline.core.mitigation.grid_search import multiplier_grid, search_grid
+from mlops_pipeline.core.modelling.fitting import (
+    Fitted,
+    Labels,
+    Rows,
+    Weights,
+    fit_candidate,
+)
+from mlops_pipeline.core.modelling.inputs import Inputs
+
+COSTS = Costs(false_positive=1.0, false_negative=4.0)
+LABEL: Labels = np.array([0, 1, 0, 0, 1, 0, 0, 1], dtype=np.int8)
+CODES = np.array([0, 0, 0, 0, 1, 1, 1, -1])
+SHARES = [4 / 8, 3 / 8]
+
+
+class Recorder:
+    """A real fit of the base rate that remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[Labels, Weights]] = []
+
+    def fit(self, label: Labels, weight: Weights) -> Fitted:
+        self.seen.append((label, weight))
+        rows = Rows(np.zeros((len(label), 1), np.float32), label, weight)
+        inputs = Inputs(({"name": "a", "type": "number"},))
+        recipe = Dummy(kind="dummy")
+        return fit_candidate("d", recipe, inputs, rows, None, balanced=False, seed=1, threads=1)
+
+
+def test_search_grid_shifts_the_costs_of_each_group_by_its_rate() -> None:
+    grid = multiplier_grid([0.5, 0.1], SHARES, COSTS, size=3)
+    recorder = Recorder()
+    found = search_grid(LABEL, CODES, grid, costs=COSTS, fit=recorder.fit)
+    mean = (0.5 * 4 + 0.1 * 3) / 7
+    deviation = np.array([(0.5 - mean) / 0.4, (0.1 - mean) / 0.4, 0.0])[CODES]
+    for strength, (label, weight) in zip((0.5, 1.0, 1.5), recorder.seen, strict=True):
+        signed = np.where(LABEL == 1, 4.0, -1.0) - strength * deviation
+        assert label.tolist() == (signed > 0).astype(int).tolist()
+        assert weight.tolist() == pytest.approx(np.abs(signed).tolist(), abs=1e-8)
+    rates = [item.model.document["base_rate"] for item in found if item]
+    assert rates == [np.average(label, weights=weight) for label, weight in recorder.seen]
+
+
+def test_search_grid_one_vector_again_gives_the_same_model() -> None:
+    grid = multiplier_grid([0.5, 0.1], SHARES, COSTS, size=3)
+    recorder = Recorder()
+    options = {"costs": COSTS, "fit": recorder.fit}
+    every = search_grid(LABEL, CODES, grid, **options)  # type: ignore[arg-type]
+    (again,) = search_grid(LABEL, CODES, grid[1:2], **options)  # type: ignore[arg-type]
+    assert again is not None
+    assert every[1] is not None
+    assert again.model.to_json() == every[1].model.to_json()
+
+
+def test_search_grid_labels_all_the_same_gives_no_model() -> None:
+    recorder = Recorder()
+    options = {"costs": COSTS, "fit": recorder.fit}
+    codes = np.array([0, 0, 0, 0, 0, 1, 1, 1])
+    far = [[-50.0, 50.0]]  # selecting the first group is rewarded, the second punished
+    (split,) = search_grid(LABEL, codes, far, **options)  # type: ignore[arg-type]
+    assert split is not None
+    assert recorder.seen[-1][0].tolist() == [1, 1, 1, 1, 1, 0, 0, 0]
+    (none,) = search_grid(1 - LABEL * 0, codes, [[1.0, -1.0]], **options)  # type: ignore[arg-type]
+    assert none is None

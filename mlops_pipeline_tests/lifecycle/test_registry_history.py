@@ -1,0 +1,56 @@
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from mlops_pipeline.lifecycle.registry_history import registry_history
+from mlops_pipeline.stores.ops import OpsDatabase
+from mlops_pipeline_tests.stores.ops.rollout_steps import open_version
+from mlops_pipeline_tests.stores.ops.timestamps import NOON, later
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[OpsDatabase]:
+    with OpsDatabase.open(f"sqlite:///{tmp_path}/ops.db") as opened:
+        yield opened
+
+
+def test_history_says_what_each_version_was_from_when_to_when(database: OpsDatabase) -> None:
+    open_version(database, 1, state="full")
+    open_version(database, 2, state="awaiting_approval", now=later(10))
+    end = datetime(2024, 6, 1, tzinfo=UTC)
+    database.approve("churn", 2, by="ada", reason="better", expires_at=end, now=later(20))
+    found = registry_history(database, "churn")
+    spans = [
+        (span["version"], span["state"], span["alias"], span["since"], span["until"], span["by"])
+        for span in found["history"]
+    ]
+    noon, ten, twenty = (later(seconds) for seconds in (0, 10, 20))
+    assert spans == [
+        (1, "full", "champion", noon, twenty, "run dagster-1"),
+        (2, "awaiting_approval", "challenger", ten, twenty, "run dagster-2"),
+        (1, "previous", "previous", twenty, None, "ada"),
+        (2, "full", "champion", twenty, None, "ada"),
+    ]
+    assert found["history"][3]["reason"] == "better"
+    assert found["approvals"] == [
+        {
+            "version": 2,
+            "stage": "production",
+            "verdict": "approved",
+            "by": "ada",
+            "reason": "better",
+            "at": twenty,
+            "expires_at": end,
+        }
+    ]
+
+
+def test_history_of_a_use_case_without_a_version_is_empty(database: OpsDatabase) -> None:
+    open_version(database, 1, state="full", now=NOON)
+    assert registry_history(database, "fraud") == {
+        "use_case": "fraud",
+        "history": [],
+        "approvals": [],
+    }

@@ -1,0 +1,115 @@
+"""Rows that the audit chain tells of are held against it: what was altered, put or taken shows."""
+
+from collections.abc import Callable
+from datetime import timedelta, timezone
+
+import pytest
+
+from mlops_pipeline.core.audit.chain import ChainCheck
+from mlops_pipeline.core.audit.records import RecordCheck
+from mlops_pipeline.stores.ops import OpsDatabase
+from mlops_pipeline_tests.stores.ops.rollout_steps import open_version
+from mlops_pipeline_tests.stores.ops.tampering import tamper
+from mlops_pipeline_tests.stores.ops.timestamps import NOON, later
+
+
+@pytest.fixture
+def filled(database: OpsDatabase) -> OpsDatabase:
+    """A database with a row of every kind that has an event."""
+    open_version(database, 1, state="full")
+    open_version(database, 2, state="awaiting_approval", now=later(10))
+    east = timezone(timedelta(hours=5, minutes=30))
+    end = (NOON + timedelta(days=30)).astimezone(east)
+    database.approve("churn", 2, by="ada", reason="better", expires_at=end, now=later(20))
+    evidence = {"auc": 0.1 + 0.2, "by_month": {1: None}, "names": ["é", "b"]}
+    database.record_decision("churn", "retraining", "wait", "few labels", evidence, now=later(30))
+    held = database.grant_exception(
+        "churn", "demographic_parity", "region", by="bo", reason="r", expires_at=end, now=later(40)
+    )
+    database.revoke_exception("churn", held.id, by="cy", reason="mended", now=later(50))
+    database.start_lifecycle("churn", "run-1", as_of=NOON, trigger="manual", now=later(60))
+    database.start_lifecycle(
+        "churn", "run-2", as_of=NOON, trigger="monthly", triggered_by="ada", now=later(61)
+    )
+    return database
+
+
+def problems(database: OpsDatabase, *, meanwhile: Callable[[], object] | None = None) -> list[str]:
+    chain = ChainCheck([])
+    known, _ = database.audit_head()
+    records = RecordCheck(database.stored_records(), known, chain.report)
+    if meanwhile is not None:
+        meanwhile()
+    for event in database.stored_events():
+        chain.add(event)
+        records.add(event)
+    records.finish()
+    return [*map(str, chain.problems), *database.states_untold()]
+
+
+def test_rows_that_nobody_touched_agree_with_their_events(filled: OpsDatabase) -> None:
+    assert problems(filled) == []
+
+
+def test_rows_written_while_the_check_reads_are_no_problem(filled: OpsDatabase) -> None:
+    def write() -> None:
+        filled.record_decision("churn", "retraining", "wait", "again", {}, now=later(70))
+
+    assert problems(filled, meanwhile=write) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "row"),
+    [
+        ("approval SET by = 'eve'", "approval 1"),
+        ("approval SET reason = 'worse'", "approval 1"),
+        ("approval SET expires_at = expires_at + 1", "approval 1"),
+        ("approval SET expires_at = 9000000000000000000", "approval 1"),
+        ("approval SET at = at + 1", "approval 1"),
+        ("approval SET stage = 'staging'", "approval 1"),
+        ("rollout_event SET reason = 'x' WHERE id = 2", "rollout_event 2"),
+        ("rollout_event SET actor = 'eve' WHERE id = 2", "rollout_event 2"),
+        ("decision SET action = 'retrain'", "decision 1"),
+        ("decision SET evidence = '{}'", "decision 1"),
+        ("decision SET evidence = 'nonsense'", "decision 1"),
+        ("decision SET use_case = 'fraud'", "decision 1"),
+        ("gate_exception SET expires_at = expires_at + 1 WHERE id = 1", "gate_exception 1"),
+        ("gate_exception SET reason = 'x' WHERE id = 2", "gate_exception 2"),
+        ("lifecycle_run SET triggered_by = 'eve' WHERE id = 1", "lifecycle_run 1"),
+        ("lifecycle_run SET as_of = 0 WHERE id = 2", "lifecycle_run 2"),
+    ],
+)
+def test_altered_row_is_named_with_its_event(filled: OpsDatabase, change: str, row: str) -> None:
+    quoted = change.replace(" by =", ' "by" =')
+    tamper(filled, f"UPDATE {quoted}")
+    (problem,) = problems(filled)
+    assert problem.startswith("event ")
+    assert f": {row} does not say what it says: the row was altered" in problem
+
+
+def test_version_of_a_rollout_altered_shows_in_all_its_rows(filled: OpsDatabase) -> None:
+    tamper(filled, "UPDATE rollout SET version = 9 WHERE version = 2")
+    found = problems(filled)
+    assert len(found) == 3  # it waited, was approved, became the champion
+    assert all("the row was altered" in problem for problem in found)
+
+
+def test_state_altered_without_an_event_is_named(filled: OpsDatabase) -> None:
+    tamper(filled, "UPDATE rollout SET state = 'archived' WHERE version = 2")
+    assert problems(filled) == [
+        "version 2 of churn is in state archived, its newest event says full: the state was altered"
+    ]
+
+
+def test_row_that_was_taken_away_is_named(filled: OpsDatabase) -> None:
+    tamper(filled, "DELETE FROM approval")
+    (problem,) = problems(filled)
+    assert "(approval, " in problem
+    assert problem.endswith("approval 1, of which it tells, is gone")
+
+
+def test_row_that_was_put_there_is_named(filled: OpsDatabase) -> None:
+    columns = 'rollout_id, stage, verdict, "by", reason, at'
+    tamper(filled, f"INSERT INTO approval ({columns}) VALUES (1, 'production', 'approved', 'eve', "
+                   "'fine', 0)")  # fmt: skip
+    assert problems(filled) == ["approval 2 has no event: the row was put there"]

@@ -1,0 +1,158 @@
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, func, inspect, select, text
+from sqlalchemy.exc import DBAPIError
+
+from mlops_pipeline.errors import StateError
+from mlops_pipeline.stores.ops import OpsDatabase, schema
+from mlops_pipeline.stores.ops.tables import metadata
+from mlops_pipeline.stores.ops.transactions import make_engine
+from mlops_pipeline_tests.stores.ops.rollout_steps import open_waiting
+from mlops_pipeline_tests.stores.ops.timestamps import NOON
+
+OPEN_WHEN_TOLD = """
+import sys
+from mlops_pipeline.stores.ops import OpsDatabase
+print("ready", flush=True)
+sys.stdin.readline()
+OpsDatabase.open(sys.argv[1]).close()
+"""
+
+OPEN_WITHOUT_ALEMBIC = """
+import sys
+sys.modules["alembic"] = None  # importing it raises
+from mlops_pipeline.stores.ops import OpsDatabase
+OpsDatabase.open(sys.argv[1]).close()
+"""
+
+
+@contextmanager
+def engine_of(url: str) -> Iterator[Engine]:
+    engine = make_engine(url)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def test_migrated_schema_is_what_tables_declare(url: str) -> None:
+    OpsDatabase.open(url).close()
+    with engine_of(url) as engine, engine.begin() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_revisions_are_those_in_the_migrations_folder() -> None:
+    config = Config()
+    config.set_main_option("script_location", "mlops_pipeline.stores.ops:migrations")
+    found = [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()]
+    assert tuple(reversed(found)) == schema.REVISIONS
+
+
+def test_open_empty_database_from_four_processes_creates_it_once(empty_url: str) -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", OPEN_WHEN_TOLD, empty_url],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    errors = [process.communicate(timeout=20)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0, 0], errors
+    with engine_of(empty_url) as engine, engine.begin() as connection:
+        versions = connection.scalars(text("SELECT version_num FROM alembic_version")).all()
+        assert versions == [schema.HEAD]
+
+
+def test_open_up_to_date_database_does_not_import_alembic(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/ops.db"
+    OpsDatabase.open(url).close()
+    command = [sys.executable, "-c", OPEN_WITHOUT_ALEMBIC, url]
+    assert subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+
+def test_migration_that_fails_leaves_nothing(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    migrate = schema._migrate
+
+    def migrate_then_fail(*args: object) -> None:
+        migrate(*args)  # type: ignore[arg-type]
+        raise RuntimeError("power cut")
+
+    monkeypatch.setattr(schema, "_migrate", migrate_then_fail)
+    with pytest.raises(RuntimeError, match="power cut"):
+        OpsDatabase.open(empty_url)
+    with engine_of(empty_url) as engine:
+        assert inspect(engine).get_table_names() == []
+
+
+def test_open_database_of_newer_version_says_so(empty_url: str) -> None:
+    OpsDatabase.open(empty_url).close()
+    with engine_of(empty_url) as engine:
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        with pytest.raises(StateError, match="revision 9999"):
+            OpsDatabase.open(empty_url)
+
+
+def test_sqlite_database_is_in_wal_mode(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/ops.db"
+    OpsDatabase.open(url).close()
+    with engine_of(url) as engine, engine.begin() as connection:
+        assert connection.scalar(text("PRAGMA journal_mode")) == "wal"
+
+
+@pytest.mark.parametrize("table", ["rollout_event", "approval", "audit_event", "gate_exception"])
+def test_append_only_table_refuses_a_row_in_place_of_another(tmp_path: Path, table: str) -> None:
+    records = metadata.tables[table]
+    url = f"sqlite:///{tmp_path}/ops.db"  # PostgreSQL has no REPLACE
+    with OpsDatabase.open(url) as database:
+        open_waiting(database, 1)
+        database.approve("churn", 1, by="ada", reason="good", now=NOON)
+        database.grant_exception("churn", "r", by="ada", reason="b", expires_at=NOON, now=NOON)
+    names = ", ".join(f'"{column.name}"' for column in records.columns)
+    statement = f"INSERT OR REPLACE INTO {table} ({names}) SELECT {names} FROM {table}"
+    with (
+        engine_of(url) as engine,
+        engine.connect() as connection,
+        pytest.raises(DBAPIError, match="is append-only"),
+    ):
+        connection.execute(text(statement))
+
+
+@pytest.mark.parametrize("table", ["rollout_event", "approval", "audit_event", "gate_exception"])
+@pytest.mark.parametrize("change", ["update", "delete"])
+def test_append_only_table_refuses_change(
+    database: OpsDatabase, url: str, table: str, change: str
+) -> None:
+    records = metadata.tables[table]
+    open_waiting(database, 1)
+    database.approve("churn", 1, by="ada", reason="good", now=NOON)
+    database.grant_exception("churn", "r", by="ada", reason="b", expires_at=NOON, now=NOON)
+    column = "actor" if table == "audit_event" else "reason"
+    changed = records.update().values({column: "changed"})
+    statement = changed if change == "update" else records.delete()
+    with engine_of(url) as engine:
+        with engine.connect() as connection, pytest.raises(DBAPIError, match="is append-only"):
+            connection.execute(statement)
+        with engine.begin() as connection:
+            assert (connection.scalar(select(func.count()).select_from(records)) or 0) > 0
