@@ -24,11 +24,11 @@ from mlops_pipeline.core.metrics.intervals import paired_difference
 from mlops_pipeline.core.metrics.metrics import Estimate, point_metrics
 from mlops_pipeline.core.modelling.train import Training, train
 from mlops_pipeline.demo.simulated import write_fraud
+from mlops_pipeline.lifecycle.context import Context, open_context
 from mlops_pipeline.lifecycle.features.offline import build_features, load_frame
 from mlops_pipeline.lifecycle.ingest.as_of import resolve_as_of
 from mlops_pipeline.lifecycle.ingest.ingestion import ingest
 from mlops_pipeline.lifecycle.ingest.validation import AcceptedSource, judge
-from mlops_pipeline.lifecycle.workspace import Workspace, open_workspace
 from mlops_pipeline.stores.settings import Settings
 
 USE_CASE, FLOOR = "fraud", "logistic"
@@ -82,7 +82,7 @@ def trained_world(use_case: UseCase, settings: Settings, customers: int, seed: i
     settings = replace(settings, threads=os.cpu_count() or 1)
     folder = settings.data_dir / "sources" / USE_CASE
     write_fraud(folder, customers=customers, months=MONTHS, seed=seed)
-    with open_workspace(use_case, settings) as work:
+    with open_context(use_case, settings) as work:
         accepted = _accepted(work)
         as_of = resolve_as_of(use_case, accepted, None, now=NOW)
         build_features(work, accepted, as_of)
@@ -105,7 +105,7 @@ def above(world: World, name: str) -> Estimate:
     )
 
 
-def _accepted(work: Workspace) -> Mapping[str, AcceptedSource]:
+def _accepted(work: Context) -> Mapping[str, AcceptedSource]:
     accepted = {}
     for name in work.use_case.sources:
         ingest(work, name, now=NOW, finished_through=None)

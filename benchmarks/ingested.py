@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from mlops_pipeline.config import UseCase
+from mlops_pipeline.lifecycle.context import open_context
 from mlops_pipeline.lifecycle.ingest.ingestion import ingest
 from mlops_pipeline.lifecycle.ingest.validation import judge
-from mlops_pipeline.lifecycle.workspace import open_workspace
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
 
@@ -46,7 +46,7 @@ def use_case_of(
 def accepted_in(use_case: UseCase, data: Path) -> Settings:
     """Ingest and accept every source into a lake below `data`; return its settings."""
     settings = replace(Settings.from_environment({"MLOPS_DATA_DIR": str(data)}), fixed_now=NOW)
-    with open_workspace(use_case, settings) as work:
+    with open_context(use_case, settings) as work:
         accepted = {}
         for name in use_case.sources:
             ingest(work, name, now=NOW, finished_through=None)

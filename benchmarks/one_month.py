@@ -11,10 +11,10 @@ from pathlib import Path
 from benchmarks.result import Result
 from benchmarks.world import AS_OF, USE_CASE, grid_points, new_world
 from mlops_pipeline.config import UseCase, load_use_cases
+from mlops_pipeline.lifecycle.context import open_context
 from mlops_pipeline.lifecycle.features.offline import build_features, features_uri
 from mlops_pipeline.lifecycle.ingest.ingestion import ingest
 from mlops_pipeline.lifecycle.ingest.validation import AcceptedSource, judge
-from mlops_pipeline.lifecycle.workspace import open_workspace
 from mlops_pipeline.stores.settings import Settings
 
 CUSTOMERS = 50_000
@@ -29,7 +29,7 @@ def main(customers: int) -> None:
         accepted = _accept(use_case, settings)
         _build(use_case, settings, accepted, points[-2])
         month = _build(use_case, settings, accepted, points[-1])
-        with open_workspace(use_case, settings) as work:
+        with open_context(use_case, settings) as work:
             shutil.rmtree(features_uri(work))
         full = _build(use_case, settings, accepted, points[-1])
     Result(
@@ -49,7 +49,7 @@ def main(customers: int) -> None:
 
 def _accept(use_case: UseCase, settings: Settings) -> dict[str, AcceptedSource]:
     now = datetime.now(UTC)
-    with open_workspace(use_case, settings) as work:
+    with open_context(use_case, settings) as work:
         for name in use_case.sources:
             ingest(work, name, now=now, finished_through=None)
         return {name: judge(work, name, now=now).accepted for name in use_case.sources}
@@ -59,7 +59,7 @@ def _build(
     use_case: UseCase, settings: Settings, accepted: Mapping[str, AcceptedSource], as_of: datetime
 ) -> float:
     begun = time.perf_counter()
-    with open_workspace(use_case, settings) as work:
+    with open_context(use_case, settings) as work:
         build_features(work, accepted, as_of)
     return time.perf_counter() - begun
 

@@ -50,15 +50,15 @@ Values = list[list[float | None]]  # of each customer, the features in the order
 
 def prepare(folder: Path, customers: int, feast_customers: int) -> None:
     """Write the tables of both, and everything up to the feature table of ours."""
+    from mlops_pipeline.lifecycle.context import open_context
     from mlops_pipeline.lifecycle.features.offline import build_features
-    from mlops_pipeline.lifecycle.workspace import open_workspace
 
     for table in TABLES:
         write_table(table, _file(folder, "ours", table), customers)
         write_table(table, _file(folder, "feast", table), feast_customers)
     use_case = _use_case(folder)
     settings = accepted_in(use_case, folder / "lake")
-    with open_workspace(use_case, settings) as work:
+    with open_context(use_case, settings) as work:
         build_features(work, accepted_before(use_case, settings), AS_OF)
 
 
@@ -83,15 +83,15 @@ def write_table(table: Table, path: Path, customers: int) -> None:
 
 def ours(folder: Path, customers: int, kind: str) -> dict[str, Any]:
     """materialize() into the store, and OnlineReader.read()."""
+    from mlops_pipeline.lifecycle.context import open_context
     from mlops_pipeline.lifecycle.features.online.materialize import materialize, open_writer
     from mlops_pipeline.lifecycle.features.online.reader import open_reader
-    from mlops_pipeline.lifecycle.workspace import open_workspace
 
     use_case, settings = _use_case(folder), settings_in(folder / "lake")
     url = redis_url() if kind == "redis" else f"sqlite:///{folder / 'ours.db'}"
     settings = replace(settings, online_url=url, online_timeout_ms=TIMEOUT_MS)
     accepted = accepted_before(use_case, settings)
-    with open_workspace(use_case, settings) as work, open_writer(settings) as store:
+    with open_context(use_case, settings) as work, open_writer(settings) as store:
         watched = _Watched(store, customers // 2)
         begun_mb = _peak_mb()
         filled = _filled(

@@ -92,8 +92,8 @@ def prepare(folder: Path) -> dict[str, Any]:
 
 def ours(folder: Path) -> dict[str, Any]:
     """build_features on the accepted rows: every as_of, and then one more."""
+    from mlops_pipeline.lifecycle.context import open_context
     from mlops_pipeline.lifecycle.features.offline import build_features
-    from mlops_pipeline.lifecycle.workspace import open_workspace
 
     use_case, settings = _use_case(folder), settings_in(folder / LAKE)
     accepted = accepted_before(use_case, settings)
@@ -101,7 +101,7 @@ def ours(folder: Path) -> dict[str, Any]:
     commits: list[tuple[float, float]] = []
 
     def build(as_of: datetime) -> None:
-        with open_workspace(use_case, settings) as work:
+        with open_context(use_case, settings) as work:
             uris.append(build_features(work, accepted, as_of, progress=done).uri)
 
     def done(*_finished: object) -> None:

@@ -25,11 +25,11 @@ class OnlyContract(Contract):
 
     type_name = "only"
 
-    imported = fields.SetField(subfield=fields.StringField())
-    importers = fields.SetField(subfield=fields.StringField(), required=False)
-    allowed_importers = fields.SetField(subfield=fields.StringField(), required=False)
-    allowed_imported = fields.SetField(subfield=fields.StringField(), required=False)
-    ignore_imports = fields.SetField(subfield=fields.StringField(), required=False)
+    imported: Any = fields.SetField(subfield=fields.StringField())
+    importers: Any = fields.SetField(subfield=fields.StringField(), required=False)
+    allowed_importers: Any = fields.SetField(subfield=fields.StringField(), required=False)
+    allowed_imported: Any = fields.SetField(subfield=fields.StringField(), required=False)
+    ignore_imports: Any = fields.SetField(subfield=fields.StringField(), required=False)
 
     def check(self, graph: ImportGraph, verbose: bool) -> ContractCheck:  # noqa: ARG002 - fixed by import-linter
         """Find every import that nobody allowed, and every ignored one that is gone."""

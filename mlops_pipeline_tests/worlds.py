@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.errors import MlopsError
+from mlops_pipeline.lifecycle.context import Context, open_context
 from mlops_pipeline.lifecycle.features.offline import (
     BuiltFeatures,
     build_features,
@@ -22,7 +23,6 @@ from mlops_pipeline.lifecycle.features.offline import (
 )
 from mlops_pipeline.lifecycle.ingest.ingestion import Ingested, ingest
 from mlops_pipeline.lifecycle.ingest.validation import AcceptedSource, Judgement, judge
-from mlops_pipeline.lifecycle.workspace import Workspace, open_workspace
 from mlops_pipeline.stores.settings import Settings
 
 if TYPE_CHECKING:
@@ -154,8 +154,8 @@ class World:
         return replace(found, threads=self.threads, memory_limit="1GB", fixed_now=NOW)
 
     @contextmanager
-    def open(self) -> Iterator[Workspace]:
-        with open_workspace(self.use_case, self.settings) as work:
+    def open(self) -> Iterator[Context]:
+        with open_context(self.use_case, self.settings) as work:
             yield work
 
     def path(self, source: str, suffix: str = "parquet") -> Path:
@@ -187,7 +187,7 @@ class World:
             path.unlink()
 
 
-def ingest_all(work: Workspace, now: datetime = NOW) -> dict[str, Ingested]:
+def ingest_all(work: Context, now: datetime = NOW) -> dict[str, Ingested]:
     finished = finished_through(work)
     return {
         name: ingest(work, name, now=now, finished_through=finished)
@@ -195,7 +195,7 @@ def ingest_all(work: Workspace, now: datetime = NOW) -> dict[str, Ingested]:
     }
 
 
-def accept_all(work: Workspace, now: datetime = NOW) -> dict[str, AcceptedSource]:
+def accept_all(work: Context, now: datetime = NOW) -> dict[str, AcceptedSource]:
     """Judge every source; each has to pass."""
     judgements = [judge(work, name, now=now) for name in work.use_case.sources]
     assert not [failed_rules(item) for item in judgements if not item.passed]
@@ -207,13 +207,13 @@ def failed_rules(judgement: Judgement) -> dict[str, str]:
     return {item.rule: item.reason for item in judgement.verdicts if not item.passed}
 
 
-def advance(work: Workspace, now: datetime, as_of: datetime | None = None) -> BuiltFeatures:
+def advance(work: Context, now: datetime, as_of: datetime | None = None) -> BuiltFeatures:
     """Ingest what is delivered, accept it and build the features up to as_of (default: now)."""
     ingest_all(work, now)
     return build_features(work, accept_all(work, now), as_of or now)
 
 
-def stored_rows(work: Workspace, uri: str, order: str = "_row_no") -> list[Row]:
+def stored_rows(work: Context, uri: str, order: str = "_row_no") -> list[Row]:
     """The rows of a table of the lake at its newest version."""
     state = work.lake.state(uri)
     assert state is not None

@@ -134,17 +134,17 @@ def get(
 @features_app.command("materialize")
 def materialize_features(use_case: Name) -> None:
     """Bring the online store up to the newest accepted features; again changes nothing."""
+    from mlops_pipeline.lifecycle.context import open_context
     from mlops_pipeline.lifecycle.features.online.materialize import (
         materialize_accepted,
         open_writer,
     )
-    from mlops_pipeline.lifecycle.workspace import open_workspace
     from mlops_pipeline.stores.ops import OpsDatabase
 
     chosen, settings = find_use_case(use_case), Settings.from_environment()
     with (
         OpsDatabase.open(settings.database_url) as ops,
-        open_workspace(chosen, settings) as work,
+        open_context(chosen, settings) as work,
         open_writer(settings) as store,
     ):
         done = materialize_accepted(work, ops, store, now=settings.now())
@@ -164,11 +164,11 @@ def export_feast_repository(
     folder: Annotated[Path, typer.Argument(help="New, empty, or an earlier export.")],
 ) -> None:
     """Write the offline features as a Feast feature repository."""
+    from mlops_pipeline.lifecycle.context import open_context
     from mlops_pipeline.lifecycle.features.feast_export import export_feast
-    from mlops_pipeline.lifecycle.workspace import open_workspace
 
     chosen = find_use_case(use_case)
-    with open_workspace(chosen, Settings.from_environment()) as work:
+    with open_context(chosen, Settings.from_environment()) as work:
         done = export_feast(work, folder)
     said = "exported" if done.is_new else "unchanged"
     for view, count in done.rows.items():

@@ -24,10 +24,10 @@ from mlops_pipeline.core.metrics.metrics import Estimate
 from mlops_pipeline.core.modelling.explanations import explain_model
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.errors import NotFoundError
+from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.lifecycle.features.offline import load_frame
 from mlops_pipeline.lifecycle.ingest.validation import AcceptedSource
 from mlops_pipeline.lifecycle.trained import TrainingFacts, write_json
-from mlops_pipeline.lifecycle.workspace import Workspace
 from mlops_pipeline.stores.models.registry import Registry
 
 
@@ -41,18 +41,18 @@ class Champion:
 
 
 def test_rows(
-    work: Workspace, accepted: Mapping[str, AcceptedSource], facts: TrainingFacts
+    context: Context, accepted: Mapping[str, AcceptedSource], facts: TrainingFacts
 ) -> LabelledFrame:
     """Read the test part of a training."""
     as_of = datetime.fromisoformat(facts.as_of)
-    if work.use_case.split.method == "time":
-        return load_frame(work, accepted, as_of, only=facts.parts["test"]["periods"])
-    frame = load_frame(work, accepted, as_of)
-    return frame.take(split_frame(work.use_case, frame).test)
+    if context.use_case.split.method == "time":
+        return load_frame(context, accepted, as_of, only=facts.parts["test"]["periods"])
+    frame = load_frame(context, accepted, as_of)
+    return frame.take(split_frame(context.use_case, frame).test)
 
 
 def evaluate_training(
-    work: Workspace,
+    context: Context,
     facts: TrainingFacts,
     model: ScoringModel,
     test: LabelledFrame,
@@ -71,11 +71,11 @@ def evaluate_training(
             champion.model,
             test,
             test.known_at > trained_at,
-            seed=work.use_case.training.seed,
-            level=comparison_level(work.use_case.gates),
+            seed=context.use_case.training.seed,
+            level=comparison_level(context.use_case.gates),
         )
     evaluation = evaluate_model(
-        work.use_case,
+        context.use_case,
         model,
         test,
         train_metrics=facts.estimates(),
@@ -83,13 +83,13 @@ def evaluate_training(
         importance=facts.importance,
         champion=comparison,
         explanations=explain_model(
-            work.use_case,
+            context.use_case,
             model,
             test,
             champion=(champion.version, champion.model) if champion is not None else None,
         ),
     )
-    return evaluation, judge_gate(work.use_case.gates, evaluation, exceptions, now=now)
+    return evaluation, judge_gate(context.use_case.gates, evaluation, exceptions, now=now)
 
 
 def current_champion(registry: Registry, version: int | None) -> Champion | None:

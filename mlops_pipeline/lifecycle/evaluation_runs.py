@@ -25,6 +25,7 @@ from mlops_pipeline.core.evaluation.gates import Gate
 from mlops_pipeline.core.metrics.metrics import Estimate
 from mlops_pipeline.core.modelling.selection import Choice
 from mlops_pipeline.core.monitoring.cost import CostSheet, price_text
+from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.lifecycle.evaluated import (
     current_champion,
     evaluate_training,
@@ -35,7 +36,6 @@ from mlops_pipeline.lifecycle.ingest.validation import AcceptedSource
 from mlops_pipeline.lifecycle.mitigated import judge_training
 from mlops_pipeline.lifecycle.provenance import git_state
 from mlops_pipeline.lifecycle.trained import TrainingFacts, read_training
-from mlops_pipeline.lifecycle.workspace import Workspace
 from mlops_pipeline.stores.models.registry import Registry
 from mlops_pipeline.stores.models.tracking import open_tracking
 
@@ -56,7 +56,7 @@ class JudgedTraining:
 
 
 def evaluate_and_store(  # noqa: PLR0913 - the report records where everything came from
-    work: Workspace,
+    context: Context,
     accepted: Mapping[str, AcceptedSource],
     folder: Path,
     *,
@@ -78,32 +78,32 @@ def evaluate_and_store(  # noqa: PLR0913 - the report records where everything c
         Of the use case so far.
     """
     facts, trained = read_training(folder)
-    tracking = open_tracking(work.settings, work.use_case.name)
-    champion = current_champion(Registry(tracking, work.use_case.name), champion_version)
-    test = test_rows(work, accepted, facts)
+    tracking = open_tracking(context.settings, context.use_case.name)
+    champion = current_champion(Registry(tracking, context.use_case.name), champion_version)
+    test = test_rows(context, accepted, facts)
     judged = judge_training(
-        *(work, accepted, folder, facts, trained),
+        *(context, accepted, folder, facts, trained),
         test=test,
         judge=lambda facts, model: evaluate_training(
-            work, facts, model, test, champion, exceptions=exceptions, now=now
+            context, facts, model, test, champion, exceptions=exceptions, now=now
         ),
     )
     evaluation, gate = judged.evaluation, judged.gate
-    drawn = _plots(work, facts, test, evaluation)
-    moved = _drift(work, folder, test)
+    drawn = _plots(context, facts, test, evaluation)
+    moved = _drift(context, folder, test)
     provenance = {
-        "commit": git_state(work.settings).commit,
+        "commit": git_state(context.settings).commit,
         "run fingerprint": facts.fingerprint,
         "Dagster run": dagster_run_id,
         "MLflow run": mlflow_run_id,
-        "seed": str(work.use_case.training.seed),
-        "cost of the run up to here": _cost(work.use_case.compute_cost, spent_s),
+        "seed": str(context.use_case.training.seed),
+        "cost of the run up to here": _cost(context.use_case.compute_cost, spent_s),
         **{
             f"cost {name.replace('_', ' ')} up to here": price_text(figure, costs.currency)
             for name, figure in costs.unit_costs.items()
         },
     }
-    report = _report_facts(work, facts, accepted, evaluation, gate, drawn, moved, provenance)
+    report = _report_facts(context, facts, accepted, evaluation, gate, drawn, moved, provenance)
     (folder / "report.html").write_text(render_report(report), encoding="utf-8")
     save_evaluation(folder, evaluation, gate)
     tracking.log(
@@ -121,9 +121,9 @@ def evaluate_and_store(  # noqa: PLR0913 - the report records where everything c
     )
     for name in ("report.html", "evaluation.json", DRIFT_PAGE):
         tracking.client.log_artifact(mlflow_run_id, str(folder / name))
-    verdict = headline(gate, work.use_case).sentence
+    verdict = headline(gate, context.use_case).sentence
     run_page = (
-        f"{work.settings.mlflow_ui}/#/experiments/{tracking.experiment_id}/runs/{mlflow_run_id}"
+        f"{context.settings.mlflow_ui}/#/experiments/{tracking.experiment_id}/runs/{mlflow_run_id}"
     )
     pages = {
         "report": f"{run_page}/artifacts/report.html",
@@ -134,7 +134,7 @@ def evaluate_and_store(  # noqa: PLR0913 - the report records where everything c
 
 
 def _plots(
-    work: Workspace, facts: TrainingFacts, test: LabelledFrame, evaluation: Evaluation
+    context: Context, facts: TrainingFacts, test: LabelledFrame, evaluation: Evaluation
 ) -> dict[str, bytes]:
     probability, threshold = evaluation.decided.probability, evaluation.decided.threshold
     drawn = {
@@ -153,7 +153,7 @@ def _plots(
         )
     if evaluation.mitigation is not None:
         drawn["mitigation"] = plots.mitigation_plot(evaluation.mitigation)
-    limits = parity_limits(work.use_case)
+    limits = parity_limits(context.use_case)
     for audit in singles(evaluation.fairness):
         drawn[f"fairness_{audit.attribute}"] = plots.selection_plot(
             audit, limits.get(audit.attribute)
@@ -161,7 +161,7 @@ def _plots(
     return drawn
 
 
-def _drift(work: Workspace, folder: Path, test: LabelledFrame) -> dict[str, float]:
+def _drift(context: Context, folder: Path, test: LabelledFrame) -> dict[str, float]:
     """Write Evidently's report of the train against the test part; return the worst columns."""
     import pandas as pd
 
@@ -170,13 +170,13 @@ def _drift(work: Workspace, folder: Path, test: LabelledFrame) -> dict[str, floa
     reference = pd.read_parquet(folder / "train_sample.parquet")
     current = pd.DataFrame(dict(test.columns))
     summary = write_drift_report(
-        folder / DRIFT_PAGE, reference, current, seed=work.use_case.training.seed
+        folder / DRIFT_PAGE, reference, current, seed=context.use_case.training.seed
     )
     return summary.worst(WORST_COLUMNS)
 
 
 def _report_facts(  # noqa: PLR0917 # private, one caller: every part of the page
-    work: Workspace,
+    context: Context,
     facts: TrainingFacts,
     accepted: Mapping[str, AcceptedSource],
     evaluation: Evaluation,
@@ -185,7 +185,7 @@ def _report_facts(  # noqa: PLR0917 # private, one caller: every part of the pag
     moved: Mapping[str, float],
     provenance: Mapping[str, str],
 ) -> ReportFacts:
-    settings = work.use_case.training
+    settings = context.use_case.training
     notes = []
     if evaluation.mitigation is not None and evaluation.mitigation.chosen is not None:
         notes.append(
@@ -203,7 +203,7 @@ def _report_facts(  # noqa: PLR0917 # private, one caller: every part of the pag
         names = ", ".join(f"{name} ({score:.2f})" for name, score in moved.items())
         notes.append(f"Most changed between the training and the test part: {names}.")
     return ReportFacts(
-        use_case=work.use_case,
+        use_case=context.use_case,
         as_of=facts.as_of[:10],
         provenance=provenance,
         sources=[
@@ -215,7 +215,7 @@ def _report_facts(  # noqa: PLR0917 # private, one caller: every part of the pag
             for name, part in facts.parts.items()
         ],
         purged_rows=facts.purged,
-        candidates=[_candidate(item, work.use_case.compute_cost) for item in facts.candidates],
+        candidates=[_candidate(item, context.use_case.compute_cost) for item in facts.candidates],
         chosen=Choice(facts.chosen, facts.reason),
         threshold=plots.range_text(evaluation.decided.threshold),
         evaluation=evaluation,

@@ -29,10 +29,10 @@ from mlops_pipeline.core.mitigation.mitigation import (
 )
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.errors import NotFoundError
+from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.lifecycle.features.offline import load_frame
 from mlops_pipeline.lifecycle.ingest.validation import AcceptedSource
 from mlops_pipeline.lifecycle.trained import TrainingFacts, train_figures, write_json
-from mlops_pipeline.lifecycle.workspace import Workspace
 
 FOLDER = "mitigated"
 
@@ -46,7 +46,7 @@ class Judged:
 
 
 def judge_training(
-    work: Workspace,
+    context: Context,
     accepted: Mapping[str, AcceptedSource],
     folder: Path,
     facts: TrainingFacts,
@@ -68,15 +68,15 @@ def judge_training(
     """
     _remove(folder / FOLDER)
     base = Judged(*judge(facts, model))
-    need = mitigation_need(work.use_case, base.gate)
+    need = mitigation_need(context.use_case, base.gate)
     if need is None:
         return base
-    outcome, chosen, facts = _mitigate(work, accepted, facts, model, need)
-    outcome = _with_test(work, outcome, base, test)
+    outcome, chosen, facts = _mitigate(context, accepted, facts, model, need)
+    outcome = _with_test(context, outcome, base, test)
     if chosen is None:
         return _recorded(base, outcome)
     variant = Judged(*judge(facts, chosen.model))
-    outcome = _with_test(work, outcome, variant, test)
+    outcome = _with_test(context, outcome, variant, test)
     if not variant.gate.passed:
         return _recorded(base, replace(outcome, reason=_refused_too(outcome, variant.gate)))
     _write(folder / FOLDER, chosen)
@@ -84,22 +84,22 @@ def judge_training(
 
 
 def _mitigate(
-    work: Workspace,
+    context: Context,
     accepted: Mapping[str, AcceptedSource],
     facts: TrainingFacts,
     model: ScoringModel,
     need: Need,
 ) -> tuple[Mitigated, Candidate | None, TrainingFacts]:
     """Return what was tried, the variant chosen, and the facts of a training that made it."""
-    frame = load_frame(work, accepted, datetime.fromisoformat(facts.as_of))
-    parts = split_frame(work.use_case, frame)
+    frame = load_frame(context, accepted, datetime.fromisoformat(facts.as_of))
+    parts = split_frame(context.use_case, frame)
     outcome, chosen = mitigate(
-        *(work.use_case, model, frame, parts, need),
+        *(context.use_case, model, frame, parts, need),
         importance=facts.importance,
-        threads=work.settings.threads,
+        threads=context.settings.threads,
     )
     if chosen is not None:
-        figures = train_figures(chosen.model, frame, parts, work.use_case.training.seed)
+        figures = train_figures(chosen.model, frame, parts, context.use_case.training.seed)
         facts = replace(facts, importance=dict(chosen.importance), train_metrics=figures)
     return outcome, chosen, facts
 
@@ -114,11 +114,11 @@ def _recorded(judged: Judged, outcome: Mitigated) -> Judged:
 
 
 def _with_test(
-    work: Workspace, outcome: Mitigated, judged: Judged, test: LabelledFrame
+    context: Context, outcome: Mitigated, judged: Judged, test: LabelledFrame
 ) -> Mitigated:
     """Add the test figures of the base model, or of the chosen variant once it is evaluated."""
     decided, audits = judged.evaluation.decided, judged.evaluation.fairness
-    costs = work.use_case.training.costs
+    costs = context.use_case.training.costs
     figures = decision_figures(test.label, decided.probability, decided.threshold, costs)
     figures |= {f"disparity of {name}": _disparity(audits, name) for name in outcome.limits}
     is_chosen = outcome.variants[0].test is not None

@@ -16,8 +16,8 @@ from mlops_pipeline.core.features.frames import EVENT_ROW
 from mlops_pipeline.core.modelling.reasons import give_reasons, word_inputs
 from mlops_pipeline.core.modelling.scoring import Decisions, ScoringModel
 from mlops_pipeline.errors import DataError
+from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.lifecycle.features.offline import features_uri, finished_periods
-from mlops_pipeline.lifecycle.workspace import Workspace
 from mlops_pipeline.stores.lake.engine import quoted
 from mlops_pipeline.stores.lake.tables import Lake
 
@@ -37,7 +37,7 @@ class Scored:
 
 
 def score_period(
-    work: Workspace,
+    context: Context,
     model: ScoringModel,
     model_version: int,
     period: str | None,
@@ -56,25 +56,25 @@ def score_period(
     DataError
         When the period's features were never built.
     """
-    done = finished_periods(work)
+    done = finished_periods(context)
     chosen = period or max(done, default=None)
     if chosen is None or chosen not in done:
         raise DataError(
             "there are no features for this period",
             expected=f"one of {', '.join(sorted(done)[-5:])}" if done else "a built period",
             found=str(chosen),
-            way_out=f"run the lifecycle of {work.use_case.name} at a later as_of first",
+            way_out=f"run the lifecycle of {context.use_case.name} at a later as_of first",
         )
-    uri = predictions_uri(work.lake, work.use_case, is_trial=is_trial)
-    for facts in reversed(work.lake.facts_of_commits(uri)):  # the last commit of a period counts
+    uri = predictions_uri(context.lake, context.use_case, is_trial=is_trial)
+    for facts in reversed(context.lake.facts_of_commits(uri)):  # the last commit of a period counts
         if facts["period"] == chosen and facts["model_version"] == model_version:
             return Scored(uri, facts["version"], chosen, facts["rows"], facts["positives"], False)
-    table = _features(work, chosen)
+    table = _features(context, chosen)
     columns = _columns(model, table)
     said = model.decide(columns)
     result = _predictions(
-        work, table, said, model_version=model_version, run_id=run_id, now=now
-    ).append_column("reasons", _reasons(work.use_case, model, columns, said.decision))
+        context, table, said, model_version=model_version, run_id=run_id, now=now
+    ).append_column("reasons", _reasons(context.use_case, model, columns, said.decision))
     facts = {
         "period": chosen,
         "model_version": model_version,
@@ -82,7 +82,7 @@ def score_period(
         "positives": int(said.decision.sum()),
         "for_decisions": not is_trial,
     }
-    version = work.lake.write(uri, result, facts, "extend")
+    version = context.lake.write(uri, result, facts, "extend")
     return Scored(uri, version, chosen, len(result), int(said.decision.sum()), True)
 
 
@@ -91,16 +91,16 @@ def predictions_uri(lake: Lake, use_case: UseCase, *, is_trial: bool = False) ->
     return lake.table_uri(use_case.name, "trial_predictions" if is_trial else "predictions")
 
 
-def _features(work: Workspace, period: str) -> Any:
-    state = work.lake.state(features_uri(work))
+def _features(context: Context, period: str) -> Any:
+    state = context.lake.state(features_uri(context))
     if state is None:
-        raise DataError("there are no features", where=work.use_case.name)
-    by_event = work.use_case.grid.every == "event"
-    step = work.use_case.grid.period if by_event else "day"
+        raise DataError("there are no features", where=context.use_case.name)
+    by_event = context.use_case.grid.every == "event"
+    step = context.use_case.grid.period if by_event else "day"
     start = f"TIMESTAMP '{period} 00:00:00'"
-    key = quoted(EVENT_ROW if by_event else work.use_case.entity.key)
-    return work.engine.sql.sql(
-        f"SELECT * FROM {work.engine.scan(state)} WHERE as_of >= {start} "
+    key = quoted(EVENT_ROW if by_event else context.use_case.entity.key)
+    return context.engine.sql.sql(
+        f"SELECT * FROM {context.engine.scan(state)} WHERE as_of >= {start} "
         f"AND as_of < {start} + INTERVAL 1 {step.upper()} ORDER BY as_of, {key}"
     ).to_arrow_table()
 
@@ -114,7 +114,7 @@ def _columns(model: ScoringModel, table: Any) -> dict[str, Any]:
 
 
 def _predictions(
-    work: Workspace,
+    context: Context,
     table: Any,
     said: Decisions,
     *,
@@ -125,7 +125,7 @@ def _predictions(
     import pyarrow as pa
 
     rows = len(table)
-    key = work.use_case.entity.key
+    key = context.use_case.entity.key
     return pa.table(
         {
             key: table.column(key),

@@ -10,13 +10,13 @@ from mlops_pipeline.core.data.frame import LabelledFrame
 from mlops_pipeline.core.mitigation.methods import Recipe, refit_variant
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.core.modelling.train import refit
+from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.lifecycle.evaluated import StoredEvaluation
 from mlops_pipeline.lifecycle.features.offline import load_frame
 from mlops_pipeline.lifecycle.ingest.validation import AcceptedSource
 from mlops_pipeline.lifecycle.mitigated import read_mitigated
 from mlops_pipeline.lifecycle.release import Release, read_metadata, register
 from mlops_pipeline.lifecycle.trained import read_training
-from mlops_pipeline.lifecycle.workspace import Workspace
 from mlops_pipeline.stores.models.registry import Registry
 from mlops_pipeline.stores.models.tracking import open_tracking
 
@@ -41,7 +41,7 @@ def refused_verdict(champion: int | None, stored: StoredEvaluation) -> str:
 
 
 def release_trained(
-    work: Workspace,
+    context: Context,
     trained: Mapping[str, Any],
     stored: StoredEvaluation,
     *,
@@ -50,11 +50,11 @@ def release_trained(
     now: datetime,
 ) -> Released:
     """Refit when the configuration says so, register, and return the version."""
-    use_case = work.use_case
+    use_case = context.use_case
     folder = Path(trained["folder"])
     facts, model = read_training(folder)
     accepted = {name: AcceptedSource.from_dict(item) for name, item in trained["accepted"].items()}
-    registry = Registry(open_tracking(work.settings, use_case.name), use_case.name)
+    registry = Registry(open_tracking(context.settings, use_case.name), use_case.name)
     found = registry.find(facts.fingerprint)
     if found is None:
         tried = stored.document.get("mitigation")
@@ -62,7 +62,7 @@ def release_trained(
         if tried:  # the gate let a variant pass, not the model that was trained
             model, recipe = read_mitigated(folder)
         final = refitted(
-            work,
+            context,
             accepted,
             datetime.fromisoformat(facts.as_of),
             model,
@@ -71,7 +71,7 @@ def release_trained(
         )
         release = Release(
             use_case=use_case,
-            settings=work.settings,
+            settings=context.settings,
             model=final.model,
             facts=facts,
             accepted=accepted,
@@ -102,7 +102,7 @@ class Refitted:
 
 
 def refitted(
-    work: Workspace,
+    context: Context,
     accepted: Mapping[str, AcceptedSource],
     as_of: datetime,
     model: ScoringModel,
@@ -119,14 +119,14 @@ def refitted(
     recipe : Recipe, optional
         Of a mitigated model: the mitigation is repeated.
     """
-    fitted_on = work.use_case.training.refit
+    fitted_on = context.use_case.training.refit
     newest = train_periods if fitted_on == "newest" else None
-    frame = load_frame(work, accepted, as_of, newest=newest)
+    frame = load_frame(context, accepted, as_of, newest=newest)
     if fitted_on == "none":
         return Refitted(model, frame, None)
-    threads = work.settings.threads
+    threads = context.settings.threads
     if recipe is not None:
-        again = refit_variant(work.use_case, frame, model, recipe, threads=threads)
+        again = refit_variant(context.use_case, frame, model, recipe, threads=threads)
     else:
-        again = refit(work.use_case, frame, model, threads=threads)
+        again = refit(context.use_case, frame, model, threads=threads)
     return Refitted(again, frame, len(frame))

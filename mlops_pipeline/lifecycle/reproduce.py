@@ -21,6 +21,7 @@ from mlops_pipeline.core.mitigation.mitigation import Need, mitigate
 from mlops_pipeline.core.modelling.scoring import MODEL_JSON, MODEL_TEXT, ScoringModel
 from mlops_pipeline.core.modelling.train import train
 from mlops_pipeline.errors import NotFoundError
+from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.lifecycle.features.offline import build_features, load_frame
 from mlops_pipeline.lifecycle.ingest.validation import AcceptedSource
 from mlops_pipeline.lifecycle.provenance import (
@@ -31,7 +32,6 @@ from mlops_pipeline.lifecycle.provenance import (
 )
 from mlops_pipeline.lifecycle.release import read_metadata
 from mlops_pipeline.lifecycle.release_runs import refitted
-from mlops_pipeline.lifecycle.workspace import Workspace
 from mlops_pipeline.stores.lake.engine import open_engine
 from mlops_pipeline.stores.lake.scratch import scratch_folder
 from mlops_pipeline.stores.lake.tables import Lake
@@ -111,11 +111,11 @@ def reproduce(
     """
     record = _read(Registry(open_tracking(settings, name), name), version)
     inputs = _inputs(record, settings)
-    with _scratch(record.use_case, settings) as work:
+    with _scratch(record.use_case, settings) as context:
         for source, accepted in record.accepted.items():
-            _check_files(work, source, accepted)
+            _check_files(context, source, accepted)
         report(f"computing features from {len(record.accepted)} recorded tables")
-        model = _rebuild(work, record, report)
+        model = _rebuild(context, record, report)
     return Reproduction(name, version, inputs, _compare(record.model_folder, model))
 
 
@@ -210,20 +210,20 @@ class _ScratchLake(Lake):
 
 
 @contextmanager
-def _scratch(use_case: UseCase, settings: Settings) -> Iterator[Workspace]:
+def _scratch(use_case: UseCase, settings: Settings) -> Iterator[Context]:
     with scratch_folder(settings.data_dir) as folder:
         lake = _ScratchLake(str(folder), Lake(settings.lake_uri))
         with open_engine(settings) as engine:
-            yield Workspace(use_case, replace(settings, lake_uri=str(folder)), lake, engine)
+            yield Context(use_case, replace(settings, lake_uri=str(folder)), lake, engine)
 
 
-def _check_files(work: Workspace, source: str, accepted: AcceptedSource) -> None:
+def _check_files(context: Context, source: str, accepted: AcceptedSource) -> None:
     tables = {"raw": accepted.version, "quarantine": accepted.quarantine_version}
     for layer, version in tables.items():
         if version is None:
             continue
-        uri = work.lake.table_uri(work.use_case.name, layer, source)
-        state = work.lake.state(uri, version)
+        uri = context.lake.table_uri(context.use_case.name, layer, source)
+        state = context.lake.state(uri, version)
         files = () if state is None else state.files
         gone = [file for file in files if "://" not in file and not Path(file).is_file()]
         if state is None or gone:
@@ -237,15 +237,15 @@ def _check_files(work: Workspace, source: str, accepted: AcceptedSource) -> None
             )
 
 
-def _rebuild(work: Workspace, record: _Record, report: Callable[[str], None]) -> ScoringModel:
-    build_features(work, record.accepted, record.as_of)
-    frame = load_frame(work, record.accepted, record.as_of)
-    parts = split_frame(work.use_case, frame)
+def _rebuild(context: Context, record: _Record, report: Callable[[str], None]) -> ScoringModel:
+    build_features(context, record.accepted, record.as_of)
+    frame = load_frame(context, record.accepted, record.as_of)
+    parts = split_frame(context.use_case, frame)
     training = train(
-        work.use_case,
+        context.use_case,
         frame,
         parts,
-        threads=work.settings.threads,
+        threads=context.settings.threads,
         stopwatch=time.perf_counter,
         report=lambda item: report(f"{item.name}: {item.seconds:.1f} s"),
     )
@@ -254,16 +254,16 @@ def _rebuild(work: Workspace, record: _Record, report: Callable[[str], None]) ->
     if record.mitigation is not None:
         tried = record.mitigation
         need = Need(tried["because"], tuple(tried["attributes"]), tried["limits"])
-        threads = work.settings.threads
+        threads = context.settings.threads
         outcome, chosen = mitigate(
-            work.use_case, model, frame, parts, need, importance={}, threads=threads
+            context.use_case, model, frame, parts, need, importance={}, threads=threads
         )
         report(f"mitigation: {outcome.reason}")
         if chosen is not None:
             model, recipe = chosen.model, chosen.recipe
     del frame
     again = refitted(
-        work,
+        context,
         record.accepted,
         record.as_of,
         model,

@@ -18,6 +18,7 @@ from mlops_pipeline.core.documents import plots
 from mlops_pipeline.core.modelling.calibration import reliability_curve
 from mlops_pipeline.core.modelling.selection import Trained
 from mlops_pipeline.core.modelling.train import Training, train
+from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.lifecycle.features.offline import load_frame
 from mlops_pipeline.lifecycle.ingest.validation import AcceptedSource
 from mlops_pipeline.lifecycle.provenance import (
@@ -27,7 +28,6 @@ from mlops_pipeline.lifecycle.provenance import (
     run_fingerprint,
 )
 from mlops_pipeline.lifecycle.trained import TrainingFacts, save_training, training_facts
-from mlops_pipeline.lifecycle.workspace import Workspace
 from mlops_pipeline.stores.models.tracking import Tracking, open_tracking
 from mlops_pipeline.stores.pseudonyms import pseudonymiser
 
@@ -50,7 +50,7 @@ class StoredTraining:
 
 
 def train_and_store(
-    work: Workspace,
+    context: Context,
     accepted: Mapping[str, AcceptedSource],
     as_of: datetime,
     *,
@@ -65,15 +65,15 @@ def train_and_store(
     StateError
         Before anything is trained, when the commit of the code is not known.
     """
-    use_case, git = work.use_case, git_state(work.settings)
-    frame = load_frame(work, accepted, as_of)
+    use_case, git = context.use_case, git_state(context.settings)
+    frame = load_frame(context, accepted, as_of)
     parts = split_frame(use_case, frame)
     report(f"{len(frame):,} labelled rows; parts {parts.rows()}, {parts.purged:,} purged")
     training = train(
         use_case,
         frame,
         parts,
-        threads=work.settings.threads,
+        threads=context.settings.threads,
         stopwatch=time.perf_counter,
         report=lambda item: report(
             f"{item.name}: validation log loss {item.validation_log_loss:.4f} "
@@ -89,11 +89,11 @@ def train_and_store(
         fingerprint=run_fingerprint(use_case, accepted, as_of),
         as_of=as_of.isoformat(),
     )
-    tracking = open_tracking(work.settings, use_case.name)
+    tracking = open_tracking(context.settings, use_case.name)
     tracking.end_abandoned(but=mlflow_run_id)
     drawn = _log(
         tracking,
-        work,
+        context,
         facts,
         training,
         frame,
@@ -104,14 +104,14 @@ def train_and_store(
         now=now,
     )
     hidden = sensitive_features(use_case)
-    folder = save_training(work.lake, facts, training.chosen.model, frame, parts, hidden=hidden)
+    folder = save_training(context.lake, facts, training.chosen.model, frame, parts, hidden=hidden)
     cost = use_case.compute_cost.of(sum(item.seconds for item in training.candidates))
     return StoredTraining(facts, folder, training, drawn, cost, use_case.compute_cost.currency)
 
 
 def _log(  # noqa: PLR0913, PLR0917 # private, one caller: everything that a run's record holds
     tracking: Tracking,
-    work: Workspace,
+    context: Context,
     facts: TrainingFacts,
     training: Training,
     frame: LabelledFrame,
@@ -138,7 +138,7 @@ def _log(  # noqa: PLR0913, PLR0917 # private, one caller: everything that a run
     drawn = {}
     for item in training.candidates:
         run = tracking.nested_run(parent, item.name, {**common, "kind": item.model.kind})
-        drawn[item.name] = _log_candidate(tracking, run, work, item, held, now=now)
+        drawn[item.name] = _log_candidate(tracking, run, context, item, held, now=now)
         tracking.end(run)
     return drawn
 
@@ -146,13 +146,13 @@ def _log(  # noqa: PLR0913, PLR0917 # private, one caller: everything that a run
 def _log_candidate(
     tracking: Tracking,
     run: str,
-    work: Workspace,
+    context: Context,
     item: Trained,
     held: LabelledFrame,
     *,
     now: datetime,
 ) -> dict[str, bytes]:
-    settings = work.use_case.training
+    settings = context.use_case.training
     recipe = settings.candidates[item.name].model_dump()
     probability = item.model.predict(held.columns)
     tracking.log(
@@ -172,12 +172,12 @@ def _log_candidate(
                 if figure.value is not None
             },
             "seconds": item.seconds,
-            "cost": work.use_case.compute_cost.of(item.seconds),
+            "cost": context.use_case.compute_cost.of(item.seconds),
         },
         now=now,
     )
-    pseudonym = pseudonymiser(work.settings)
-    hidden = sensitive_features(work.use_case)
+    pseudonym = pseudonymiser(context.settings)
+    hidden = sensitive_features(context.use_case)
     names = [name for name in item.model.input_names if name not in hidden]
     tracking.log_curves(run, item.fitted.curves, now=now, every=CURVE_STEP)
     files = {

@@ -17,8 +17,8 @@ from mlops_pipeline.orchestration.resources import MlflowRun
 from mlops_pipeline.stores.settings import Settings
 
 if TYPE_CHECKING:
+    from mlops_pipeline.lifecycle.context import Context
     from mlops_pipeline.lifecycle.ingest.validation import AcceptedSource
-    from mlops_pipeline.lifecycle.workspace import Workspace
     from mlops_pipeline.stores.ops import OpsDatabase, Pointer
 
 LEASE_SECONDS = 30.0  # without a heartbeat for this long, a lease expires
@@ -38,7 +38,7 @@ class Step:
     ops: "OpsDatabase"
     run_id: str
     now: datetime
-    work: "Workspace"
+    work: "Context"
     hold: Any
 
     def pointer(self, name: str, made_by: str) -> "Pointer":
@@ -111,8 +111,8 @@ def asset_step(
         How long another run at work is waited for before this one fails.
     """
     from mlops_pipeline.lifecycle.compliance.anchors import anchor_chain
+    from mlops_pipeline.lifecycle.context import open_context
     from mlops_pipeline.lifecycle.deployments import check_approval
-    from mlops_pipeline.lifecycle.workspace import open_workspace
     from mlops_pipeline.stores.models.tracking import quiet
     from mlops_pipeline.stores.ops import HeldLease, OpsDatabase
 
@@ -132,7 +132,7 @@ def asset_step(
                 linger_s=LINGER_SECONDS if _has_next(context, use_case, asset) else 0.0,
                 wait_s=wait_s,
             )
-            with without_values(), hold, open_workspace(use_case, settings) as work:
+            with without_values(), hold, open_context(use_case, settings) as work:
                 now, by = settings.now(), f"run {context.run_id}"
                 ops.record_configuration(
                     use_case.name, use_case.model_dump(mode="json"), by=by, now=now

@@ -17,9 +17,9 @@ import pytest
 
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.errors import NotFoundError
+from mlops_pipeline.lifecycle.context import open_context
 from mlops_pipeline.lifecycle.mitigated import read_mitigated
 from mlops_pipeline.lifecycle.predictions import score_period
-from mlops_pipeline.lifecycle.workspace import open_workspace
 from mlops_pipeline_tests.world import FIRST, World, write_world
 
 CHAIN = (  # without the documents of the data, which take their time
@@ -86,7 +86,7 @@ def test_evaluation_again_after_a_kill_half_way_ends_the_same(
 def test_batch_scores_of_a_mitigated_champion_follow_its_groups(mitigated: World) -> None:
     files = mitigated.model_files(1)
     model = ScoringModel(json.loads(files["model.json"]), files["model.txt"].decode())
-    with open_workspace(mitigated.use_case, mitigated.settings) as work:
+    with open_context(mitigated.use_case, mitigated.settings) as work:
         scored = score_period(work, model, 1, FIRST, run_id="run", now=datetime.now(UTC))
         state = work.lake.state(scored.uri)
         assert state is not None

@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 
 from mlops_pipeline.config import UseCase
+from mlops_pipeline.lifecycle.context import open_context
 from mlops_pipeline.lifecycle.features.online.materialize import materialize_accepted, open_writer
-from mlops_pipeline.lifecycle.workspace import open_workspace
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
 from mlops_pipeline_tests.worlds import (
@@ -117,7 +117,7 @@ def materialize_shops(root: Path, now: datetime = NOW) -> None:
     settings = settings_at(root, now)
     with OpsDatabase.open(settings.database_url) as ops, open_writer(settings) as store:
         for case in CASES.values():
-            with open_workspace(case, settings) as work:
+            with open_context(case, settings) as work:
                 materialize_accepted(work, ops, store, now=now)
 
 

@@ -15,6 +15,7 @@ from mlops_pipeline.core.data.labels import labelled_periods
 from mlops_pipeline.core.evaluation.gates import PARITY_RULE, Gate
 from mlops_pipeline.core.fairness.live_fairness import LiveAudit, LiveDecisions
 from mlops_pipeline.core.features.frames import EVENT_ROW
+from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.lifecycle.features.labelled import with_labels
 from mlops_pipeline.lifecycle.features.offline import features_uri, use_case_periods
 from mlops_pipeline.lifecycle.ingest.as_of import resolve_as_of
@@ -24,7 +25,6 @@ from mlops_pipeline.lifecycle.ingest.validation import (
     with_revisions,
 )
 from mlops_pipeline.lifecycle.trained import write_json
-from mlops_pipeline.lifecycle.workspace import Workspace
 from mlops_pipeline.stores.lake.engine import quoted
 from mlops_pipeline.stores.lake.tables import TableState
 from mlops_pipeline.stores.ops import OpsDatabase
@@ -39,23 +39,23 @@ WAY_OUT = (
 
 
 def live_decisions(
-    work: Workspace, accepted: Mapping[str, AcceptedSource], version: int, *, now: datetime
+    context: Context, accepted: Mapping[str, AcceptedSource], version: int, *, now: datetime
 ) -> LiveDecisions:
     """Read what a version decided, with the protected attributes and the labels known by now.
 
     Labels are those known at the last as_of up to which every source has delivered: later ones
     would be taken for events that did not happen.
     """
-    use_case = work.use_case
+    use_case = context.use_case
     as_of = resolve_as_of(use_case, accepted, None, now=now)
     since = as_of - timedelta(days=use_case.fairness.lookback_days)
-    predictions = work.lake.state(work.lake.table_uri(use_case.name, "predictions"))
-    features = work.lake.state(features_uri(work))
+    predictions = context.lake.state(context.lake.table_uri(use_case.name, "predictions"))
+    features = context.lake.state(features_uri(context))
     if predictions is None or features is None:
         rows = _no_row(use_case)
     else:
-        query = _query(work, accepted, (predictions, features), version, since, as_of)
-        rows = work.engine.sql.sql(query).to_arrow_table()
+        query = _query(context, accepted, (predictions, features), version, since, as_of)
+        rows = context.engine.sql.sql(query).to_arrow_table()
     label = rows.column("_label")
     return LiveDecisions(
         version=version,
@@ -79,7 +79,7 @@ def _no_row(use_case: UseCase) -> Any:
 
 
 def _query(  # noqa: PLR0917 # private, one caller
-    work: Workspace,
+    context: Context,
     accepted: Mapping[str, AcceptedSource],
     tables: tuple[TableState, TableState],
     version: int,
@@ -91,7 +91,7 @@ def _query(  # noqa: PLR0917 # private, one caller
     Two events of an entity at one moment cannot be told apart: where their labels differ, or one
     is not known, neither is known.
     """
-    use_case, engine = work.use_case, work.engine
+    use_case, engine = context.use_case, context.engine
     predictions, features = (engine.scan(state) for state in tables)
     key, names = quoted(use_case.entity.key), [quoted(name) for name in use_case.protected]
     row = [EVENT_ROW] if use_case.grid.every == "event" else []
@@ -104,7 +104,7 @@ def _query(  # noqa: PLR0917 # private, one caller
         f"WHERE as_of >= {begin}), "
         f"a AS (SELECT {key}, as_of, count(*) AS _rows, {attributes} FROM f GROUP BY ALL), "
         f"l AS (SELECT {key}, as_of, min(_label) AS _low, max(_label) AS _high, count(*) AS _known "
-        f"FROM ({_labels(work, accepted, as_of)}) WHERE _known_at <= {end} GROUP BY ALL) "
+        f"FROM ({_labels(context, accepted, as_of)}) WHERE _known_at <= {end} GROUP BY ALL) "
         f"SELECT p.{key}, p.probability, p.decision, {', '.join(names)}, "
         "CASE WHEN _low = _high AND _known = _rows THEN _low END AS _label "
         f"FROM {predictions} AS p LEFT JOIN a USING ({key}, as_of) "
@@ -113,23 +113,23 @@ def _query(  # noqa: PLR0917 # private, one caller
     )
 
 
-def _labels(work: Workspace, accepted: Mapping[str, AcceptedSource], as_of: datetime) -> str:
+def _labels(context: Context, accepted: Mapping[str, AcceptedSource], as_of: datetime) -> str:
     """Return the query that adds _label and _known_at to the rows of `f`."""
-    tables = register_accepted(work, accepted)
-    wanted = use_case_periods(work, as_of)
-    if work.use_case.label.kind != "column":
-        wanted = labelled_periods(work.use_case, wanted, as_of)
+    tables = register_accepted(context, accepted)
+    wanted = use_case_periods(context, as_of)
+    if context.use_case.label.kind != "column":
+        wanted = labelled_periods(context.use_case, wanted, as_of)
         if not wanted:
             return "SELECT *, NULL::TINYINT AS _label, as_of AS _known_at FROM f WHERE FALSE"
-    return with_labels(work, tables, wanted, as_of, with_revisions(accepted))
+    return with_labels(context, tables, wanted, as_of, with_revisions(accepted))
 
 
 def record_live_audit(
-    work: Workspace, ops: OpsDatabase, audit: LiveAudit, *, run_id: str, now: datetime
+    context: Context, ops: OpsDatabase, audit: LiveAudit, *, run_id: str, now: datetime
 ) -> Path:
     """Store an audit, keep the decision, and raise or resolve the alert; return the file."""
-    name = work.use_case.name
-    with work.lake.new_artifacts(name, FOLDER) as folder:
+    name = context.use_case.name
+    with context.lake.new_artifacts(name, FOLDER) as folder:
         document = {**audit.to_dict(), "audited_at": now.isoformat(), "run_id": run_id}
         write_json(folder / FILE, document)
     evidence = {
@@ -156,7 +156,7 @@ def record_live_audit(
         )
     elif audit.action == "within_limits":
         ops.resolve_alerts_by_key(name, ALERT, by=run_id, reason=audit.sentence, now=now)
-    return work.lake.artifact_folder(name, FOLDER) / FILE
+    return context.lake.artifact_folder(name, FOLDER) / FILE
 
 
 def tell_of_parity(

@@ -10,7 +10,7 @@ from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.data.periods import Period
 from mlops_pipeline.core.features.frames import EVENT_ROW
 from mlops_pipeline.errors import DataError
-from mlops_pipeline.lifecycle.workspace import Workspace
+from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.spec.grammar import columns_of, parse
 from mlops_pipeline.stores.lake.engine import quoted
 
@@ -18,18 +18,18 @@ FRACTIONAL = ("FLOAT", "DOUBLE")
 WHOLE = ("BIGINT", "INTEGER", "SMALLINT", "TINYINT", "UINTEGER", "USMALLINT", "UTINYINT")
 
 
-def register_asked(work: Workspace, use_case: UseCase) -> list[str]:
+def register_asked(context: Context, use_case: UseCase) -> list[str]:
     """Make `_asked`: the input with a number of each row; return its other columns.
 
     They stand under their own names for request-time features, and as `_kept_<n>` for the answer.
     """
-    engine, key = work.engine, use_case.entity.key
+    engine, key = context.engine, use_case.entity.key
     types = {row[0]: str(row[1]) for row in engine.query("DESCRIBE _asked_input")}
     _check_columns(use_case, types)
     kind = use_case.sources[use_case.population.source].column(key).type
     cast = {"int64": "BIGINT", "string": "VARCHAR"}[kind]
     if kind == "int64" and types[key] not in WHOLE:  # those need no look at every row
-        _check_numbers(work, key, types[key])
+        _check_numbers(context, key, types[key])
     as_of = "as_of::TIMESTAMP"
     if "TIME ZONE" in types["as_of"] or "TIMESTAMPTZ" in types["as_of"]:  # of nanoseconds: TZ
         as_of = "as_of::TIMESTAMPTZ AT TIME ZONE 'UTC'"
@@ -44,7 +44,7 @@ def register_asked(work: Workspace, use_case: UseCase) -> list[str]:
     return kept
 
 
-def _check_numbers(work: Workspace, key: str, kind: str) -> None:
+def _check_numbers(context: Context, key: str, kind: str) -> None:
     """Refuse keys that are no whole numbers: cast, they would be the keys of others."""
     name = quoted(key)
     unlike = f"{name} IS NOT NULL AND (TRY_CAST({name} AS BIGINT) IS NULL"
@@ -52,7 +52,7 @@ def _check_numbers(work: Workspace, key: str, kind: str) -> None:
         unlike += f" OR NOT isfinite({name}) OR {name} <> trunc({name})"
     elif kind.startswith("DECIMAL"):
         unlike += f" OR {name} <> trunc({name})"
-    count = work.engine.query(f"SELECT count(*) FILTER ({unlike})) FROM _asked_input")[0][0]
+    count = context.engine.query(f"SELECT count(*) FILTER ({unlike})) FROM _asked_input")[0][0]
     if count:
         raise DataError(
             "an entity's key is no whole number",
@@ -87,14 +87,14 @@ def _check_columns(use_case: UseCase, types: Mapping[str, str]) -> None:
         )
 
 
-def asked_period(work: Workspace, use_case: UseCase) -> tuple[int, Period]:
+def asked_period(context: Context, use_case: UseCase) -> tuple[int, Period]:
     """Return how many rows are asked for, and the period of their moments."""
     key = quoted(use_case.entity.key)
-    rows, first, last, nulls = work.engine.query(
+    rows, first, last, nulls = context.engine.query(
         f"SELECT count(*), min(as_of), max(as_of), "
         f"count(*) FILTER (as_of IS NULL OR {key} IS NULL) FROM _asked"
     )[0]
-    now = work.settings.now()
+    now = context.settings.now()
     if nulls:
         raise DataError("rows lack their entity or as_of", where="rows", found=f"{nulls:,} rows")
     if rows and last.replace(tzinfo=UTC) > now:

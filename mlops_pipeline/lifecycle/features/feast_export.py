@@ -21,6 +21,7 @@ from typing import Any
 
 from mlops_pipeline.core.features.frames import EVENT_ROW
 from mlops_pipeline.errors import NotFoundError, StateError
+from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.lifecycle.features.feast_definitions import (
     CREATED_TIME,
     EVENT_TIME,
@@ -30,7 +31,6 @@ from mlops_pipeline.lifecycle.features.feast_definitions import (
     settings_text,
 )
 from mlops_pipeline.lifecycle.features.offline import definitions_hash, features_uri
-from mlops_pipeline.lifecycle.workspace import Workspace
 from mlops_pipeline.stores.lake.engine import literal, quoted
 
 MANIFEST, DEFINITIONS, SETTINGS, DATA, STATE = (
@@ -57,7 +57,7 @@ class FeastExport:
     is_new: bool
 
 
-def export_feast(work: Workspace, folder: Path) -> FeastExport:
+def export_feast(context: Context, folder: Path) -> FeastExport:
     """Write the feature table of the present definitions as a Feast feature repository.
 
     The folder appears whole or not at all; an earlier export is replaced, what Feast stored beside
@@ -70,9 +70,9 @@ def export_feast(work: Workspace, folder: Path) -> FeastExport:
     StateError
         When the folder holds something else.
     """
-    scan, about = _described(work)
-    views = exported_views(work.use_case)
-    text = definitions_text(work.use_case, views)
+    scan, about = _described(context)
+    views = exported_views(context.use_case)
+    text = definitions_text(context.use_case, views)
     _bring_back(folder)
     _check_ours(folder)
     kept = _manifest(folder)
@@ -80,52 +80,52 @@ def export_feast(work: Workspace, folder: Path) -> FeastExport:
         return _export(folder, kept, is_new=False)
     with _replaced(folder) as new:
         (new / DATA).mkdir()
-        rows = {view.name: _write_rows(work, scan, view, new / DATA) for view in views}
-        (new / SETTINGS).write_text(settings_text(work.use_case), encoding="utf-8")
+        rows = {view.name: _write_rows(context, scan, view, new / DATA) for view in views}
+        (new / SETTINGS).write_text(settings_text(context.use_case), encoding="utf-8")
         (new / DEFINITIONS).write_text(text, encoding="utf-8")
         found = {**about, "rows": rows}
         (new / MANIFEST).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return _export(folder, found, is_new=True)
 
 
-def _described(work: Workspace) -> tuple[str, dict[str, Any]]:
+def _described(context: Context) -> tuple[str, dict[str, Any]]:
     """Return how the feature table is read, and which one it is."""
-    state = work.lake.state(features_uri(work))
+    state = context.lake.state(features_uri(context))
     missing = NotFoundError(
         "there are no features to export",
-        where=features_uri(work),
+        where=features_uri(context),
         expected="a feature table of the present definitions with at least one row",
         found="none",
-        way_out=f"materialize {work.use_case.name}/features first",
+        way_out=f"materialize {context.use_case.name}/features first",
     )
     if state is None:
         raise missing
-    scan = work.engine.scan(state)
-    oldest, newest = work.engine.query(f"SELECT min(as_of), max(as_of) FROM {scan}")[0]
+    scan = context.engine.scan(state)
+    oldest, newest = context.engine.query(f"SELECT min(as_of), max(as_of) FROM {scan}")[0]
     if newest is None:
         raise missing
     return scan, {
-        "use_case": work.use_case.name,
-        "definitions": definitions_hash(work.use_case),
+        "use_case": context.use_case.name,
+        "definitions": definitions_hash(context.use_case),
         "table_version": state.version,
         "oldest": oldest.replace(tzinfo=UTC).isoformat(),
         "newest": newest.replace(tzinfo=UTC).isoformat(),
     }
 
 
-def _write_rows(work: Workspace, scan: str, view: ExportedView, folder: Path) -> int:
+def _write_rows(context: Context, scan: str, view: ExportedView, folder: Path) -> int:
     """Write one view's rows; of an entity's events at the same moment the last one counts."""
-    key = quoted(work.use_case.entity.key)
+    key = quoted(context.use_case.entity.key)
     names = ", ".join(quoted(name) for name in view.fields)
     last = ""
-    if work.use_case.grid.every == "event":
+    if context.use_case.grid.every == "event":
         last = (
             f"QUALIFY row_number() OVER (PARTITION BY {key}, as_of ORDER BY {EVENT_ROW} DESC) = 1"
         )
     moment = "timezone('UTC', as_of)"
     path = literal(str(folder / f"{view.name}.parquet"))
     return int(
-        work.engine.query(
+        context.engine.query(
             f"COPY (SELECT {key}, {moment} AS {EVENT_TIME}, {moment} AS {CREATED_TIME}, {names} "
             f"FROM {scan} WHERE {key} IS NOT NULL {last}) TO {path} (FORMAT parquet)"
         )[0][0]

@@ -13,7 +13,7 @@ from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.data.periods import Period
 from mlops_pipeline.core.features.frames import EVENT_ROW
 from mlops_pipeline.errors import DataError, masked
-from mlops_pipeline.lifecycle.workspace import Workspace
+from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.stores.lake.engine import quoted
 
 # Compiling a frame takes longer than running it, so it is compiled once, for a period that no data
@@ -33,7 +33,7 @@ class PeriodFacts:
 
 
 def build_periods(
-    work: Workspace,
+    context: Context,
     template: str,
     missing: Sequence[Period],
     uri: str,
@@ -50,9 +50,9 @@ def build_periods(
         The query of TEMPLATE_PERIOD.
     """
     for period in missing:
-        _compute(work, query_of(template, period), period)
-        finished(_write(work, period, uri))
-    work.engine.sql.execute(f"DROP TABLE IF EXISTS {COMPUTED}")
+        _compute(context, query_of(template, period), period)
+        finished(_write(context, period, uri))
+    context.engine.sql.execute(f"DROP TABLE IF EXISTS {COMPUTED}")
 
 
 def query_of(template: str, period: Period) -> str:
@@ -70,33 +70,33 @@ def query_of(template: str, period: Period) -> str:
     return MOMENT.sub(moved, template)
 
 
-def _compute(work: Workspace, statement: str, period: Period) -> None:
+def _compute(context: Context, statement: str, period: Period) -> None:
     import duckdb
 
     try:
-        work.engine.sql.execute(f"CREATE OR REPLACE TEMPORARY TABLE {COMPUTED} AS {statement}")
+        context.engine.sql.execute(f"CREATE OR REPLACE TEMPORARY TABLE {COMPUTED} AS {statement}")
     except (duckdb.ConversionException, duckdb.OutOfRangeException) as error:
         raise DataError(
             "a feature's value does not fit its type",
-            where=f"{work.use_case.name}, period {period.name}",
+            where=f"{context.use_case.name}, period {period.name}",
             expected="values whose exact sums fit: below 9.2e18 units of their precision",
             found=masked(str(error)),
             way_out="quarantine such rows with a range rule, or change dtype or precision",
         ) from error
 
 
-def _write(work: Workspace, period: Period, uri: str) -> PeriodFacts:
+def _write(context: Context, period: Period, uri: str) -> PeriodFacts:
     """Write the computed period in the order of its rows' keys."""
-    use_case = work.use_case
+    use_case = context.use_case
     key = quoted(row_key(use_case))
     columns = ", ".join(map(quoted, [*use_case.features, *use_case.protected]))
-    rows, digest = work.engine.query(
+    rows, digest = context.engine.query(
         f"SELECT count(*), coalesce(sum(hash({key}, as_of, {columns})::HUGEINT), 0) FROM {COMPUTED}"
     )[0]
     facts = PeriodFacts(period.name, int(rows), f"{int(digest) % 2**64:016x}")
-    work.lake.write(
+    context.lake.write(
         uri,
-        work.engine.batches(f"SELECT * FROM {COMPUTED} ORDER BY as_of, {key}"),
+        context.engine.batches(f"SELECT * FROM {COMPUTED} ORDER BY as_of, {key}"),
         {
             "period": facts.period,
             "rows": facts.rows,

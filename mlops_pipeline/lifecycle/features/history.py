@@ -13,6 +13,7 @@ from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.features.completion import completed
 from mlops_pipeline.core.features.frames import EVENT_ROW, Facts, asked_rows
 from mlops_pipeline.errors import NotFoundError
+from mlops_pipeline.lifecycle.context import Context, open_context
 from mlops_pipeline.lifecycle.features.entity_rows import asked_period, register_asked
 from mlops_pipeline.lifecycle.features.late_gather import STRETCH, Question, answers
 from mlops_pipeline.lifecycle.ingest.validation import (
@@ -21,7 +22,6 @@ from mlops_pipeline.lifecycle.ingest.validation import (
     register_accepted,
     row_facts,
 )
-from mlops_pipeline.lifecycle.workspace import Workspace, open_workspace
 from mlops_pipeline.spec.grammar import columns_of, parse
 from mlops_pipeline.stores.lake.engine import literal, quoted
 from mlops_pipeline.stores.ops import OpsDatabase
@@ -60,9 +60,9 @@ def get_historical_features(
 
     is_arrow = isinstance(rows, pa.Table)
     asked = rows if is_arrow else pa.Table.from_pandas(rows, preserve_index=False)
-    with _opened(use_case, settings, features) as (work, accepted, names):
-        work.engine.sql.register("_asked_input", asked)
-        parts = list(_answers(work, accepted, names))
+    with _opened(use_case, settings, features) as (context, accepted, names):
+        context.engine.sql.register("_asked_input", asked)
+        parts = list(_answers(context, accepted, names))
     found = pa.concat_tables(parts).sort_by(EVENT_ROW).drop_columns([EVENT_ROW])
     return found if is_arrow else found.to_pandas()
 
@@ -81,17 +81,17 @@ def write_historical_features(
     """
     import pyarrow.parquet as pq
 
-    with _opened(use_case, settings, features) as (work, accepted, names):
+    with _opened(use_case, settings, features) as (context, accepted, names):
         reader = "read_csv" if rows.suffix == ".csv" else "read_parquet"
         if not rows.is_file():
             raise NotFoundError("the file of entities does not exist", where=str(rows))
-        work.engine.sql.execute(
+        context.engine.sql.execute(
             f"CREATE TEMP VIEW _asked_input AS SELECT * FROM {reader}({literal(str(rows))})"
         )
         part, count = out.with_name(f".{out.name}.part"), 0
         with ExitStack() as stack:
             writer: Any = None
-            for answer in _answers(work, accepted, names):
+            for answer in _answers(context, accepted, names):
                 found = answer.drop_columns([EVENT_ROW])
                 if writer is None:  # values of features seldom repeat: no dictionaries
                     writer = pq.ParquetWriter(part, found.schema, use_dictionary=False)
@@ -105,35 +105,35 @@ def write_historical_features(
 @contextmanager
 def _opened(
     use_case: UseCase, settings: Settings | None, features: Sequence[str]
-) -> Iterator[tuple[Workspace, dict[str, AcceptedSource], tuple[str, ...]]]:
-    """Yield a workspace, what is accepted, and the features by name; their use is noted."""
+) -> Iterator[tuple[Context, dict[str, AcceptedSource], tuple[str, ...]]]:
+    """Yield a context, what is accepted, and the features by name; their use is noted."""
     settings = settings or Settings.from_environment()
     with OpsDatabase.open(settings.database_url) as ops:
         accepted = accepted_sources(ops, use_case)
         names = feature_names(use_case, features)
         ops.record_feature_use(use_case.name, names, "history", now=settings.now())
-    with open_workspace(use_case, settings) as work:
-        yield work, accepted, names
+    with open_context(use_case, settings) as context:
+        yield context, accepted, names
 
 
 def _answers(
-    work: Workspace, accepted: Mapping[str, AcceptedSource], names: Sequence[str]
+    context: Context, accepted: Mapping[str, AcceptedSource], names: Sequence[str]
 ) -> Iterator[Any]:
     """Yield the answer to `_asked_input` as Arrow tables, one slice of its entities at a time."""
-    use_case = narrowed(work.use_case, names)
-    kept = register_asked(work, use_case)
-    rows, period = asked_period(work, use_case)
+    use_case = narrowed(context.use_case, names)
+    kept = register_asked(context, use_case)
+    rows, period = asked_period(context, use_case)
     accepted = {name: accepted[name] for name in _sources(use_case)}
-    register_accepted(work, accepted)
-    facts = _ordered(work, use_case, row_facts(use_case, accepted))
+    register_accepted(context, accepted)
+    facts = _ordered(context, use_case, row_facts(use_case, accepted))
     slices = _held_values(use_case, rows, accepted) // SLICE_VALUES + 1
     asked: Question | None = None
     for number in range(slices):
-        tables = _register_slice(work, use_case, number, slices)
+        tables = _register_slice(context, use_case, number, slices)
         if asked is None:
             frame, values = asked_rows(use_case, tables, tables["_asked_slice"], period, facts)
-            asked = _compiled(work, use_case, frame, values, (names, kept))
-        yield from answers(work.engine, asked)
+            asked = _compiled(context, use_case, frame, values, (names, kept))
+        yield from answers(context.engine, asked)
 
 
 def _held_values(use_case: UseCase, rows: int, accepted: Mapping[str, AcceptedSource]) -> int:
@@ -150,7 +150,7 @@ def _held_values(use_case: UseCase, rows: int, accepted: Mapping[str, AcceptedSo
 
 
 def _compiled(
-    work: Workspace,
+    context: Context,
     use_case: UseCase,
     frame: Any,
     values: Mapping[str, Any],
@@ -159,7 +159,7 @@ def _compiled(
     import ibis
 
     names, kept = shown
-    key, compiled = use_case.entity.key, work.engine.ibis.compile
+    key, compiled = use_case.entity.key, context.engine.ibis.compile
     given = {name: f"_kept_{index}" for index, name in enumerate(kept) if name not in names}
     made = [name for name in use_case.features if name in frame.columns]
     rows = frame.select(key, "as_of", EVENT_ROW, *given.values(), *made, *values)
@@ -176,15 +176,17 @@ def _compiled(
     )
 
 
-def _register_slice(work: Workspace, use_case: UseCase, number: int, slices: int) -> dict[str, Any]:
+def _register_slice(
+    context: Context, use_case: UseCase, number: int, slices: int
+) -> dict[str, Any]:
     """Make views of a slice's asked rows and of the source rows of its entities."""
     key = quoted(use_case.entity.key)
     mine = f"hash({key}) % {slices} = {number}" if slices > 1 else "TRUE"
     found = {}
     for name in ("_asked", *_sources(use_case)):
         view = "_asked_slice" if name == "_asked" else f"_slice_of_{name}"
-        work.engine.register(view, f"(SELECT * FROM {quoted(name)} WHERE {mine})")
-        found["_asked_slice" if name == "_asked" else name] = work.engine.ibis.table(view)
+        context.engine.register(view, f"(SELECT * FROM {quoted(name)} WHERE {mine})")
+        found["_asked_slice" if name == "_asked" else name] = context.engine.ibis.table(view)
     return found
 
 
@@ -235,13 +237,13 @@ def _sources(use_case: UseCase) -> list[str]:
     return list(dict.fromkeys(view.source for view in use_case.views.values()))
 
 
-def _ordered(work: Workspace, use_case: UseCase, facts: Facts) -> Facts:
+def _ordered(context: Context, use_case: UseCase, facts: Facts) -> Facts:
     """Add which sources' rows were all known when they happened."""
     found = set()
     for name in _sources(use_case):
         if name in facts.unique and name not in facts.revised:
             happened = quoted(use_case.sources[name].event_time)
             late = f"SELECT 1 FROM {quoted(name)} WHERE _available_at <> {happened} LIMIT 1"
-            if not work.engine.query(late):
+            if not context.engine.query(late):
                 found.add(name)
     return Facts(facts.revised, facts.unique, frozenset(found))

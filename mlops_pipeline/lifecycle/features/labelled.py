@@ -6,12 +6,12 @@ from typing import Any
 
 from mlops_pipeline.core.data.labels import column_labels, events_in_horizon, label_events
 from mlops_pipeline.core.data.periods import Period
-from mlops_pipeline.lifecycle.workspace import Workspace
+from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.stores.lake.engine import quoted
 
 
 def with_labels(
-    work: Workspace,
+    context: Context,
     tables: Mapping[str, Any],
     wanted: Sequence[Period],
     as_of: datetime,
@@ -21,16 +21,16 @@ def with_labels(
 
     It reads a temporary table made here, which holds what was known at `as_of`.
     """
-    if work.use_case.label.kind == "column":
-        return _column_label_table(work, tables, as_of, revised)
-    return _event_label_table(work, tables, wanted, as_of)
+    if context.use_case.label.kind == "column":
+        return _column_label_table(context, tables, as_of, revised)
+    return _event_label_table(context, tables, wanted, as_of)
 
 
 def _event_label_table(
-    work: Workspace, tables: Mapping[str, Any], wanted: Sequence[Period], as_of: datetime
+    context: Context, tables: Mapping[str, Any], wanted: Sequence[Period], as_of: datetime
 ) -> str:
     """Make table `_label_events` and return the query that adds label and known_at."""
-    use_case, engine = work.use_case, work.engine
+    use_case, engine = context.use_case, context.engine
     by_event = use_case.grid.every == "event"
     if by_event:
         frame = label_events(use_case, tables, as_of)
@@ -54,12 +54,12 @@ def _event_label_table(
 
 
 def _column_label_table(
-    work: Workspace, tables: Mapping[str, Any], as_of: datetime, revised: frozenset[str]
+    context: Context, tables: Mapping[str, Any], as_of: datetime, revised: frozenset[str]
 ) -> str:
-    labels = column_labels(work.use_case, tables, as_of, revised=revised)
-    statement = work.engine.ibis.compile(labels)
+    labels = column_labels(context.use_case, tables, as_of, revised=revised)
+    statement = context.engine.ibis.compile(labels)
     moment = as_of.replace(tzinfo=None).isoformat(sep=" ")
-    work.engine.sql.execute(
+    context.engine.sql.execute(
         f"CREATE OR REPLACE TEMP TABLE _label_rows AS SELECT event_row, label AS _label, "
         f"known_at AS _known_at FROM ({statement}) "
         f"WHERE label IS NOT NULL AND known_at <= TIMESTAMP '{moment}'"

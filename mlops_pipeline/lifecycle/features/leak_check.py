@@ -18,10 +18,10 @@ from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.data.periods import Period, following, step_of
 from mlops_pipeline.core.features.frames import EVENT_ROW, Facts, feature_frame
 from mlops_pipeline.errors import NotFoundError
+from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.lifecycle.features.leak_noise import moment_literal, noisy_tables
 from mlops_pipeline.lifecycle.features.offline import features_uri, finished_periods
 from mlops_pipeline.lifecycle.ingest.validation import AcceptedSource, register_accepted, row_facts
-from mlops_pipeline.lifecycle.workspace import Workspace
 from mlops_pipeline.stores.lake.engine import quoted
 
 MAX_ROWS = 20_000  # compared: a leak shows in nearly every row, so more would only cost
@@ -51,7 +51,7 @@ class LeakCheck:
 
 
 def leak_check(
-    work: Workspace,
+    context: Context,
     accepted: Mapping[str, AcceptedSource],
     *,
     period: str | None = None,
@@ -73,53 +73,53 @@ def leak_check(
     NotFoundError
         When the period was never built.
     """
-    chosen = _period(work, period)
-    tables = register_accepted(work, accepted)
-    cut, facts = _draw(work, chosen, max_rows), row_facts(work.use_case, accepted)
-    key = work.use_case.entity.key
-    names = [name for name in tables if key in work.use_case.sources[name].columns]
-    noisy = noisy_tables(work, names, cut, ordered=facts.ordered)
-    _compute(work, noisy, chosen, facts, "_leak_noise")
-    changed = _differing(work, "_leak_stored", "_leak_noise")
+    chosen = _period(context, period)
+    tables = register_accepted(context, accepted)
+    cut, facts = _draw(context, chosen, max_rows), row_facts(context.use_case, accepted)
+    key = context.use_case.entity.key
+    names = [name for name in tables if key in context.use_case.sources[name].columns]
+    noisy = noisy_tables(context, names, cut, ordered=facts.ordered)
+    _compute(context, noisy, chosen, facts, "_leak_noise")
+    changed = _differing(context, "_leak_stored", "_leak_noise")
     leaking: tuple[str, ...] = ()
     if changed:
         rows = f"(SELECT * FROM {{}} SEMI JOIN _leak_keys USING ({quoted(key)}))"
         drawn = {
-            name: work.engine.register(f"_drawn_{name}", rows.format(quoted(name)))
+            name: context.engine.register(f"_drawn_{name}", rows.format(quoted(name)))
             for name in names
         }
-        _compute(work, drawn, chosen, facts, "_leak_clean")
-        leaking = _differing(work, "_leak_clean", "_leak_noise")
+        _compute(context, drawn, chosen, facts, "_leak_clean")
+        leaking = _differing(context, "_leak_clean", "_leak_noise")
     return LeakCheck(
         period=chosen.name,
         cut=cut,
-        rows_compared=int(work.engine.query("SELECT count(*) FROM _leak_stored")[0][0]),
+        rows_compared=int(context.engine.query("SELECT count(*) FROM _leak_stored")[0][0]),
         leaking=leaking,
         outdated=tuple(name for name in changed if name not in leaking),
     )
 
 
-def _period(work: Workspace, name: str | None) -> Period:
-    done = finished_periods(work)
+def _period(context: Context, name: str | None) -> Period:
+    done = finished_periods(context)
     chosen = name or max(done, default=None)
     if chosen is None or chosen not in done:
         raise NotFoundError(
             "there is no such finished period",
-            where=work.use_case.name,
+            where=context.use_case.name,
             expected=f"one of {', '.join(sorted(done)[-5:])}" if done else "a built period",
             found=str(chosen),
-            way_out=f"materialize {work.use_case.name}/features first",
+            way_out=f"materialize {context.use_case.name}/features first",
         )
     start = datetime.fromisoformat(chosen).replace(tzinfo=UTC)
-    return Period(start, following(start, step_of(work.use_case.grid)))
+    return Period(start, following(start, step_of(context.use_case.grid)))
 
 
-def _draw(work: Workspace, period: Period, max_rows: int) -> datetime:
+def _draw(context: Context, period: Period, max_rows: int) -> datetime:
     """Make `_leak_keys` (the drawn entities) and `_leak_stored` (their rows); return the cut."""
-    use_case, engine = work.use_case, work.engine
-    state = work.lake.state(features_uri(work))
+    use_case, engine = context.use_case, context.engine
+    state = context.lake.state(features_uri(context))
     if state is None:
-        raise NotFoundError("there are no features", where=features_uri(work))
+        raise NotFoundError("there are no features", where=features_uri(context))
     key = quoted(use_case.entity.key)
     engine.sql.execute(
         f"CREATE OR REPLACE TEMP VIEW _leak_period AS SELECT * FROM {engine.scan(state)} "
@@ -148,25 +148,25 @@ def _draw(work: Workspace, period: Period, max_rows: int) -> datetime:
 
 
 def _compute(
-    work: Workspace, tables: Mapping[str, Any], period: Period, facts: Facts, name: str
+    context: Context, tables: Mapping[str, Any], period: Period, facts: Facts, name: str
 ) -> None:
     """Make a table of the period's frame; of an event grid, of the stored events only."""
-    use_case = work.use_case
-    statement = work.engine.ibis.compile(feature_frame(use_case, tables, period, facts))
+    use_case = context.use_case
+    statement = context.engine.ibis.compile(feature_frame(use_case, tables, period, facts))
     if use_case.grid.every == "event":
         statement = f"SELECT * FROM ({statement}) SEMI JOIN _leak_stored USING ({EVENT_ROW})"
-    work.engine.sql.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {statement}")
+    context.engine.sql.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {statement}")
 
 
-def _differing(work: Workspace, one: str, other: str) -> tuple[str, ...]:
+def _differing(context: Context, one: str, other: str) -> tuple[str, ...]:
     """Return the features in which two frames differ, in the order of the configuration."""
-    use_case = work.use_case
+    use_case = context.use_case
     row_key = quoted(_row_key(use_case))
     names = [*use_case.features, *use_case.protected]
     both = f"a.{row_key} IS NOT NULL AND b.{row_key} IS NOT NULL"
     differs = [f"a.{name} IS DISTINCT FROM b.{name}" for name in map(quoted, names)]
     counts = [f"count(*) FILTER ({both} AND {item})" for item in differs]
-    found = work.engine.query(
+    found = context.engine.query(
         f"SELECT count(*) FILTER (NOT ({both})), {', '.join(counts)} "
         f"FROM {one} AS a FULL JOIN {other} AS b ON a.{row_key} = b.{row_key}"
     )[0]

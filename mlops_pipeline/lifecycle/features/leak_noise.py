@@ -21,7 +21,7 @@ from datetime import datetime
 from typing import Any
 
 from mlops_pipeline.config.tables import ColumnType, Source
-from mlops_pipeline.lifecycle.workspace import Workspace
+from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.stores.lake.engine import literal, quoted
 
 SPREAD = 4_000_000  # numbers lie in +-2 million: any sum of them is exact, any range is left
@@ -65,7 +65,7 @@ class NoisySource:
 
 
 def noisy_tables(
-    work: Workspace, names: Iterable[str], cut: datetime, *, ordered: frozenset[str]
+    context: Context, names: Iterable[str], cut: datetime, *, ordered: frozenset[str]
 ) -> dict[str, Any]:
     """Return {source: Ibis table} of the drawn entities' rows with noise for a future.
 
@@ -78,12 +78,12 @@ def noisy_tables(
     ordered : frozenset of str
         Sources whose rows were all known when they happened: the noise keeps to it.
     """
-    entities = int(work.engine.query("SELECT count(*) FROM _leak_keys")[0][0])
+    entities = int(context.engine.query("SELECT count(*) FROM _leak_keys")[0][0])
     tables = {}
     for name in names:
-        noisy = _describe(work, name, cut, is_ordered=name in ordered)
+        noisy = _describe(context, name, cut, is_ordered=name in ordered)
         rows = f"({_replaced(noisy, entities)} UNION ALL BY NAME {_added(noisy)})"
-        tables[name] = work.engine.register(f"_noisy_{name}", rows)
+        tables[name] = context.engine.register(f"_noisy_{name}", rows)
     return tables
 
 
@@ -92,10 +92,10 @@ def moment_literal(moment: datetime) -> str:
     return f"TIMESTAMP '{moment.replace(tzinfo=None).isoformat(sep=' ')}'"
 
 
-def _describe(work: Workspace, name: str, cut: datetime, *, is_ordered: bool) -> NoisySource:
-    use_case = work.use_case
+def _describe(context: Context, name: str, cut: datetime, *, is_ordered: bool) -> NoisySource:
+    use_case = context.use_case
     source, label = use_case.sources[name], use_case.label
-    types = {row[0]: str(row[1]) for row in work.engine.query(f"DESCRIBE {quoted(name)}")}
+    types = {row[0]: str(row[1]) for row in context.engine.query(f"DESCRIBE {quoted(name)}")}
     kept = {use_case.entity.key, source.event_time, source.availability}
     kinds = {column: types[column] for column in source.columns if column not in kept}
     texts = [column for column in kinds if source.column(column).type == "string"]
@@ -105,7 +105,7 @@ def _describe(work: Workspace, name: str, cut: datetime, *, is_ordered: bool) ->
             f"list_sort(list(DISTINCT {column}) FILTER ({column} IS NOT NULL))[:{WORDS}]"
             for column in map(quoted, texts)
         )
-        found = work.engine.query(
+        found = context.engine.query(
             f"SELECT {lists} FROM {quoted(name)} WHERE _row_no < {WORD_ROWS}"
         )[0]
         words = {column: item or [] for column, item in zip(texts, found, strict=True)}

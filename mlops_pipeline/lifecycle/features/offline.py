@@ -23,6 +23,7 @@ from mlops_pipeline.core.data.labels import labelled_periods
 from mlops_pipeline.core.data.periods import Period, periods
 from mlops_pipeline.core.features.frames import feature_frame
 from mlops_pipeline.errors import DataError, NotFoundError, shape
+from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.lifecycle.features.feature_periods import (
     TEMPLATE_PERIOD,
     PeriodFacts,
@@ -37,7 +38,6 @@ from mlops_pipeline.lifecycle.ingest.validation import (
     row_facts,
     with_revisions,
 )
-from mlops_pipeline.lifecycle.workspace import Workspace
 from mlops_pipeline.stores.lake.engine import quoted
 from mlops_pipeline.stores.lake.tables import TableState
 
@@ -98,27 +98,29 @@ def _feature_sources(use_case: UseCase) -> set[str]:
     return {rule.source, *read, *([rule.leaves_with] if rule.leaves_with else [])}
 
 
-def features_uri(work: Workspace) -> str:
+def features_uri(context: Context) -> str:
     """Return the address of the feature table of the present definitions."""
-    return work.lake.table_uri(work.use_case.name, "features", definitions_hash(work.use_case))
+    return context.lake.table_uri(
+        context.use_case.name, "features", definitions_hash(context.use_case)
+    )
 
 
-def finished_periods(work: Workspace) -> dict[str, PeriodFacts]:
+def finished_periods(context: Context) -> dict[str, PeriodFacts]:
     """Return the finished periods of the present definitions by name."""
     return {
         facts["period"]: PeriodFacts(facts["period"], facts["rows"], facts["content_hash"])
-        for facts in work.lake.facts_of_commits(features_uri(work))
+        for facts in context.lake.facts_of_commits(features_uri(context))
     }
 
 
-def finished_through(work: Workspace) -> datetime | None:
+def finished_through(context: Context) -> datetime | None:
     """Return the newest moment up to which the feature table is finished."""
-    ends = [facts["end"] for facts in work.lake.facts_of_commits(features_uri(work))]
+    ends = [facts["end"] for facts in context.lake.facts_of_commits(features_uri(context))]
     return max(map(datetime.fromisoformat, ends), default=None)
 
 
 def build_features(
-    work: Workspace,
+    context: Context,
     accepted: Mapping[str, AcceptedSource],
     as_of: datetime,
     *,
@@ -131,13 +133,13 @@ def build_features(
     DataError
         When a view's source shares no entity with the population: keys that cannot match.
     """
-    tables = register_accepted(work, accepted)
-    wanted = use_case_periods(work, as_of)
-    done = finished_periods(work)
-    uri = features_uri(work)
+    tables = register_accepted(context, accepted)
+    wanted = use_case_periods(context, as_of)
+    done = finished_periods(context)
+    uri = features_uri(context)
     built: list[PeriodFacts] = []
     if not done:
-        _check_keys_match(work, tables)
+        _check_keys_match(context, tables)
     missing = [period for period in wanted if period.name not in done]
 
     def finished(facts: PeriodFacts) -> None:
@@ -146,46 +148,46 @@ def build_features(
             progress(facts.period, facts.rows)
 
     if missing:
-        facts = row_facts(work.use_case, accepted)
-        frame = feature_frame(work.use_case, tables, TEMPLATE_PERIOD, facts)
-        template = str(work.engine.ibis.compile(frame))
-        build_periods(work, template, missing, uri, finished)
-    state = work.lake.state(uri)
+        facts = row_facts(context.use_case, accepted)
+        frame = feature_frame(context.use_case, tables, TEMPLATE_PERIOD, facts)
+        template = str(context.engine.ibis.compile(frame))
+        build_periods(context, template, missing, uri, finished)
+    state = context.lake.state(uri)
     if state is None:
         raise DataError("there are no features", where=uri, found="no period up to as_of")
-    done = finished_periods(work)
+    done = finished_periods(context)
     return BuiltFeatures(
         uri=uri,
         version=state.version,
-        definitions=definitions_hash(work.use_case),
+        definitions=definitions_hash(context.use_case),
         built=tuple(built),
         periods=tuple(done[period.name] for period in wanted),
     )
 
 
-def use_case_periods(work: Workspace, as_of: datetime) -> list[Period]:
+def use_case_periods(context: Context, as_of: datetime) -> list[Period]:
     """Return every period of the use case up to `as_of`."""
     first = None
-    if work.use_case.grid.every == "event" and work.use_case.grid.start is None:
-        name = work.use_case.population.source
-        column = quoted(work.use_case.sources[name].event_time)
-        first = work.engine.query(f"SELECT min({column}) FROM {quoted(name)}")[0][0]
+    if context.use_case.grid.every == "event" and context.use_case.grid.start is None:
+        name = context.use_case.population.source
+        column = quoted(context.use_case.sources[name].event_time)
+        first = context.engine.query(f"SELECT min({column}) FROM {quoted(name)}")[0][0]
         first = first.replace(tzinfo=UTC) if first else None
-    return periods(work.use_case.grid, as_of, first)
+    return periods(context.use_case.grid, as_of, first)
 
 
-def _check_keys_match(work: Workspace, tables: Mapping[str, Any]) -> None:
-    home = work.use_case.population.source
-    key = quoted(work.use_case.entity.key)
-    for name in {view.source for view in work.use_case.views.values()} - {home}:
-        shared = work.engine.query(
+def _check_keys_match(context: Context, tables: Mapping[str, Any]) -> None:
+    home = context.use_case.population.source
+    key = quoted(context.use_case.entity.key)
+    for name in {view.source for view in context.use_case.views.values()} - {home}:
+        shared = context.engine.query(
             f"SELECT 1 FROM {quoted(name)} SEMI JOIN {quoted(home)} USING ({key}) LIMIT 1"
         )
         if not shared and tables[name] is not None:
-            example = work.engine.query(f"SELECT {key} FROM {quoted(name)} LIMIT 1")
-            other = work.engine.query(f"SELECT {key} FROM {quoted(home)} LIMIT 1")
+            example = context.engine.query(f"SELECT {key} FROM {quoted(name)} LIMIT 1")
+            other = context.engine.query(f"SELECT {key} FROM {quoted(home)} LIMIT 1")
             raise DataError(
-                f"the sources {home} and {name} share no {work.use_case.entity.key}",
+                f"the sources {home} and {name} share no {context.use_case.entity.key}",
                 where=f"sources.{name}",
                 expected=f"keys like {shape(other[0][0])} of {home}",
                 found=f"keys like {shape(example[0][0])}" if example else "no row",
@@ -194,7 +196,7 @@ def _check_keys_match(work: Workspace, tables: Mapping[str, Any]) -> None:
 
 
 def load_frame(
-    work: Workspace,
+    context: Context,
     accepted: Mapping[str, AcceptedSource],
     as_of: datetime,
     *,
@@ -217,17 +219,17 @@ def load_frame(
     NotFoundError
         When the features of a period were never built.
     """
-    tables = register_accepted(work, accepted)
-    every = use_case_periods(work, as_of)
-    if work.use_case.label.kind == "column":
+    tables = register_accepted(context, accepted)
+    every = use_case_periods(context, as_of)
+    if context.use_case.label.kind == "column":
         wanted = every
     else:
-        wanted = labelled_periods(work.use_case, every, as_of)
+        wanted = labelled_periods(context.use_case, every, as_of)
     if not wanted:
         raise DataError(
             "no label is known yet",
-            expected=f"an as_of at least {work.use_case.label_horizon_days} days after the grid's "
-            f"start {work.use_case.grid.start}",
+            expected=f"an as_of at least {context.use_case.label_horizon_days} days after the "
+            f"grid's start {context.use_case.grid.start}",
             found=str(as_of.date()),
             way_out="give a later --as-of, or start the grid earlier",
         )
@@ -235,25 +237,25 @@ def load_frame(
         wanted = [period for period in wanted if period.name in only]
     if newest is not None:
         wanted = wanted[-newest:]
-    done = finished_periods(work)
+    done = finished_periods(context)
     missing = [period.name for period in wanted if period.name not in done]
-    state = work.lake.state(features_uri(work))
+    state = context.lake.state(features_uri(context))
     if missing or state is None:
         raise NotFoundError(
             "features were not built",
             where=f"periods {', '.join(missing[:5])}",
-            way_out=f"materialize {work.use_case.name}/features first",
+            way_out=f"materialize {context.use_case.name}/features first",
         )
     rows = sum(done[period.name].rows for period in wanted)
-    labels = with_labels(work, tables, wanted, as_of, with_revisions(accepted))
-    return _read_periods(work, state, labels, wanted, rows)
+    labels = with_labels(context, tables, wanted, as_of, with_revisions(accepted))
+    return _read_periods(context, state, labels, wanted, rows)
 
 
 def _read_periods(
-    work: Workspace, state: TableState, labels: str, wanted: Sequence[Period], capacity: int
+    context: Context, state: TableState, labels: str, wanted: Sequence[Period], capacity: int
 ) -> LabelledFrame:
     """Read period by period into arrays of their final size: no second copy of the data."""
-    use_case = work.use_case
+    use_case = context.use_case
     names = [*use_case.features, *(name for name in use_case.protected)]
     texts = {name for name in names if use_case.feature_type(name) == "string"}
     columns: dict[str, npt.NDArray[Any]] = {
@@ -271,8 +273,8 @@ def _read_periods(
                 f"as_of >= TIMESTAMP '{plain(period.start)}' "
                 f"AND as_of < TIMESTAMP '{plain(period.end)}'"
             )
-        part = work.engine.sql.sql(
-            f"WITH f AS (SELECT * FROM {work.engine.scan(state)} WHERE {where}) "
+        part = context.engine.sql.sql(
+            f"WITH f AS (SELECT * FROM {context.engine.scan(state)} WHERE {where}) "
             f"{labels} ORDER BY f.as_of, f.{order}"
         ).to_arrow_table()
         stop = at + len(part)

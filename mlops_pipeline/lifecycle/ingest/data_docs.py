@@ -24,7 +24,7 @@ from mlops_pipeline.config.tables import Check, Completeness, InSet, NotNull, Ra
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.data.rules import unique_rule
 from mlops_pipeline.errors import DataError, NotFoundError, masked
-from mlops_pipeline.lifecycle.workspace import Workspace
+from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.stores.lake.engine import quoted
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class DataDocs:
     sql_only: Mapping[str, tuple[str, ...]]
 
 
-def sample_source(work: Workspace, name: str, rows: int = SAMPLE_ROWS) -> "pd.DataFrame":
+def sample_source(context: Context, name: str, rows: int = SAMPLE_ROWS) -> "pd.DataFrame":
     """Return a repeatable sample of a source's newest raw version, without superseded rows.
 
     Raises
@@ -81,20 +81,20 @@ def sample_source(work: Workspace, name: str, rows: int = SAMPLE_ROWS) -> "pd.Da
     NotFoundError
         When the source was never ingested.
     """
-    state = work.lake.state(work.lake.table_uri(work.use_case.name, "raw", name))
+    state = context.lake.state(context.lake.table_uri(context.use_case.name, "raw", name))
     if state is None:
         raise NotFoundError(
             f"source {name} was never ingested",
-            where=work.use_case.name,
-            way_out=f"materialize {work.use_case.name}/raw_data first",
+            where=context.use_case.name,
+            way_out=f"materialize {context.use_case.name}/raw_data first",
         )
     one_in = max(1, -(-int(state.facts["rows"]) // rows))
-    fields = ", ".join(quoted(column) for column in work.use_case.sources[name].columns)
+    fields = ", ".join(quoted(column) for column in context.use_case.sources[name].columns)
     statement = (
-        f"SELECT {fields} FROM {work.engine.scan(state)} WHERE _superseded_at IS NULL "
+        f"SELECT {fields} FROM {context.engine.scan(state)} WHERE _superseded_at IS NULL "
         f"AND hash(_row_no) % {one_in} = 0 ORDER BY _row_no LIMIT {rows}"
     )
-    frame: pd.DataFrame = work.engine.sql.sql(statement).to_arrow_table().to_pandas()
+    frame: pd.DataFrame = context.engine.sql.sql(statement).to_arrow_table().to_pandas()
     return frame
 
 

@@ -6,7 +6,7 @@ The pseudonyms of all distinct keys are computed in SQL; without a tombstone not
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from mlops_pipeline.lifecycle.workspace import Workspace
+from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.stores.lake.engine import quoted
 from mlops_pipeline.stores.pseudonyms import LENGTH, pads
 
@@ -20,7 +20,7 @@ class Kept:
 
 
 def without_forgotten(
-    work: Workspace, source: str, select: str, forgotten: Collection[str]
+    context: Context, source: str, select: str, forgotten: Collection[str]
 ) -> Kept:
     """Return a query of a source's rows without those of forgotten entities.
 
@@ -29,14 +29,14 @@ def without_forgotten(
     forgotten : collection of str
         Pseudonyms, from the ops database.
     """
-    key = work.use_case.entity.key
-    if not forgotten or key not in work.use_case.sources[source].columns:
+    key = context.use_case.entity.key
+    if not forgotten or key not in context.use_case.sources[source].columns:
         return Kept(select, 0)
-    sql, name, gone = work.engine.sql, quoted(key), f"_forgotten_{source}"
+    sql, name, gone = context.engine.sql, quoted(key), f"_forgotten_{source}"
     sql.execute(
         "CREATE OR REPLACE TEMP TABLE _tombstones AS SELECT unnest(?::VARCHAR[]) AS pseudonym, "
         "?::BLOB AS inside, ?::BLOB AS outside",
-        [sorted(forgotten), *pads(work.settings)],
+        [sorted(forgotten), *pads(context.settings)],
     )
     pseudonym = (
         f"left(sha256(outside || unhex(sha256(inside || encode({name}::VARCHAR)))), {LENGTH})"
@@ -48,7 +48,9 @@ def without_forgotten(
         f"(SELECT DISTINCT inside, outside FROM _tombstones)) "
         f"SEMI JOIN _tombstones USING (pseudonym)"
     )
-    dropped = work.engine.query(f"SELECT count(*) FROM ({select}) SEMI JOIN {gone} USING ({name})")
+    dropped = context.engine.query(
+        f"SELECT count(*) FROM ({select}) SEMI JOIN {gone} USING ({name})"
+    )
     if not dropped[0][0]:
         return Kept(select, 0)
     return Kept(f"SELECT * FROM ({select}) ANTI JOIN {gone} USING ({name})", int(dropped[0][0]))

@@ -23,8 +23,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from mlops_pipeline.config.tables import Source
+from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.lifecycle.ingest.erased import without_forgotten
-from mlops_pipeline.lifecycle.workspace import Workspace
 from mlops_pipeline.stores.lake.engine import Engine, literal, quoted
 from mlops_pipeline.stores.lake.tables import TableState
 from mlops_pipeline.stores.sources.files import Delivery, open_delivery, readable
@@ -51,7 +51,7 @@ class Ingested:
 
 
 def ingest(
-    work: Workspace,
+    context: Context,
     name: str,
     *,
     now: datetime,
@@ -74,19 +74,19 @@ def ingest(
     SourceError
         For files that cannot be used; the table is then untouched.
     """
-    engine, source = work.engine, work.use_case.sources[name]
-    delivery = open_delivery(engine, work.settings, work.use_case, name)
-    uri = work.lake.table_uri(work.use_case.name, "raw", name)
-    state = work.lake.state(uri)
+    engine, source = context.engine, context.use_case.sources[name]
+    delivery = open_delivery(engine, context.settings, context.use_case, name)
+    uri = context.lake.table_uri(context.use_case.name, "raw", name)
+    state = context.lake.state(uri)
     with readable(source, ", ".join(delivery.files)):
-        kept = without_forgotten(work, name, delivery.select, forgotten)
+        kept = without_forgotten(context, name, delivery.select, forgotten)
         engine.sql.execute(f"CREATE OR REPLACE TEMP VIEW _delivery AS {kept.select}")
         too_late = _stage(engine, source, state)
         increment = _facts(engine, source, state, now=now, finished_through=finished_through)
     counts = {"missed": too_late, "forgotten": kept.dropped, "added": increment["rows_added"]}
     if state is not None and increment["rows_added"] == 0:
         return _result(name, delivery, state.facts, uri=uri, version=state.version, **counts)
-    version = _write(work, source, state, increment, uri=uri)
+    version = _write(context, source, state, increment, uri=uri)
     return _result(name, delivery, increment, uri=uri, version=version, **counts)
 
 
@@ -173,9 +173,9 @@ def _facts(
 
 
 def _write(
-    work: Workspace, source: Source, state: TableState | None, facts: dict[str, Any], *, uri: str
+    context: Context, source: Source, state: TableState | None, facts: dict[str, Any], *, uri: str
 ) -> int:
-    engine, lake = work.engine, work.lake
+    engine, lake = context.engine, context.lake
     repeats = bool(source.key) and _keys_repeat(engine, source, state)
     select = _select_new(source, facts, keys_repeat=repeats)
     before = state is not None and bool(state.facts.get("keys_repeat", True))

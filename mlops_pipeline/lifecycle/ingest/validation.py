@@ -17,8 +17,8 @@ from mlops_pipeline.core.data.rules import (
 )
 from mlops_pipeline.core.features.frames import Facts
 from mlops_pipeline.errors import NotFoundError
+from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.lifecycle.ingest.ingestion import superseded_at
-from mlops_pipeline.lifecycle.workspace import Workspace
 from mlops_pipeline.stores.lake.engine import Engine, literal, quoted
 from mlops_pipeline.stores.lake.tables import TableState
 from mlops_pipeline.stores.ops import OpsDatabase
@@ -75,7 +75,7 @@ class Judgement:
         return all(verdict.passed for verdict in self.verdicts)
 
 
-def judge(work: Workspace, name: str, *, now: datetime) -> Judgement:
+def judge(context: Context, name: str, *, now: datetime) -> Judgement:
     """Judge one source's newest version; rows that break a rule go to quarantine.
 
     Raises
@@ -83,12 +83,12 @@ def judge(work: Workspace, name: str, *, now: datetime) -> Judgement:
     NotFoundError
         When the source was never ingested.
     """
-    engine, use_case = work.engine, work.use_case
+    engine, use_case = context.engine, context.use_case
     source = use_case.sources[name]
-    state = _raw(work, name)
+    state = _raw(context, name)
     raw = engine.register(f"_raw_{name}", engine.scan(state))
     rules = row_rules(use_case, name, source, raw, now)
-    _mark_broken(work, name, raw, rules, keys_repeat=bool(state.facts.get("keys_repeat", True)))
+    _mark_broken(context, name, raw, rules, keys_repeat=bool(state.facts.get("keys_repeat", True)))
     broken = {
         rule: int(count)
         for rule, count in engine.query(
@@ -96,7 +96,7 @@ def judge(work: Workspace, name: str, *, now: datetime) -> Judgement:
             "GROUP BY rule ORDER BY rule"
         )
     }
-    quarantine = _write_quarantine(work, name, source, state)
+    quarantine = _write_quarantine(context, name, source, state)
     figures = _figures(engine, name, source)
     unique = unique_rule(source)
     verdicts = [
@@ -155,10 +155,10 @@ def row_facts(use_case: UseCase, accepted: Mapping[str, AcceptedSource]) -> Fact
     return Facts(revised=with_revisions(accepted), unique=frozenset(unique))
 
 
-def register_accepted(work: Workspace, accepted: Mapping[str, AcceptedSource]) -> dict[str, Any]:
+def register_accepted(context: Context, accepted: Mapping[str, AcceptedSource]) -> dict[str, Any]:
     """Return {source: Ibis table of its accepted rows}, at the accepted versions."""
     tables = {}
-    lake, use_case = work.lake, work.use_case
+    lake, use_case = context.lake, context.use_case
     for name, item in accepted.items():
         state = lake.state(lake.table_uri(use_case.name, "raw", name), item.version)
         if state is None:
@@ -171,8 +171,8 @@ def register_accepted(work: Workspace, accepted: Mapping[str, AcceptedSource]) -
                 raise _gone(name)
         source = use_case.sources[name]
         versions = source if item.has_revisions and source.key else None
-        tables[name] = work.engine.register(
-            name, _accepted_rows(work.engine, state, hidden, versions)
+        tables[name] = context.engine.register(
+            name, _accepted_rows(context.engine, state, hidden, versions)
         )
     return tables
 
@@ -206,10 +206,10 @@ def _accepted_rows(
     )
 
 
-def quarantine_examples(work: Workspace, judgement: Judgement) -> list[dict[str, Any]]:
+def quarantine_examples(context: Context, judgement: Judgement) -> list[dict[str, Any]]:
     """Return the first quarantined rows with their rules, without columns that tell of a person."""
     version = judgement.accepted.quarantine_version
-    engine, lake, use_case = work.engine, work.lake, work.use_case
+    engine, lake, use_case = context.engine, context.lake, context.use_case
     state = lake.state(lake.table_uri(use_case.name, "quarantine", judgement.source), version)
     if version is None or state is None:
         return []
@@ -224,9 +224,9 @@ def quarantine_examples(work: Workspace, judgement: Judgement) -> list[dict[str,
     return rows
 
 
-def _raw(work: Workspace, name: str) -> TableState:
-    use_case = work.use_case
-    state = work.lake.state(work.lake.table_uri(use_case.name, "raw", name))
+def _raw(context: Context, name: str) -> TableState:
+    use_case = context.use_case
+    state = context.lake.state(context.lake.table_uri(use_case.name, "raw", name))
     if state is None:
         raise NotFoundError(
             f"source {name} was never ingested",
@@ -237,13 +237,13 @@ def _raw(work: Workspace, name: str) -> TableState:
 
 
 def _mark_broken(
-    work: Workspace, name: str, raw: Any, rules: Mapping[str, Any], *, keys_repeat: bool
+    context: Context, name: str, raw: Any, rules: Mapping[str, Any], *, keys_repeat: bool
 ) -> None:
     """Make table `_broken`: _row_no and the list of rules of every row that breaks one.
 
     `keys_repeat` False: ingestion saw every key once, so that none can break uniqueness.
     """
-    engine, source = work.engine, work.use_case.sources[name]
+    engine, source = context.engine, context.use_case.sources[name]
     flags = raw.select(
         "_row_no", **{f"r{index}": rule for index, rule in enumerate(rules.values())}
     )
@@ -271,9 +271,9 @@ def _mark_broken(
     engine.sql.execute(f"CREATE OR REPLACE TEMP TABLE _broken AS {statement}")
 
 
-def _write_quarantine(work: Workspace, name: str, source: Source, state: TableState) -> int | None:
+def _write_quarantine(context: Context, name: str, source: Source, state: TableState) -> int | None:
     """Write the broken rows when they changed; return the version, None when there are none."""
-    engine, lake, use_case = work.engine, work.lake, work.use_case
+    engine, lake, use_case = context.engine, context.lake, context.use_case
     rows, digest = engine.query(
         "SELECT count(*), coalesce(sum(hash(_row_no, _rules)::HUGEINT), 0) FROM _broken"
     )[0]

@@ -15,10 +15,10 @@ from mlops_pipeline.core.data.periods import default_as_of, periods
 from mlops_pipeline.core.features.frames import population
 from mlops_pipeline.core.monitoring.retraining import Evidence, Trigger
 from mlops_pipeline.errors import SourceError
+from mlops_pipeline.lifecycle.context import Context, open_context
 from mlops_pipeline.lifecycle.ingest.as_of import awaited
 from mlops_pipeline.lifecycle.ingest.erased import without_forgotten
 from mlops_pipeline.lifecycle.ingest.validation import AcceptedSource
-from mlops_pipeline.lifecycle.workspace import Workspace, open_workspace
 from mlops_pipeline.stores.lake.engine import literal, quoted
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
@@ -44,15 +44,15 @@ def gather_evidence(
 ) -> Evidence:
     """Count what is new in the source files since the last finished lifecycle."""
     last = ops.last_finished_lifecycle(use_case.name)
-    with open_workspace(use_case, settings) as work:
+    with open_context(use_case, settings) as context:
         forgotten = ops.forgotten(use_case.name, use_case.entity.name)
-        marks = _watermarks(work, now, forgotten)
+        marks = _watermarks(context, now, forgotten)
         if marks is None:
             return Evidence(trigger, 0, False, 0, _date(last.as_of if last else None), None)
         next_as_of = default_as_of(use_case.grid, now, awaited(use_case, marks))
         labels = 0
         if last is not None and next_as_of > last.as_of:
-            labels = _new_labels(work, last.as_of, next_as_of)
+            labels = _new_labels(context, last.as_of, next_as_of)
     pointer = ops.get_pointer(use_case.name, "accepted")
     return Evidence(
         trigger=trigger,
@@ -65,30 +65,30 @@ def gather_evidence(
 
 
 def _watermarks(
-    work: Workspace, now: datetime, forgotten: Collection[str]
+    context: Context, now: datetime, forgotten: Collection[str]
 ) -> dict[str, datetime] | None:
     """Make each source's files a table like its raw one; return the newest availability of each."""
     marks = {}
     moment = now.replace(tzinfo=None).isoformat(sep=" ")
-    for name, source in work.use_case.sources.items():
-        delivery = open_delivery(work.engine, work.settings, work.use_case, name)
-        kept = without_forgotten(work, name, delivery.select, forgotten)
+    for name, source in context.use_case.sources.items():
+        delivery = open_delivery(context.engine, context.settings, context.use_case, name)
+        kept = without_forgotten(context, name, delivery.select, forgotten)
         availability = quoted(source.availability)
-        work.engine.sql.execute(
+        context.engine.sql.execute(
             f"CREATE OR REPLACE VIEW {quoted(name)} AS SELECT *, 0::BIGINT AS _row_no, "
             f"{availability} AS _available_at, NULL::TIMESTAMP AS _superseded_at "
             f"FROM ({kept.select}) WHERE {availability} <= TIMESTAMP {literal(moment)}"
         )
-        newest = work.engine.query(f"SELECT max(_available_at) FROM {quoted(name)}")[0][0]
+        newest = context.engine.query(f"SELECT max(_available_at) FROM {quoted(name)}")[0][0]
         if newest is None:
             return None
         marks[name] = newest.replace(tzinfo=UTC)
     return marks
 
 
-def _new_labels(work: Workspace, since: datetime, until: datetime) -> int:
+def _new_labels(context: Context, since: datetime, until: datetime) -> int:
     """Count rows whose label became known in (since, until]."""
-    use_case = work.use_case
+    use_case = context.use_case
     if use_case.label.kind == "column":
         source = use_case.sources[use_case.label.source]
         column = quoted(use_case.label.available_at or source.availability)
@@ -98,12 +98,12 @@ def _new_labels(work: Workspace, since: datetime, until: datetime) -> int:
             literal(item.replace(tzinfo=None).isoformat(sep=" ")) for item in (since, until)
         )
         return int(
-            work.engine.query(
+            context.engine.query(
                 f"SELECT count(*) FROM {quoted(use_case.label.source)} "
                 f"WHERE {known} > TIMESTAMP {low} AND {known} <= TIMESTAMP {high}"
             )[0][0]
         )
-    tables = {name: work.engine.ibis.table(name) for name in use_case.sources}
+    tables = {name: context.engine.ibis.table(name) for name in use_case.sources}
     return sum(
         int(population(use_case, tables, period).count().execute())
         for period in periods(use_case.grid, until)

@@ -7,10 +7,10 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from mlops_pipeline.lifecycle.compliance.erasure import Erased, forget, person_of
+from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.lifecycle.features.offline import features_uri, finished_periods
 from mlops_pipeline.lifecycle.ingest.validation import accepted_sources
 from mlops_pipeline.lifecycle.predictions import predictions_uri
-from mlops_pipeline.lifecycle.workspace import Workspace
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.ops.tombstones import EVERY
 from mlops_pipeline_tests.worlds import (
@@ -77,7 +77,7 @@ def deliver(world: World, customers: tuple[int, ...]) -> None:
         world.deliver("plans", rows)
 
 
-def ingest_and_accept(work: Workspace, ops: OpsDatabase, now: datetime = NOW) -> Any:
+def ingest_and_accept(work: Context, ops: OpsDatabase, now: datetime = NOW) -> Any:
     from mlops_pipeline.lifecycle.features.offline import finished_through
     from mlops_pipeline.lifecycle.ingest.ingestion import ingest
 
@@ -104,7 +104,7 @@ def lifecycle(world: World, now: datetime = NOW, as_of: datetime = AS_OF) -> Any
         return done
 
 
-def score(work: Workspace, period: str) -> None:
+def score(work: Context, period: str) -> None:
     """Write what batch scoring writes, without a model."""
     uri = work.lake.table_uri(work.use_case.name, "predictions")
     if any(facts["period"] == period for facts in work.lake.facts_of_commits(uri)):

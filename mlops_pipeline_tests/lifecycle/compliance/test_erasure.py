@@ -12,6 +12,7 @@ from deltalake import DeltaTable
 from mlops_pipeline.errors import DataError, LeaseError, NotFoundError, StateError
 from mlops_pipeline.lifecycle.compliance.erasure import find, forget, person_of
 from mlops_pipeline.lifecycle.compliance.erasure.tables import PersonRows
+from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.lifecycle.features.leak_check import leak_check
 from mlops_pipeline.lifecycle.features.offline import features_uri
 from mlops_pipeline.lifecycle.ingest.validation import (
@@ -21,7 +22,6 @@ from mlops_pipeline.lifecycle.ingest.validation import (
 )
 from mlops_pipeline.lifecycle.ingest.watermarks import gather_evidence
 from mlops_pipeline.lifecycle.trained import write_json
-from mlops_pipeline.lifecycle.workspace import Workspace
 from mlops_pipeline.stores.ops import HeldLease, OpsDatabase
 from mlops_pipeline.stores.ops.tombstones import EVERY
 from mlops_pipeline_tests.lifecycle.compliance.erasure_world import (
@@ -215,7 +215,7 @@ def test_forget_without_a_name_or_a_reason_is_refused(world: World, by: str, rea
     assert content(world) == before
 
 
-def _record(work: Workspace, version: int, accepted: dict[str, AcceptedSource]) -> None:
+def _record(work: Context, version: int, accepted: dict[str, AcceptedSource]) -> None:
     folder = work.lake.artifact_folder("shop", f"f{version}-release")
     folder.mkdir(parents=True)
     write_json(folder / "metadata.json", {"version": version})
@@ -327,7 +327,7 @@ def _features(world: World) -> str:
         return features_uri(work)
 
 
-def _raw(work: Workspace, source: str) -> str:
+def _raw(work: Context, source: str) -> str:
     return work.lake.table_uri(work.use_case.name, "raw", source)
 
 

@@ -20,8 +20,8 @@ from mlops_pipeline.lifecycle.compliance.fairness_audits import (
     record_live_audit,
     tell_of_parity,
 )
+from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.lifecycle.predictions import score_period
-from mlops_pipeline.lifecycle.workspace import Workspace
 from mlops_pipeline.orchestration.assets.fairness import fairness_audit
 from mlops_pipeline.orchestration.resources import Platform
 from mlops_pipeline.stores.ops import OpsDatabase
@@ -112,25 +112,25 @@ def world(tmp_path: Path) -> World:
 
 
 @pytest.fixture
-def work(world: World) -> Iterator[Workspace]:
+def work(world: World) -> Iterator[Context]:
     with world.open() as opened:
         advance(opened, NOW, utc(on(3)))
         yield opened
 
 
-def score(work: Workspace, month: int, *, version: int = 1, threshold: float = 0.8) -> None:
+def score(work: Context, month: int, *, version: int = 1, threshold: float = 0.8) -> None:
     day = on(month).date().isoformat()
     score_period(work, frequent(threshold), version, day, run_id="r", now=NOW)
 
 
-def read(work: Workspace, version: int = 1) -> LiveDecisions:
+def read(work: Context, version: int = 1) -> LiveDecisions:
     return live_decisions(work, accept_all(work), version, now=NOW)
 
 
 # which rows and labels
 
 
-def test_live_decisions_have_attributes_of_every_scored_row(work: Workspace) -> None:
+def test_live_decisions_have_attributes_of_every_scored_row(work: Context) -> None:
     score(work, 2)
     found = read(work)
     assert found.entity.tolist() == list(CUSTOMERS)
@@ -139,7 +139,7 @@ def test_live_decisions_have_attributes_of_every_scored_row(work: Workspace) -> 
     assert found.probability[1] == pytest.approx(1 / (1 + np.exp(-2)))
 
 
-def test_label_that_the_sources_cannot_show_yet_is_not_known(world: World, work: Workspace) -> None:
+def test_label_that_the_sources_cannot_show_yet_is_not_known(world: World, work: Context) -> None:
     score(work, 2)
     score(work, 3)
     before = read(work)  # the Clock says June, the sources end on the fifth of March
@@ -155,7 +155,7 @@ def test_label_that_the_sources_cannot_show_yet_is_not_known(world: World, work:
     assert labels[1].tolist() == [int(who % 4 == 0) for who in CUSTOMERS]
 
 
-def test_decisions_of_another_version_are_not_read(work: Workspace) -> None:
+def test_decisions_of_another_version_are_not_read(work: Context) -> None:
     score(work, 2, version=1, threshold=0.8)
     score(work, 2, version=2, threshold=0.0)
     assert read(work, 1).decision.sum() == len(CUSTOMERS) // 2
@@ -163,7 +163,7 @@ def test_decisions_of_another_version_are_not_read(work: Workspace) -> None:
     assert len(read(work, 3).decision) == 0
 
 
-def test_decisions_before_the_look_back_are_not_read(world: World, work: Workspace) -> None:
+def test_decisions_before_the_look_back_are_not_read(world: World, work: Context) -> None:
     score(work, 2)
     score(work, 3)
     world.use_case = case_of(lookback_days=10)
@@ -210,7 +210,7 @@ def audited(found: LiveDecisions | None, **fairness: Any) -> LiveAudit:
     return audit_decisions(case_of(**fairness).fairness, found, seed=1)
 
 
-def test_audit_of_labelled_decisions_is_fairlearns(world: World, work: Workspace) -> None:
+def test_audit_of_labelled_decisions_is_fairlearns(world: World, work: Context) -> None:
     score(work, 3, threshold=0.8)
     say(world, on(4, 2))
     advance(work, NOW, utc(on(4)))
@@ -228,7 +228,7 @@ def test_audit_of_labelled_decisions_is_fairlearns(world: World, work: Workspace
     assert north.calibration.observed_rate.value == 0.5
 
 
-def test_audit_without_a_known_label_judges_selection_and_says_so(work: Workspace) -> None:
+def test_audit_without_a_known_label_judges_selection_and_says_so(work: Context) -> None:
     score(work, 2)
     found = audited(read(work))
     assert found.action == "alert"
@@ -239,7 +239,7 @@ def test_audit_without_a_known_label_judges_selection_and_says_so(work: Workspac
     assert found.audits[0].equalized_odds_difference.value is None
 
 
-def test_audit_within_the_limit_says_so(work: Workspace) -> None:
+def test_audit_within_the_limit_says_so(work: Context) -> None:
     score(work, 2, threshold=0.0)
     found = audited(read(work))
     assert (found.action, found.parity.value) == ("within_limits", 0.0)
@@ -248,7 +248,7 @@ def test_audit_within_the_limit_says_so(work: Workspace) -> None:
 
 @pytest.mark.parametrize("limit", [1.0, 0.05])
 def test_audit_with_groups_that_are_too_small_is_not_computable(
-    work: Workspace, limit: float
+    work: Context, limit: float
 ) -> None:
     score(work, 2)
     found = audited(read(work), min_group_rows=21, demographic_parity_at_most=limit)
@@ -256,7 +256,7 @@ def test_audit_with_groups_that_are_too_small_is_not_computable(
     assert "0 groups with enough rows" in found.sentence
 
 
-def test_audit_without_scored_rows_or_champion_says_why(work: Workspace) -> None:
+def test_audit_without_scored_rows_or_champion_says_why(work: Context) -> None:
     found = audited(read(work))
     assert found.sentence == "not computable: version 1 has scored no row since 2024-03-01"
     assert audited(None).sentence == "not computable: there is no champion"
@@ -267,7 +267,7 @@ def test_audit_without_scored_rows_or_champion_says_why(work: Workspace) -> None
 
 
 def test_breach_alerts_once_and_the_next_audit_within_limits_resolves_it(
-    world: World, work: Workspace
+    world: World, work: Context
 ) -> None:
     score(work, 2, version=1)
     score(work, 2, version=2, threshold=0.0)
@@ -309,9 +309,7 @@ def test_asset_without_a_champion_is_green_and_its_check_says_why(world: World) 
     assert check.description == "not computable: there is no champion"
 
 
-def test_asset_of_a_breach_is_green_warns_and_shows_the_groups(
-    world: World, work: Workspace
-) -> None:
+def test_asset_of_a_breach_is_green_warns_and_shows_the_groups(world: World, work: Context) -> None:
     score(work, 2)
     with OpsDatabase.open(world.settings.database_url) as ops:
         accepted = {name: item.to_dict() for name, item in accept_all(work).items()}

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from mlops_pipeline.config import UseCase
+from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.lifecycle.features.feast_export import FeastExport, export_feast
 from mlops_pipeline.lifecycle.features.offline import features_uri
-from mlops_pipeline.lifecycle.workspace import Workspace
 from mlops_pipeline_tests.worlds import (
     DAY,
     HOUR,
@@ -106,7 +106,7 @@ def exported(use_case: UseCase, folder: Path, until: datetime = MONTHS[-1]) -> F
         return export_feast(work, folder / "feast")
 
 
-def scan(work: Workspace) -> str:
+def scan(work: Context) -> str:
     state = work.lake.state(features_uri(work))
     assert state is not None
     return work.engine.scan(state)

@@ -16,8 +16,8 @@ from mlops_pipeline.core.modelling.inputs import encode_rows, learn_inputs
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.core.modelling.train import train
 from mlops_pipeline.errors import DataError, SplitError
+from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.lifecycle.features.offline import load_frame
-from mlops_pipeline.lifecycle.workspace import Workspace
 from mlops_pipeline_tests.worlds import (
     VISITS,
     World,
@@ -33,7 +33,7 @@ from mlops_pipeline_tests.worlds import (
 ROWS = [visit(on(1, day), day) for day in range(1, 9)]
 
 
-def labelled(work: Workspace, as_of: datetime) -> LabelledFrame:
+def labelled(work: Context, as_of: datetime) -> LabelledFrame:
     advance(work, utc(as_of))
     return load_frame(work, accept_all(work), utc(as_of))
 

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from mlops_pipeline.config import UseCase
+from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.lifecycle.features.feast_export import export_feast
 from mlops_pipeline.lifecycle.features.history import get_historical_features
-from mlops_pipeline.lifecycle.workspace import Workspace
 from mlops_pipeline_tests.lifecycle.features.feast_world import (
     FEATURES,
     HISTORY,
@@ -70,7 +70,7 @@ def feast() -> Iterator[Feast]:
     started.close()
 
 
-def pairs(work: Workspace, seed: int, path: Path) -> Path:
+def pairs(work: Context, seed: int, path: Path) -> Path:
     """Write random (customer, moment) pairs, many beside or on a row's own moment."""
     dice = random.Random(seed)
     known = work.engine.query(f"SELECT customer, as_of FROM {scan(work)} ORDER BY ALL")
@@ -85,7 +85,7 @@ def pairs(work: Workspace, seed: int, path: Path) -> Path:
     return path
 
 
-def newest_rows(work: Workspace, path: Path) -> list[tuple[Any, ...]]:
+def newest_rows(work: Context, path: Path) -> list[tuple[Any, ...]]:
     """The newest row of the offline table at or before each moment, by hand."""
     last = "event_row" if work.use_case.grid.every == "event" else "as_of"
     names = ", ".join(

@@ -11,6 +11,7 @@ import pytest
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.core.data.periods import Period
 from mlops_pipeline.core.features.frames import EVENT_ROW, Facts, feature_frame
+from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.lifecycle.features import feature_periods
 from mlops_pipeline.lifecycle.features.offline import (
     build_features,
@@ -20,7 +21,6 @@ from mlops_pipeline.lifecycle.features.offline import (
     use_case_periods,
 )
 from mlops_pipeline.lifecycle.ingest.validation import register_accepted
-from mlops_pipeline.lifecycle.workspace import Workspace
 from mlops_pipeline_tests.worlds import (
     DAY,
     HOUR,
@@ -116,12 +116,12 @@ def live_through(world: World, seed: int) -> None:
             advance(work, utc(month))
 
 
-def feature_rows(work: Workspace) -> list[Row]:
+def feature_rows(work: Context) -> list[Row]:
     key = "event_row" if work.use_case.grid.every == "event" else "customer"
     return stored_rows(work, features_uri(work), f"as_of, {key}")
 
 
-def rebuilt(work: Workspace) -> tuple[str, list[Row]]:
+def rebuilt(work: Context) -> tuple[str, list[Row]]:
     """The feature table made anew at the last month, from the present raw tables."""
     accepted = accept_all(work, utc(MONTHS[-1]))
     shutil.rmtree(features_uri(work))
@@ -197,7 +197,7 @@ def test_period_that_fails_leaves_those_before_it_and_none_behind(
     deliver_until(world, history(6), on(6))
     original = getattr(feature_periods, part)
 
-    def failing(work: Workspace, *given: Any) -> Any:
+    def failing(work: Context, *given: Any) -> Any:
         if any(isinstance(item, Period) and item.name == "2025-04-01" for item in given):
             raise OSError("the disk is full")
         return original(work, *given)

@@ -6,10 +6,10 @@ import pytest
 
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.errors import NotFoundError
+from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.lifecycle.features.offline import (
     load_frame,
 )
-from mlops_pipeline.lifecycle.workspace import Workspace
 from mlops_pipeline_tests.worlds import (
     VISITS,
     World,
@@ -22,7 +22,7 @@ from mlops_pipeline_tests.worlds import (
 )
 
 
-def labels_of(work: Workspace, as_of: datetime) -> list[tuple[Any, datetime, int]]:
+def labels_of(work: Context, as_of: datetime) -> list[tuple[Any, datetime, int]]:
     frame = load_frame(work, accept_all(work), utc(as_of))
     moments = frame.as_of.astype("datetime64[us]").tolist()
     return list(zip(frame.entity.tolist(), moments, frame.label.tolist(), strict=True))

@@ -12,10 +12,10 @@ import pytest
 from mlops_pipeline.config import UseCase, use_case
 from mlops_pipeline.core.features import frames, latest
 from mlops_pipeline.errors import NotFoundError
+from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.lifecycle.features import offline
 from mlops_pipeline.lifecycle.features.leak_check import ROWS, LeakCheck, leak_check
 from mlops_pipeline.lifecycle.features.leak_noise import noisy_tables
-from mlops_pipeline.lifecycle.workspace import Workspace
 from mlops_pipeline_tests.worlds import (
     DAY,
     HOUR,
@@ -97,7 +97,7 @@ def built_world(folder: Path, case: UseCase, end: datetime | None = None) -> Wor
     return world
 
 
-def checked(work: Workspace, **options: Any) -> LeakCheck:
+def checked(work: Context, **options: Any) -> LeakCheck:
     return leak_check(work, accept_all(work), **options)
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.errors import NotFoundError
+from mlops_pipeline.lifecycle.context import Context, open_context
 from mlops_pipeline.lifecycle.ingest.data_docs import (
     DataDocs,
     judged_in_sql_only,
@@ -23,7 +24,6 @@ from mlops_pipeline.lifecycle.ingest.data_docs import (
 )
 from mlops_pipeline.lifecycle.ingest.ingestion import ingest
 from mlops_pipeline.lifecycle.ingest.validation import Judgement, judge
-from mlops_pipeline.lifecycle.workspace import Workspace, open_workspace
 from mlops_pipeline.stores.settings import Settings
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -102,11 +102,11 @@ def random_rows(seed: int, rows: int) -> dict[str, list[Any]]:
 
 
 @contextmanager
-def ingested(folder: Path, case: UseCase, rows: dict[str, list[Any]]) -> Iterator[Workspace]:
+def ingested(folder: Path, case: UseCase, rows: dict[str, list[Any]]) -> Iterator[Context]:
     folder.mkdir(parents=True, exist_ok=True)
     table = pa.table({name: pa.array(values, TYPES[name]) for name, values in rows.items()})
     pq.write_table(table, folder / "facts.parquet")
-    with open_workspace(case, settings_in(folder)) as work:
+    with open_context(case, settings_in(folder)) as work:
         ingest(work, "facts", now=NOW, finished_through=None)
         yield work
 
@@ -202,7 +202,7 @@ def test_sample_is_bounded_and_repeatable(tmp_path: Path) -> None:
 def test_sample_of_source_never_ingested_says_so(tmp_path: Path) -> None:
     case = use_case([], [])
     with (
-        open_workspace(case, settings_in(tmp_path)) as work,
+        open_context(case, settings_in(tmp_path)) as work,
         pytest.raises(NotFoundError, match="never ingested"),
     ):
         sample_source(work, "facts")

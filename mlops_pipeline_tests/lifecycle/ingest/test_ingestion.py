@@ -6,8 +6,8 @@ import pytest
 
 from mlops_pipeline.config import load_use_case
 from mlops_pipeline.demo.datasets import fetch_dataset
+from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.lifecycle.ingest.ingestion import Ingested, ingest
-from mlops_pipeline.lifecycle.workspace import Workspace
 from mlops_pipeline.stores.settings import PACKAGE_PARENT
 from mlops_pipeline_tests.worlds import (
     TICK,
@@ -28,12 +28,12 @@ SHARED = Path(__file__).parents[3].parent / "shared" / "data"
 
 
 def take(
-    work: Workspace, now: datetime, finished: datetime | None = None, source: str = "visits"
+    work: Context, now: datetime, finished: datetime | None = None, source: str = "visits"
 ) -> Ingested:
     return ingest(work, source, now=utc(now), finished_through=utc(finished) if finished else None)
 
 
-def raw(work: Workspace, source: str = "visits") -> list[Row]:
+def raw(work: Context, source: str = "visits") -> list[Row]:
     return stored_rows(work, work.lake.table_uri(work.use_case.name, "raw", source))
 
 

@@ -5,9 +5,9 @@ import pytest
 
 from mlops_pipeline.core.data.periods import Period
 from mlops_pipeline.core.features.frames import Facts, feature_frame
+from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.lifecycle.ingest.ingestion import Ingested, ingest
 from mlops_pipeline.lifecycle.ingest.validation import register_accepted
-from mlops_pipeline.lifecycle.workspace import Workspace
 from mlops_pipeline_tests.worlds import (
     PLANS,
     Row,
@@ -39,15 +39,15 @@ def plans(tmp_path: Path) -> World:
     return World(case, tmp_path)
 
 
-def take(work: Workspace, now: datetime) -> Ingested:
+def take(work: Context, now: datetime) -> Ingested:
     return ingest(work, "plans", now=utc(now), finished_through=None)
 
 
-def raw(work: Workspace) -> list[Row]:
+def raw(work: Context) -> list[Row]:
     return stored_rows(work, work.lake.table_uri(work.use_case.name, "raw", "plans"))
 
 
-def tier_at(work: Workspace, as_of: datetime, now: datetime) -> dict[int, str | None]:
+def tier_at(work: Context, as_of: datetime, now: datetime) -> dict[int, str | None]:
     """The plan of each customer as a feature frame sees it at as_of."""
     tables = register_accepted(work, accept_all(work, utc(now)))
     period = Period(utc(as_of), utc(as_of))

@@ -7,6 +7,7 @@ import pytest
 
 from mlops_pipeline.core.features.frames import population
 from mlops_pipeline.errors import NotFoundError
+from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.lifecycle.features.offline import use_case_periods
 from mlops_pipeline.lifecycle.ingest.validation import (
     AcceptedSource,
@@ -15,7 +16,6 @@ from mlops_pipeline.lifecycle.ingest.validation import (
     quarantine_examples,
     register_accepted,
 )
-from mlops_pipeline.lifecycle.workspace import Workspace
 from mlops_pipeline_tests.worlds import (
     NOW,
     VISITS,
@@ -39,12 +39,12 @@ def world_of(folder: Path, rules: list[dict[str, Any]], rows: list[Row], **sourc
     return world
 
 
-def judged(work: Workspace) -> Judgement:
+def judged(work: Context) -> Judgement:
     ingest_all(work)
     return judge(work, "visits", now=NOW)
 
 
-def quarantine(work: Workspace) -> list[Row]:
+def quarantine(work: Context) -> list[Row]:
     return stored_rows(work, work.lake.table_uri("shop", "quarantine", "visits"))
 
 

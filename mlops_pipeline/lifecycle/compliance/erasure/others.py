@@ -12,6 +12,7 @@ from urllib.parse import urlparse
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.errors import SourceError
+from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.lifecycle.features.online.checkpoint import (
     RecordsMarker,
     read_marker,
@@ -19,7 +20,6 @@ from mlops_pipeline.lifecycle.features.online.checkpoint import (
     written,
 )
 from mlops_pipeline.lifecycle.features.online.layout import online_layout
-from mlops_pipeline.lifecycle.workspace import Workspace
 from mlops_pipeline.stores.lake.engine import literal, quoted
 from mlops_pipeline.stores.models.tracking import Tracking, open_tracking
 from mlops_pipeline.stores.online.store import OnlineStore, OnlineTable
@@ -85,17 +85,17 @@ def _entity_files(tracking: Tracking) -> Iterator[tuple[str, str, str]]:
         token = runs.token or None
 
 
-def rows_delivered(work: Workspace, entity_id: str) -> dict[str, int | None]:
+def rows_delivered(context: Context, entity_id: str) -> dict[str, int | None]:
     """Count an entity's rows in the delivered files, by source; None where they cannot be read."""
-    key = work.use_case.entity.key
+    key = context.use_case.entity.key
     found: dict[str, int | None] = {}
-    for name, source in work.use_case.sources.items():
+    for name, source in context.use_case.sources.items():
         if key not in source.columns:
             continue
         try:
-            delivery = open_delivery(work.engine, work.settings, work.use_case, name)
+            delivery = open_delivery(context.engine, context.settings, context.use_case, name)
             with readable(source, ", ".join(delivery.files)):
-                count = work.engine.query(
+                count = context.engine.query(
                     f"SELECT count(*) FROM ({delivery.select}) "
                     f"WHERE {quoted(key)}::VARCHAR = {literal(entity_id)}"
                 )[0][0]

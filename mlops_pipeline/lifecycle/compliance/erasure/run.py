@@ -19,9 +19,9 @@ from mlops_pipeline.lifecycle.compliance.erasure.others import (
     rows_in_mlflow,
 )
 from mlops_pipeline.lifecycle.compliance.erasure.tables import PersonRows
+from mlops_pipeline.lifecycle.context import open_context
 from mlops_pipeline.lifecycle.features.online.materialize import open_writer
 from mlops_pipeline.lifecycle.ingest.validation import AcceptedSource
-from mlops_pipeline.lifecycle.workspace import open_workspace
 from mlops_pipeline.stores.ops import HeldLease, OpsDatabase
 from mlops_pipeline.stores.ops.approvals import signed
 from mlops_pipeline.stores.pseudonyms import pseudonymiser
@@ -176,13 +176,13 @@ def unknown(person: Person) -> NotFoundError:
 
 
 def _find(person: Person, use_case: UseCase, settings: Settings) -> Found:
-    with open_workspace(use_case, settings) as work:
-        rows = PersonRows(work, person.entity_id)
+    with open_context(use_case, settings) as context:
+        rows = PersonRows(context, person.entity_id)
         return Found(
             use_case.name,
             rows.counts(),
             rows_in_mlflow(settings, use_case, person.pseudonym),
-            rows_delivered(work, person.entity_id),
+            rows_delivered(context, person.entity_id),
             rows.model_versions(),
             tuple(rows.without_key()),
         )
@@ -198,8 +198,8 @@ def _erase(
     check: Callable[[], None],
 ) -> int:
     """Remove a person from the stores of one use case; return how much was online."""
-    with open_workspace(use_case, settings) as work:
-        rows = PersonRows(work, person.entity_id)
+    with open_context(use_case, settings) as context:
+        rows = PersonRows(context, person.entity_id)
         pointer = ops.get_pointer(use_case.name, "accepted")
         accepted = {
             name: AcceptedSource.from_dict(item)

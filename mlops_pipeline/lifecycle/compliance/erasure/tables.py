@@ -15,9 +15,9 @@ from typing import Any
 
 from mlops_pipeline.core.features.frames import EVENT_ROW
 from mlops_pipeline.errors import NotFoundError
+from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.lifecycle.ingest.ingestion import INTERNAL
 from mlops_pipeline.lifecycle.ingest.validation import AcceptedSource
-from mlops_pipeline.lifecycle.workspace import Workspace
 from mlops_pipeline.stores.lake.engine import literal, quoted
 from mlops_pipeline.stores.lake.tables import REWRITTEN, TableState
 
@@ -35,9 +35,9 @@ class PersonRows:
         The key as text.
     """
 
-    def __init__(self, work: Workspace, entity_id: str) -> None:
-        self.work, self.lake, self.engine = work, work.lake, work.engine
-        self.name, self.key = work.use_case.name, work.use_case.entity.key
+    def __init__(self, context: Context, entity_id: str) -> None:
+        self.context, self.lake, self.engine = context, context.lake, context.engine
+        self.name, self.key = context.use_case.name, context.use_case.entity.key
         self._mine = f"coalesce({quoted(self.key)}::VARCHAR = {literal(entity_id)}, FALSE)"
         self._counted: dict[tuple[str, ...], int] = {}
 
@@ -230,7 +230,7 @@ class PersonRows:
                 raise NotFoundError("an accepted quarantine is gone", where=f"source {name}")
             broken = int(self.engine.query(f"SELECT count(*) FROM {self.engine.scan(held)}")[0][0])
             rows += f" ANTI JOIN {self.engine.scan(held)} AS broken USING (_row_no)"
-        source = self.work.use_case.sources.get(name)
+        source = self.context.use_case.sources.get(name)
         newest = "NULL" if source is None else f"max({quoted(source.availability)})"
         count, mark = self.engine.query(f"SELECT count(*), {newest} FROM {rows}")[0]
         return replace(

@@ -20,11 +20,11 @@ from mlops_pipeline.core.features.streams import (
     stream_fresh_us,
     stream_reach,
 )
+from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.lifecycle.features.offline import finished_through
 from mlops_pipeline.lifecycle.features.online.checkpoint import StreamMarker, read_marker, written
 from mlops_pipeline.lifecycle.features.online.layout import DAY_US, US, digest, microseconds
 from mlops_pipeline.lifecycle.ingest.validation import AcceptedSource
-from mlops_pipeline.lifecycle.workspace import Workspace
 from mlops_pipeline.stores.lake.engine import quoted
 from mlops_pipeline.stores.online.codec import RecordSchema
 from mlops_pipeline.stores.online.store import OnlineStore, OnlineTable, StoredEvent
@@ -146,7 +146,7 @@ class AcceptedEvents:
     The source is registered (see `register_accepted`).
     """
 
-    work: Workspace
+    context: Context
     item: AcceptedSource
     stream: EventStream
     store: OnlineStore
@@ -178,7 +178,7 @@ class AcceptedEvents:
     ) -> StreamMarker:
         """Return the marker of a stream that has everything that is accepted."""
         watermark_us = microseconds(watermark)
-        finished = finished_through(self.work)
+        finished = finished_through(self.context)
         newest_us = min(watermark_us, microseconds(now))
         found = StreamMarker(
             rows=self.item.numbered,
@@ -201,16 +201,16 @@ class AcceptedEvents:
         """Return SQL of the rows that were in quarantine when the stream was filled last."""
         if held.quarantine in (None, self.item.quarantine_version):
             return "FALSE"
-        lake, use_case = self.work.lake, self.work.use_case
+        lake, use_case = self.context.lake, self.context.use_case
         uri = lake.table_uri(use_case.name, "quarantine", self.stream.source)
         state = lake.state(uri, held.quarantine)
         if state is None:  # erased with a person: any recent row may have been in it
             return "TRUE"
-        return f"_row_no IN (SELECT _row_no FROM {self.work.engine.scan(state)})"
+        return f"_row_no IN (SELECT _row_no FROM {self.context.engine.scan(state)})"
 
     def _add(self, condition: str, target: StreamMarker) -> int:
         """Add the events of some rows, with the other versions of theirs."""
-        sql, stream = self.work.engine.sql, self.stream
+        sql, stream = self.context.engine.sql, self.stream
         rows = f"SELECT {stream.columns()} FROM {quoted(stream.source)}"
         chosen = f"{rows} WHERE {condition}"
         if not self.item.has_revisions:

@@ -17,6 +17,7 @@ from typing import Any
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.errors import NotFoundError
+from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.lifecycle.features.offline import definitions_hash
 from mlops_pipeline.lifecycle.features.online.checkpoint import (
     RecordsMarker,
@@ -38,7 +39,6 @@ from mlops_pipeline.lifecycle.ingest.validation import (
     accepted_sources,
     register_accepted,
 )
-from mlops_pipeline.lifecycle.workspace import Workspace
 from mlops_pipeline.stores.online.codec import RecordSchema
 from mlops_pipeline.stores.online.store import (
     OnlineStore,
@@ -86,7 +86,7 @@ class Materialized:
 class _Run:
     """What a run works with."""
 
-    work: Workspace
+    context: Context
     accepted: Mapping[str, AcceptedSource]
     store: OnlineStore
     layout: OnlineLayout
@@ -112,7 +112,7 @@ def accepted_through(ops: OpsDatabase, use_case: UseCase) -> datetime | None:
 
 
 def materialize_accepted(
-    work: Workspace, ops: OpsDatabase, store: OnlineStore, *, now: datetime
+    context: Context, ops: OpsDatabase, store: OnlineStore, *, now: datetime
 ) -> Materialized:
     """Materialize what the pointers accept: a period that failed the leak check stays out.
 
@@ -121,19 +121,19 @@ def materialize_accepted(
     NotFoundError
         When no features of the present definitions were accepted yet.
     """
-    through = accepted_through(ops, work.use_case)
+    through = accepted_through(ops, context.use_case)
     if through is None:
         raise NotFoundError(
-            f"{work.use_case.name} has no accepted features of the present definitions",
+            f"{context.use_case.name} has no accepted features of the present definitions",
             expected="a features run that passed the leak check",
-            way_out=f"mlops run {work.use_case.name}",
+            way_out=f"mlops run {context.use_case.name}",
         )
-    accepted = accepted_sources(ops, work.use_case)
-    return materialize(work, accepted, store, through=through, now=now)
+    accepted = accepted_sources(ops, context.use_case)
+    return materialize(context, accepted, store, through=through, now=now)
 
 
 def materialize(
-    work: Workspace,
+    context: Context,
     accepted: Mapping[str, AcceptedSource],
     store: OnlineStore,
     *,
@@ -161,21 +161,21 @@ def materialize(
     OnlineStoreError
         When the store does not take what is written; the next run goes on there.
     """
-    layout = online_layout(work.use_case)
-    run = _Run(work, accepted, store, layout, through, microseconds(now), chunk_rows)
-    streams = [EventStream(work.use_case, source) for source in layout.sources]
+    layout = online_layout(context.use_case)
+    run = _Run(context, accepted, store, layout, through, microseconds(now), chunk_rows)
+    streams = [EventStream(context.use_case, source) for source in layout.sources]
     records = layout.records()
     tables = [*([records[0]] if records else []), *(stream.table for stream in streams)]
     if not tables:  # everything comes with the request
         return Materialized(rows=0, feature_time=None, table="", is_new=False)
-    if work.use_case.grid.every == "event":
-        register_accepted(work, accepted)
+    if context.use_case.grid.every == "event":
+        register_accepted(context, accepted)
     events = sum(
-        AcceptedEvents(work, accepted[stream.source], stream, store, chunk_rows).push(now=now)
+        AcceptedEvents(context, accepted[stream.source], stream, store, chunk_rows).push(now=now)
         for stream in streams
     )
     rows, held = _write_newest(run, *records) if records else (0, None)
-    put_in_force(store, work.use_case.name, tables, now_us=run.now_us)
+    put_in_force(store, context.use_case.name, tables, now_us=run.now_us)
     return Materialized(
         rows=rows,
         feature_time=None if held is None else moment_of(held.feature_time_us),
@@ -193,7 +193,7 @@ def _write_newest(run: _Run, table: OnlineTable, schema: RecordSchema) -> tuple[
     if expiry_days is not None:
         run.store.purge(table, now_us=run.now_us)
     newest_us = newest_moment(
-        run.work, run.accepted, run.layout, through=run.through, now_us=run.now_us
+        run.context, run.accepted, run.layout, through=run.through, now_us=run.now_us
     )
     marker = _begin(read_marker(run.store, table, RecordsMarker), newest_us, expiry_days)
     if marker.is_done:
@@ -201,7 +201,7 @@ def _write_newest(run: _Run, table: OnlineTable, schema: RecordSchema) -> tuple[
     before = marker.rows
     moment = moment_of(marker.feature_time_us)
     batches = snapshot(
-        run.work, run.accepted, run.layout, moment, after=marker.last, chunk_rows=run.chunk_rows
+        run.context, run.accepted, run.layout, moment, after=marker.last, chunk_rows=run.chunk_rows
     )
     for batch in batches:
         chunk = _records(batch, schema, marker)

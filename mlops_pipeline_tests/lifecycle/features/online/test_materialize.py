@@ -9,12 +9,12 @@ import pytest
 
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.errors import NotFoundError, OnlineDefinitionError, OnlineFullError
+from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.lifecycle.features.offline import build_features
 from mlops_pipeline.lifecycle.features.online.layout import online_layout
 from mlops_pipeline.lifecycle.features.online.live_events import Pushed, push_events
 from mlops_pipeline.lifecycle.features.online.materialize import Materialized, materialize
 from mlops_pipeline.lifecycle.features.online.reader import OnlineReader
-from mlops_pipeline.lifecycle.workspace import Workspace
 from mlops_pipeline.stores.online import OnlineStore, OnlineTable, StoredEvent, StoredRecord
 from mlops_pipeline_tests.core.features.deliveries import PAYMENTS
 from mlops_pipeline_tests.worlds import (
@@ -85,14 +85,14 @@ def world(use_case: str, tmp_path: Path) -> World:
 
 
 @pytest.fixture
-def work(world: World) -> Iterator[Workspace]:
+def work(world: World) -> Iterator[Context]:
     with world.open() as opened:
         ingest_all(opened)
         build_features(opened, accept_all(opened), utc(on(2)))
         yield opened
 
 
-def run(work: Workspace, store: Any, now: Any = NOW, **options: Any) -> Materialized:
+def run(work: Context, store: Any, now: Any = NOW, **options: Any) -> Materialized:
     options = {"through": now, **options}
     return materialize(work, accept_all(work), store, now=now, **options)
 
@@ -106,7 +106,7 @@ def read(
     return found.is_known, {name: item.value for name, item in found.values.items()}
 
 
-def test_newest_period_is_written_once(work: Workspace, store: OnlineStore) -> None:
+def test_newest_period_is_written_once(work: Context, store: OnlineStore) -> None:
     first = run(work, store, chunk_rows=4)
     assert (first.rows, first.entities, first.is_new) == (CUSTOMERS, CUSTOMERS, True)
     assert first.feature_time == utc(on(2))
@@ -116,19 +116,19 @@ def test_newest_period_is_written_once(work: Workspace, store: OnlineStore) -> N
     assert read(store, work.use_case, 5) == (True, {"visits": 1, "spent": 1.0, "kind": "shop"})
 
 
-def test_newer_period_replaces_the_older(work: Workspace, store: OnlineStore) -> None:
+def test_newer_period_replaces_the_older(work: Context, store: OnlineStore) -> None:
     run(work, store)
     build_features(work, accept_all(work), utc(on(3)))
     assert run(work, store).feature_time == utc(on(3))
     assert read(store, work.use_case, 5)[1] == {"visits": 2, "spent": 3.0, "kind": "shop"}
 
 
-def test_views_that_are_stale_by_now_are_named(work: Workspace, store: OnlineStore) -> None:
+def test_views_that_are_stale_by_now_are_named(work: Context, store: OnlineStore) -> None:
     assert run(work, store, utc(on(2, 3))).stale_views == ()
     assert run(work, store, utc(on(4))).stale_views == ("history",)
 
 
-def test_killed_run_goes_on_behind_its_last_chunk(work: Workspace, store: OnlineStore) -> None:
+def test_killed_run_goes_on_behind_its_last_chunk(work: Context, store: OnlineStore) -> None:
     failing = CountingStore(store, fails_after=3)
     with pytest.raises(OnlineFullError):
         run(work, failing, chunk_rows=4)
@@ -142,7 +142,7 @@ def test_killed_run_goes_on_behind_its_last_chunk(work: Workspace, store: Online
 
 
 def test_killed_run_of_an_earlier_period_does_not_stop_the_next(
-    work: Workspace, store: OnlineStore
+    work: Context, store: OnlineStore
 ) -> None:
     with pytest.raises(OnlineFullError):
         run(work, CountingStore(store, fails_after=2), chunk_rows=4)
@@ -177,7 +177,7 @@ def test_text_keys_are_resumed_in_their_order(
     assert [(item.entity, item.values["sold"].value) for item in found] == [(k, 1.0) for k in keys]
 
 
-def test_changed_ttl_is_written_again(world: World, work: Workspace, store: OnlineStore) -> None:
+def test_changed_ttl_is_written_again(world: World, work: Context, store: OnlineStore) -> None:
     run(work, store)
     other = monthly(world.use_case.name, ttl_days=40)
     world.use_case = other
@@ -189,7 +189,7 @@ def test_changed_ttl_is_written_again(world: World, work: Workspace, store: Onli
 
 
 def test_earlier_definitions_are_read_for_a_day_more(
-    world: World, work: Workspace, store: OnlineStore
+    world: World, work: Context, store: OnlineStore
 ) -> None:
     earlier, now = world.use_case, utc(on(2, 3))
     run(work, store, now)
@@ -267,7 +267,7 @@ def stream(use_case: str, tmp_path: Path) -> World:
     return world
 
 
-def accepted_at(work: Workspace, store: OnlineStore, now: Any, **options: Any) -> Materialized:
+def accepted_at(work: Context, store: OnlineStore, now: Any, **options: Any) -> Materialized:
     ingest_all(work, now)
     return materialize(work, accept_all(work, now), store, through=now, now=now, **options)
 

@@ -13,12 +13,12 @@ from mlops_pipeline.config import UseCase
 from mlops_pipeline.core.data.periods import following
 from mlops_pipeline.demo.datasets import fetch_dataset
 from mlops_pipeline.demo.simulated import write_churn
+from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.lifecycle.features.offline import build_features, features_uri
 from mlops_pipeline.lifecycle.features.online.layout import online_layout
 from mlops_pipeline.lifecycle.features.online.live_events import LiveEvents
 from mlops_pipeline.lifecycle.features.online.materialize import materialize
 from mlops_pipeline.lifecycle.features.online.reader import OnlineFeatures, OnlineReader
-from mlops_pipeline.lifecycle.workspace import Workspace
 from mlops_pipeline_tests.demo.test_datasets import REAL, needs_real_files
 from mlops_pipeline_tests.lifecycle.features.online.payments import EVERY, FIRST, Delivery, Payments
 from mlops_pipeline_tests.lifecycle.features.online.worlds import (
@@ -92,7 +92,7 @@ def assert_equal_by_month(
     assert differences(held, expected) == []
 
 
-def _members(work: Workspace, case: UseCase, as_of: datetime) -> set[str]:
+def _members(work: Context, case: UseCase, as_of: datetime) -> set[str]:
     """The entities of a finished period."""
     state = work.lake.state(features_uri(work))
     assert state is not None
@@ -103,7 +103,7 @@ def _members(work: Workspace, case: UseCase, as_of: datetime) -> set[str]:
     return {row[0] for row in rows}
 
 
-def _entities(work: Workspace, case: UseCase) -> list[str]:
+def _entities(work: Context, case: UseCase) -> list[str]:
     name, key = case.population.source, case.entity.key
     rows = work.engine.query(
         f"SELECT DISTINCT {key}::VARCHAR FROM _raw_{name} WHERE {key} > 0 ORDER BY 1"

@@ -11,7 +11,7 @@ from mlops_pipeline.stores.settings import Settings
 
 
 @dataclass(frozen=True)
-class Workspace:
+class Context:
     """The lake of one use case with an open engine."""
 
     use_case: UseCase
@@ -21,7 +21,7 @@ class Workspace:
 
 
 @contextmanager
-def open_workspace(use_case: UseCase, settings: Settings) -> Iterator[Workspace]:
-    """Yield a workspace; its engine is closed at the end."""
+def open_context(use_case: UseCase, settings: Settings) -> Iterator[Context]:
+    """Yield a context; its engine is closed at the end."""
     with open_engine(settings) as engine:
-        yield Workspace(use_case, settings, Lake(settings.lake_uri), engine)
+        yield Context(use_case, settings, Lake(settings.lake_uri), engine)
