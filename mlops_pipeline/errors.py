@@ -18,13 +18,17 @@ MlopsError
       +-- OnlineCorruptError      what it holds is damaged
       +-- OnlineDefinitionError   what it holds is of other feature definitions
 
-Belongs here: the tree, how a message is built, and what of a value a message may show. Translation
+Belongs here: the tree, how a message is built, which known names it offers for an unknown one, and
+what of a value it may show. Translation
 to exit codes belongs to cli/, to HTTP status codes to serving/.
 """
 
+import difflib
 import re
+from collections.abc import Iterable
 
 # what libraries quote, from the first mark of a line to the last: a value may hold marks itself
+SHOWN_NAMES = 8  # of many that exist, in a message about one that does not
 _QUOTED = re.compile(r"'.*'|\".*\"|`.*`|\d{3,}(?:[.,]\d+)*")
 
 
@@ -40,6 +44,25 @@ def masked(message: str) -> str:
     """Return the first line of a library's message with every value that it quotes as its shape."""
     line = message.splitlines()[0][:300] if message else ""
     return _QUOTED.sub(lambda quoted: shape(quoted[0]), line)
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that a mistyped one most resembles; None when it resembles none."""
+    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)), None)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str | None:
+    """Return the question that names the nearest known name, or None."""
+    near = nearest_name(name, known)
+    return None if near is None else f"did you mean {near!r}?"
+
+
+def nearest_names(name: str, known: Iterable[str]) -> str:
+    """Return the known names as text, the nearest first; of many, some and how many more."""
+    names = list(known)
+    shown = difflib.get_close_matches(name, names, n=SHOWN_NAMES, cutoff=0.0)
+    more = f" or {len(names) - len(shown)} others" if len(names) > len(shown) else ""
+    return f"{', '.join(shown)}{more}"
 
 
 class MlopsError(Exception):
@@ -106,6 +129,26 @@ class SplitError(DataError):
 
 class NotFoundError(MlopsError):
     """Something was asked for by name that does not exist."""
+
+    @classmethod
+    def of(
+        cls,
+        kind: str,
+        name: str,
+        known: Iterable[str],
+        *,
+        where: str | None = None,
+        way_out: str | None = None,
+    ) -> "NotFoundError":
+        """Return the error for a name; `way_out` is for one that resembles none of the known."""
+        names = list(known)
+        return cls(
+            f"there is no {kind} {name!r}",
+            where=where,
+            expected=f"one of {nearest_names(name, names)}" if names else None,
+            found=name,
+            way_out=did_you_mean(name, names) or way_out,
+        )
 
 
 class LeaseError(MlopsError):

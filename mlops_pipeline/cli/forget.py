@@ -3,7 +3,6 @@
 Belongs here: options, the question, what is printed. Finding and removing is stores/erasure/.
 """
 
-import difflib
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -58,18 +57,12 @@ def _having(entity: str, name: str | None) -> list[UseCase]:
     every = load_use_cases(project_root() / "configs")
     having = {key: item for key, item in every.items() if item.entity.name == entity}
     known = sorted(having) or sorted({item.entity.name for item in every.values()})
-    asked = name if having else entity
     if having and name is None:
         return list(having.values())
     if having and name in having:
         return [having[name]]
-    near = difflib.get_close_matches(str(asked), known, n=1)
-    raise NotFoundError(
-        f"there is no {'use case with this entity' if having else 'entity'} {asked!r}",
-        where="configs/",
-        expected=f"one of {', '.join(known)}",
-        way_out=f"did you mean {near[0]!r}?" if near else None,
-    )
+    kind, asked = ("use case with this entity", str(name)) if having else ("entity", entity)
+    raise NotFoundError.of(kind, asked, known, where="configs/")
 
 
 def _print_found(found: "Found") -> None:

@@ -1,6 +1,5 @@
 """Reading configs/*.yaml into UseCase, with errors a person can act on; the JSON Schema."""
 
-import difflib
 import hashlib
 import json
 import types
@@ -12,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.errors import ConfigError, MlopsError
+from mlops_pipeline.errors import ConfigError, MlopsError, did_you_mean
 
 SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -114,8 +113,7 @@ def _explain(path: Path, error: ValidationError) -> MlopsError:
     hint = None
     if first["type"] == "extra_forbidden":
         known = _keys_at(UseCase, place[:-1])
-        near = difflib.get_close_matches(place[-1], known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"valid keys: {', '.join(sorted(known))}"
+        hint = did_you_mean(place[-1], known) or f"valid keys: {', '.join(sorted(known))}"
     more = f" ({len(problems) - 1} more problems in this file)" if len(problems) > 1 else ""
     found = None if first["type"] == "value_error" else repr(first["input"])[:120]
     return ConfigError(

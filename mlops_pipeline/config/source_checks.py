@@ -3,12 +3,12 @@
 Belongs here: what needs no other section. Checks across sections are use_case.py's.
 """
 
-import difflib
 from collections.abc import Iterable
 from datetime import datetime
 
 from mlops_pipeline.config.base import tree
 from mlops_pipeline.config.tables import Freshness, InSet, MinRows, Rule, Scalar, Source
+from mlops_pipeline.errors import did_you_mean, nearest_names
 from mlops_pipeline.spec.grammar import columns_of
 
 
@@ -93,6 +93,5 @@ def known(where: str, name: str, names: Iterable[str], what: str) -> None:
     present = list(names)
     if name in present:
         return
-    near = difflib.get_close_matches(name, present, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(sorted(present)[:12])}"
-    raise ValueError(f"{where}: {name!r} is no {what}{hint}")
+    hint = did_you_mean(name, present) or f"known: {nearest_names(name, present)}"
+    raise ValueError(f"{where}: {name!r} is no {what}; {hint}")

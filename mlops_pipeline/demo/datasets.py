@@ -10,7 +10,6 @@ is byte for byte the same text. Online Retail alone cannot be downloaded: UCI pu
 of two overlapping sheets, and the canonical file is made from it; it needs `--from DIR`.
 """
 
-import difflib
 import gzip
 import hashlib
 import io
@@ -137,13 +136,7 @@ def fetch_dataset(
 def _known(name: str) -> Dataset:
     if name in DATASETS:
         return DATASETS[name]
-    near = difflib.get_close_matches(name, DATASETS, n=1, cutoff=0.4)
-    raise NotFoundError(
-        "there is no such data set",
-        expected=", ".join(DATASETS),
-        found=name,
-        way_out=f"did you mean {near[0]!r}?" if near else None,
-    )
+    raise NotFoundError.of("data set", name, DATASETS)
 
 
 def _read(file: DatasetFile, folder: Path) -> bytes:

@@ -104,7 +104,7 @@ def test_history_of_an_unknown_feature_names_the_nearest(mlops: Mlops, tmp_path:
     rows = tmp_path / "asked.parquet"
     pq.write_table(pa.table({"customer": [1], "as_of": [on(6)]}), rows)
     error = error_of(mlops("history", "shop", "--rows", str(rows), "--features", "vists"))
-    assert "did you mean customer:visits?" in str(error)
+    assert "did you mean 'customer:visits'?" in str(error)
 
 
 # get

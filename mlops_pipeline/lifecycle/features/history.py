@@ -191,30 +191,18 @@ def _register_slice(
 
 
 def feature_names(use_case: UseCase, features: Sequence[str]) -> tuple[str, ...]:
-    """Return the names without their entity.
-
-    Raises
-    ------
-    NotFoundError
-        For a feature that does not exist, naming the nearest.
-    """
-    import difflib
-
+    """Return the names without their entity."""
+    prefix = f"{use_case.entity.name}:"
     found = []
     for given in features:
-        entity, _, name = given.rpartition(":")
-        if name in use_case.features and entity in ("", use_case.entity.name):
-            found.append(name)
-            continue
-        near = difflib.get_close_matches(name, use_case.features, n=1)
-        raise NotFoundError(
-            f"there is no feature {given!r}",
-            where=use_case.name,
-            expected=f"features of {use_case.entity.name}",
-            way_out=f"did you mean {use_case.entity.name}:{near[0]}?"
-            if near
-            else f"mlops features list {use_case.name}",
-        )
+        name = given.removeprefix(prefix)
+        if name not in use_case.features:
+            known = [f"{prefix}{item}" for item in use_case.features]
+            way_out = f"mlops features list {use_case.name}"
+            raise NotFoundError.of(
+                "feature", f"{prefix}{name}", known, where=use_case.name, way_out=way_out
+            )
+        found.append(name)
     return tuple(dict.fromkeys(found))
 
 

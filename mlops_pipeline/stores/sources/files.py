@@ -4,7 +4,6 @@ Every problem is an error that names file, column, expected and found; ingestion
 follows.
 """
 
-import difflib
 import glob
 import re
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,7 @@ from pathlib import Path
 from mlops_pipeline.config.privacy import hidden_columns
 from mlops_pipeline.config.tables import ColumnType, Source
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.errors import SourceError, masked, shape
+from mlops_pipeline.errors import SourceError, masked, nearest_name, shape
 from mlops_pipeline.stores.lake.engine import Engine, file_list, literal, quoted
 from mlops_pipeline.stores.settings import Settings
 
@@ -168,12 +167,12 @@ def _check_columns(name: str, source: Source, path: str, found: dict[str, str]) 
     missing = [column for column in source.columns if column not in found]
     extra = [column for column in found if column not in source.columns]
     for column in missing:
-        near = difflib.get_close_matches(column, extra, n=1, cutoff=0.5)
+        near = nearest_name(column, extra)
         raise SourceError(
             f"source {name}: a declared column is missing",
             where=f"{path}: column {column!r}",
             expected=f"{column} ({source.column(column).type})",
-            found=f"a column {near[0]!r} that is not declared (renamed?)"
+            found=f"a column {near!r} that is not declared (renamed?)"
             if near
             else f"the columns {', '.join(found)}",
             way_out=f"mend the delivery, or sources.{name}.columns",

@@ -4,7 +4,6 @@ Belongs here: the choice of a use case by its entity, and what a request says in
 features.py's, the command line cli/features.py's, the values lifecycle/features/online/reader.py's.
 """
 
-import difflib
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -14,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 from mlops_pipeline.config.base import tree
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.expressions.values import int64
-from mlops_pipeline.errors import DataError, NotFoundError
+from mlops_pipeline.errors import DataError, NotFoundError, did_you_mean
 from mlops_pipeline.spec.grammar import columns_of
 
 if TYPE_CHECKING:
     from mlops_pipeline.lifecycle.features.online.reader import OnlineFeatures, OnlineReader
 
 QUESTION = ("features", "use_case")  # parameters beside the columns of a request
-SHOWN_NAMES = 8  # of those that exist, the nearest first: a platform may have hundreds
 TRUTHS = {"true": True, "false": False}
 WHOLE = re.compile(r"-?[0-9]{1,19}")  # an int64 has no more digits
 
@@ -181,14 +179,13 @@ def request_row(use_case: UseCase, given: Mapping[str, str]) -> dict[str, Any]:
     row = {}
     for name, text in given.items():
         if name not in known:
-            near = difflib.get_close_matches(name, [*known, *QUESTION], n=1)
             raise DataError(
                 f"no request-time feature reads {name!r}",
                 where=use_case.name,
                 expected=", ".join(sorted(known))
                 or "no columns: nothing is computed from requests",
                 found=name,
-                way_out=f"did you mean {near[0]!r}?" if near else "leave it out",
+                way_out=did_you_mean(name, [*known, *QUESTION]) or "leave it out",
             )
         row[name] = _value(name, source.column(name).type, text)
     return row
@@ -254,16 +251,7 @@ _PARSERS: dict[str, Any] = {
 
 
 def _unknown(kind: str, name: str, known: Sequence[str], *, where: str) -> NotFoundError:
-    near = difflib.get_close_matches(name, known, n=1)
-    shown = difflib.get_close_matches(name, known, n=SHOWN_NAMES, cutoff=0.0)
-    more = f" or {len(known) - len(shown)} others" if len(known) > len(shown) else ""
-    return NotFoundError(
-        f"there is no {kind} {name!r}",
-        where=where,
-        expected=f"one of {', '.join(shown)}{more}",
-        found=name,
-        way_out=f"did you mean {near[0]!r}?" if near else "mlops features list USE_CASE",
-    )
+    return NotFoundError.of(kind, name, known, where=where, way_out="mlops features list USE_CASE")
 
 
 def _nowhere(

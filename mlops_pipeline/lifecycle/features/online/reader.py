@@ -7,7 +7,6 @@ An entity that the store does not know has no value, except what the request bri
 was never filled is an error, and not a store full of unknown entities.
 """
 
-import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -157,18 +156,15 @@ class OnlineReader(Closing):
     def _check(self, name: str) -> None:
         if name in self.names:
             return
-        near = difflib.get_close_matches(name, self.names, n=1)
-        is_defined = name in self._use_case.features
+        where, way_out = self._use_case.name, f"mlops features list {self._use_case.name}"
+        if name not in self._use_case.features:
+            raise NotFoundError.of("feature", name, self.names, where=where, way_out=way_out)
         raise NotFoundError(
-            f"the feature {name!r} is not online"
-            if is_defined
-            else f"there is no feature {name!r}",
-            where=self._use_case.name,
+            f"the feature {name!r} is not online",
+            where=where,
             expected="a feature of an online view, or derived from such",
             found=name,
-            way_out=f"did you mean {near[0]!r}?"
-            if near and not is_defined
-            else f"mlops features list {self._use_case.name}",
+            way_out=way_out,
         )
 
     def _key(self, entity: int | str) -> str:

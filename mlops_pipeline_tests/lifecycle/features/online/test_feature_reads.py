@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 
 from mlops_pipeline.config import UseCase
-from mlops_pipeline.errors import DataError, NotFoundError
+from mlops_pipeline.errors import SHOWN_NAMES, DataError, NotFoundError
 from mlops_pipeline.lifecycle.features.online.feature_reads import (
-    SHOWN_NAMES,
     choose_use_case,
     feature_list,
     request_features,
