@@ -24,11 +24,11 @@ from mlops_pipeline.core.metrics.intervals import paired_difference
 from mlops_pipeline.core.metrics.metrics import Estimate, point_metrics
 from mlops_pipeline.core.modelling.train import Training, train
 from mlops_pipeline.demo.simulated import write_fraud
-from mlops_pipeline.lifecycle.context import Context, open_context
+from mlops_pipeline.lifecycle.context import AcceptedSource, Context, open_context
 from mlops_pipeline.lifecycle.features.offline import build_features, load_frame
-from mlops_pipeline.lifecycle.ingest.as_of import resolve_as_of
+from mlops_pipeline.lifecycle.ingest.accepted import take_snapshot
 from mlops_pipeline.lifecycle.ingest.ingestion import ingest
-from mlops_pipeline.lifecycle.ingest.validation import AcceptedSource, judge
+from mlops_pipeline.lifecycle.ingest.validation import judge
 from mlops_pipeline.stores.settings import Settings
 
 USE_CASE, FLOOR = "fraud", "logistic"
@@ -84,12 +84,12 @@ def trained_world(use_case: UseCase, settings: Settings, customers: int, seed: i
     write_fraud(folder, customers=customers, months=MONTHS, seed=seed)
     with open_context(use_case, settings) as work:
         accepted = _accepted(work)
-        as_of = resolve_as_of(use_case, accepted, None, now=NOW)
-        build_features(work, accepted, as_of)
-        frame = load_frame(work, accepted, as_of)
+        snapshot = take_snapshot(use_case, accepted, None, now=NOW)
+        build_features(work, snapshot)
+        frame = load_frame(work, snapshot)
     parts = split_frame(use_case, frame)
     training = train(use_case, frame, parts, threads=settings.threads, stopwatch=time.perf_counter)
-    return World(as_of, training, frame.take(parts.test))
+    return World(snapshot.as_of, training, frame.take(parts.test))
 
 
 def above(world: World, name: str) -> Estimate:

@@ -11,10 +11,10 @@ from pathlib import Path
 from benchmarks.result import Result
 from benchmarks.world import AS_OF, USE_CASE, grid_points, new_world
 from mlops_pipeline.config import UseCase, load_use_cases
-from mlops_pipeline.lifecycle.context import open_context
+from mlops_pipeline.lifecycle.context import AcceptedSource, Snapshot, open_context
 from mlops_pipeline.lifecycle.features.offline import build_features, features_uri
 from mlops_pipeline.lifecycle.ingest.ingestion import ingest
-from mlops_pipeline.lifecycle.ingest.validation import AcceptedSource, judge
+from mlops_pipeline.lifecycle.ingest.validation import judge
 from mlops_pipeline.stores.settings import Settings
 
 CUSTOMERS = 50_000
@@ -60,7 +60,7 @@ def _build(
 ) -> float:
     begun = time.perf_counter()
     with open_context(use_case, settings) as work:
-        build_features(work, accepted, as_of)
+        build_features(work, Snapshot(as_of, accepted))
     return time.perf_counter() - begun
 
 

@@ -50,7 +50,7 @@ Values = list[list[float | None]]  # of each customer, the features in the order
 
 def prepare(folder: Path, customers: int, feast_customers: int) -> None:
     """Write the tables of both, and everything up to the feature table of ours."""
-    from mlops_pipeline.lifecycle.context import open_context
+    from mlops_pipeline.lifecycle.context import Snapshot, open_context
     from mlops_pipeline.lifecycle.features.offline import build_features
 
     for table in TABLES:
@@ -59,7 +59,7 @@ def prepare(folder: Path, customers: int, feast_customers: int) -> None:
     use_case = _use_case(folder)
     settings = accepted_in(use_case, folder / "lake")
     with open_context(use_case, settings) as work:
-        build_features(work, accepted_before(use_case, settings), AS_OF)
+        build_features(work, Snapshot(AS_OF, accepted_before(use_case, settings)))
 
 
 def write_table(table: Table, path: Path, customers: int) -> None:

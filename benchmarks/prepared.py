@@ -7,7 +7,8 @@ from pathlib import Path
 
 from benchmarks.ingested import NOW
 from mlops_pipeline.config import UseCase
-from mlops_pipeline.lifecycle.ingest.validation import AcceptedSource, accepted_sources
+from mlops_pipeline.lifecycle.context import AcceptedSource
+from mlops_pipeline.lifecycle.ingest.accepted import accepted_sources
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
 

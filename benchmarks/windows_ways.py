@@ -92,7 +92,7 @@ def prepare(folder: Path) -> dict[str, Any]:
 
 def ours(folder: Path) -> dict[str, Any]:
     """build_features on the accepted rows: every as_of, and then one more."""
-    from mlops_pipeline.lifecycle.context import open_context
+    from mlops_pipeline.lifecycle.context import Snapshot, open_context
     from mlops_pipeline.lifecycle.features.offline import build_features
 
     use_case, settings = _use_case(folder), settings_in(folder / LAKE)
@@ -102,7 +102,7 @@ def ours(folder: Path) -> dict[str, Any]:
 
     def build(as_of: datetime) -> None:
         with open_context(use_case, settings) as work:
-            uris.append(build_features(work, accepted, as_of, progress=done).uri)
+            uris.append(build_features(work, Snapshot(as_of, accepted), progress=done).uri)
 
     def done(*_finished: object) -> None:
         commits.append((time.perf_counter(), time.process_time()))

@@ -15,14 +15,14 @@ import pyarrow.parquet as pq
 
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.errors import MlopsError
-from mlops_pipeline.lifecycle.context import Context, open_context
+from mlops_pipeline.lifecycle.context import AcceptedSource, Context, Snapshot, open_context
 from mlops_pipeline.lifecycle.features.offline import (
     BuiltFeatures,
     build_features,
     finished_through,
 )
 from mlops_pipeline.lifecycle.ingest.ingestion import Ingested, ingest
-from mlops_pipeline.lifecycle.ingest.validation import AcceptedSource, Judgement, judge
+from mlops_pipeline.lifecycle.ingest.validation import Judgement, judge
 from mlops_pipeline.stores.settings import Settings
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ def failed_rules(judgement: Judgement) -> dict[str, str]:
 def advance(work: Context, now: datetime, as_of: datetime | None = None) -> BuiltFeatures:
     """Ingest what is delivered, accept it and build the features up to as_of (default: now)."""
     ingest_all(work, now)
-    return build_features(work, accept_all(work, now), as_of or now)
+    return build_features(work, Snapshot(as_of or now, accept_all(work, now)))
 
 
 def stored_rows(work: Context, uri: str, order: str = "_row_no") -> list[Row]:

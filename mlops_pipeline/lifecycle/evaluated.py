@@ -24,9 +24,8 @@ from mlops_pipeline.core.metrics.metrics import Estimate
 from mlops_pipeline.core.modelling.explanations import explain_model
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.errors import NotFoundError
-from mlops_pipeline.lifecycle.context import Context
+from mlops_pipeline.lifecycle.context import AcceptedSource, Context, Snapshot
 from mlops_pipeline.lifecycle.features.offline import load_frame
-from mlops_pipeline.lifecycle.ingest.validation import AcceptedSource
 from mlops_pipeline.lifecycle.trained import TrainingFacts, write_json
 from mlops_pipeline.stores.models.registry import Registry
 
@@ -44,10 +43,10 @@ def test_rows(
     context: Context, accepted: Mapping[str, AcceptedSource], facts: TrainingFacts
 ) -> LabelledFrame:
     """Read the test part of a training."""
-    as_of = datetime.fromisoformat(facts.as_of)
+    snapshot = Snapshot(datetime.fromisoformat(facts.as_of), accepted)
     if context.use_case.split.method == "time":
-        return load_frame(context, accepted, as_of, only=facts.parts["test"]["periods"])
-    frame = load_frame(context, accepted, as_of)
+        return load_frame(context, snapshot, only=facts.parts["test"]["periods"])
+    frame = load_frame(context, snapshot)
     return frame.take(split_frame(context.use_case, frame).test)
 
 

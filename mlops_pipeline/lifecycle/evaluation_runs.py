@@ -25,14 +25,13 @@ from mlops_pipeline.core.evaluation.gates import Gate
 from mlops_pipeline.core.metrics.metrics import Estimate
 from mlops_pipeline.core.modelling.selection import Choice
 from mlops_pipeline.core.monitoring.cost import CostSheet, price_text
-from mlops_pipeline.lifecycle.context import Context
+from mlops_pipeline.lifecycle.context import AcceptedSource, Context
 from mlops_pipeline.lifecycle.evaluated import (
     current_champion,
     evaluate_training,
     save_evaluation,
     test_rows,
 )
-from mlops_pipeline.lifecycle.ingest.validation import AcceptedSource
 from mlops_pipeline.lifecycle.mitigated import judge_training
 from mlops_pipeline.lifecycle.provenance import git_state
 from mlops_pipeline.lifecycle.trained import TrainingFacts, read_training

@@ -29,9 +29,8 @@ from mlops_pipeline.core.mitigation.mitigation import (
 )
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.errors import NotFoundError
-from mlops_pipeline.lifecycle.context import Context
+from mlops_pipeline.lifecycle.context import AcceptedSource, Context, Snapshot
 from mlops_pipeline.lifecycle.features.offline import load_frame
-from mlops_pipeline.lifecycle.ingest.validation import AcceptedSource
 from mlops_pipeline.lifecycle.trained import TrainingFacts, train_figures, write_json
 
 FOLDER = "mitigated"
@@ -91,7 +90,7 @@ def _mitigate(
     need: Need,
 ) -> tuple[Mitigated, Candidate | None, TrainingFacts]:
     """Return what was tried, the variant chosen, and the facts of a training that made it."""
-    frame = load_frame(context, accepted, datetime.fromisoformat(facts.as_of))
+    frame = load_frame(context, Snapshot(datetime.fromisoformat(facts.as_of), accepted))
     parts = split_frame(context.use_case, frame)
     outcome, chosen = mitigate(
         *(context.use_case, model, frame, parts, need),

@@ -14,7 +14,7 @@ from typing import Any
 from mlops_pipeline.config import config_hash
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.errors import StateError
-from mlops_pipeline.lifecycle.ingest.validation import AcceptedSource
+from mlops_pipeline.lifecycle.context import AcceptedSource
 from mlops_pipeline.stores.settings import PACKAGE_PARENT, Settings
 
 LIBRARIES = ("lightgbm", "scikit-learn", "numpy", "pandas", "duckdb", "mlflow", "dagster")

@@ -32,8 +32,8 @@ from mlops_pipeline.lifecycle.compliance.card_documents import (
     read_recorded,
     write_card,
 )
+from mlops_pipeline.lifecycle.context import AcceptedSource
 from mlops_pipeline.lifecycle.features.offline import definitions_hash
-from mlops_pipeline.lifecycle.ingest.validation import AcceptedSource
 from mlops_pipeline.lifecycle.provenance import (
     GitState,
     environment_lock,

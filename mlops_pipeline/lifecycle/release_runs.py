@@ -10,10 +10,9 @@ from mlops_pipeline.core.data.frame import LabelledFrame
 from mlops_pipeline.core.mitigation.methods import Recipe, refit_variant
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.core.modelling.train import refit
-from mlops_pipeline.lifecycle.context import Context
+from mlops_pipeline.lifecycle.context import AcceptedSource, Context, Snapshot
 from mlops_pipeline.lifecycle.evaluated import StoredEvaluation
 from mlops_pipeline.lifecycle.features.offline import load_frame
-from mlops_pipeline.lifecycle.ingest.validation import AcceptedSource
 from mlops_pipeline.lifecycle.mitigated import read_mitigated
 from mlops_pipeline.lifecycle.release import Release, read_metadata, register
 from mlops_pipeline.lifecycle.trained import read_training
@@ -121,7 +120,7 @@ def refitted(
     """
     fitted_on = context.use_case.training.refit
     newest = train_periods if fitted_on == "newest" else None
-    frame = load_frame(context, accepted, as_of, newest=newest)
+    frame = load_frame(context, Snapshot(as_of, accepted), newest=newest)
     if fitted_on == "none":
         return Refitted(model, frame, None)
     threads = context.settings.threads

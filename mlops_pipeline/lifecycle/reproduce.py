@@ -21,9 +21,8 @@ from mlops_pipeline.core.mitigation.mitigation import Need, mitigate
 from mlops_pipeline.core.modelling.scoring import MODEL_JSON, MODEL_TEXT, ScoringModel
 from mlops_pipeline.core.modelling.train import train
 from mlops_pipeline.errors import NotFoundError
-from mlops_pipeline.lifecycle.context import Context
+from mlops_pipeline.lifecycle.context import AcceptedSource, Context, Snapshot
 from mlops_pipeline.lifecycle.features.offline import build_features, load_frame
-from mlops_pipeline.lifecycle.ingest.validation import AcceptedSource
 from mlops_pipeline.lifecycle.provenance import (
     environment_lock,
     git_state,
@@ -238,8 +237,9 @@ def _check_files(context: Context, source: str, accepted: AcceptedSource) -> Non
 
 
 def _rebuild(context: Context, record: _Record, report: Callable[[str], None]) -> ScoringModel:
-    build_features(context, record.accepted, record.as_of)
-    frame = load_frame(context, record.accepted, record.as_of)
+    snapshot = Snapshot(record.as_of, record.accepted)
+    build_features(context, snapshot)
+    frame = load_frame(context, snapshot)
     parts = split_frame(context.use_case, frame)
     training = train(
         context.use_case,

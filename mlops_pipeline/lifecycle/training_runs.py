@@ -18,9 +18,8 @@ from mlops_pipeline.core.documents import plots
 from mlops_pipeline.core.modelling.calibration import reliability_curve
 from mlops_pipeline.core.modelling.selection import Trained
 from mlops_pipeline.core.modelling.train import Training, train
-from mlops_pipeline.lifecycle.context import Context
+from mlops_pipeline.lifecycle.context import AcceptedSource, Context, Snapshot
 from mlops_pipeline.lifecycle.features.offline import load_frame
-from mlops_pipeline.lifecycle.ingest.validation import AcceptedSource
 from mlops_pipeline.lifecycle.provenance import (
     GitState,
     git_state,
@@ -66,7 +65,7 @@ def train_and_store(
         Before anything is trained, when the commit of the code is not known.
     """
     use_case, git = context.use_case, git_state(context.settings)
-    frame = load_frame(context, accepted, as_of)
+    frame = load_frame(context, Snapshot(as_of, accepted))
     parts = split_frame(use_case, frame)
     report(f"{len(frame):,} labelled rows; parts {parts.rows()}, {parts.purged:,} purged")
     training = train(

@@ -17,8 +17,7 @@ from mlops_pipeline.orchestration.resources import MlflowRun
 from mlops_pipeline.stores.settings import Settings
 
 if TYPE_CHECKING:
-    from mlops_pipeline.lifecycle.context import Context
-    from mlops_pipeline.lifecycle.ingest.validation import AcceptedSource
+    from mlops_pipeline.lifecycle.context import AcceptedSource, Context
     from mlops_pipeline.stores.ops import OpsDatabase, Pointer
 
 LEASE_SECONDS = 30.0  # without a heartbeat for this long, a lease expires
@@ -59,7 +58,7 @@ class Step:
 
     def accepted(self) -> "dict[str, AcceptedSource]":
         """Return the accepted version of every source."""
-        from mlops_pipeline.lifecycle.ingest.validation import accepted_sources
+        from mlops_pipeline.lifecycle.ingest.accepted import accepted_sources
 
         return accepted_sources(self.ops, self.use_case)
 

@@ -7,6 +7,7 @@ import dagster as dg
 import pytest
 
 from mlops_pipeline.errors import NotFoundError
+from mlops_pipeline.lifecycle.context import Snapshot
 from mlops_pipeline.lifecycle.features.offline import build_features, definitions_hash
 from mlops_pipeline.lifecycle.features.online.materialize import materialize_accepted, open_writer
 from mlops_pipeline.lifecycle.features.online.reader import open_reader
@@ -90,7 +91,7 @@ def test_hourly_schedule_waits_for_features_and_for_runs(world: World, tmp_path:
 
 def test_period_behind_the_accepted_as_of_stays_offline(world: World) -> None:
     with world.open() as work:  # computed, and refused by its leak check: the pointer did not move
-        build_features(work, accept_all(work), utc(on(3)))
+        build_features(work, Snapshot(utc(on(3)), accept_all(work)))
     with (
         OpsDatabase.open(world.settings.database_url) as ops,
         world.open() as work,

@@ -3,7 +3,6 @@
 It leaves fairness_audit.json in the artifact folder `fairness_audit`: the newest audit.
 """
 
-from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,17 +14,15 @@ from mlops_pipeline.core.data.labels import labelled_periods
 from mlops_pipeline.core.evaluation.gates import PARITY_RULE, Gate
 from mlops_pipeline.core.fairness.live_fairness import LiveAudit, LiveDecisions
 from mlops_pipeline.core.features.frames import EVENT_ROW
-from mlops_pipeline.lifecycle.context import Context
+from mlops_pipeline.lifecycle.context import Accepted, Context, Snapshot
 from mlops_pipeline.lifecycle.features.labelled import with_labels
 from mlops_pipeline.lifecycle.features.offline import features_uri, use_case_periods
-from mlops_pipeline.lifecycle.ingest.as_of import resolve_as_of
-from mlops_pipeline.lifecycle.ingest.validation import (
-    AcceptedSource,
+from mlops_pipeline.lifecycle.ingest.accepted import (
     register_accepted,
-    with_revisions,
+    take_snapshot,
 )
 from mlops_pipeline.lifecycle.trained import write_json
-from mlops_pipeline.stores.lake.engine import quoted
+from mlops_pipeline.stores.lake.engine import quoted, sql_timestamp
 from mlops_pipeline.stores.lake.tables import TableState
 from mlops_pipeline.stores.ops import OpsDatabase
 
@@ -39,7 +36,7 @@ WAY_OUT = (
 
 
 def live_decisions(
-    context: Context, accepted: Mapping[str, AcceptedSource], version: int, *, now: datetime
+    context: Context, accepted: Accepted, version: int, *, now: datetime
 ) -> LiveDecisions:
     """Read what a version decided, with the protected attributes and the labels known by now.
 
@@ -47,20 +44,20 @@ def live_decisions(
     would be taken for events that did not happen.
     """
     use_case = context.use_case
-    as_of = resolve_as_of(use_case, accepted, None, now=now)
-    since = as_of - timedelta(days=use_case.fairness.lookback_days)
+    snapshot = take_snapshot(use_case, accepted, None, now=now)
+    since = snapshot.as_of - timedelta(days=use_case.fairness.lookback_days)
     predictions = context.lake.state(context.lake.table_uri(use_case.name, "predictions"))
     features = context.lake.state(features_uri(context))
     if predictions is None or features is None:
         rows = _no_row(use_case)
     else:
-        query = _query(context, accepted, (predictions, features), version, since, as_of)
+        query = _query(context, snapshot, (predictions, features), version, since)
         rows = context.engine.sql.sql(query).to_arrow_table()
     label = rows.column("_label")
     return LiveDecisions(
         version=version,
         since=since,
-        as_of=as_of,
+        as_of=snapshot.as_of,
         entity=rows.column(use_case.entity.key).to_numpy(),
         probability=rows.column("probability").to_numpy(),
         decision=rows.column("decision").to_numpy(),
@@ -78,13 +75,12 @@ def _no_row(use_case: UseCase) -> Any:
     return pa.schema(list(types.items())).empty_table()
 
 
-def _query(  # noqa: PLR0917 # private, one caller
+def _query(
     context: Context,
-    accepted: Mapping[str, AcceptedSource],
+    snapshot: Snapshot,
     tables: tuple[TableState, TableState],
     version: int,
     since: datetime,
-    as_of: datetime,
 ) -> str:
     """Return the query of a version's decisions with attributes, and label where it is known.
 
@@ -96,15 +92,13 @@ def _query(  # noqa: PLR0917 # private, one caller
     key, names = quoted(use_case.entity.key), [quoted(name) for name in use_case.protected]
     row = [EVENT_ROW] if use_case.grid.every == "event" else []
     attributes = ", ".join(f"any_value({name}) AS {name}" for name in names)
-    begin, end = (
-        f"TIMESTAMP '{moment.replace(tzinfo=None).isoformat(sep=' ')}'" for moment in (since, as_of)
-    )
+    begin, end = sql_timestamp(since), sql_timestamp(snapshot.as_of)
     return (
         f"WITH f AS (SELECT {', '.join([key, 'as_of', *row, *names])} FROM {features} "
         f"WHERE as_of >= {begin}), "
         f"a AS (SELECT {key}, as_of, count(*) AS _rows, {attributes} FROM f GROUP BY ALL), "
         f"l AS (SELECT {key}, as_of, min(_label) AS _low, max(_label) AS _high, count(*) AS _known "
-        f"FROM ({_labels(context, accepted, as_of)}) WHERE _known_at <= {end} GROUP BY ALL) "
+        f"FROM ({_labels(context, snapshot)}) WHERE _known_at <= {end} GROUP BY ALL) "
         f"SELECT p.{key}, p.probability, p.decision, {', '.join(names)}, "
         "CASE WHEN _low = _high AND _known = _rows THEN _low END AS _label "
         f"FROM {predictions} AS p LEFT JOIN a USING ({key}, as_of) "
@@ -113,15 +107,15 @@ def _query(  # noqa: PLR0917 # private, one caller
     )
 
 
-def _labels(context: Context, accepted: Mapping[str, AcceptedSource], as_of: datetime) -> str:
+def _labels(context: Context, snapshot: Snapshot) -> str:
     """Return the query that adds _label and _known_at to the rows of `f`."""
-    tables = register_accepted(context, accepted)
-    wanted = use_case_periods(context, as_of)
+    tables = register_accepted(context, snapshot.accepted)
+    wanted = use_case_periods(context, snapshot.as_of)
     if context.use_case.label.kind != "column":
-        wanted = labelled_periods(context.use_case, wanted, as_of)
+        wanted = labelled_periods(context.use_case, wanted, snapshot.as_of)
         if not wanted:
             return "SELECT *, NULL::TINYINT AS _label, as_of AS _known_at FROM f WHERE FALSE"
-    return with_labels(context, tables, wanted, as_of, with_revisions(accepted))
+    return with_labels(context, snapshot, tables, wanted)
 
 
 def record_live_audit(

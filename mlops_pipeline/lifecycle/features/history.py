@@ -13,14 +13,13 @@ from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.features.completion import completed
 from mlops_pipeline.core.features.frames import EVENT_ROW, Facts, asked_rows
 from mlops_pipeline.errors import NotFoundError
-from mlops_pipeline.lifecycle.context import Context, open_context
+from mlops_pipeline.lifecycle.context import AcceptedSource, Context, open_context
 from mlops_pipeline.lifecycle.features.entity_rows import asked_period, register_asked
 from mlops_pipeline.lifecycle.features.late_gather import STRETCH, Question, answers
-from mlops_pipeline.lifecycle.ingest.validation import (
-    AcceptedSource,
+from mlops_pipeline.lifecycle.ingest.accepted import (
     accepted_sources,
     register_accepted,
-    row_facts,
+    row_guarantees,
 )
 from mlops_pipeline.spec.grammar import columns_of, parse
 from mlops_pipeline.stores.lake.engine import literal, quoted
@@ -125,7 +124,7 @@ def _answers(
     rows, period = asked_period(context, use_case)
     accepted = {name: accepted[name] for name in _sources(use_case)}
     register_accepted(context, accepted)
-    facts = _ordered(context, use_case, row_facts(use_case, accepted))
+    facts = _ordered(context, use_case, row_guarantees(use_case, accepted))
     slices = _held_values(use_case, rows, accepted) // SLICE_VALUES + 1
     asked: Question | None = None
     for number in range(slices):

@@ -6,24 +6,24 @@ from typing import Any
 
 from mlops_pipeline.core.data.labels import column_labels, events_in_horizon, label_events
 from mlops_pipeline.core.data.periods import Period
-from mlops_pipeline.lifecycle.context import Context
-from mlops_pipeline.stores.lake.engine import quoted
+from mlops_pipeline.lifecycle.context import Context, Snapshot
+from mlops_pipeline.lifecycle.ingest.accepted import with_revisions
+from mlops_pipeline.stores.lake.engine import quoted, sql_timestamp
 
 
 def with_labels(
     context: Context,
+    snapshot: Snapshot,
     tables: Mapping[str, Any],
     wanted: Sequence[Period],
-    as_of: datetime,
-    revised: frozenset[str],
 ) -> str:
     """Return SQL that adds _label (0 or 1) and _known_at to rows `f` of the feature table.
 
-    It reads a temporary table made here, which holds what was known at `as_of`.
+    It reads a temporary table made here, which holds what was known at the as_of.
     """
     if context.use_case.label.kind == "column":
-        return _column_label_table(context, tables, as_of, revised)
-    return _event_label_table(context, tables, wanted, as_of)
+        return _column_label_table(context, snapshot, tables)
+    return _event_label_table(context, tables, wanted, snapshot.as_of)
 
 
 def _event_label_table(
@@ -53,15 +53,13 @@ def _event_label_table(
     )
 
 
-def _column_label_table(
-    context: Context, tables: Mapping[str, Any], as_of: datetime, revised: frozenset[str]
-) -> str:
-    labels = column_labels(context.use_case, tables, as_of, revised=revised)
+def _column_label_table(context: Context, snapshot: Snapshot, tables: Mapping[str, Any]) -> str:
+    revised = with_revisions(snapshot.accepted)
+    labels = column_labels(context.use_case, tables, snapshot.as_of, revised=revised)
     statement = context.engine.ibis.compile(labels)
-    moment = as_of.replace(tzinfo=None).isoformat(sep=" ")
     context.engine.sql.execute(
         f"CREATE OR REPLACE TEMP TABLE _label_rows AS SELECT event_row, label AS _label, "
         f"known_at AS _known_at FROM ({statement}) "
-        f"WHERE label IS NOT NULL AND known_at <= TIMESTAMP '{moment}'"
+        f"WHERE label IS NOT NULL AND known_at <= {sql_timestamp(snapshot.as_of)}"
     )
     return "SELECT f.*, _label, _known_at FROM f JOIN _label_rows USING (event_row)"

@@ -18,10 +18,10 @@ from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.data.periods import Period, following, step_of
 from mlops_pipeline.core.features.frames import EVENT_ROW, Facts, feature_frame
 from mlops_pipeline.errors import NotFoundError
-from mlops_pipeline.lifecycle.context import Context
+from mlops_pipeline.lifecycle.context import AcceptedSource, Context
 from mlops_pipeline.lifecycle.features.leak_noise import moment_literal, noisy_tables
 from mlops_pipeline.lifecycle.features.offline import features_uri, finished_periods
-from mlops_pipeline.lifecycle.ingest.validation import AcceptedSource, register_accepted, row_facts
+from mlops_pipeline.lifecycle.ingest.accepted import register_accepted, row_guarantees
 from mlops_pipeline.stores.lake.engine import quoted
 
 MAX_ROWS = 20_000  # compared: a leak shows in nearly every row, so more would only cost
@@ -75,7 +75,7 @@ def leak_check(
     """
     chosen = _period(context, period)
     tables = register_accepted(context, accepted)
-    cut, facts = _draw(context, chosen, max_rows), row_facts(context.use_case, accepted)
+    cut, facts = _draw(context, chosen, max_rows), row_guarantees(context.use_case, accepted)
     key = context.use_case.entity.key
     names = [name for name in tables if key in context.use_case.sources[name].columns]
     noisy = noisy_tables(context, names, cut, ordered=facts.ordered)

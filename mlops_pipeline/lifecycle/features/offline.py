@@ -23,7 +23,7 @@ from mlops_pipeline.core.data.labels import labelled_periods
 from mlops_pipeline.core.data.periods import Period, periods
 from mlops_pipeline.core.features.frames import feature_frame
 from mlops_pipeline.errors import DataError, NotFoundError, shape
-from mlops_pipeline.lifecycle.context import Context
+from mlops_pipeline.lifecycle.context import Context, Snapshot
 from mlops_pipeline.lifecycle.features.feature_periods import (
     TEMPLATE_PERIOD,
     PeriodFacts,
@@ -32,11 +32,9 @@ from mlops_pipeline.lifecycle.features.feature_periods import (
     row_key,
 )
 from mlops_pipeline.lifecycle.features.labelled import with_labels
-from mlops_pipeline.lifecycle.ingest.validation import (
-    AcceptedSource,
+from mlops_pipeline.lifecycle.ingest.accepted import (
     register_accepted,
-    row_facts,
-    with_revisions,
+    row_guarantees,
 )
 from mlops_pipeline.stores.lake.engine import quoted
 from mlops_pipeline.stores.lake.tables import TableState
@@ -121,20 +119,19 @@ def finished_through(context: Context) -> datetime | None:
 
 def build_features(
     context: Context,
-    accepted: Mapping[str, AcceptedSource],
-    as_of: datetime,
+    snapshot: Snapshot,
     *,
     progress: Callable[[str, int], None] | None = None,
 ) -> BuiltFeatures:
-    """Compute the periods up to `as_of` that are not finished, one commit each.
+    """Compute the periods up to the as_of that are not finished, one commit each.
 
     Raises
     ------
     DataError
         When a view's source shares no entity with the population: keys that cannot match.
     """
-    tables = register_accepted(context, accepted)
-    wanted = use_case_periods(context, as_of)
+    tables = register_accepted(context, snapshot.accepted)
+    wanted = use_case_periods(context, snapshot.as_of)
     done = finished_periods(context)
     uri = features_uri(context)
     built: list[PeriodFacts] = []
@@ -148,7 +145,7 @@ def build_features(
             progress(facts.period, facts.rows)
 
     if missing:
-        facts = row_facts(context.use_case, accepted)
+        facts = row_guarantees(context.use_case, snapshot.accepted)
         frame = feature_frame(context.use_case, tables, TEMPLATE_PERIOD, facts)
         template = str(context.engine.ibis.compile(frame))
         build_periods(context, template, missing, uri, finished)
@@ -197,13 +194,12 @@ def _check_keys_match(context: Context, tables: Mapping[str, Any]) -> None:
 
 def load_frame(
     context: Context,
-    accepted: Mapping[str, AcceptedSource],
-    as_of: datetime,
+    snapshot: Snapshot,
     *,
     only: Collection[str] | None = None,
     newest: int | None = None,
 ) -> LabelledFrame:
-    """Read every row whose label is known at `as_of`, in a stable order.
+    """Read every row whose label is known at the as_of, in a stable order.
 
     Parameters
     ----------
@@ -219,18 +215,18 @@ def load_frame(
     NotFoundError
         When the features of a period were never built.
     """
-    tables = register_accepted(context, accepted)
-    every = use_case_periods(context, as_of)
+    tables = register_accepted(context, snapshot.accepted)
+    every = use_case_periods(context, snapshot.as_of)
     if context.use_case.label.kind == "column":
         wanted = every
     else:
-        wanted = labelled_periods(context.use_case, every, as_of)
+        wanted = labelled_periods(context.use_case, every, snapshot.as_of)
     if not wanted:
         raise DataError(
             "no label is known yet",
             expected=f"an as_of at least {context.use_case.label_horizon_days} days after the "
             f"grid's start {context.use_case.grid.start}",
-            found=str(as_of.date()),
+            found=str(snapshot.as_of.date()),
             way_out="give a later --as-of, or start the grid earlier",
         )
     if only is not None:
@@ -247,7 +243,7 @@ def load_frame(
             way_out=f"materialize {context.use_case.name}/features first",
         )
     rows = sum(done[period.name].rows for period in wanted)
-    labels = with_labels(context, tables, wanted, as_of, with_revisions(accepted))
+    labels = with_labels(context, snapshot, tables, wanted)
     return _read_periods(context, state, labels, wanted, rows)
 
 

@@ -1,13 +1,12 @@
 """Judging the rules over all rows in SQL, quarantine, and the accepted pointer's content."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from mlops_pipeline.config.privacy import hidden_columns
 from mlops_pipeline.config.tables import ClassBalance, Source
-from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.data.rules import (
     TableFigures,
     Verdict,
@@ -15,49 +14,12 @@ from mlops_pipeline.core.data.rules import (
     table_verdicts,
     unique_rule,
 )
-from mlops_pipeline.core.features.frames import Facts
 from mlops_pipeline.errors import NotFoundError
-from mlops_pipeline.lifecycle.context import Context
-from mlops_pipeline.lifecycle.ingest.ingestion import superseded_at
+from mlops_pipeline.lifecycle.context import AcceptedSource, Context
 from mlops_pipeline.stores.lake.engine import Engine, literal, quoted
 from mlops_pipeline.stores.lake.tables import TableState
-from mlops_pipeline.stores.ops import OpsDatabase
 
 EXAMPLES = 20  # quarantined rows shown per source
-
-
-@dataclass(frozen=True)
-class AcceptedSource:
-    """One source as downstream may read it: a version without its quarantined rows.
-
-    `removed` counts the numbered rows of people who were forgotten.
-    """
-
-    version: int
-    quarantine_version: int | None
-    rows: int
-    quarantined: int
-    content_hash: str
-    watermark: datetime | None
-    has_revisions: bool
-    has_repeated_keys: bool = True
-    removed: int = 0
-
-    @property
-    def numbered(self) -> int:
-        """How many row numbers were given: every `_row_no` is below it."""
-        return self.rows + self.quarantined + self.removed
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON."""
-        mark = self.watermark.isoformat() if self.watermark else None
-        return {**asdict(self), "watermark": mark}
-
-    @classmethod
-    def from_dict(cls, given: Mapping[str, Any]) -> "AcceptedSource":
-        """Read what to_dict wrote."""
-        mark = given["watermark"]
-        return cls(**{**given, "watermark": datetime.fromisoformat(mark) if mark else None})
 
 
 @dataclass(frozen=True)
@@ -119,91 +81,6 @@ def judge(context: Context, name: str, *, now: datetime) -> Judgement:
         removed=int(facts.get("removed", 0)),
     )
     return Judgement(name, tuple(verdicts), accepted, broken)
-
-
-def accepted_sources(ops: OpsDatabase, use_case: UseCase) -> dict[str, AcceptedSource]:
-    """Return the accepted version of every source.
-
-    Raises
-    ------
-    NotFoundError
-        When nothing was accepted yet.
-    """
-    pointer = ops.get_pointer(use_case.name, "accepted")
-    if pointer is None:
-        raise NotFoundError(
-            "there are no accepted data yet",
-            where=use_case.name,
-            way_out=f"mlops run {use_case.name}, or materialize {use_case.name}/validated_data",
-        )
-    return {name: AcceptedSource.from_dict(item) for name, item in pointer.value.items()}
-
-
-def with_revisions(accepted: Mapping[str, AcceptedSource]) -> frozenset[str]:
-    """Return the sources that hold revisions."""
-    return frozenset(name for name, item in accepted.items() if item.has_revisions)
-
-
-def row_facts(use_case: UseCase, accepted: Mapping[str, AcceptedSource]) -> Facts:
-    """Return what queries may rely on about the accepted rows."""
-    unique = set()
-    for name, item in accepted.items():
-        source = use_case.sources[name]
-        covers = set(source.key) <= {use_case.entity.key, source.event_time}
-        if source.key and covers and not item.has_repeated_keys:
-            unique.add(name)
-    return Facts(revised=with_revisions(accepted), unique=frozenset(unique))
-
-
-def register_accepted(context: Context, accepted: Mapping[str, AcceptedSource]) -> dict[str, Any]:
-    """Return {source: Ibis table of its accepted rows}, at the accepted versions."""
-    tables = {}
-    lake, use_case = context.lake, context.use_case
-    for name, item in accepted.items():
-        state = lake.state(lake.table_uri(use_case.name, "raw", name), item.version)
-        if state is None:
-            raise _gone(name)
-        hidden = None
-        if item.quarantine_version is not None:
-            uri = lake.table_uri(use_case.name, "quarantine", name)
-            hidden = lake.state(uri, item.quarantine_version)
-            if hidden is None:
-                raise _gone(name)
-        source = use_case.sources[name]
-        versions = source if item.has_revisions and source.key else None
-        tables[name] = context.engine.register(
-            name, _accepted_rows(context.engine, state, hidden, versions)
-        )
-    return tables
-
-
-def _gone(name: str) -> NotFoundError:
-    return NotFoundError(
-        "an accepted version is gone, or was erased with a person who was forgotten",
-        where=f"source {name}",
-        way_out="materialize raw_data, validated_data and what comes after them again",
-    )
-
-
-def _accepted_rows(
-    engine: Engine, state: TableState, hidden: TableState | None, versions: Source | None
-) -> str:
-    """Return the FROM item of a table without its quarantined rows.
-
-    A quarantined revision closes nothing: the version before it stays open.
-    """
-    if hidden is None:
-        return engine.scan(state)
-    broken = engine.scan(hidden)
-    kept = f"SELECT * FROM {engine.scan(state)} ANTI JOIN {broken} AS broken USING (_row_no)"
-    if versions is None:
-        return f"({kept})"
-    keys = ", ".join(quoted(column) for column in versions.key)
-    return (
-        f"(WITH kept AS ({kept}) SELECT * FROM kept ANTI JOIN {broken} AS broken USING ({keys}) "
-        f"UNION ALL BY NAME SELECT * REPLACE ({superseded_at(versions)} AS _superseded_at) "
-        f"FROM kept SEMI JOIN {broken} AS broken USING ({keys}))"
-    )
 
 
 def quarantine_examples(context: Context, judgement: Judgement) -> list[dict[str, Any]]:

@@ -15,10 +15,9 @@ from mlops_pipeline.core.data.periods import default_as_of, periods
 from mlops_pipeline.core.features.frames import population
 from mlops_pipeline.core.monitoring.retraining import Evidence, Trigger
 from mlops_pipeline.errors import SourceError
-from mlops_pipeline.lifecycle.context import Context, open_context
-from mlops_pipeline.lifecycle.ingest.as_of import awaited
+from mlops_pipeline.lifecycle.context import AcceptedSource, Context, open_context
+from mlops_pipeline.lifecycle.ingest.accepted import decisive_marks
 from mlops_pipeline.lifecycle.ingest.erased import without_forgotten
-from mlops_pipeline.lifecycle.ingest.validation import AcceptedSource
 from mlops_pipeline.stores.lake.engine import literal, quoted
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
@@ -49,7 +48,7 @@ def gather_evidence(
         marks = _watermarks(context, now, forgotten)
         if marks is None:
             return Evidence(trigger, 0, False, 0, _date(last.as_of if last else None), None)
-        next_as_of = default_as_of(use_case.grid, now, awaited(use_case, marks))
+        next_as_of = default_as_of(use_case.grid, now, decisive_marks(use_case, marks))
         labels = 0
         if last is not None and next_as_of > last.as_of:
             labels = _new_labels(context, last.as_of, next_as_of)

@@ -9,6 +9,7 @@ import dagster as dg
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.orchestration.assets.describe import use_case_asset
 from mlops_pipeline.orchestration.step import asset_step, is_whole_lifecycle
+from mlops_pipeline.stores.settings import parse_time
 
 if TYPE_CHECKING:
     from mlops_pipeline.lifecycle.features.offline import BuiltFeatures
@@ -185,23 +186,23 @@ def _features(use_case: UseCase) -> dg.AssetsDefinition:
             refuse_deleted_features,
         )
         from mlops_pipeline.lifecycle.features.offline import build_features
-        from mlops_pipeline.lifecycle.ingest.as_of import resolve_as_of
+        from mlops_pipeline.lifecycle.ingest.accepted import take_snapshot
         from mlops_pipeline.orchestration.assets.leak_results import check_leaks
 
         with asset_step(context, use_case) as step:
             models = model_inputs(step.ops, step.work.lake, use_case)
             refuse_deleted_features(use_case, models)
-            accepted = step.accepted()
-            as_of = resolve_as_of(use_case, accepted, config.as_of, now=step.now)
+            given = parse_time(config.as_of) if config.as_of else None
+            snapshot = take_snapshot(use_case, step.accepted(), given, now=step.now)
+            as_of = snapshot.as_of
             if is_whole_lifecycle(context, use_case):
                 step.start_lifecycle(as_of, context.run.tags)
             built = build_features(
                 step.work,
-                accepted,
-                as_of,
+                snapshot,
                 progress=lambda name, rows: context.log.info(f"period {name}: {rows:,} rows"),
             )
-            judged = check_leaks(step, accepted, built, as_of)
+            judged = check_leaks(step, snapshot, built)
             yield judged.result(key, NO_LEAK)
             judged.refuse_if_blocked()
             step.set_pointer("features", _features_pointer(built, as_of))

@@ -1,6 +1,5 @@
 """The leak check of features as a Dagster check result, and as the failure that refuses them."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -11,9 +10,9 @@ from mlops_pipeline.errors import DataError
 from mlops_pipeline.orchestration.step import Step
 
 if TYPE_CHECKING:
+    from mlops_pipeline.lifecycle.context import Snapshot
     from mlops_pipeline.lifecycle.features.leak_check import LeakCheck
     from mlops_pipeline.lifecycle.features.offline import BuiltFeatures
-    from mlops_pipeline.lifecycle.ingest.validation import AcceptedSource
 
 
 @dataclass(frozen=True)
@@ -84,12 +83,7 @@ class JudgedLeaks:
             )
 
 
-def check_leaks(
-    step: Step,
-    accepted: "Mapping[str, AcceptedSource]",
-    built: "BuiltFeatures",
-    as_of: datetime,
-) -> JudgedLeaks:
+def check_leaks(step: Step, snapshot: "Snapshot", built: "BuiltFeatures") -> JudgedLeaks:
     """Check the newest period that a run built or found finished."""
     from mlops_pipeline.lifecycle.features.leak_check import leak_check
 
@@ -97,7 +91,7 @@ def check_leaks(
     has_passed = (
         before is not None
         and before.value["definitions"] == built.definitions
-        and datetime.fromisoformat(before.value["as_of"]) >= as_of
+        and datetime.fromisoformat(before.value["as_of"]) >= snapshot.as_of
     )
-    found = leak_check(step.work, accepted, period=built.periods[-1].period)
+    found = leak_check(step.work, snapshot.accepted, period=built.periods[-1].period)
     return JudgedLeaks(found, has_passed, built.uri)

@@ -76,9 +76,9 @@ def _evaluation_report(use_case: UseCase) -> dg.AssetsDefinition:
     )
     def evaluation_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         from mlops_pipeline.lifecycle.compliance.fairness_audits import tell_of_parity
+        from mlops_pipeline.lifecycle.context import AcceptedSource
         from mlops_pipeline.lifecycle.costs import use_case_costs
         from mlops_pipeline.lifecycle.evaluation_runs import evaluate_and_store
-        from mlops_pipeline.lifecycle.ingest.validation import AcceptedSource
         from mlops_pipeline.orchestration.assets.model_metadata import evaluation_metadata
 
         with asset_step(context, use_case) as step:

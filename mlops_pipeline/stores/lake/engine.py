@@ -7,6 +7,7 @@ name can.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 from mlops_pipeline.stores.lake.scratch import scratch_folder
@@ -114,6 +115,11 @@ def quoted(name: str) -> str:
 def literal(text: str) -> str:
     """Return an SQL text literal."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def sql_timestamp(time: datetime) -> str:
+    """Return an SQL timestamp literal; all times of the engine are naive UTC."""
+    return f"TIMESTAMP {literal(time.astimezone(UTC).replace(tzinfo=None).isoformat(sep=' '))}"
 
 
 def file_list(files: Sequence[str]) -> str:

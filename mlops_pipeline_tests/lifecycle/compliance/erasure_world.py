@@ -7,9 +7,9 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from mlops_pipeline.lifecycle.compliance.erasure import Erased, forget, person_of
-from mlops_pipeline.lifecycle.context import Context
+from mlops_pipeline.lifecycle.context import Context, Snapshot
 from mlops_pipeline.lifecycle.features.offline import features_uri, finished_periods
-from mlops_pipeline.lifecycle.ingest.validation import accepted_sources
+from mlops_pipeline.lifecycle.ingest.accepted import accepted_sources
 from mlops_pipeline.lifecycle.predictions import predictions_uri
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.ops.tombstones import EVERY
@@ -98,7 +98,7 @@ def lifecycle(world: World, now: datetime = NOW, as_of: datetime = AS_OF) -> Any
 
     with world.open() as work, OpsDatabase.open(world.settings.database_url) as ops:
         done = ingest_and_accept(work, ops, now)
-        build_features(work, accepted_sources(ops, work.use_case), as_of)
+        build_features(work, Snapshot(as_of, accepted_sources(ops, work.use_case)))
         for period in finished_periods(work):
             score(work, period)
         return done

@@ -12,11 +12,10 @@ from deltalake import DeltaTable
 from mlops_pipeline.errors import DataError, LeaseError, NotFoundError, StateError
 from mlops_pipeline.lifecycle.compliance.erasure import find, forget, person_of
 from mlops_pipeline.lifecycle.compliance.erasure.tables import PersonRows
-from mlops_pipeline.lifecycle.context import Context
+from mlops_pipeline.lifecycle.context import AcceptedSource, Context
 from mlops_pipeline.lifecycle.features.leak_check import leak_check
 from mlops_pipeline.lifecycle.features.offline import features_uri
-from mlops_pipeline.lifecycle.ingest.validation import (
-    AcceptedSource,
+from mlops_pipeline.lifecycle.ingest.accepted import (
     accepted_sources,
     register_accepted,
 )

@@ -16,7 +16,7 @@ from mlops_pipeline.core.modelling.inputs import encode_rows, learn_inputs
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.core.modelling.train import train
 from mlops_pipeline.errors import DataError, SplitError
-from mlops_pipeline.lifecycle.context import Context
+from mlops_pipeline.lifecycle.context import Context, Snapshot
 from mlops_pipeline.lifecycle.features.offline import load_frame
 from mlops_pipeline_tests.worlds import (
     VISITS,
@@ -35,7 +35,7 @@ ROWS = [visit(on(1, day), day) for day in range(1, 9)]
 
 def labelled(work: Context, as_of: datetime) -> LabelledFrame:
     advance(work, utc(as_of))
-    return load_frame(work, accept_all(work), utc(as_of))
+    return load_frame(work, Snapshot(utc(as_of), accept_all(work)))
 
 
 def split_of(case: UseCase, frame: LabelledFrame) -> None:

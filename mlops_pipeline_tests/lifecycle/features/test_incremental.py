@@ -11,7 +11,7 @@ import pytest
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.core.data.periods import Period
 from mlops_pipeline.core.features.frames import EVENT_ROW, Facts, feature_frame
-from mlops_pipeline.lifecycle.context import Context
+from mlops_pipeline.lifecycle.context import Context, Snapshot
 from mlops_pipeline.lifecycle.features import feature_periods
 from mlops_pipeline.lifecycle.features.offline import (
     build_features,
@@ -20,7 +20,7 @@ from mlops_pipeline.lifecycle.features.offline import (
     finished_periods,
     use_case_periods,
 )
-from mlops_pipeline.lifecycle.ingest.validation import register_accepted
+from mlops_pipeline.lifecycle.ingest.accepted import register_accepted
 from mlops_pipeline_tests.worlds import (
     DAY,
     HOUR,
@@ -125,7 +125,7 @@ def rebuilt(work: Context) -> tuple[str, list[Row]]:
     """The feature table made anew at the last month, from the present raw tables."""
     accepted = accept_all(work, utc(MONTHS[-1]))
     shutil.rmtree(features_uri(work))
-    built = build_features(work, accepted, utc(MONTHS[-1]))
+    built = build_features(work, Snapshot(utc(MONTHS[-1]), accepted))
     return built.content_hash, feature_rows(work)
 
 
@@ -161,7 +161,7 @@ def test_features_on_three_threads_have_the_same_bits(tmp_path: Path, every: str
             ingest_all(work)
             accepted = accept_all(work)
             shutil.rmtree(features_uri(work), ignore_errors=True)
-            built = build_features(work, accepted, utc(MONTHS[-1]))
+            built = build_features(work, Snapshot(utc(MONTHS[-1]), accepted))
             found.append((built.content_hash, feature_rows(work)))
     assert found[0] == found[1] == found[2]
 
@@ -180,10 +180,10 @@ def test_features_of_a_build_killed_between_periods_are_the_same_when_it_runs_ag
         ingest_all(work)
         accepted = accept_all(work)
         with pytest.raises(KeyboardInterrupt):
-            build_features(work, accepted, utc(MONTHS[-1]), progress=killed)
+            build_features(work, Snapshot(utc(MONTHS[-1]), accepted), progress=killed)
         assert {row["as_of"] for row in feature_rows(work)} == {on(2), on(3)}
     with world.open() as work:
-        again = build_features(work, accepted, utc(MONTHS[-1]))
+        again = build_features(work, Snapshot(utc(MONTHS[-1]), accepted))
         assert [item.period for item in again.built] == ["2025-04-01", "2025-05-01"]
         rows = feature_rows(work)
         assert rebuilt(work) == (again.content_hash, rows)
@@ -208,9 +208,9 @@ def test_period_that_fails_leaves_those_before_it_and_none_behind(
         with monkeypatch.context() as broken:
             broken.setattr(feature_periods, part, failing)
             with pytest.raises(OSError, match="the disk is full"):
-                build_features(work, accepted, utc(MONTHS[-1]))
+                build_features(work, Snapshot(utc(MONTHS[-1]), accepted))
         assert list(finished_periods(work)) == ["2025-02-01", "2025-03-01"]
-        again = build_features(work, accepted, utc(MONTHS[-1]))
+        again = build_features(work, Snapshot(utc(MONTHS[-1]), accepted))
         rows = feature_rows(work)
         assert rebuilt(work) == (again.content_hash, rows)
 
@@ -223,7 +223,7 @@ def test_built_periods_equal_the_frames_of_their_definition(tmp_path: Path, ever
         ingest_all(work)
         accepted = accept_all(work)
         as_of = utc(on(2, 3) if every == "day" else on(3))
-        build_features(work, accepted, as_of)
+        build_features(work, Snapshot(as_of, accepted))
         tables = register_accepted(work, accepted)
         revised = frozenset({"plans"})
         expected: list[Row] = []
@@ -259,7 +259,7 @@ def test_finished_periods_of_many_commits_are_all_remembered(tmp_path: Path) -> 
 
         configured = DeltaTable(built.uri).metadata().configuration
         assert configured["delta.enableExpiredLogCleanup"] == "false"
-        assert not build_features(work, accept_all(work), utc(on(4, 14))).built
+        assert not build_features(work, Snapshot(utc(on(4, 14)), accept_all(work))).built
 
 
 def test_definitions_hash_changes_with_meaning_and_not_with_words() -> None:

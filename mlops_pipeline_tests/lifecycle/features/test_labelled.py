@@ -6,7 +6,7 @@ import pytest
 
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.errors import NotFoundError
-from mlops_pipeline.lifecycle.context import Context
+from mlops_pipeline.lifecycle.context import Context, Snapshot
 from mlops_pipeline.lifecycle.features.offline import (
     load_frame,
 )
@@ -23,7 +23,7 @@ from mlops_pipeline_tests.worlds import (
 
 
 def labels_of(work: Context, as_of: datetime) -> list[tuple[Any, datetime, int]]:
-    frame = load_frame(work, accept_all(work), utc(as_of))
+    frame = load_frame(work, Snapshot(utc(as_of), accept_all(work)))
     moments = frame.as_of.astype("datetime64[us]").tolist()
     return list(zip(frame.entity.tolist(), moments, frame.label.tolist(), strict=True))
 
@@ -90,7 +90,7 @@ def test_column_label_of_a_late_row_is_known_when_the_row_arrived(tmp_path: Path
         world.deliver("visits", [visit(on(2, 3), units=3, outcome="yes", outcome_known=on(2, 3))])
         advance(work, utc(on(2, 25)), utc(on(2)))
         advance(work, utc(on(3)))
-        frame = load_frame(work, accept_all(work), utc(on(3)))
+        frame = load_frame(work, Snapshot(utc(on(3)), accept_all(work)))
     known = dict(zip(frame.as_of.tolist(), frame.known_at.tolist(), strict=True))
     assert known[on(2, 3)] == on(2, 25)
 
@@ -103,4 +103,4 @@ def test_loading_of_periods_never_built_says_which(tmp_path: Path) -> None:
         with pytest.raises(
             NotFoundError, match=r"features were not built\n  where: periods 2025-04"
         ):
-            load_frame(work, accept_all(work), utc(on(5)))
+            load_frame(work, Snapshot(utc(on(5)), accept_all(work)))

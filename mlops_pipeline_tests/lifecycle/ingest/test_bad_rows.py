@@ -10,6 +10,7 @@ import pytest
 
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.errors import DataError
+from mlops_pipeline.lifecycle.context import Snapshot
 from mlops_pipeline.lifecycle.features.offline import build_features
 from mlops_pipeline.lifecycle.ingest.validation import Judgement, judge
 from mlops_pipeline_tests.lifecycle.ingest.good_visits import HEADER, ROWS, TYPES
@@ -135,7 +136,7 @@ def test_sources_that_share_no_entity_are_named_with_their_keys(tmp_path: Path) 
     with world.open() as work:
         ingest_all(work)
         with pytest.raises(DataError) as caught:
-            build_features(work, accept_all(work), utc(on(3)))
+            build_features(work, Snapshot(utc(on(3)), accept_all(work)))
     error = caught.value
     assert error.what == "the sources visits and calls share no customer"
     assert error.where == "sources.calls"

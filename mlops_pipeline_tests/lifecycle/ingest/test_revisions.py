@@ -6,8 +6,8 @@ import pytest
 from mlops_pipeline.core.data.periods import Period
 from mlops_pipeline.core.features.frames import Facts, feature_frame
 from mlops_pipeline.lifecycle.context import Context
+from mlops_pipeline.lifecycle.ingest.accepted import register_accepted
 from mlops_pipeline.lifecycle.ingest.ingestion import Ingested, ingest
-from mlops_pipeline.lifecycle.ingest.validation import register_accepted
 from mlops_pipeline_tests.worlds import (
     PLANS,
     Row,

@@ -7,14 +7,13 @@ import pytest
 
 from mlops_pipeline.core.features.frames import population
 from mlops_pipeline.errors import NotFoundError
-from mlops_pipeline.lifecycle.context import Context
+from mlops_pipeline.lifecycle.context import AcceptedSource, Context
 from mlops_pipeline.lifecycle.features.offline import use_case_periods
+from mlops_pipeline.lifecycle.ingest.accepted import register_accepted
 from mlops_pipeline.lifecycle.ingest.validation import (
-    AcceptedSource,
     Judgement,
     judge,
     quarantine_examples,
-    register_accepted,
 )
 from mlops_pipeline_tests.worlds import (
     NOW,

@@ -19,9 +19,8 @@ from mlops_pipeline.lifecycle.compliance.erasure.others import (
     rows_in_mlflow,
 )
 from mlops_pipeline.lifecycle.compliance.erasure.tables import PersonRows
-from mlops_pipeline.lifecycle.context import open_context
+from mlops_pipeline.lifecycle.context import AcceptedSource, open_context
 from mlops_pipeline.lifecycle.features.online.materialize import open_writer
-from mlops_pipeline.lifecycle.ingest.validation import AcceptedSource
 from mlops_pipeline.stores.ops import HeldLease, OpsDatabase
 from mlops_pipeline.stores.ops.approvals import signed
 from mlops_pipeline.stores.pseudonyms import pseudonymiser

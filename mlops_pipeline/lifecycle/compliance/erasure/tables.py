@@ -15,9 +15,8 @@ from typing import Any
 
 from mlops_pipeline.core.features.frames import EVENT_ROW
 from mlops_pipeline.errors import NotFoundError
-from mlops_pipeline.lifecycle.context import Context
+from mlops_pipeline.lifecycle.context import AcceptedSource, Context
 from mlops_pipeline.lifecycle.ingest.ingestion import INTERNAL
-from mlops_pipeline.lifecycle.ingest.validation import AcceptedSource
 from mlops_pipeline.stores.lake.engine import literal, quoted
 from mlops_pipeline.stores.lake.tables import REWRITTEN, TableState
 

@@ -20,11 +20,10 @@ from mlops_pipeline.core.features.streams import (
     stream_fresh_us,
     stream_reach,
 )
-from mlops_pipeline.lifecycle.context import Context
+from mlops_pipeline.lifecycle.context import AcceptedSource, Context
 from mlops_pipeline.lifecycle.features.offline import finished_through
 from mlops_pipeline.lifecycle.features.online.checkpoint import StreamMarker, read_marker, written
 from mlops_pipeline.lifecycle.features.online.layout import DAY_US, US, digest, microseconds
-from mlops_pipeline.lifecycle.ingest.validation import AcceptedSource
 from mlops_pipeline.stores.lake.engine import quoted
 from mlops_pipeline.stores.online.codec import RecordSchema
 from mlops_pipeline.stores.online.store import OnlineStore, OnlineTable, StoredEvent

@@ -17,7 +17,7 @@ from typing import Any
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.errors import NotFoundError
-from mlops_pipeline.lifecycle.context import Context
+from mlops_pipeline.lifecycle.context import AcceptedSource, Context
 from mlops_pipeline.lifecycle.features.offline import definitions_hash
 from mlops_pipeline.lifecycle.features.online.checkpoint import (
     RecordsMarker,
@@ -34,8 +34,7 @@ from mlops_pipeline.lifecycle.features.online.layout import (
     online_layout,
 )
 from mlops_pipeline.lifecycle.features.online.snapshot import newest_moment, snapshot
-from mlops_pipeline.lifecycle.ingest.validation import (
-    AcceptedSource,
+from mlops_pipeline.lifecycle.ingest.accepted import (
     accepted_sources,
     register_accepted,
 )

@@ -15,12 +15,11 @@ from mlops_pipeline.config.tables import Grid
 from mlops_pipeline.core.data.periods import Period, default_as_of
 from mlops_pipeline.core.features.frames import EVENT_ROW, asked_frame
 from mlops_pipeline.errors import DataError, NotFoundError
-from mlops_pipeline.lifecycle.context import Context
+from mlops_pipeline.lifecycle.context import AcceptedSource, Context
 from mlops_pipeline.lifecycle.features.history import narrowed
 from mlops_pipeline.lifecycle.features.offline import features_uri, finished_periods
 from mlops_pipeline.lifecycle.features.online.layout import OnlineLayout, microseconds, moment_of
-from mlops_pipeline.lifecycle.ingest.as_of import awaited
-from mlops_pipeline.lifecycle.ingest.validation import AcceptedSource, row_facts
+from mlops_pipeline.lifecycle.ingest.accepted import decisive_marks, row_guarantees
 from mlops_pipeline.stores.lake.engine import literal, quoted
 from mlops_pipeline.stores.settings import parse_time
 
@@ -60,7 +59,7 @@ def newest_moment(
             )
         return microseconds(newest)
     names = {context.use_case.views[name].source for name in layout.stored}
-    marks = awaited(context.use_case, {name: accepted[name].watermark for name in names})
+    marks = decisive_marks(context.use_case, {name: accepted[name].watermark for name in names})
     if not marks:
         raise DataError("no source of a daily view holds a row", where=context.use_case.name)
     return microseconds(default_as_of(MIDNIGHTS, moment_of(now_us), marks))
@@ -156,7 +155,7 @@ def _computed(
         tables[name] = context.engine.register(f"_online_{name}", f"({mine})")
     asked = context.engine.ibis.table("_online_slice")
     period = Period(moment, moment + TICK)
-    frame = asked_frame(use_case, tables, asked, period, row_facts(use_case, accepted))
+    frame = asked_frame(use_case, tables, asked, period, row_guarantees(use_case, accepted))
     query = frame.select(key, *layout.stored_names).order_by(key)
     return str(context.engine.ibis.compile(query))
 

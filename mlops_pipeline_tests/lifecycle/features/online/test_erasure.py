@@ -8,7 +8,7 @@ import pytest
 
 from mlops_pipeline.lifecycle.compliance.erasure import run as erasure_run
 from mlops_pipeline.lifecycle.features.online.materialize import materialize
-from mlops_pipeline.lifecycle.ingest.validation import accepted_sources
+from mlops_pipeline.lifecycle.ingest.accepted import accepted_sources
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline_tests.lifecycle.compliance.erasure_world import (
     CUSTOMERS,

@@ -9,7 +9,7 @@ import pytest
 
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.errors import NotFoundError, OnlineDefinitionError, OnlineFullError
-from mlops_pipeline.lifecycle.context import Context
+from mlops_pipeline.lifecycle.context import Context, Snapshot
 from mlops_pipeline.lifecycle.features.offline import build_features
 from mlops_pipeline.lifecycle.features.online.layout import online_layout
 from mlops_pipeline.lifecycle.features.online.live_events import Pushed, push_events
@@ -88,7 +88,7 @@ def world(use_case: str, tmp_path: Path) -> World:
 def work(world: World) -> Iterator[Context]:
     with world.open() as opened:
         ingest_all(opened)
-        build_features(opened, accept_all(opened), utc(on(2)))
+        build_features(opened, Snapshot(utc(on(2)), accept_all(opened)))
         yield opened
 
 
@@ -118,7 +118,7 @@ def test_newest_period_is_written_once(work: Context, store: OnlineStore) -> Non
 
 def test_newer_period_replaces_the_older(work: Context, store: OnlineStore) -> None:
     run(work, store)
-    build_features(work, accept_all(work), utc(on(3)))
+    build_features(work, Snapshot(utc(on(3)), accept_all(work)))
     assert run(work, store).feature_time == utc(on(3))
     assert read(store, work.use_case, 5)[1] == {"visits": 2, "spent": 3.0, "kind": "shop"}
 
@@ -146,7 +146,7 @@ def test_killed_run_of_an_earlier_period_does_not_stop_the_next(
 ) -> None:
     with pytest.raises(OnlineFullError):
         run(work, CountingStore(store, fails_after=2), chunk_rows=4)
-    build_features(work, accept_all(work), utc(on(3)))
+    build_features(work, Snapshot(utc(on(3)), accept_all(work)))
     assert run(work, store, chunk_rows=4).rows == CUSTOMERS
 
 
@@ -169,7 +169,7 @@ def test_text_keys_are_resumed_in_their_order(
     world.deliver("sales", rows)
     with world.open() as work:
         ingest_all(work)
-        build_features(work, accept_all(work), utc(on(2)))
+        build_features(work, Snapshot(utc(on(2)), accept_all(work)))
         with pytest.raises(OnlineFullError):
             run(work, CountingStore(store, fails_after=2), chunk_rows=2)
         assert run(work, store, chunk_rows=2).rows == 3
@@ -198,7 +198,7 @@ def test_earlier_definitions_are_read_for_a_day_more(
     with world.open() as changed:
         with pytest.raises(OnlineDefinitionError, match="no complete features"):
             read(store, world.use_case, 1)
-        build_features(changed, accept_all(changed), utc(on(2)))
+        build_features(changed, Snapshot(utc(on(2)), accept_all(changed)))
         run(changed, store, now)
         assert read(store, world.use_case, 1) == (True, {"visits": 1})
         run(changed, store, now + 23 * HOUR)

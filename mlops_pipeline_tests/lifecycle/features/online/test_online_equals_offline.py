@@ -13,7 +13,7 @@ from mlops_pipeline.config import UseCase
 from mlops_pipeline.core.data.periods import following
 from mlops_pipeline.demo.datasets import fetch_dataset
 from mlops_pipeline.demo.simulated import write_churn
-from mlops_pipeline.lifecycle.context import Context
+from mlops_pipeline.lifecycle.context import Context, Snapshot
 from mlops_pipeline.lifecycle.features.offline import build_features, features_uri
 from mlops_pipeline.lifecycle.features.online.layout import online_layout
 from mlops_pipeline.lifecycle.features.online.live_events import LiveEvents
@@ -72,7 +72,7 @@ def assert_equal_by_month(
         reader = OnlineReader(case, store, now=lambda: months[-1])
         members: set[str] = set()
         for number, as_of in enumerate(months, 1):
-            build_features(work, accepted, as_of)
+            build_features(work, Snapshot(as_of, accepted))
             assert materialize(
                 work, accepted, store, through=as_of, now=as_of, chunk_rows=300
             ).is_new
