@@ -1,16 +1,10 @@
-"""What every configuration section shares: frozen, no unknown keys, parsed expressions."""
+"""Types that configuration sections share: names, fractions, days, parsed expressions."""
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
 from mlops_pipeline.spec.grammar import Node, parse
-
-
-class Section(BaseModel):
-    """A part of the configuration: immutable, and unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
 def _checked(text: str) -> str:

@@ -5,7 +5,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from mlops_pipeline.config.base import Days, Expression, Section
+from mlops_pipeline.config.base import Days, Expression
+from mlops_pipeline.spec.section import Section
 
 Aggregate = Literal[
     "sum",

@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from mlops_pipeline.config.base import Days, Fraction, Name, Section
+from mlops_pipeline.config.base import Days, Fraction, Name
+from mlops_pipeline.spec.section import Section
 
 MetricName = Literal["roc_auc", "pr_auc", "log_loss", "brier", "precision", "recall", "f1", "ece"]
 Effect = Literal["block", "review", "warn"]

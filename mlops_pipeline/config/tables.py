@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mlops_pipeline.config.base import Days, Expression, Fraction, Name, Section
+from mlops_pipeline.config.base import Days, Expression, Fraction, Name
+from mlops_pipeline.spec.section import Section
 
 ColumnType = Literal["string", "int64", "float64", "boolean", "timestamp", "date"]
 Scalar = str | int | float | bool

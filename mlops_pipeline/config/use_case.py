@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from pydantic import Field, model_validator
 
-from mlops_pipeline.config.base import Name, Section, tree
+from mlops_pipeline.config.base import Name, tree
 from mlops_pipeline.config.fairness import Fairness, attribute_pairs
 from mlops_pipeline.config.features import (
     NEEDS_NO_COLUMN,
@@ -31,6 +31,7 @@ from mlops_pipeline.config.modelling import (
 from mlops_pipeline.config.source_checks import check_source, check_value, known
 from mlops_pipeline.config.tables import Entity, Grid, Label, Population, Source
 from mlops_pipeline.spec.grammar import columns_of
+from mlops_pipeline.spec.section import Section
 
 SPINE = ("as_of",)  # columns that every frame has beside the entity key
 RESERVED = {  # names that a feature's column would hide, and whose they are
