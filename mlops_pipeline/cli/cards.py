@@ -54,7 +54,7 @@ def show_card(
         return
     html.parent.mkdir(parents=True, exist_ok=True)
     html.write_text(render_html(text), encoding="utf-8")
-    console.print(f"{use_case} version {found.facts.version}: {escape(str(html))}")
+    console.print(f"{use_case} version {found.facts.metadata.version}: {escape(str(html))}")
 
 
 @card_app.command("review")

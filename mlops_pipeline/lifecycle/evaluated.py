@@ -5,13 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from mlops_pipeline.core.data.frame import LabelledFrame
 from mlops_pipeline.core.data.splits import split_frame
-from mlops_pipeline.core.documents.report import evaluation_to_dict
+from mlops_pipeline.core.documents.records import EvaluatedTraining, TrainingFacts, from_plain
 from mlops_pipeline.core.evaluation.evaluation import (
     ChampionComparison,
     Evaluation,
@@ -19,14 +18,13 @@ from mlops_pipeline.core.evaluation.evaluation import (
     evaluate_model,
 )
 from mlops_pipeline.core.evaluation.exceptions import GateException
-from mlops_pipeline.core.evaluation.gates import Gate, RuleResult, comparison_level, judge_gate
-from mlops_pipeline.core.metrics.metrics import Estimate
+from mlops_pipeline.core.evaluation.gates import Gate, comparison_level, judge_gate
 from mlops_pipeline.core.modelling.explanations import explain_model
-from mlops_pipeline.core.modelling.scoring import ScoringModel
+from mlops_pipeline.core.modelling.scoring import Decisions, ScoringModel
 from mlops_pipeline.errors import NotFoundError
 from mlops_pipeline.lifecycle.context import AcceptedSource, Context, Snapshot
 from mlops_pipeline.lifecycle.features.offline import load_frame
-from mlops_pipeline.lifecycle.trained import TrainingFacts, write_json
+from mlops_pipeline.lifecycle.trained import write_json
 from mlops_pipeline.stores.models.registry import Registry
 
 
@@ -43,9 +41,9 @@ def test_rows(
     context: Context, accepted: Mapping[str, AcceptedSource], facts: TrainingFacts
 ) -> LabelledFrame:
     """Read the test part of a training."""
-    snapshot = Snapshot(datetime.fromisoformat(facts.as_of), accepted)
+    snapshot = Snapshot(facts.as_of, accepted)
     if context.use_case.split.method == "time":
-        return load_frame(context, snapshot, only=facts.parts["test"]["periods"])
+        return load_frame(context, snapshot, only=facts.parts["test"].periods)
     frame = load_frame(context, snapshot)
     return frame.take(split_frame(context.use_case, frame).test)
 
@@ -59,7 +57,7 @@ def evaluate_training(
     *,
     exceptions: Sequence[GateException],
     now: datetime,
-) -> tuple[Evaluation, Gate]:
+) -> tuple[Evaluation, Gate, Decisions]:
     """Measure a training on its test part and hold the gate against it."""
     comparison: ChampionComparison | None = None
     if champion is not None:
@@ -73,11 +71,11 @@ def evaluate_training(
             seed=context.use_case.training.seed,
             level=comparison_level(context.use_case.gates),
         )
-    evaluation = evaluate_model(
+    evaluation, decided = evaluate_model(
         context.use_case,
         model,
         test,
-        train_metrics=facts.estimates(),
+        train_metrics=facts.train_metrics,
         train_maxima=facts.train_maxima,
         importance=facts.importance,
         champion=comparison,
@@ -88,7 +86,8 @@ def evaluate_training(
             champion=(champion.version, champion.model) if champion is not None else None,
         ),
     )
-    return evaluation, judge_gate(context.use_case.gates, evaluation, exceptions, now=now)
+    gate = judge_gate(context.use_case.gates, evaluation, exceptions, now=now)
+    return evaluation, gate, decided
 
 
 def current_champion(registry: Registry, version: int | None) -> Champion | None:
@@ -99,24 +98,12 @@ def current_champion(registry: Registry, version: int | None) -> Champion | None
     return Champion(version, datetime.fromisoformat(found.tags["as_of"]), registry.load(version))
 
 
-def save_evaluation(folder: Path, evaluation: Evaluation, gate: Gate) -> None:
+def save_evaluation(folder: Path, evaluated: EvaluatedTraining) -> None:
     """Write evaluation.json beside the model it is about."""
-    write_json(
-        folder / "evaluation.json",
-        {"evaluation": evaluation_to_dict(evaluation), "gate": gate.to_dict()},
-    )
+    write_json(folder / "evaluation.json", evaluated.document())
 
 
-@dataclass(frozen=True)
-class StoredEvaluation:
-    """What later steps need of an evaluation."""
-
-    metrics: Mapping[str, Estimate]
-    gate: Gate
-    document: Mapping[str, Any]
-
-
-def read_evaluation(folder: Path) -> StoredEvaluation:
+def read_evaluation(folder: Path) -> EvaluatedTraining:
     """Read what save_evaluation wrote.
 
     Raises
@@ -131,17 +118,4 @@ def read_evaluation(folder: Path) -> StoredEvaluation:
             where=str(folder),
             way_out="materialize evaluation_report first",
         )
-    document = json.loads(path.read_text(encoding="utf-8"))
-    gate = document["gate"]
-    return StoredEvaluation(
-        metrics={
-            name: Estimate.from_dict(item)
-            for name, item in document["evaluation"]["metrics"].items()
-        },
-        gate=Gate(
-            gate["passed"],
-            gate["needs_review"],
-            tuple(RuleResult.from_dict(item) for item in gate["rules"]),
-        ),
-        document=document["evaluation"],
-    )
+    return from_plain(EvaluatedTraining, json.loads(path.read_text(encoding="utf-8")))

@@ -4,16 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from mlops_pipeline.config.modelling import ComputeCost
 from mlops_pipeline.core.data.frame import LabelledFrame
 from mlops_pipeline.core.documents import plots
+from mlops_pipeline.core.documents.records import EvaluatedTraining, SourceFacts, TrainingFacts
 from mlops_pipeline.core.documents.report import (
-    CandidateFacts,
-    PartFacts,
     ReportFacts,
-    SourceFacts,
     headline,
     parity_limits,
     render_report,
@@ -22,8 +19,6 @@ from mlops_pipeline.core.documents.report import (
 from mlops_pipeline.core.evaluation.evaluation import Evaluation
 from mlops_pipeline.core.evaluation.exceptions import GateException
 from mlops_pipeline.core.evaluation.gates import Gate
-from mlops_pipeline.core.metrics.metrics import Estimate
-from mlops_pipeline.core.modelling.selection import Choice
 from mlops_pipeline.core.monitoring.cost import CostSheet, price_text
 from mlops_pipeline.lifecycle.context import AcceptedSource, Context
 from mlops_pipeline.lifecycle.evaluated import (
@@ -32,9 +27,9 @@ from mlops_pipeline.lifecycle.evaluated import (
     save_evaluation,
     test_rows,
 )
-from mlops_pipeline.lifecycle.mitigated import judge_training
+from mlops_pipeline.lifecycle.mitigated import Judged, judge_training
 from mlops_pipeline.lifecycle.provenance import git_state
-from mlops_pipeline.lifecycle.trained import TrainingFacts, read_training
+from mlops_pipeline.lifecycle.trained import read_training
 from mlops_pipeline.stores.models.registry import Registry
 from mlops_pipeline.stores.models.tracking import open_tracking
 
@@ -88,7 +83,7 @@ def evaluate_and_store(  # noqa: PLR0913 - the report records where everything c
         ),
     )
     evaluation, gate = judged.evaluation, judged.gate
-    drawn = _plots(context, facts, test, evaluation)
+    drawn = _plots(context, facts, test, judged)
     moved = _drift(context, folder, test)
     provenance = {
         "commit": git_state(context.settings).commit,
@@ -102,9 +97,9 @@ def evaluate_and_store(  # noqa: PLR0913 - the report records where everything c
             for name, figure in costs.unit_costs.items()
         },
     }
-    report = _report_facts(context, facts, accepted, evaluation, gate, drawn, moved, provenance)
+    report = _report_facts(context, facts, accepted, judged, drawn, moved, provenance)
     (folder / "report.html").write_text(render_report(report), encoding="utf-8")
-    save_evaluation(folder, evaluation, gate)
+    save_evaluation(folder, EvaluatedTraining(evaluation, gate))
     tracking.log(
         mlflow_run_id,
         metrics={
@@ -133,9 +128,10 @@ def evaluate_and_store(  # noqa: PLR0913 - the report records where everything c
 
 
 def _plots(
-    context: Context, facts: TrainingFacts, test: LabelledFrame, evaluation: Evaluation
+    context: Context, facts: TrainingFacts, test: LabelledFrame, judged: Judged
 ) -> dict[str, bytes]:
-    probability, threshold = evaluation.decided.probability, evaluation.decided.threshold
+    evaluation, probability = judged.evaluation, judged.decided.probability
+    threshold = judged.decided.threshold
     drawn = {
         "reliability": plots.reliability_plot(evaluation.reliability),
         "roc": plots.roc_plot(test.label, probability),
@@ -178,13 +174,13 @@ def _report_facts(  # noqa: PLR0917 # private, one caller: every part of the pag
     context: Context,
     facts: TrainingFacts,
     accepted: Mapping[str, AcceptedSource],
-    evaluation: Evaluation,
-    gate: Gate,
+    judged: Judged,
     drawn: Mapping[str, bytes],
     moved: Mapping[str, float],
     provenance: Mapping[str, str],
 ) -> ReportFacts:
     settings = context.use_case.training
+    evaluation, gate = judged.evaluation, judged.gate
     notes = []
     if evaluation.mitigation is not None and evaluation.mitigation.chosen is not None:
         notes.append(
@@ -203,23 +199,15 @@ def _report_facts(  # noqa: PLR0917 # private, one caller: every part of the pag
         notes.append(f"Most changed between the training and the test part: {names}.")
     return ReportFacts(
         use_case=context.use_case,
-        as_of=facts.as_of[:10],
+        training=facts,
         provenance=provenance,
-        sources=[
-            SourceFacts(name, item.version, item.rows, item.quarantined)
+        sources={
+            name: SourceFacts(item.version, item.rows, item.quarantined)
             for name, item in accepted.items()
-        ],
-        parts=[
-            PartFacts(name, _span(part["periods"]), part["rows"], part["positive_rate"])
-            for name, part in facts.parts.items()
-        ],
-        purged_rows=facts.purged,
-        candidates=[_candidate(item, context.use_case.compute_cost) for item in facts.candidates],
-        chosen=Choice(facts.chosen, facts.reason),
-        threshold=plots.range_text(evaluation.decided.threshold),
+        },
+        threshold=plots.range_text(judged.decided.threshold),
         evaluation=evaluation,
         gate=gate,
-        dropped=facts.dropped_inputs,
         plots=drawn,
         links={"What changed between training and test (Evidently)": DRIFT_PAGE},
         notes=notes,
@@ -228,21 +216,3 @@ def _report_facts(  # noqa: PLR0917 # private, one caller: every part of the pag
 
 def _cost(price: ComputeCost, seconds: float) -> str:
     return f"{price.of(seconds):.4f} {price.currency} ({seconds:.0f} s)"
-
-
-def _candidate(item: Mapping[str, Any], price: ComputeCost) -> CandidateFacts:
-    return CandidateFacts(
-        name=item["name"],
-        kind=item["kind"],
-        log_loss=item["validation_log_loss"],
-        validation={
-            name: Estimate(value, reason=None if value is not None else "not computable")
-            for name, value in item["validation"].items()
-        },
-        seconds=item["seconds"],
-        cost=price.of(item["seconds"]),
-    )
-
-
-def _span(periods: list[str]) -> str:
-    return periods[0] if len(periods) == 1 else f"{periods[0]} to {periods[-1]}"

@@ -10,11 +10,11 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
 from pathlib import Path
 
 from mlops_pipeline.core.data.frame import LabelledFrame
 from mlops_pipeline.core.data.splits import split_frame
+from mlops_pipeline.core.documents.records import TrainingFacts
 from mlops_pipeline.core.evaluation.evaluation import Evaluation
 from mlops_pipeline.core.evaluation.gates import Gate
 from mlops_pipeline.core.fairness.fairness import GroupAudit
@@ -27,21 +27,22 @@ from mlops_pipeline.core.mitigation.mitigation import (
     mitigate,
     mitigation_need,
 )
-from mlops_pipeline.core.modelling.scoring import ScoringModel
+from mlops_pipeline.core.modelling.scoring import Decisions, ScoringModel
 from mlops_pipeline.errors import NotFoundError
 from mlops_pipeline.lifecycle.context import AcceptedSource, Context, Snapshot
 from mlops_pipeline.lifecycle.features.offline import load_frame
-from mlops_pipeline.lifecycle.trained import TrainingFacts, train_figures, write_json
+from mlops_pipeline.lifecycle.trained import train_figures, write_json
 
 FOLDER = "mitigated"
 
 
 @dataclass(frozen=True)
 class Judged:
-    """The evaluation of a model on the test part, and the gate's verdict."""
+    """The evaluation of a model on the test part, the gate's result, the decisions row by row."""
 
     evaluation: Evaluation
     gate: Gate
+    decided: Decisions
 
 
 def judge_training(
@@ -52,7 +53,7 @@ def judge_training(
     model: ScoringModel,
     *,
     test: LabelledFrame,
-    judge: Callable[[TrainingFacts, ScoringModel], tuple[Evaluation, Gate]],
+    judge: Callable[[TrainingFacts, ScoringModel], tuple[Evaluation, Gate, Decisions]],
 ) -> Judged:
     """Evaluate a training; when the gate refuses it on fairness only, mitigate it.
 
@@ -90,7 +91,7 @@ def _mitigate(
     need: Need,
 ) -> tuple[Mitigated, Candidate | None, TrainingFacts]:
     """Return what was tried, the variant chosen, and the facts of a training that made it."""
-    frame = load_frame(context, Snapshot(datetime.fromisoformat(facts.as_of), accepted))
+    frame = load_frame(context, Snapshot(facts.as_of, accepted))
     parts = split_frame(context.use_case, frame)
     outcome, chosen = mitigate(
         *(context.use_case, model, frame, parts, need),
@@ -116,7 +117,7 @@ def _with_test(
     context: Context, outcome: Mitigated, judged: Judged, test: LabelledFrame
 ) -> Mitigated:
     """Add the test figures of the base model, or of the chosen variant once it is evaluated."""
-    decided, audits = judged.evaluation.decided, judged.evaluation.fairness
+    decided, audits = judged.decided, judged.evaluation.fairness
     costs = context.use_case.training.costs
     figures = decision_figures(test.label, decided.probability, decided.threshold, costs)
     figures |= {f"disparity of {name}": _disparity(audits, name) for name in outcome.limits}

@@ -11,7 +11,7 @@ version in: another run of the same fingerprint writes the training's folder aga
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -22,13 +22,21 @@ from mlops_pipeline.config.privacy import sensitive_features
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.data.frame import LabelledFrame
 from mlops_pipeline.core.documents.changes import Recorded, changes
-from mlops_pipeline.core.documents.metadata import SCHEMA
+from mlops_pipeline.core.documents.metadata import SCHEMA, Metadata
+from mlops_pipeline.core.documents.records import (
+    GroupThresholds,
+    ModelFacts,
+    TrainingFacts,
+    from_plain,
+    plain,
+)
+from mlops_pipeline.core.evaluation.evaluation import Evaluation
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.errors import ContractError
 from mlops_pipeline.lifecycle.compliance.card_documents import (
     CONFIG,
     MARKDOWN,
-    OWN_FACTS,
+    MODEL_FACTS,
     read_recorded,
     write_card,
 )
@@ -41,7 +49,7 @@ from mlops_pipeline.lifecycle.provenance import (
     hardware,
     library_versions,
 )
-from mlops_pipeline.lifecycle.trained import TrainingFacts, write_json
+from mlops_pipeline.lifecycle.trained import write_json
 from mlops_pipeline.stores.lake.tables import Lake
 from mlops_pipeline.stores.models.contract import (
     check_contract,
@@ -75,7 +83,7 @@ class Release:
     model: ScoringModel
     facts: TrainingFacts
     accepted: Mapping[str, AcceptedSource]
-    evaluation: Mapping[str, Any]
+    evaluation: Evaluation
     folder: Path
     mlflow_run_id: str
     dagster_run_id: str
@@ -110,9 +118,12 @@ def register(
     lake = Lake(release.settings.lake_uri)
     documents = documents_folder(lake, release.use_case, release.facts.fingerprint)
     example = input_example(release.model, frame.columns, sensitive_features(release.use_case))
-    metadata = _metadata(release, version, documents, git)
-    metadata["changelog"] = "\n".join(_changes(registry, release, metadata))
-    validate_metadata(metadata)
+    metadata = validate_metadata(
+        {
+            **_metadata(release, version, documents, git),
+            "changelog": "\n".join(_changes(registry, release, version)),
+        }
+    )
     with lake.new_artifacts(release.use_case.name, documents.name) as work:
         for name in EVIDENCE:
             shutil.copy(release.folder / name, work / name)
@@ -123,8 +134,8 @@ def register(
         )
         (work / "requirements.lock").write_text(environment_lock(release.settings.root))
         (work / "requirements.txt").write_text("\n".join(requirements) + "\n")
-        write_json(work / "metadata.json", metadata)
-        write_json(work / OWN_FACTS, _own_facts(release.model))
+        write_json(work / "metadata.json", plain(metadata))
+        write_json(work / MODEL_FACTS, plain(_model_facts(release.model)))
         write_card(work, now=now)
     check_contract(
         version.model_folder,
@@ -140,19 +151,17 @@ def register(
             "metadata_uri": str(documents / "metadata.json"),
             "mlflow_run_id": release.mlflow_run_id,
             "dagster_run_id": release.dagster_run_id,
-            "as_of": release.facts.as_of,
+            "as_of": release.facts.as_of.isoformat(),
         },
     )
     registry.set_alias("challenger", version.version)
     return registry.get(version.version)
 
 
-def read_metadata(version: RegisteredVersion) -> dict[str, Any]:
+def read_metadata(version: RegisteredVersion) -> Metadata:
     """Read the metadata document of a complete version."""
-    document: dict[str, Any] = json.loads(
-        Path(version.tags["metadata_uri"]).read_text(encoding="utf-8")
-    )
-    return document
+    text = Path(version.tags["metadata_uri"]).read_text(encoding="utf-8")
+    return from_plain(Metadata, json.loads(text))
 
 
 def _requirements(model: ScoringModel) -> list[str]:
@@ -165,7 +174,7 @@ def _requirements(model: ScoringModel) -> list[str]:
 def _snapshot(release: Release, now: datetime) -> dict[str, Any]:
     return {
         "use_case": release.use_case.name,
-        "as_of": release.facts.as_of,
+        "as_of": release.facts.as_of.isoformat(),
         "written_at": now.isoformat(),
         "features": definitions_hash(release.use_case),
         "sources": {name: item.to_dict() for name, item in release.accepted.items()},
@@ -204,10 +213,10 @@ def _metadata(
             "hardware": hardware(release.settings),
         },
         "training": {
-            "as_of": facts.as_of,
-            "parts": facts.parts,
+            "as_of": facts.as_of.isoformat(),
+            "parts": plain(facts.parts),
             "refit": use_case.training.refit,
-            "rows": release.refit_rows or facts.parts["train"]["rows"],
+            "rows": release.refit_rows or facts.parts["train"].rows,
             "figures_belong_to": "the model evaluated on the test part"
             + (f" (mitigated by {release.mitigation})" if release.mitigation else "")
             + (
@@ -223,17 +232,16 @@ def _metadata(
         "intended_use": use_case.intended_use,
         "input_example_uri": str(documents / "input_example.json"),
         "requirements_uri": str(documents / "requirements.txt"),
-        "changelog": "",  # follows from the finished document
     }
 
 
-def _changes(registry: Registry, release: Release, metadata: Mapping[str, Any]) -> list[str]:
+def _changes(registry: Registry, release: Release, version: RegisteredVersion) -> list[str]:
     """Compare with the champion, which the version replaces if it is accepted."""
     new = Recorded(
-        version=metadata["version"],
+        version=version.version,
         config=release.use_case.model_dump(mode="json"),
-        inputs=frozenset(item["name"] for item in metadata["signature"]["inputs"]),
-        training=asdict(release.facts),
+        inputs=frozenset(column_types(release.model)),
+        training=release.facts,
         evaluation=release.evaluation,
     )
     if release.previous is None:
@@ -244,17 +252,18 @@ def _changes(registry: Registry, release: Release, metadata: Mapping[str, Any]) 
     return changes(new, read_recorded(folder, release.previous))
 
 
-def _own_facts(model: ScoringModel) -> dict[str, Any]:
-    return {
-        "threshold": model.threshold,
-        "thresholds": model.document.get("thresholds"),
-        "calibration": model.document["calibration"]["kind"],
-        "libraries": library_versions(),
-    }
+def _model_facts(model: ScoringModel) -> ModelFacts:
+    rule = model.document.get("thresholds")
+    return ModelFacts(
+        threshold=model.threshold,
+        thresholds=None if rule is None else from_plain(GroupThresholds, rule),
+        calibration=model.document["calibration"]["kind"],
+        libraries=library_versions(),
+    )
 
 
-def validate_metadata(metadata: Mapping[str, Any]) -> None:
-    """Hold a metadata document against its schema.
+def validate_metadata(metadata: Mapping[str, Any]) -> Metadata:
+    """Hold a metadata document against its schema, and return it.
 
     Raises
     ------
@@ -274,6 +283,7 @@ def validate_metadata(metadata: Mapping[str, Any]) -> None:
             found=problem.message,
             way_out="a required fact of the run is missing; core/documents/metadata.py lists them",
         )
+    return from_plain(Metadata, metadata)
 
 
 def documents_folder(lake: Lake, use_case: UseCase, fingerprint: str) -> Path:

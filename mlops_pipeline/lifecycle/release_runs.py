@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from mlops_pipeline.core.data.frame import LabelledFrame
+from mlops_pipeline.core.documents.metadata import Metadata
+from mlops_pipeline.core.documents.records import EvaluatedTraining
 from mlops_pipeline.core.mitigation.methods import Recipe, refit_variant
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.core.modelling.train import refit
 from mlops_pipeline.lifecycle.context import AcceptedSource, Context, Snapshot
-from mlops_pipeline.lifecycle.evaluated import StoredEvaluation
 from mlops_pipeline.lifecycle.features.offline import load_frame
 from mlops_pipeline.lifecycle.mitigated import read_mitigated
 from mlops_pipeline.lifecycle.release import Release, read_metadata, register
@@ -26,23 +27,23 @@ class Released:
 
     version: int
     mlflow_run_id: str
-    metadata: Mapping[str, Any]
+    metadata: Metadata
     card: str
 
 
-def refused_verdict(champion: int | None, stored: StoredEvaluation) -> str:
+def refused_verdict(champion: int | None, stored: EvaluatedTraining) -> str:
     """Return the sentence that says what happens after a refusal, and why."""
-    gate, tried = stored.gate, stored.document.get("mitigation")
+    gate, tried = stored.gate, stored.evaluation.mitigation
     kept = f"champion kept (version {champion})" if champion else "no champion"
     reasons = "; ".join(f"{rule.name}: {rule.reason}" for rule in gate.rules if rule.blocks)
-    mitigation = f". Mitigation: {tried['reason']}" if tried else ""
+    mitigation = f". Mitigation: {tried.reason}" if tried else ""
     return f"the gate refused the model: {kept}. {reasons}{mitigation}"
 
 
 def release_trained(
     context: Context,
     trained: Mapping[str, Any],
-    stored: StoredEvaluation,
+    stored: EvaluatedTraining,
     *,
     champion_version: int | None,
     dagster_run_id: str,
@@ -56,16 +57,16 @@ def release_trained(
     registry = Registry(open_tracking(context.settings, use_case.name), use_case.name)
     found = registry.find(facts.fingerprint)
     if found is None:
-        tried = stored.document.get("mitigation")
+        tried = stored.evaluation.mitigation
         recipe = None
         if tried:  # the gate let a variant pass, not the model that was trained
             model, recipe = read_mitigated(folder)
         final = refitted(
             context,
             accepted,
-            datetime.fromisoformat(facts.as_of),
+            facts.as_of,
             model,
-            train_periods=len(facts.parts["train"]["periods"]),
+            train_periods=len(facts.parts["train"].periods),
             recipe=recipe,
         )
         release = Release(
@@ -74,17 +75,17 @@ def release_trained(
             model=final.model,
             facts=facts,
             accepted=accepted,
-            evaluation=stored.document,
+            evaluation=stored.evaluation,
             folder=folder,
             mlflow_run_id=str(trained["mlflow_run_id"]),
             dagster_run_id=dagster_run_id,
             refit_rows=final.rows,
-            mitigation=tried["chosen"] if tried else None,
+            mitigation=tried.chosen if tried else None,
             previous=champion_version,
         )
         found = register(registry, release, final.frame, now=now)
     metadata = read_metadata(found)
-    card = Path(metadata["model_card_uri"]).read_text(encoding="utf-8")
+    card = Path(metadata.model_card_uri).read_text(encoding="utf-8")
     return Released(found.version, found.mlflow_run_id, metadata, card)
 
 

@@ -17,6 +17,9 @@ from typing import Any
 
 from mlops_pipeline.config import UseCase, config_hash
 from mlops_pipeline.core.data.splits import split_frame
+from mlops_pipeline.core.documents.metadata import Metadata
+from mlops_pipeline.core.documents.records import EvaluatedTraining, from_plain
+from mlops_pipeline.core.fairness.variants import Mitigated
 from mlops_pipeline.core.mitigation.mitigation import Need, mitigate
 from mlops_pipeline.core.modelling.scoring import MODEL_JSON, MODEL_TEXT, ScoringModel
 from mlops_pipeline.core.modelling.train import train
@@ -92,10 +95,10 @@ class _Record:
     use_case: UseCase
     accepted: Mapping[str, AcceptedSource]
     as_of: datetime
-    metadata: Mapping[str, Any]
+    metadata: Metadata
     lock: str
     model_folder: Path
-    mitigation: Mapping[str, Any] | None
+    mitigation: Mitigated | None
 
 
 def reproduce(
@@ -133,7 +136,9 @@ def _read(registry: Registry, version: int) -> _Record:
         metadata=metadata,
         lock=_text(documents / "requirements.lock"),
         model_folder=found.model_folder / "artifacts" / "model",
-        mitigation=json.loads(_text(documents / "evaluation.json"))["evaluation"].get("mitigation"),
+        mitigation=from_plain(
+            EvaluatedTraining, json.loads(_text(documents / "evaluation.json"))
+        ).evaluation.mitigation,
     )
 
 
@@ -149,18 +154,18 @@ def _text(path: Path) -> str:
 
 
 def _inputs(record: _Record, settings: Settings) -> tuple[InputCheck, ...]:
-    provenance = record.metadata["provenance"]
+    provenance = record.metadata.provenance
     git = git_state(settings)
     fingerprint = run_fingerprint(record.use_case, record.accepted, record.as_of)
-    recorded_machine, machine = provenance["hardware"], hardware(settings)
+    recorded_machine, machine = provenance.hardware, hardware(settings)
     pairs = {
-        "configuration": (provenance["config_hash"], config_hash(record.use_case)),
+        "configuration": (provenance.config_hash, config_hash(record.use_case)),
         "commit": (
-            _commit(provenance["git_commit"], dirty=provenance["git_dirty"]),
+            _commit(provenance.git_commit, dirty=provenance.git_dirty),
             _commit(git.commit, dirty=git.is_dirty),
         ),
         "data, configuration, code and seed together": (
-            provenance["run_fingerprint"],
+            provenance.run_fingerprint,
             fingerprint,
         ),
         "machine": tuple(
@@ -253,7 +258,7 @@ def _rebuild(context: Context, record: _Record, report: Callable[[str], None]) -
     model, recipe = training.chosen.model, None
     if record.mitigation is not None:
         tried = record.mitigation
-        need = Need(tried["because"], tuple(tried["attributes"]), tried["limits"])
+        need = Need(tried.because, tried.attributes, tried.limits)
         threads = context.settings.threads
         outcome, chosen = mitigate(
             context.use_case, model, frame, parts, need, importance={}, threads=threads

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.core.documents.records import EvaluatedTraining
 from mlops_pipeline.errors import NotFoundError
 from mlops_pipeline.lifecycle.costs import use_case_costs
-from mlops_pipeline.lifecycle.evaluated import StoredEvaluation, read_evaluation
+from mlops_pipeline.lifecycle.evaluated import read_evaluation
 from mlops_pipeline.lifecycle.release import documents_folder
 from mlops_pipeline.stores.lake.tables import Lake
 from mlops_pipeline.stores.ops import (
@@ -113,7 +114,7 @@ def use_case_status(use_case: UseCase, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _evaluation(folder: Path) -> StoredEvaluation | None:
+def _evaluation(folder: Path) -> EvaluatedTraining | None:
     try:
         return read_evaluation(folder)
     except NotFoundError:
@@ -126,10 +127,10 @@ def _approval(said: Approval | None, now: datetime) -> dict[str, Any]:
     return {"approval_expires": ends, "approval_ended": has_ended(said, now)}
 
 
-def _metrics(evaluation: StoredEvaluation | None) -> dict[str, Any]:
-    if evaluation is None:
+def _metrics(stored: EvaluatedTraining | None) -> dict[str, Any]:
+    if stored is None:
         return {}
-    figures = {name: evaluation.metrics[name] for name in METRICS}
+    figures = {name: stored.evaluation.metrics[name] for name in METRICS}
     return {
         name: {
             "value": figure.value,
@@ -139,10 +140,10 @@ def _metrics(evaluation: StoredEvaluation | None) -> dict[str, Any]:
     }
 
 
-def _gate(evaluation: StoredEvaluation | None) -> dict[str, Any] | None:
-    if evaluation is None:
+def _gate(stored: EvaluatedTraining | None) -> dict[str, Any] | None:
+    if stored is None:
         return None
-    gate = evaluation.gate
+    gate = stored.gate
     return {
         "passed": gate.passed,
         "needs_review": gate.needs_review,

@@ -12,7 +12,7 @@ version have a folder of their own (release.py).
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,13 @@ import numpy as np
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.data.frame import LabelledFrame
 from mlops_pipeline.core.data.splits import PARTS, Parts
+from mlops_pipeline.core.documents.records import (
+    CandidateFacts,
+    PartFacts,
+    TrainingFacts,
+    from_plain,
+    plain,
+)
 from mlops_pipeline.core.metrics.metrics import Estimate, point_metrics
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.core.modelling.train import Training, train_maxima
@@ -31,29 +38,6 @@ FIGURE_ROWS = 200_000  # of the training part, for its metrics: their error is f
 SAMPLE_ROWS = 5_000  # of the training part, kept for the report of what changed
 
 
-@dataclass(frozen=True)
-class TrainingFacts:
-    """What later steps need to know of a training, as stored in training.json."""
-
-    use_case: str
-    fingerprint: str
-    as_of: str
-    chosen: str
-    reason: str
-    candidates: list[dict[str, Any]]
-    parts: dict[str, dict[str, Any]]
-    purged: int
-    labelled_rows: int
-    dropped_inputs: dict[str, str]
-    train_metrics: dict[str, dict[str, Any]]
-    train_maxima: dict[str, float]
-    importance: dict[str, float]
-
-    def estimates(self) -> dict[str, Estimate]:
-        """Return the metrics on the training part."""
-        return {name: Estimate.from_dict(item) for name, item in self.train_metrics.items()}
-
-
 def training_facts(
     use_case: UseCase,
     frame: LabelledFrame,
@@ -61,7 +45,7 @@ def training_facts(
     training: Training,
     *,
     fingerprint: str,
-    as_of: str,
+    as_of: datetime,
 ) -> TrainingFacts:
     """Collect the facts of a finished training."""
     chosen = training.chosen
@@ -71,23 +55,23 @@ def training_facts(
         as_of=as_of,
         chosen=chosen.name,
         reason=training.choice.reason,
-        candidates=[
-            {
-                "name": item.name,
-                "kind": item.model.kind,
-                "trees": item.fitted.trees,
-                "seconds": item.seconds,
-                "validation_log_loss": item.validation_log_loss,
-                "validation": {name: figure.value for name, figure in item.validation.items()},
-            }
+        candidates=tuple(
+            CandidateFacts(
+                name=item.name,
+                kind=item.model.kind,
+                trees=item.fitted.trees,
+                seconds=item.seconds,
+                validation_log_loss=item.validation_log_loss,
+                validation={name: figure.value for name, figure in item.validation.items()},
+            )
             for item in training.candidates
-        ],
+        ),
         parts={
-            name: {
-                "periods": list(parts.periods[name]),
-                "rows": len(getattr(parts, name)),
-                "positive_rate": float(np.mean(frame.label[getattr(parts, name)])),
-            }
+            name: PartFacts(
+                periods=tuple(parts.periods[name]),
+                rows=len(getattr(parts, name)),
+                positive_rate=float(np.mean(frame.label[getattr(parts, name)])),
+            )
             for name in PARTS
         },
         purged=parts.purged,
@@ -101,13 +85,12 @@ def training_facts(
 
 def train_figures(
     model: ScoringModel, frame: LabelledFrame, parts: Parts, seed: int
-) -> dict[str, dict[str, Any]]:
-    """Return a model's metrics on the training part, as training.json holds them."""
+) -> dict[str, Estimate]:
+    """Return a model's metrics on the training part."""
     rng = np.random.default_rng(seed)
     rows = frame.take(np.sort(rng.permutation(parts.train)[:FIGURE_ROWS]))
     decided = model.decide(rows.everything)
-    figures = point_metrics(rows.label, decided.probability, decided.threshold)
-    return {name: figure.to_dict() for name, figure in figures.items()}
+    return point_metrics(rows.label, decided.probability, decided.threshold)
 
 
 def save_training(
@@ -126,7 +109,7 @@ def save_training(
     with lake.new_artifacts(facts.use_case, facts.fingerprint) as folder:
         (folder / "model").mkdir()
         model.write(folder / "model")
-        write_json(folder / "training.json", asdict(facts))
+        write_json(folder / "training.json", plain(facts))
         rng = np.random.default_rng(0)
         rows = np.sort(rng.permutation(parts.train)[:SAMPLE_ROWS])
         sample = {  # each column sorted by itself: its distribution, and no row of anybody
@@ -153,7 +136,7 @@ def read_training(folder: Path) -> tuple[TrainingFacts, ScoringModel]:
             where=str(folder),
             way_out="materialize trained_model again",
         )
-    facts = TrainingFacts(**json.loads(path.read_text(encoding="utf-8")))
+    facts = from_plain(TrainingFacts, json.loads(path.read_text(encoding="utf-8")))
     return facts, ScoringModel.read(folder / "model")
 
 

@@ -15,6 +15,7 @@ from mlops_pipeline.config.privacy import sensitive_features
 from mlops_pipeline.core.data.frame import LabelledFrame
 from mlops_pipeline.core.data.splits import Parts, split_frame
 from mlops_pipeline.core.documents import plots
+from mlops_pipeline.core.documents.records import TrainingFacts
 from mlops_pipeline.core.modelling.calibration import reliability_curve
 from mlops_pipeline.core.modelling.selection import Trained
 from mlops_pipeline.core.modelling.train import Training, train
@@ -26,7 +27,7 @@ from mlops_pipeline.lifecycle.provenance import (
     library_versions,
     run_fingerprint,
 )
-from mlops_pipeline.lifecycle.trained import TrainingFacts, save_training, training_facts
+from mlops_pipeline.lifecycle.trained import save_training, training_facts
 from mlops_pipeline.stores.models.tracking import Tracking, open_tracking
 from mlops_pipeline.stores.pseudonyms import pseudonymiser
 
@@ -86,7 +87,7 @@ def train_and_store(
         parts,
         training,
         fingerprint=run_fingerprint(use_case, accepted, as_of),
-        as_of=as_of.isoformat(),
+        as_of=as_of,
     )
     tracking = open_tracking(context.settings, use_case.name)
     tracking.end_abandoned(but=mlflow_run_id)
@@ -126,7 +127,7 @@ def _log(  # noqa: PLR0913, PLR0917 # private, one caller: everything that a run
         "git_commit": git.commit,
         "git_dirty": str(git.is_dirty).lower(),
         "run_fingerprint": facts.fingerprint,
-        "as_of": facts.as_of,
+        "as_of": facts.as_of.isoformat(),
         **{f"library.{name}": version for name, version in library_versions().items()},
         **{
             f"data.{name}": f"{item.version}-{item.content_hash}" for name, item in accepted.items()

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mlops_pipeline.core.documents.card_facts import Json
-from mlops_pipeline.core.documents.report import TITLES, number, signed
+from mlops_pipeline.core.documents.pages import metric_title, number, signed
+from mlops_pipeline.core.documents.records import TrainingFacts
+from mlops_pipeline.core.evaluation.evaluation import Evaluation
 
 SHOWN_KEYS = 20  # of the configuration; beyond, only their number
 METRICS = ("roc_auc", "pr_auc", "log_loss", "brier", "ece")
@@ -16,10 +17,10 @@ class Recorded:
     """The documents of a version that its successor is compared with."""
 
     version: int
-    config: Json
+    config: Mapping[str, Any]
     inputs: frozenset[str]
-    training: Json
-    evaluation: Json
+    training: TrainingFacts
+    evaluation: Evaluation
 
 
 def changes(new: Recorded, old: Recorded | None) -> list[str]:
@@ -28,29 +29,25 @@ def changes(new: Recorded, old: Recorded | None) -> list[str]:
         return ["This is the first version."]
     return [
         f"Compared with version {old.version}.",
-        _kind(new.training, old.training),
+        _kind(new.training.kind, old.training.kind),
         _mitigation(new.evaluation, old.evaluation),
-        f"Data known on {new.training['as_of'][:10]} instead of {old.training['as_of'][:10]}.",
+        f"Data known on {new.training.as_of:%Y-%m-%d} instead of {old.training.as_of:%Y-%m-%d}.",
         *_figures(new, old),
         *_features(new, old),
         *_keys(new, old),
     ]
 
 
-def _kind(new: Json, old: Json) -> str:
-    kinds = [
-        next(item["kind"] for item in side["candidates"] if item["name"] == side["chosen"])
-        for side in (new, old)
-    ]
-    if kinds[0] == kinds[1]:
-        return f"The same kind of model: {kinds[0]}."
-    return f"Another kind of model: {kinds[0]} instead of {kinds[1]}."
+def _kind(new: str, old: str) -> str:
+    if new == old:
+        return f"The same kind of model: {new}."
+    return f"Another kind of model: {new} instead of {old}."
 
 
-def _mitigation(new: Json, old: Json) -> str:
+def _mitigation(new: Evaluation, old: Evaluation) -> str:
     """Say whether the two were mitigated for fairness, and decide, in the same way."""
     ours, theirs = (
-        (side.get("mitigation") or {}).get("chosen") or "no mitigation" for side in (new, old)
+        (side.mitigation and side.mitigation.chosen) or "no mitigation" for side in (new, old)
     )
     if ours == theirs:
         return f"Fairness: {ours}, as before."
@@ -59,23 +56,21 @@ def _mitigation(new: Json, old: Json) -> str:
 
 def _figures(new: Recorded, old: Recorded) -> Iterator[str]:
     for name in METRICS:
-        ours, theirs = (side.evaluation["metrics"][name]["value"] for side in (new, old))
-        yield (
-            f"{TITLES[name]} {_number(ours)}, version {old.version} {_number(theirs)}; each on its "
-            "own test part."
-        )
-    found = new.evaluation.get("champion")
-    if not found or found["version"] != old.version:
+        ours, theirs = (side.evaluation.metrics[name].value for side in (new, old))
+        both = f"{_number(ours)}, version {old.version} {_number(theirs)}"
+        yield f"{metric_title(name)} {both}; each on its own test part."
+    found = new.evaluation.champion
+    if found is None or found.version != old.version:
         return
-    if found["reason"] is not None:
-        yield f"On the same cases the two cannot be compared: {found['reason']}."
+    if found.reason is not None:
+        yield f"On the same cases the two cannot be compared: {found.reason}."
         return
     differences = [
-        f"{TITLES[name]} {signed(value)}"
+        f"{metric_title(name)} {signed(value)}"
         for name in METRICS
-        if (value := found["differences"].get(name, {}).get("value")) is not None
+        if name in found.differences and (value := found.differences[name].value) is not None
     ]
-    yield f"On {found['rows']:,} cases that neither had seen: {', '.join(differences)}."
+    yield f"On {found.rows:,} cases that neither had seen: {', '.join(differences)}."
 
 
 def _features(new: Recorded, old: Recorded) -> Iterator[str]:

@@ -1,70 +1,100 @@
-"""The registry's metadata document: one JSON document per model version, valid against a schema."""
+"""metadata.json: one JSON document per model version, valid against a published schema.
+
+Belongs here: its keys and their types, from which the JSON Schema follows.
+"""
 
 from collections.abc import Mapping
-from typing import Any
+from datetime import datetime
+from typing import Annotated, Any, Literal
 
-_TEXT = {"type": "string", "minLength": 1}
-_TIME = {  # the pattern is what validators check; `format` is a note to readers
-    "type": "string",
-    "format": "date-time",
-    "pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2})$",
-}
-_COLUMN = {
-    "type": "object",
-    "required": ["name", "type"],
-    "properties": {"name": _TEXT, "type": _TEXT, "shape": {"type": "array"}},
-    "additionalProperties": False,
-}
+from pydantic import BaseModel, ConfigDict, Field
+
+# the pattern is what validators check; `format` is a note to readers
+ISO_8601 = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2})$"
+
+Text = Annotated[str, Field(min_length=1)]
+Time = Annotated[datetime, Field(json_schema_extra={"pattern": ISO_8601})]
 
 
-def _object(**properties: Any) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "required": sorted(properties),
-        "properties": properties,
-        "additionalProperties": False,
-    }
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Column(_Part):
+    """One column of the signature."""
+
+    name: Text
+    type: Text
+
+
+class Signature(_Part):
+    """What a model is given and what it answers."""
+
+    inputs: tuple[Column, ...] = Field(min_length=1)
+    outputs: tuple[Column, ...] = Field(min_length=1)
+
+
+class Framework(_Part):
+    """The library that the model is of."""
+
+    name: Text
+    version: Text
+
+
+class Provenance(_Part):
+    """What a version was made from and with."""
+
+    git_commit: Text
+    git_dirty: bool
+    dataset_snapshot_uri: Text
+    environment_lockfile_uri: Text
+    config_hash: Text
+    feature_definitions_version: Text
+    seed: int
+    run_fingerprint: Text
+    mlflow_run_id: Text
+    dagster_run_id: Text
+    hardware: Mapping[str, Any]
+
+
+class FittedOn(_Part):
+    """What the registered model was fitted on; `figures_belong_to` says which was evaluated."""
+
+    as_of: Time
+    parts: Mapping[str, Any]
+    refit: Literal["all_labelled", "newest", "none"]
+    rows: int = Field(ge=1)
+    figures_belong_to: Text
+
+
+class ApprovalPointer(_Part):
+    """Where the state of the version is found, which changes after it is registered."""
+
+    state_pointer: Text
+
+
+class Metadata(_Part):
+    """The whole document."""
+
+    model_name: Text
+    version: int = Field(ge=1)
+    artifact_uri: Text
+    framework: Framework
+    signature: Signature
+    provenance: Provenance
+    training: FittedOn
+    evaluation_report_uri: Text
+    model_card_uri: Text
+    approval: ApprovalPointer
+    owner: Text
+    intended_use: Text
+    input_example_uri: Text
+    requirements_uri: Text
+    changelog: Text
 
 
 SCHEMA: Mapping[str, Any] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
+    **Metadata.model_json_schema(),
     "title": "Model version metadata",
-    **_object(
-        model_name=_TEXT,
-        version={"type": "integer", "minimum": 1},
-        artifact_uri=_TEXT,
-        framework=_object(name=_TEXT, version=_TEXT),
-        signature=_object(
-            inputs={"type": "array", "items": _COLUMN, "minItems": 1},
-            outputs={"type": "array", "items": _COLUMN, "minItems": 1},
-        ),
-        provenance=_object(
-            git_commit=_TEXT,
-            git_dirty={"type": "boolean"},
-            dataset_snapshot_uri=_TEXT,
-            environment_lockfile_uri=_TEXT,
-            config_hash=_TEXT,
-            feature_definitions_version=_TEXT,
-            seed={"type": "integer"},
-            run_fingerprint=_TEXT,
-            mlflow_run_id=_TEXT,
-            dagster_run_id=_TEXT,
-            hardware={"type": "object"},
-        ),
-        training=_object(
-            as_of=_TIME,
-            parts={"type": "object"},
-            refit={"enum": ["all_labelled", "newest", "none"]},
-            rows={"type": "integer", "minimum": 1},
-            figures_belong_to=_TEXT,
-        ),
-        evaluation_report_uri=_TEXT,
-        model_card_uri=_TEXT,
-        approval=_object(state_pointer=_TEXT),
-        owner=_TEXT,
-        intended_use=_TEXT,
-        input_example_uri=_TEXT,
-        requirements_uri=_TEXT,
-        changelog=_TEXT,
-    ),
 }

@@ -1,30 +1,48 @@
-"""Pages for people: one Markdown text from a template, and the HTML page that is made from it.
+"""Pages for people: the one Jinja environment, how figures read, and HTML made from Markdown.
 
-The HTML is rendered from the Markdown, so the two say the same. Every value that a template prints
-is escaped for Markdown, and HTML in Markdown is off: markup in a configuration, in data or in a
-person's reason shows as it was typed.
+An HTML page made from Markdown says the same as the Markdown. Every value that a template prints is
+escaped, for HTML or for Markdown: markup in a configuration, in data or in a person's reason shows
+as it was typed.
 
-Belongs here: how pages are written and how figures read. What they say is in *.md.jinja.
+Belongs here: how pages are written and how figures read. What they say is in the templates.
 """
 
+import base64
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from mlops_pipeline.core.documents.report import TITLES, number, share
+from mlops_pipeline.core.metrics.metrics import METRICS, Estimate
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-UNKNOWN = "not computable"
+TITLES: Mapping[str, str] = {
+    "roc_auc": "ROC AUC",
+    "pr_auc": "PR AUC",
+    "log_loss": "log loss",
+    "brier": "Brier",
+    "ece": "ECE",
+    "precision": "precision",
+    "recall": "recall",
+    "f1": "F1",
+    "selection_rate": "selection rate",
+    "expected_cost": "expected cost",
+}
+UNKNOWN, DASH, MINUS = "not computable", "\N{EN DASH}", "\N{MINUS SIGN}"
 SMALL = 0.01  # below it three decimals leave less than two digits of a figure
 H2 = re.compile(r"<h2>(.*?)</h2>")
 
 
-def render_markdown(template: str, values: Mapping[str, Any]) -> str:
+def render_page(template: str, **values: Any) -> str:
+    """Return an HTML page (a template of this package), every value in it escaped."""
+    return _environment().get_template(template).render(values)
+
+
+def render_markdown(template: str, **values: Any) -> str:
     """Return a page as Markdown (CommonMark with tables)."""
-    text = _environment(finalize=_finalize).get_template(template).render(values)
+    text = _markdown_environment().get_template(template).render(values)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
@@ -41,43 +59,100 @@ def render_html(markdown: str) -> str:
     body = H2.sub(lambda match: f'<h2 id="{anchor(match[1])}">{match[1]}</h2>', body)
     head, opened, rest = body.partition("<h2")
     title, _, lead = head.partition("</h1>")
-    return (
-        _environment()
-        .get_template("page.html.jinja")
-        .render(
-            title=Markup(title.removeprefix("<h1>")),  # noqa: S704 # as above
-            lead=Markup(lead),  # noqa: S704 # as above
-            sections=sections,
-            body=Markup(opened + rest),  # noqa: S704 # as above
-        )
+    return render_page(
+        "page.html.jinja",
+        title=Markup(title.removeprefix("<h1>")),  # noqa: S704 # as above
+        lead=Markup(lead),  # noqa: S704 # as above
+        sections=sections,
+        body=Markup(opened + rest),  # noqa: S704 # as above
     )
 
 
 @cache
-def _environment(finalize: Callable[[Any], Any] | None = None) -> "Environment":
+def _environment() -> "Environment":
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
         loader=PackageLoader("mlops_pipeline.core", "documents"),
         autoescape=True,
-        finalize=finalize,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters.update(
+        number=number,
+        signed=signed,
+        share=share,
         n=lambda value, digits=None: UNKNOWN if value is None else figure(value, digits),
-        share=lambda value: UNKNOWN if value is None else share(value),
+        percent=lambda value: UNKNOWN if value is None else share(value),
         count=lambda value: f"{value:,}",
         change=lambda value: ("+" if value >= 0.0005 else "") + number(value, 3),
-        day=lambda moment: "never" if moment is None else f"{moment:%Y-%m-%d}",
+        day=lambda time: "never" if time is None else f"{time:%Y-%m-%d}",
         estimate=estimate,
         money=_money,
-        plain=plain,
+        title=metric_title,
+        plain=plain_words,
+        better=_better,
+        verdict={True: "passed", False: "failed", None: UNKNOWN}.get,
         sentence=lambda text: text if text.rstrip().endswith((".", "?", "!")) else f"{text}.",
-        title=lambda name: TITLES.get(name, name.replace("_", " ")),
+        png=lambda picture: base64.b64encode(picture).decode("ascii"),
     )
     return environment
+
+
+@cache
+def _markdown_environment() -> "Environment":
+    return _environment().overlay(finalize=_finalize)
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """Return a figure as a person reads it: four decimals below 10, fewer beyond; or a dash."""
+    if value is None:
+        return DASH
+    decimals = digits if abs(value) < 10 else min(digits, 2)
+    text = f"{abs(value):,.{decimals if abs(value) < 1_000 else 0}f}"
+    return f"{MINUS}{text}" if value < 0 and text.strip("0.") else text
+
+
+def signed(value: float | None) -> str:
+    """Return a difference with its sign; what rounds to zero has none."""
+    text = number(value)
+    return f"+{text}" if value is not None and value > 0 and text.strip("0.") else text
+
+
+def share(value: float | None) -> str:
+    """Return a share in percent: one decimal, below 1 % two; or a dash."""
+    if value is None:
+        return DASH
+    return f"{value:.1%}" if abs(value) >= 0.01 or value == 0 else f"{value:.2%}"
+
+
+def figure(value: float, digits: int | None = None) -> str:
+    """Return a figure with three decimals, or four where three would hide it."""
+    return number(value, _decimals(value) if digits is None else digits)
+
+
+def estimate(found: Estimate, *, percent: bool = False) -> str:
+    """Return a figure with its interval, or why there is none."""
+    if found.value is None:
+        return f"{UNKNOWN}: {found.reason}"
+    digits = _decimals(found.value)
+    value, low, high = (
+        None if end is None else share(end) if percent else number(end, digits)
+        for end in (found.value, found.low, found.high)
+    )
+    return str(value) if low is None or high is None else f"{value} ({low} to {high})"
+
+
+def metric_title(metric: str) -> str:
+    """Return the name of a metric as people write it."""
+    return TITLES.get(metric, metric.replace("_", " "))
+
+
+def plain_words(text: str) -> str:
+    """Return a rule's text with the names of metrics as people write them."""
+    names = {name: title for name, title in TITLES.items() if name != title}
+    return re.sub(rf"\b({'|'.join(names)})\b", lambda match: names[match[1]], text)
 
 
 def anchor(title: str) -> str:
@@ -94,39 +169,8 @@ def escaped(text: str) -> str:
     return re.sub(r"^(#|>|=+$|-+$|[+-](?=\s|$))|^(\d+)([.)])(?=\s|$)", _literal, flat)
 
 
-def decimals_of(value: float) -> int:
-    """Return how many decimals show a figure: three, and four of one that they would hide."""
-    return 3 if value == 0 or abs(value) >= SMALL else 4
-
-
-def figure(value: float, digits: int | None = None) -> str:
-    """Return a figure as a person reads it."""
-    return number(value, decimals_of(value) if digits is None else digits)
-
-
-def estimate(found: Mapping[str, Any], *, percent: bool = False) -> str:
-    """Return a figure with its interval, or why there is none."""
-    if found["value"] is None:
-        return f"{UNKNOWN}: {found['reason']}"
-    digits = decimals_of(found["value"])
-    value, low, high = (
-        None if (end := found.get(key)) is None else share(end) if percent else number(end, digits)
-        for key in ("value", "low", "high")
-    )
-    return str(value) if low is None or high is None else f"{value} ({low} to {high})"
-
-
-def plain(text: str) -> str:
-    """Return a rule's text with the names of metrics as people write them."""
-    names = {name: title for name, title in TITLES.items() if name != title}
-    return re.sub(rf"\b({'|'.join(names)})\b", lambda match: names[match[1]], text)
-
-
-def _money(value: float | None, currency: str) -> str:
-    if value is None:
-        return UNKNOWN
-    shown = f"{value:,.4f}" if value >= 0.0001 or value == 0 else "under 0.0001"
-    return f"{shown} {currency}"
+def _literal(match: re.Match[str]) -> str:
+    return f"\\{match[1]}" if match[1] else f"{match[2]}\\{match[3]}"
 
 
 def _finalize(value: Any) -> Any:
@@ -137,5 +181,17 @@ def _finalize(value: Any) -> Any:
     return Markup(escaped(str(value)))  # noqa: S704 # escaped for Markdown, which then makes HTML
 
 
-def _literal(match: re.Match[str]) -> str:
-    return f"\\{match[1]}" if match[1] else f"{match[2]}\\{match[3]}"
+def _decimals(value: float) -> int:
+    return 3 if value == 0 or abs(value) >= SMALL else 4
+
+
+def _better(metric: str) -> str:
+    greater = METRICS[metric].greater_is_better
+    return {True: "higher is better", False: "lower is better", None: ""}[greater]
+
+
+def _money(value: float | None, currency: str) -> str:
+    if value is None:
+        return UNKNOWN
+    shown = f"{value:,.4f}" if value >= 0.0001 or value == 0 else "under 0.0001"
+    return f"{shown} {currency}"

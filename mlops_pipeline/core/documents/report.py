@@ -4,34 +4,19 @@ Belongs here: what the page says and how numbers read. The figures come from eva
 verdict from gates.py, the pictures from plots.py; the layout is report.html.jinja.
 """
 
-import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any
-
-import numpy as np
+from dataclasses import dataclass, field
 
 from mlops_pipeline.config.fairness import is_intersection
 from mlops_pipeline.config.modelling import ParityRule
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.core.evaluation.evaluation import SLICE_METRICS, Evaluation, Slice
+from mlops_pipeline.core.documents.pages import render_page
+from mlops_pipeline.core.documents.records import SourceFacts, TrainingFacts
+from mlops_pipeline.core.evaluation.evaluation import Evaluation, worst_slices
 from mlops_pipeline.core.evaluation.gates import Gate, RuleResult, comparison_level
 from mlops_pipeline.core.fairness.group_audit import GroupAudit
-from mlops_pipeline.core.metrics.metrics import METRICS, Estimate
-from mlops_pipeline.core.modelling.selection import Choice
+from mlops_pipeline.core.metrics.metrics import METRICS
 
-TITLES: Mapping[str, str] = {
-    "roc_auc": "ROC AUC",
-    "pr_auc": "PR AUC",
-    "log_loss": "log loss",
-    "brier": "Brier",
-    "ece": "ECE",
-    "precision": "precision",
-    "recall": "recall",
-    "f1": "F1",
-    "selection_rate": "selection rate",
-    "expected_cost": "expected cost",
-}
 SHOWN_SLICE_METRICS = ("roc_auc", "pr_auc", "brier", "log_loss", "ece", "recall")
 STRESS_METRICS = ("roc_auc", "pr_auc", "brier", "log_loss", "ece")
 CANDIDATE_METRICS = ("roc_auc", "pr_auc", "brier")
@@ -43,39 +28,6 @@ DISPARITIES: Mapping[str, str] = {
     "equal_opportunity_difference": "equal opportunity difference",
 }
 TOP_SHAP = 15
-DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
-
-
-@dataclass(frozen=True)
-class SourceFacts:
-    """The accepted version of one source."""
-
-    name: str
-    version: int
-    rows: int
-    quarantined: int = 0
-
-
-@dataclass(frozen=True)
-class PartFacts:
-    """One part of the split; `periods` reads as "2024-01-01 to 2024-09-01"."""
-
-    name: str
-    periods: str
-    rows: int
-    positive_rate: float | None
-
-
-@dataclass(frozen=True)
-class CandidateFacts:
-    """One candidate on the validation part; `log_loss` is the figure that decides."""
-
-    name: str
-    kind: str
-    log_loss: float
-    validation: Mapping[str, Estimate]
-    seconds: float
-    cost: float
 
 
 @dataclass(frozen=True)
@@ -84,8 +36,6 @@ class ReportFacts:
 
     Parameters
     ----------
-    as_of : str
-        As a person reads it, UTC.
     provenance : mapping of name to text
         Run ids, fingerprint, git commit, seed.
     threshold : str
@@ -100,17 +50,12 @@ class ReportFacts:
     """
 
     use_case: UseCase
-    as_of: str
+    training: TrainingFacts
     provenance: Mapping[str, str]
-    sources: Sequence[SourceFacts]
-    parts: Sequence[PartFacts]
-    purged_rows: int
-    candidates: Sequence[CandidateFacts]
-    chosen: Choice
+    sources: Mapping[str, SourceFacts]
     threshold: str
     evaluation: Evaluation
     gate: Gate
-    dropped: Mapping[str, str] = field(default_factory=dict)
     plots: Mapping[str, bytes] = field(default_factory=dict)
     links: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
@@ -127,26 +72,15 @@ class Headline:
 
 def render_report(facts: ReportFacts) -> str:
     """Return the page as self-contained HTML: styles and plots inside, nothing is fetched."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("mlops_pipeline.core", "documents"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        number=number, signed=signed, share=share, count=_count, png=_base64, title=_title
-    )
     evaluation = facts.evaluation
-    return environment.get_template("report.html.jinja").render(
+    return render_page(
+        "report.html.jinja",
         facts=facts,
         use_case=facts.use_case,
+        training=facts.training,
         evaluation=evaluation,
         headline=headline(facts.gate, facts.use_case),
         gaps={name: _gap(evaluation, name) for name in evaluation.metrics},
-        better=_better,
         comparison_level=comparison_level(facts.use_case.gates),
         worst={
             name: worst[0]
@@ -189,17 +123,6 @@ def headline(gate: Gate, use_case: UseCase) -> Headline:
     return Headline("good", f"Accepted: every rule passed ({len(gate.rules)}).", ())
 
 
-def worst_slices(slices: Sequence[Slice], metric: str, count: int = 3) -> list[Slice]:
-    """Return the slices with the worst value of a metric, the worst first."""
-    sign = 1 if METRICS[metric].greater_is_better else -1
-    known = [
-        (sign * value, index, item)
-        for index, item in enumerate(slices)
-        if metric in item.metrics and (value := item.metrics[metric].value) is not None
-    ]
-    return [item for _, _, item in sorted(known, key=lambda entry: entry[:2])[:count]]
-
-
 def parity_limits(use_case: UseCase) -> dict[str, float]:
     """Return {protected attribute: the strictest demographic parity difference a rule allows}."""
     limits: dict[str, float] = {}
@@ -213,60 +136,6 @@ def parity_limits(use_case: UseCase) -> dict[str, float]:
 def singles(audits: Sequence[GroupAudit]) -> list[GroupAudit]:
     """Return the audits of single attributes, without intersections."""
     return [audit for audit in audits if not is_intersection(audit.attribute)]
-
-
-def evaluation_to_dict(evaluation: Evaluation) -> dict[str, Any]:
-    """Return an evaluation's figures as plain JSON values, without what is row-wise."""
-    plain: dict[str, Any] = {
-        item.name: _plain(getattr(evaluation, item.name))
-        for item in fields(evaluation)
-        if item.name != "decided"
-    }
-    plain["worst_slices"] = {
-        name: {"column": item.column, "group": item.group, "value": item.metrics[name].value}
-        for name in SLICE_METRICS
-        for item in worst_slices(evaluation.slices, name, 1)
-    }
-    return plain
-
-
-def number(value: float | None, digits: int = 4) -> str:
-    """Return a figure as a person reads it: four decimals below 10, fewer beyond; or a dash."""
-    if value is None:
-        return DASH
-    decimals = digits if abs(value) < 10 else min(digits, 2)
-    text = f"{abs(value):,.{decimals if abs(value) < 1_000 else 0}f}"
-    return f"{MINUS}{text}" if value < 0 and text.strip("0.") else text
-
-
-def signed(value: float | None) -> str:
-    """Return a difference with its sign; what rounds to zero has none."""
-    text = number(value)
-    return f"+{text}" if value is not None and value > 0 and text.strip("0.") else text
-
-
-def share(value: float | None) -> str:
-    """Return a share in percent: one decimal, below 1 % two; or a dash."""
-    if value is None:
-        return DASH
-    return f"{value:.1%}" if abs(value) >= 0.01 or value == 0 else f"{value:.2%}"
-
-
-def _count(value: int) -> str:
-    return f"{value:,}"
-
-
-def _title(metric: str) -> str:
-    return TITLES.get(metric, metric.replace("_", " "))
-
-
-def _better(metric: str) -> str:
-    greater = METRICS[metric].greater_is_better
-    return {True: "higher is better", False: "lower is better", None: ""}[greater]
-
-
-def _base64(picture: bytes) -> str:
-    return base64.b64encode(picture).decode("ascii")
 
 
 def _joined(names: Sequence[str]) -> str:
@@ -289,13 +158,3 @@ def _other_plots(facts: ReportFacts) -> list[str]:
     placed |= {"learning_curves", "importance", "mitigation"}
     placed |= {f"fairness_{audit.attribute}" for audit in facts.evaluation.fairness}
     return [name for name in facts.plots if name not in placed]
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    return value.item() if isinstance(value, np.generic) else value

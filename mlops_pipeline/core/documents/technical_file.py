@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mlops_pipeline.config.modelling import DocumentSlot
-from mlops_pipeline.core.documents.card_facts import CardFacts
+from mlops_pipeline.core.documents.model_card import CardFacts
 from mlops_pipeline.core.documents.pages import render_markdown
 
 Status = Literal["filled", "partly filled", "not provided"]
@@ -111,13 +111,11 @@ def technical_file(facts: CardFacts, provided: Mapping[str, str]) -> str:
     """
     return render_markdown(
         "technical_file.md.jinja",
-        {
-            "facts": facts,
-            "points": POINTS,
-            "titles": TITLES,
-            "provided": provided,
-            "rules": sum(len(source.rules) for source in facts.use_case.sources.values()),
-        },
+        facts=facts,
+        points=POINTS,
+        titles=TITLES,
+        provided=provided,
+        rules=sum(len(source.rules) for source in facts.use_case.sources.values()),
     )
 
 

@@ -16,7 +16,7 @@ from mlops_pipeline.core.evaluation.review_band import ReviewBand, review_band
 from mlops_pipeline.core.fairness.fairness import GroupAudit, audit_attributes
 from mlops_pipeline.core.fairness.variants import Mitigated
 from mlops_pipeline.core.metrics.intervals import bootstrap_metrics, paired_difference
-from mlops_pipeline.core.metrics.metrics import Estimate
+from mlops_pipeline.core.metrics.metrics import METRICS, Estimate
 from mlops_pipeline.core.modelling.calibration import ReliabilityCurve, reliability_curve
 from mlops_pipeline.core.modelling.explanations import Explanation
 from mlops_pipeline.core.modelling.scoring import Decisions, ScoringModel
@@ -57,7 +57,7 @@ class ChampionComparison:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything that was measured on the test part; `decided` is row by row.
+    """Everything that was measured on the test part.
 
     `mitigation` is what was tried before, on the validation part, when the gate had refused a
     model on fairness only.
@@ -71,14 +71,8 @@ class Evaluation:
     champion: ChampionComparison | None
     reliability: ReliabilityCurve
     explanations: Explanation
-    decided: Decisions
     review_band: ReviewBand | None = None
     mitigation: Mitigated | None = None
-
-    @property
-    def probability(self) -> npt.NDArray[np.float64]:
-        """The calibrated probability of each row of the test part."""
-        return self.decided.probability
 
 
 def evaluate_model(
@@ -91,8 +85,8 @@ def evaluate_model(
     importance: Mapping[str, float],
     champion: ChampionComparison | None,
     explanations: Explanation,
-) -> Evaluation:
-    """Measure a calibrated model on the test part.
+) -> tuple[Evaluation, Decisions]:
+    """Measure a calibrated model on the test part; return the figures and its decisions.
 
     Parameters
     ----------
@@ -106,7 +100,7 @@ def evaluate_model(
     metrics = bootstrap_metrics(
         *(test.label, decided.probability, decided.threshold), entities=test.entity, seed=seed
     )
-    return Evaluation(
+    evaluation = Evaluation(
         metrics=metrics,
         train_metrics=train_metrics,
         slices=tuple(_slices(use_case, test, decided)),
@@ -115,9 +109,9 @@ def evaluate_model(
         champion=champion,
         reliability=reliability_curve(test.label, decided.probability),
         explanations=explanations,
-        decided=decided,
         review_band=review_band(model, test.label, decided),
     )
+    return evaluation, decided
 
 
 def compare_with_champion(
@@ -169,6 +163,17 @@ def compare_with_champion(
         for metric in COMPARED
     }
     return ChampionComparison(version, rows, differences, None)
+
+
+def worst_slices(slices: Sequence[Slice], metric: str, count: int = 3) -> list[Slice]:
+    """Return the slices with the worst value of a metric, the worst first."""
+    sign = 1 if METRICS[metric].greater_is_better else -1
+    known = [
+        (sign * value, index, item)
+        for index, item in enumerate(slices)
+        if metric in item.metrics and (value := item.metrics[metric].value) is not None
+    ]
+    return [item for _, _, item in sorted(known, key=lambda entry: entry[:2])[:count]]
 
 
 def _slices(use_case: UseCase, test: LabelledFrame, decided: Decisions) -> list[Slice]:

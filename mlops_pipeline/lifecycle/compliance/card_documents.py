@@ -8,16 +8,24 @@ import hashlib
 import json
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from mlops_pipeline.config import parse_use_case
-from mlops_pipeline.core.documents.card_facts import CardFacts, Standing
 from mlops_pipeline.core.documents.changes import Recorded
-from mlops_pipeline.core.documents.model_card import model_card
+from mlops_pipeline.core.documents.metadata import Metadata
+from mlops_pipeline.core.documents.model_card import CardFacts, Standing, model_card
 from mlops_pipeline.core.documents.pages import render_html
+from mlops_pipeline.core.documents.records import (
+    DataSnapshot,
+    EvaluatedTraining,
+    ModelFacts,
+    TrainingFacts,
+    from_plain,
+)
 from mlops_pipeline.errors import NotFoundError
 
-CONFIG, OWN_FACTS = "configuration.json", "card_facts.json"
+T = TypeVar("T")
+CONFIG, MODEL_FACTS = "configuration.json", "card_facts.json"
 MARKDOWN, HTML = "model_card.md", "model_card.html"
 
 
@@ -36,19 +44,16 @@ def read_facts(folder: Path, *, now: datetime, standing: Standing | None = None)
     NotFoundError
         When one is missing: it was removed, or the version is older than model cards.
     """
-    judged = _read(folder, "evaluation.json")
-    lock = _text(folder, "requirements.lock")
+    evaluated = _read(folder, "evaluation.json", EvaluatedTraining)
     return CardFacts(
-        use_case=parse_use_case(_read(folder, CONFIG), folder / CONFIG),
-        metadata=_read(folder, "metadata.json"),
-        training=_read(folder, "training.json"),
-        snapshot=_read(folder, "data_snapshot.json"),
-        evaluation=judged["evaluation"],
-        gate=judged["gate"],
-        own={
-            **_read(folder, OWN_FACTS),
-            "lock_sha256": hashlib.sha256(lock.encode()).hexdigest(),
-        },
+        use_case=parse_use_case(_read(folder, CONFIG, dict), folder / CONFIG),
+        metadata=_read(folder, "metadata.json", Metadata),
+        training=_read(folder, "training.json", TrainingFacts),
+        snapshot=_read(folder, "data_snapshot.json", DataSnapshot),
+        evaluation=evaluated.evaluation,
+        gate=evaluated.gate,
+        model=_read(folder, MODEL_FACTS, ModelFacts),
+        lock_sha256=hashlib.sha256(_text(folder, "requirements.lock").encode()).hexdigest(),
         shown_at=now,
         standing=standing,
     )
@@ -56,19 +61,18 @@ def read_facts(folder: Path, *, now: datetime, standing: Standing | None = None)
 
 def read_recorded(folder: Path, version: int) -> Recorded:
     """Read what a successor of a version is compared with."""
-    metadata = _read(folder, "metadata.json")
+    metadata = _read(folder, "metadata.json", Metadata)
     return Recorded(
         version=version,
-        config=_read(folder, CONFIG),
-        inputs=frozenset(item["name"] for item in metadata["signature"]["inputs"]),
-        training=_read(folder, "training.json"),
-        evaluation=_read(folder, "evaluation.json")["evaluation"],
+        config=_read(folder, CONFIG, dict),
+        inputs=frozenset(item.name for item in metadata.signature.inputs),
+        training=_read(folder, "training.json", TrainingFacts),
+        evaluation=_read(folder, "evaluation.json", EvaluatedTraining).evaluation,
     )
 
 
-def _read(folder: Path, name: str) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(_text(folder, name))
-    return document
+def _read(folder: Path, name: str, kind: type[T]) -> T:
+    return from_plain(kind, json.loads(_text(folder, name)))
 
 
 def _text(folder: Path, name: str) -> str:

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from mlops_pipeline.config import UseCase
-from mlops_pipeline.core.documents.card_facts import CardFacts, Standing, later
+from mlops_pipeline.core.documents.model_card import CardFacts, Standing, later
 from mlops_pipeline.core.evaluation.exceptions import GateException
 from mlops_pipeline.errors import NotFoundError, StateError
 from mlops_pipeline.lifecycle.compliance.card_documents import read_facts

@@ -25,8 +25,7 @@ from typing import Any
 import yaml
 
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.core.documents.card_facts import Standing
-from mlops_pipeline.core.documents.model_card import model_card
+from mlops_pipeline.core.documents.model_card import Standing, model_card
 from mlops_pipeline.core.documents.pages import render_html
 from mlops_pipeline.core.documents.technical_file import Status, statuses, technical_file
 from mlops_pipeline.errors import NotFoundError, StateError
@@ -106,7 +105,7 @@ def write_pack(
         (work / "configuration.yaml").write_text(_yaml(found.facts.use_case), encoding="utf-8")
         (work / SUMS).write_text(_sums(work), encoding="utf-8")
     _zip(out, archive)
-    return Pack(found.facts.version, archive, len(_files(out)), statuses(provided))
+    return Pack(found.facts.metadata.version, archive, len(_files(out)), statuses(provided))
 
 
 def _check_ours(out: Path, archive: Path) -> None:

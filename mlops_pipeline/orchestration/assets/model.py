@@ -50,7 +50,7 @@ def _trained_model(use_case: UseCase) -> dg.AssetsDefinition:
                 {
                     "fingerprint": stored.facts.fingerprint,
                     "folder": str(stored.folder),
-                    "as_of": stored.facts.as_of,
+                    "as_of": stored.facts.as_of.isoformat(),
                     "mlflow_run_id": run,
                     "accepted": {name: item.to_dict() for name, item in step.accepted().items()},
                 },

@@ -14,6 +14,8 @@ SHOWN_METRICS = ("roc_auc", "pr_auc", "log_loss", "brier", "ece")
 
 def training_metadata(stored: "StoredTraining", experiment: str) -> dict[str, Any]:
     """Return what the UI shows of a training."""
+    from mlops_pipeline.core.documents.records import plain
+
     facts = stored.facts
     table = [
         dg.TableRecord(
@@ -36,7 +38,7 @@ def training_metadata(stored: "StoredTraining", experiment: str) -> dict[str, An
         "chosen": facts.chosen,
         "reason": facts.reason,
         "candidates": dg.MetadataValue.table(_aligned(table)),
-        "parts": dg.MetadataValue.json(facts.parts),
+        "parts": dg.MetadataValue.json(plain(facts.parts)),
         "rows_purged": facts.purged,
         "cost": f"{stored.cost:.4f} {stored.currency}",
         "fingerprint": facts.fingerprint,
@@ -44,7 +46,7 @@ def training_metadata(stored: "StoredTraining", experiment: str) -> dict[str, An
         "artifacts": dg.MetadataValue.path(str(stored.folder)),
         **{name.removesuffix(".png"): picture(content) for name, content in plots.items()},
         **(
-            {"dropped_inputs": dg.MetadataValue.json(facts.dropped_inputs)}
+            {"dropped_inputs": dg.MetadataValue.json(dict(facts.dropped_inputs))}
             if facts.dropped_inputs
             else {}
         ),

@@ -37,6 +37,7 @@ def _registry_entry(use_case: UseCase) -> dg.AssetsDefinition:
     def registry_entry(
         context: dg.AssetExecutionContext, config: OnRejection
     ) -> Iterator[dg.MaterializeResult[Any]]:
+        from mlops_pipeline.core.documents.records import plain
         from mlops_pipeline.errors import StateError
         from mlops_pipeline.lifecycle.evaluated import read_evaluation
         from mlops_pipeline.lifecycle.release_runs import refused_verdict, release_trained
@@ -75,7 +76,7 @@ def _registry_entry(use_case: UseCase) -> dg.AssetsDefinition:
                     "version": released.version,
                     "mlflow_run_id": released.mlflow_run_id,
                     "model_card": dg.MetadataValue.md(released.card),
-                    "metadata": dg.MetadataValue.json(released.metadata),
+                    "metadata": dg.MetadataValue.json(plain(released.metadata)),
                 },
             )
 

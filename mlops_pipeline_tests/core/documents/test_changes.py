@@ -1,10 +1,14 @@
 """The changelog of a version against the champion that it was compared with."""
 
+import dataclasses
+from datetime import UTC, datetime
 from typing import Any
 
 from mlops_pipeline.core.documents.changes import Recorded, changes
-from mlops_pipeline.core.documents.report import MINUS
+from mlops_pipeline.core.documents.pages import MINUS
+from mlops_pipeline.core.evaluation.evaluation import ChampionComparison
 from mlops_pipeline_tests.core.documents.card_example import evaluation, figure, training
+from mlops_pipeline_tests.core.evaluation.example_evaluation import mitigated
 
 
 def recorded(version: int, **changes_of: Any) -> Recorded:
@@ -32,21 +36,17 @@ def test_equal_versions_differ_in_nothing() -> None:
 
 
 def test_every_difference_is_told() -> None:
+    differences = {
+        "roc_auc": figure(0.0123),
+        "brier": figure(-0.002),
+        "log_loss": figure(-1e-6),
+    }
     measured = evaluation(
-        champion={
-            "version": 1,
-            "rows": 2_480,
-            "reason": None,
-            "differences": {
-                "roc_auc": figure(0.0123),
-                "brier": figure(-0.002),
-                "log_loss": figure(-1e-6),
-            },
-        }
+        metrics={"roc_auc": figure(0.825)},
+        champion=ChampionComparison(1, 2_480, differences, None),
+        mitigation=dataclasses.replace(mitigated(), chosen="group_thresholds 2 of 3"),
     )
-    measured["metrics"]["roc_auc"] = figure(0.825)
-    measured["mitigation"] = {"chosen": "group_thresholds 2 of 3"}
-    newer = training(as_of="2025-02-01T00:00:00+00:00", chosen="floor")
+    newer = training(as_of=datetime(2025, 2, 1, tzinfo=UTC), chosen="floor")
     config = {
         "training": {"seed": 8, "costs": {"false_positive": 1}},
         "gates": [1, 2],
@@ -78,13 +78,13 @@ def test_every_difference_is_told() -> None:
 
 
 def test_comparison_that_is_not_computable_says_why() -> None:
-    found = {"version": 1, "rows": 0, "differences": {}, "reason": "only 0 test rows"}
+    found = ChampionComparison(1, 0, {}, "only 0 test rows")
     said = changes(recorded(2, evaluation=evaluation(champion=found)), recorded(1))
     assert "On the same cases the two cannot be compared: only 0 test rows." in said
 
 
 def test_comparison_with_another_champion_is_not_shown() -> None:
-    found = {"version": 9, "rows": 500, "differences": {"roc_auc": figure(0.1)}, "reason": None}
+    found = ChampionComparison(9, 500, {"roc_auc": figure(0.1)}, None)
     said = changes(recorded(2, evaluation=evaluation(champion=found)), recorded(1))
     assert not any("cases" in text for text in said)
 

@@ -1,24 +1,33 @@
 """The model card: what its sections say of hand-made documents of a version."""
 
+import dataclasses
 import re
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from mlops_pipeline.config import load_use_case
-from mlops_pipeline.core.documents.card_facts import Standing
-from mlops_pipeline.core.documents.model_card import model_card
-from mlops_pipeline.core.documents.report import MINUS
+from mlops_pipeline.core.documents.model_card import Standing, model_card
+from mlops_pipeline.core.documents.pages import MINUS
+from mlops_pipeline.core.documents.records import GroupThresholds, SourceFacts
+from mlops_pipeline.core.evaluation.review_band import ReviewBand
+from mlops_pipeline.core.fairness.group_calibration import GroupCalibration
+from mlops_pipeline.core.fairness.variants import Mitigated, Variant
+from mlops_pipeline.core.modelling.directions import DirectionCheck
+from mlops_pipeline.core.modelling.explanations import AttributionComparison
 from mlops_pipeline.stores.settings import PACKAGE_PARENT
 from mlops_pipeline_tests.core.documents.card_example import (
     a_slice,
     audit,
     evaluation,
+    explanation,
     facts,
     figure,
     gate,
     group,
     metadata,
+    snapshot,
     training,
 )
 from mlops_pipeline_tests.core.documents.card_sections import SECTIONS, section
@@ -49,8 +58,7 @@ def test_summary_says_what_for_whom_how_good_and_what_to_watch_for() -> None:
 
 def test_card_of_an_event_grid_speaks_of_events_not_of_entities() -> None:
     fraud = load_use_case(PACKAGE_PARENT / "configs" / "fraud.yaml")
-    sources = {"transactions": {"version": 0, "rows": 10_000, "quarantined": 0}}
-    written = {"written_at": "2025-01-10T08:00:00+00:00", "sources": sources}
+    written = snapshot({"transactions": SourceFacts(0, 10_000)})
     card = model_card(facts(use_case=fraud, snapshot=written))
     assert "This model gives every row of transactions a probability." in card
     assert "The model's answer for every row of transactions is the probability of that" in card
@@ -61,8 +69,7 @@ def test_card_of_an_event_grid_speaks_of_events_not_of_entities() -> None:
     ("auc", "word"), [(0.55, "weakly"), (0.7, "acceptably"), (0.8, "well"), (0.95, "very well")]
 )
 def test_quality_in_words_follows_the_roc_auc(auc: float, word: str) -> None:
-    measured = evaluation()
-    measured["metrics"]["roc_auc"] = figure(auc)
+    measured = evaluation(metrics={"roc_auc": figure(auc)})
     assert f"it ranks {word}: " in model_card(facts(evaluation=measured))
 
 
@@ -73,25 +80,20 @@ def test_outcomes_are_whole_cases_that_add_up() -> None:
 
 
 def test_outcomes_of_rare_events_use_more_cases() -> None:
-    document = training()
-    document["parts"]["test"]["positive_rate"] = 0.002
-    measured = evaluation()
-    measured["metrics"]["selection_rate"] = figure(0.003)
-    text = model_card(facts(training=document, evaluation=measured))
+    measured = evaluation(metrics={"selection_rate": figure(0.003)})
+    text = model_card(facts(training=training(test_rate=0.002), evaluation=measured))
     assert (
         "Of 10,000 typical cases 20 are positive; the model says yes to 30, rightly to 10" in text
     )
 
 
 def test_figures_under_a_hundredth_keep_two_digits() -> None:
-    measured = evaluation()
-    measured["metrics"]["brier"] = figure(0.00217, 0.00162, 0.0281)
+    measured = evaluation(metrics={"brier": figure(0.00217, 0.00162, 0.0281)})
     assert "| Brier | 0.0022 (0.0016 to 0.0281) |" in model_card(facts(evaluation=measured))
 
 
 def test_figure_that_is_not_computable_says_why_and_leaves_out_the_outcomes() -> None:
-    measured = evaluation()
-    measured["metrics"]["recall"] = figure(None)
+    measured = evaluation(metrics={"recall": figure(None)})
     card = model_card(facts(evaluation=measured))
     assert "| recall | not computable: no positive row | Of the positive cases" in card
     assert "typical cases" not in card
@@ -145,15 +147,15 @@ def test_threshold_that_is_not_the_costs_is_said() -> None:
     assert "least expected cost, where a wrong yes costs 1 and a missed positive 4." in model_card(
         facts()
     )
-    own = {**facts().own, "threshold": 0.31}
-    rule = {"attributes": ["region"], "groups": [[["east"], ["west"]], [["south"]]]}
-    own["thresholds"] = {"kind": "by_group", "limits": [0.18, 0.31], **rule}
-    card = model_card(facts(own=own))
+    groups = ((("east",), ("west",)), (("south",),))
+    rule = GroupThresholds("by_group", ("region",), groups, (0.18, 0.31))
+    model = dataclasses.replace(facts().model, threshold=0.31, thresholds=rule)
+    card = model_card(facts(model=model))
     assert "(wrong yes 1, missed positive 4) would give 0.200." in card
     assert "Where region is known" in card
     assert ": east or west 0.180, south 0.310. Whoever decides has to know the group." in card
-    own["thresholds"] = {"kind": "by_estimated_group", "limits": [0.18, 0.31], **rule}
-    card = model_card(facts(own=own))
+    rule = dataclasses.replace(rule, kind="by_estimated_group")
+    card = model_card(facts(model=dataclasses.replace(model, thresholds=rule)))
     assert "a threshold of its own, from 0.180 to 0.310: the mean of the groups' thresholds" in card
     assert "is a yes" not in card
     assert "Without a threshold for each case, a probability of at least 0.310 would be" in card
@@ -187,7 +189,7 @@ def test_fairness_holds_each_attribute_against_the_limit() -> None:
             f"{attribute}: the share of yes differs by {gap} percentage points {below}, {word}"
         )
         assert f"- {expected} the 5.0 allowed" in text
-    fair = audit("region", 0.01) | {"demographic_parity_ratio": figure(0.8)}
+    fair = audit("region", 0.01, ratio=0.8)
     text = section(model_card(facts(evaluation=evaluation(fairness=[fair]))), "Fairness")
     assert "differs by 1.0 percentage points, within the 5.0 allowed" in text
     assert "The model is not given these attributes." in text
@@ -209,7 +211,7 @@ def test_fairness_of_an_intersection_shows_the_groups_furthest_apart() -> None:
 
 
 def test_fairness_shows_calibration_of_groups_and_why_one_is_left_out() -> None:
-    measured = {name: figure(0.03, 0.01, 0.05) for name in ("mean_score", "ece")}
+    measured = GroupCalibration(*[figure(0.03, 0.01, 0.05)] * 4)
     groups = [
         group("a", 0.1, calibration=measured),
         group("b", None, calibration=None, excluded="12 rows"),
@@ -241,17 +243,23 @@ def test_exceptions_are_shown_with_reason_and_expiry() -> None:
 
 
 def test_mitigation_shows_every_variant_and_the_choice() -> None:
-    variant = {"method": "reweighing", "uses_attribute": False, "disparity": 0.041, "passes": True}
-    plain = {"name": "as it is", "chosen": False, "reason": "above the limit", "figures": {}}
-    chosen = {"name": "reweighed", "chosen": True, "reason": "", "figures": {"roc_auc": 0.8}}
-    found = {
-        "because": "the gate failed on fairness only",
-        "attributes": ["region"],
-        "limit": 0.05,
-        "variants": [{**variant, **plain, "passes": False}, {**variant, **chosen}],
-        "chosen": "reweighed",
-        "reason": "the most accurate that passes",
-    }
+    given: dict[str, Any] = {"method": "reweighing", "uses_attribute": False, "disparity": 0.041}
+    given["disparities"] = {"region": 0.041}
+    base = Variant(**given, name="as it is", figures={"roc_auc": None}, reason="above the limit")
+    fair = Variant(
+        **given, name="reweighed", figures={"roc_auc": 0.8}, passes=True, chosen=True, reason=""
+    )
+    found = Mitigated(
+        because="the gate failed on fairness only",
+        attributes=("region",),
+        limit=0.05,
+        limits={"region": 0.05},
+        within={"region": 0.05},
+        prefer="roc_auc",
+        variants=(base, fair),
+        chosen="reweighed",
+        reason="the most accurate that passes",
+    )
     card = model_card(facts(evaluation=evaluation(mitigation=found)))
     assert "looked at twice: with the model chosen first" in section(card, "How good it is")
     text = section(card, "Mitigation")
@@ -266,19 +274,9 @@ def test_mitigation_shows_every_variant_and_the_choice() -> None:
 
 
 def test_explanations_show_shares_directions_and_the_champion() -> None:
-    direction = {"feature": "plan", "expected": "increasing", "found": "mixed", "violation": 0.2}
-    found = {
-        "shap": {"amount_mean_90d": 0.3, "plan": 0.1},
-        "by_slice": [],
-        "champion": {
-            "version": 2,
-            "rows": 1_500,
-            "rank_correlation": 0.91,
-            "top_overlap": 0.8,
-            "reason": None,
-        },
-        "directions": [{**direction, "passed": False, "reason": "falls above 3"}],
-    }
+    check = DirectionCheck("plan", "increasing", "mixed", 0.2, False, "falls above 3")
+    champion = AttributionComparison(2, 1_500, 0.91, 0.8, None)
+    found = explanation(champion=champion, directions=(check,))
     card = model_card(facts(evaluation=evaluation(explanations=found)))
     assert "plan is declared increasing, and the model goes against it" in card
     text = section(card, "What moves the score")
@@ -288,23 +286,25 @@ def test_explanations_show_shares_directions_and_the_champion() -> None:
     assert (
         "Against version 2, on 1,500 cases: rank correlation of the inputs' strengths 0.910" in text
     )
-    found["champion"] = {"version": 2, "reason": "other inputs"}
+    found = explanation(champion=AttributionComparison(2, 0, None, None, "other inputs"))
     card = model_card(facts(evaluation=evaluation(explanations=found)))
     assert "were not compared with version 2: other inputs." in card
 
 
 def test_model_without_inputs_says_so() -> None:
-    assert "This model uses no input." in model_card(facts(evaluation=evaluation(shap={})))
+    assert "This model uses no input." in model_card(
+        facts(evaluation=evaluation(explanations=explanation(shap={})))
+    )
 
 
 def test_review_band_and_cost_are_shown_where_they_are() -> None:
-    band = {
-        "low": 0.15,
-        "high": 0.25,
-        "share": 0.12,
-        "automatic": {"error_rate": figure(0.05), "precision": figure(0.85)},
-        "inside": {"error_rate": figure(0.45)},
-    }
+    band = ReviewBand(
+        low=0.15,
+        high=0.25,
+        share=0.12,
+        automatic={"error_rate": figure(0.05), "precision": figure(0.85)},
+        inside={"error_rate": figure(0.45)},
+    )
     cost = {"currency": "EUR", "per_training_run": 0.00001, "per_1000_predictions": 0.0123}
     at = datetime(2025, 1, 11, tzinfo=UTC)
     standing = Standing("full", at, None, cost={**cost, "per_accepted_improvement": None})

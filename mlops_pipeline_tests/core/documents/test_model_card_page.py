@@ -6,13 +6,13 @@ from html.parser import HTMLParser
 
 import pytest
 
-from mlops_pipeline.core.documents.card_facts import Standing, later, next_date
-from mlops_pipeline.core.documents.model_card import model_card
+from mlops_pipeline.core.documents.model_card import Standing, later, model_card, next_date
 from mlops_pipeline.core.documents.pages import escaped, render_html
 from mlops_pipeline_tests.core.documents.card_example import (
     a_slice,
     audit,
     evaluation,
+    explanation,
     facts,
     gate,
     group,
@@ -112,7 +112,7 @@ def test_next_date_is_after_today_on_the_same_grid() -> None:
 def test_card_shows_no_python_values() -> None:
     for card in (
         model_card(facts()),
-        model_card(facts(evaluation=evaluation(fairness=[], shap={}))),
+        model_card(facts(evaluation=evaluation(fairness=(), explanations=explanation(shap={})))),
     ):
         assert not re.search(r"\b(None(?! is recorded)|nan|True|False|Undefined)\b", card)
         assert "\n\n\n" not in card

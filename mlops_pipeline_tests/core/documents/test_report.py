@@ -9,18 +9,15 @@ from typing import Any
 
 import pytest
 
+from mlops_pipeline.core.documents.pages import number, share, signed
+from mlops_pipeline.core.documents.records import EvaluatedTraining, from_plain
 from mlops_pipeline.core.documents.report import (
     Headline,
-    evaluation_to_dict,
     headline,
-    number,
     parity_limits,
     render_report,
-    share,
-    signed,
-    worst_slices,
 )
-from mlops_pipeline.core.evaluation.evaluation import Evaluation
+from mlops_pipeline.core.evaluation.evaluation import Evaluation, worst_slices
 from mlops_pipeline.core.evaluation.gates import Gate, RuleResult, judge_gate
 from mlops_pipeline.core.metrics.metrics import Estimate
 from mlops_pipeline.core.modelling.explanations import Explanation
@@ -202,10 +199,9 @@ def test_report_without_anything_optional_renders() -> None:
         explanations=Explanation({}, (), None, ()),
         champion=None,
     )
-    given = dataclasses.replace(
-        example.facts(gates=[auc(0.6)], measured=bare), dropped={}, notes=()
-    )
-    text = render_report(given)
+    given = example.facts(gates=[auc(0.6)], measured=bare)
+    training = dataclasses.replace(given.training, dropped_inputs={})
+    text = render_report(dataclasses.replace(given, training=training, notes=()))
     assert "There is no champion to compare with." in text
     assert "declares no protected attribute" in text
 
@@ -222,11 +218,9 @@ def test_report_is_self_contained_and_shows_each_plot_once() -> None:
 
 def test_report_escapes_what_comes_from_outside() -> None:
     attack = "<script>alert(1)</script>"
-    text = render_report(
-        dataclasses.replace(
-            example.facts(measured=measured(), owner=attack), dropped={attack: attack}
-        )
-    )
+    given = example.facts(measured=measured(), owner=attack)
+    training = dataclasses.replace(given.training, dropped_inputs={attack: attack})
+    text = render_report(dataclasses.replace(given, training=training))
     assert "<script" not in text
     assert "&lt;script&gt;" in text
 
@@ -235,9 +229,23 @@ def test_report_of_same_facts_is_the_same() -> None:
     assert page() == page()
 
 
-def test_evaluation_to_dict_is_plain_json_with_every_estimate() -> None:
-    found = evaluation_to_dict(measured())
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
+def document(evaluation: Evaluation) -> Any:
+    gate = judge_gate(example.use_case().gates, evaluation)
+    return json.loads(json.dumps(EvaluatedTraining(evaluation, gate).document(), allow_nan=False))
+
+
+def test_evaluation_json_reads_back_as_it_was() -> None:
+    evaluation = dataclasses.replace(
+        example.evaluation(champion=example.comparison(), review_width=0.1),
+        mitigation=example.mitigated(),
+    )
+    found = from_plain(EvaluatedTraining, document(evaluation))
+    assert found.evaluation == evaluation
+    assert found.gate == judge_gate(example.use_case().gates, evaluation)
+
+
+def test_evaluation_json_holds_every_estimate() -> None:
+    found = document(measured())["evaluation"]
     assert set(found["metrics"]["roc_auc"]) == {"value", "low", "high", "reason"}
     assert found["champion"]["differences"]["brier"]["value"] == 0.004
     assert found["fairness"][0]["groups"][0]["selection_rate"]["value"] > 0
@@ -330,7 +338,7 @@ def test_evaluation_json_holds_mitigation_and_review_band() -> None:
     evaluation = dataclasses.replace(
         example.evaluation(review_width=0.1), mitigation=example.mitigated()
     )
-    found = json.loads(json.dumps(evaluation_to_dict(evaluation), allow_nan=False))
+    found = document(evaluation)["evaluation"]
     assert found["mitigation"]["chosen"] == "grid_search 3 of 4"
     assert {"because", "attributes", "limit", "variants", "chosen", "reason"} <= set(
         found["mitigation"]
@@ -339,4 +347,4 @@ def test_evaluation_json_holds_mitigation_and_review_band() -> None:
     assert keys | {"reason"} <= set(found["mitigation"]["variants"][1])
     assert {"low", "high", "share", "automatic", "inside"} == set(found["review_band"])
     assert "decided" not in found
-    assert evaluation_to_dict(measured())["mitigation"] is None
+    assert document(measured())["evaluation"]["mitigation"] is None

@@ -1,6 +1,7 @@
 """An evaluation with figures that look real, made by the real code from simulated scores."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,14 @@ import pandas as pd
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.config.fairness import Fairness
 from mlops_pipeline.core.documents import plots
-from mlops_pipeline.core.documents.report import (
+from mlops_pipeline.core.documents.records import (
     CandidateFacts,
     PartFacts,
-    ReportFacts,
     SourceFacts,
+    TrainingFacts,
+)
+from mlops_pipeline.core.documents.report import (
+    ReportFacts,
     parity_limits,
     singles,
 )
@@ -37,7 +41,6 @@ from mlops_pipeline.core.modelling.explanations import (
     GroupImportance,
 )
 from mlops_pipeline.core.modelling.scoring import Decisions, ScoringModel
-from mlops_pipeline.core.modelling.selection import Choice
 
 ROWS = 4_000
 THRESHOLD = 0.2
@@ -159,7 +162,6 @@ def evaluation(
                 DirectionCheck("visits", "increasing", None, None, None, "one value only"),
             ),
         ),
-        decided=decided,
         review_band=band,
         mitigation=mitigation,
     )
@@ -222,38 +224,53 @@ def facts(
 ) -> ReportFacts:
     case, measured = use_case(gates, **changes), measured or evaluation(champion=champion)
     y, p, _ = scores()
-    validation = {name: measured.train_metrics[name] for name in ("roc_auc", "pr_auc", "brier")}
     return ReportFacts(
         use_case=case,
-        as_of="2026-01-01",
+        training=training(measured, float(y.mean())),
         provenance={
             "Dagster run": "3f0c1d2e-7c55-4a0c-9a43-1d0f6f1f2a11",
             "MLflow run": "9a0b4f6e7d8c4b1f8a2e3c4d5e6f7081",
             "fingerprint": "5b1d6c0f9a7e4d3c",
             "git commit": "0f3a9c1",
         },
-        sources=(SourceFacts("bills", 4, 1_204_551, 312), SourceFacts("accounts", 2, 20_000)),
-        parts=(
-            PartFacts("train", "2024-01-01 to 2025-01-01", 182_344, 0.0812),
-            PartFacts("validation", "2025-04-01 to 2025-05-01", 31_020, 0.0795),
-            PartFacts("test", "2025-08-01 to 2025-09-01", ROWS, float(y.mean())),
-        ),
-        purged_rows=40_212,
-        candidates=(
-            CandidateFacts("boosted", "lightgbm", 0.2345, validation, 12.34, 0.0012),
-            CandidateFacts("logistic", "logistic", 0.2391, validation, 1.2, 0.0001),
-        ),
-        chosen=Choice("boosted", "lowest validation log loss: boosted 0.2345, logistic 0.2391"),
+        sources={"bills": SourceFacts(4, 1_204_551, 312), "accounts": SourceFacts(2, 20_000)},
         threshold=f"{THRESHOLD:g}",
         evaluation=measured,
         gate=judge_gate(case.gates, measured),
-        dropped={"fax_number_count": "constant"},
         plots=pictures(measured, case, y, p) if with_plots else {},
         links={"What changed between training and test (Evidently)": "evidently.html"},
         notes=(
             "These figures belong to the evaluated model. The registered one has the same recipe "
             "and is fitted again on all labelled rows.",
         ),
+    )
+
+
+def training(measured: Evaluation, positive_rate: float) -> TrainingFacts:
+    validation = {
+        name: measured.train_metrics[name].value for name in ("roc_auc", "pr_auc", "brier")
+    }
+    return TrainingFacts(
+        use_case="churn",
+        fingerprint="5b1d6c0f9a7e4d3c",
+        as_of=datetime(2026, 1, 1, tzinfo=UTC),
+        chosen="boosted",
+        reason="lowest validation log loss: boosted 0.2345, logistic 0.2391",
+        candidates=(
+            CandidateFacts("boosted", "lightgbm", 40, 12.34, 0.2345, validation),
+            CandidateFacts("logistic", "logistic", None, 1.2, 0.2391, validation),
+        ),
+        parts={
+            "train": PartFacts(("2024-01-01", "2025-01-01"), 182_344, 0.0812),
+            "validation": PartFacts(("2025-04-01", "2025-05-01"), 31_020, 0.0795),
+            "test": PartFacts(("2025-08-01", "2025-09-01"), ROWS, positive_rate),
+        },
+        purged=40_212,
+        labelled_rows=257_576,
+        dropped_inputs={"fax_number_count": "constant"},
+        train_metrics=measured.train_metrics,
+        train_maxima={},
+        importance={},
     )
 
 
