@@ -23,10 +23,10 @@ import pyarrow as pa
 
 from benchmarks.measure import Measured, run_module
 from benchmarks.result import Result, Row
-from mlops_pipeline.stores.online import (
+from mlops_pipeline.stores.online.codec import RecordSchema
+from mlops_pipeline.stores.online.interface import (
     OnlineStore,
     OnlineTable,
-    RecordSchema,
     StoredRecord,
     open_online_store,
 )
@@ -108,7 +108,7 @@ def _write(
         records = [
             StoredRecord(key, day, None, blob) for key, blob in zip(keys, blobs, strict=True)
         ]
-        store.write_records(table, records, now_us=day, progress=str(begin))
+        store.write_records(table, records, now_us=day, checkpoint=str(begin))
         seconds += time.perf_counter() - wall
         cpu_seconds += time.process_time() - cpu
         if begin == 4 * CHUNK_ROWS:

@@ -32,7 +32,7 @@ from benchmarks.prepared import accepted_before, settings_in
 from mlops_pipeline.config import UseCase
 
 if TYPE_CHECKING:
-    from mlops_pipeline.stores.online import OnlineStore
+    from mlops_pipeline.stores.online.interface import OnlineStore
 
 AS_OF = datetime(2024, 2, 1, tzinfo=UTC)
 BEGIN, SPAN_SECONDS = "2024-01-01", 31 * 86_400  # the month before it

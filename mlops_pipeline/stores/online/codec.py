@@ -10,7 +10,7 @@
     4 each            lengths of the string values
     ...               the string values, UTF-8
 
-Little endian. Belongs here: the layout. Where records are kept is sqlite.py's and redis_store.py's.
+Little endian. Belongs here: the layout. Where records are kept is sqlite.py's and redis.py's.
 """
 
 import hashlib

@@ -1,17 +1,38 @@
-"""The online store in one SQLite file: tables and statements.
+"""The online store in one SQLite file.
 
 Transactions outlive a killed process, not always a power cut: then the last chunks are lost with
-the marker that they set, and are written again. Connections are sqlite_connections.py's.
+the checkpoint that they set, and are written again. Each thread has its own connection, so that no
+reader waits for a writer (WAL). A file that was deleted or replaced under an open store is noticed
+by its inode: SQLite itself would go on reading the deleted one.
 """
 
+import os
+import secrets
+import sqlite3
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from operator import itemgetter
 from pathlib import Path
+from typing import Self
+from urllib.parse import quote
+from weakref import WeakSet
 
+from mlops_pipeline.errors import (
+    OnlineCorruptError,
+    OnlineFullError,
+    OnlineStoreError,
+    OnlineTimeoutError,
+    OnlineUnavailableError,
+)
 from mlops_pipeline.stores.closing import Closing
 from mlops_pipeline.stores.online.codec import seal, unseal
-from mlops_pipeline.stores.online.sqlite_connections import Connection, Connections
-from mlops_pipeline.stores.online.store import OnlineTable, StoredEvent, StoredRecord
+from mlops_pipeline.stores.online.interface import (
+    OnlineTable,
+    StoredEvent,
+    StoredRecord,
+    wrong_address,
+)
 
 APPLICATION_ID = 0x6D6C6F6E  # "mlon": tells our files from other SQLite files
 LAYOUT = 1  # of the tables below
@@ -59,48 +80,54 @@ WRITE_EVENT = (
     " VALUES (%d, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 )
 
+PRIMARY_CODE = 0xFF  # of SQLite's result codes; the rest says more closely what happened
+# the inner pages of some million records
+SETTINGS = "PRAGMA cache_size = -16384; PRAGMA synchronous = NORMAL; PRAGMA secure_delete = ON;"
+WAY_OUT = "see that the file is there, is ours and can be written; delete it to begin again"
+FAILURES: dict[int, tuple[type[OnlineStoreError], str]] = {
+    sqlite3.SQLITE_BUSY: (OnlineTimeoutError, "the online store stayed locked"),
+    sqlite3.SQLITE_LOCKED: (OnlineTimeoutError, "the online store stayed locked"),
+    sqlite3.SQLITE_FULL: (OnlineFullError, "the online store is full"),
+    sqlite3.SQLITE_CORRUPT: (OnlineCorruptError, "the file of the online store is damaged"),
+    sqlite3.SQLITE_NOTADB: (OnlineCorruptError, "the file is not an online store"),
+}
+
 
 class SqliteOnlineStore(Closing):
-    """See `OnlineStore`.
-
-    Parameters
-    ----------
-    path : Path
-        The file; it is made, with its folder, where there is none.
-    timeout_ms : int
-        How long a call waits for a lock.
-    """
+    """See `OnlineStore`; `timeout_ms` is how long a call waits for a lock."""
 
     def __init__(self, path: Path, *, timeout_ms: int) -> None:
-        self._connections = Connections(
-            path,
-            schema=SCHEMA,
-            application_id=APPLICATION_ID,
-            layout=LAYOUT,
-            timeout_ms=timeout_ms,
-        )
+        self._connections = Connections(path, timeout_ms=timeout_ms)
+
+    @classmethod
+    def at(cls, url: str, *, timeout_ms: int) -> Self:
+        """Open the file of an address such as ``sqlite:///path/to/online.db``."""
+        path = url.removeprefix("sqlite://")
+        if len(path) < 2 or not path.startswith("/"):
+            raise wrong_address()
+        return cls(Path(path[1:]), timeout_ms=timeout_ms)
 
     def write_records(
         self,
         table: OnlineTable,
         records: Sequence[StoredRecord],
         *,
-        now_us: int,  # noqa: ARG002 # expired records are told when they are read
-        progress: str | None = None,
+        now_us: int,  # noqa: ARG002 # what has expired is left out when it is read
+        checkpoint: str | None = None,
     ) -> int:
-        """Write one chunk in one transaction; see `OnlineStore`."""
+        """Write one chunk in one transaction."""
         with self._connections.writing() as connection:
             number = _table_id(connection, table)
             # in the order of the key: neighbours share a page
             ordered = sorted(records, key=itemgetter(0))
             written = connection.executemany(WRITE_RECORD % number, ordered).rowcount
-            _mark(connection, number, progress)
+            _set_checkpoint(connection, number, checkpoint)
         return max(written, 0)  # -1 where there was nothing to write
 
     def read_records(
         self, table: OnlineTable, entities: Sequence[str], *, now_us: int
     ) -> list[bytes | None]:
-        """Return the blob of each entity; see `OnlineStore`."""
+        """Return the blob of each entity."""
         found: dict[str, bytes] = {}
         with self._connections.reading() as connection:
             for marks, chunk in _chunks(entities):
@@ -109,26 +136,26 @@ class SqliteOnlineStore(Closing):
         return [found.get(entity) for entity in entities]
 
     def purge(self, table: OnlineTable, *, now_us: int) -> int:
-        """Remove the records that have expired; see `OnlineStore`."""
+        """Remove the records that have expired."""
         with self._connections.writing() as connection:
             return connection.execute(
                 f"DELETE FROM records WHERE table_id = {TABLE_ID} AND expires_at_us <= ?",
                 (*table, now_us),
             ).rowcount
 
-    def progress(self, table: OnlineTable) -> str | None:
-        """Return the table's marker; see `OnlineStore`."""
+    def checkpoint(self, table: OnlineTable) -> str | None:
+        """Return the table's checkpoint."""
         with self._connections.reading() as connection:
             found: tuple[str | None] | None = connection.execute(
                 "SELECT progress FROM tables WHERE use_case = ? AND name = ?", table
             ).fetchone()
         return found[0] if found else None
 
-    def set_progress(self, table: OnlineTable, marker: str | None) -> None:
-        """Set the table's marker; see `OnlineStore`."""
+    def set_checkpoint(self, table: OnlineTable, checkpoint: str | None) -> None:
+        """Set the table's checkpoint."""
         with self._connections.writing() as connection:
             number = _table_id(connection, table)
-            connection.execute("UPDATE tables SET progress = ? WHERE id = ?", (marker, number))
+            connection.execute("UPDATE tables SET progress = ? WHERE id = ?", (checkpoint, number))
 
     def append_events(
         self,
@@ -136,9 +163,9 @@ class SqliteOnlineStore(Closing):
         events: Sequence[StoredEvent],
         *,
         keep_after_us: int,
-        progress: str | None = None,
+        checkpoint: str | None = None,
     ) -> int:
-        """Add events in one transaction; see `OnlineStore`."""
+        """Add events in one transaction."""
         kept = [
             (*event[:-1], seal(event.payload))
             for event in events
@@ -151,13 +178,13 @@ class SqliteOnlineStore(Closing):
                 (number, keep_after_us),
             )
             added = connection.executemany(WRITE_EVENT % number, kept).rowcount
-            _mark(connection, number, progress)
+            _set_checkpoint(connection, number, checkpoint)
         return max(added, 0)
 
     def read_events(
         self, stream: OnlineTable, entities: Sequence[str], *, since_us: int
     ) -> list[list[StoredEvent]]:
-        """Return what happened to each entity at or after a moment; see `OnlineStore`."""
+        """Return what happened to each entity at or after a time."""
         found: dict[str, list[StoredEvent]] = {entity: [] for entity in entities}
         with self._connections.reading() as connection:
             for marks, chunk in _chunks(list(found)):
@@ -168,12 +195,12 @@ class SqliteOnlineStore(Closing):
         return [found[entity] for entity in entities]
 
     def forget(self, use_case: str, entity: str) -> int:
-        """Remove every record and event of an entity; see `OnlineStore`."""
+        """Remove every record and event of an entity."""
         where = "entity = ? AND table_id IN (SELECT id FROM tables WHERE use_case = ?)"
         with self._connections.writing() as connection:
             found = sum(
-                connection.execute(f"DELETE FROM {held} WHERE {where}", (entity, use_case)).rowcount
-                for held in ("records", "events")
+                connection.execute(f"DELETE FROM {rows} WHERE {where}", (entity, use_case)).rowcount
+                for rows in ("records", "events")
             )
         with self._connections.reading() as connection:
             # the log still holds what was overwritten
@@ -181,10 +208,10 @@ class SqliteOnlineStore(Closing):
         return found
 
     def drop(self, table: OnlineTable) -> None:
-        """Remove a table or stream with its marker; see `OnlineStore`."""
+        """Remove a table or stream with its checkpoint."""
         with self._connections.writing() as connection:
-            for held in ("records", "events"):
-                connection.execute(f"DELETE FROM {held} WHERE table_id = {TABLE_ID}", table)
+            for rows in ("records", "events"):
+                connection.execute(f"DELETE FROM {rows} WHERE table_id = {TABLE_ID}", table)
             connection.execute("DELETE FROM tables WHERE use_case = ? AND name = ?", table)
 
     def close(self) -> None:
@@ -192,7 +219,7 @@ class SqliteOnlineStore(Closing):
         self._connections.close()
 
 
-def _table_id(connection: Connection, table: OnlineTable) -> int:
+def _table_id(connection: "Connection", table: OnlineTable) -> int:
     """Return the table's number, a new one when it is unknown; in a transaction."""
     connection.execute(
         "INSERT INTO tables (use_case, name) VALUES (?, ?) ON CONFLICT DO NOTHING", table
@@ -201,9 +228,9 @@ def _table_id(connection: Connection, table: OnlineTable) -> int:
     return row[0]
 
 
-def _mark(connection: Connection, number: int, progress: str | None) -> None:
-    if progress is not None:
-        connection.execute("UPDATE tables SET progress = ? WHERE id = ?", (progress, number))
+def _set_checkpoint(connection: "Connection", number: int, checkpoint: str | None) -> None:
+    if checkpoint is not None:
+        connection.execute("UPDATE tables SET progress = ? WHERE id = ?", (checkpoint, number))
 
 
 def _chunks(entities: Sequence[str]) -> Iterator[tuple[str, Sequence[str]]]:
@@ -212,3 +239,126 @@ def _chunks(entities: Sequence[str]) -> Iterator[tuple[str, Sequence[str]]]:
         chunk = entities[begin : begin + ENTITIES_AT_ONCE]
         size = 1 << (len(chunk) - 1).bit_length()
         yield ", ".join("?" * size), [*chunk, *[chunk[-1]] * (size - len(chunk))]
+
+
+class Connection(sqlite3.Connection):
+    """A connection that knows which file it opened."""
+
+    inode: tuple[int, int] = (0, 0)
+
+
+class Connections:
+    """One connection to the file for each thread that asks; the file is made where there is none.
+
+    `timeout_ms` is how long a statement waits for a lock.
+    """
+
+    def __init__(self, path: Path, *, timeout_ms: int) -> None:
+        self._path = path.absolute()
+        self._timeout_ms = timeout_ms
+        self._local = threading.local()
+        self._opened: WeakSet[Connection] = WeakSet()
+        if not self._path.exists():
+            with self._reported():
+                _make(self._path)
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Lend this thread's connection, and report what fails as an `OnlineStoreError`."""
+        with self._reported():
+            yield self._connection()
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """Lend this thread's connection in a transaction: all or nothing, one writer at a time."""
+        with self._reported():
+            connection = self._connection()
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            finally:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+
+    def close(self) -> None:
+        """Close the connection of every thread."""
+        for connection in list(self._opened):
+            connection.close()
+        self._local = threading.local()
+
+    def _connection(self) -> Connection:
+        found = self._path.stat()
+        inode = (found.st_dev, found.st_ino)
+        opened: Connection | None = getattr(self._local, "connection", None)
+        if opened is None or opened.inode != inode:
+            self._local.connection = opened = self._connect(inode)
+        return opened
+
+    def _connect(self, inode: tuple[int, int]) -> Connection:
+        connection = sqlite3.connect(
+            f"file:{quote(str(self._path))}?mode=rw",  # never makes a file
+            uri=True,
+            timeout=self._timeout_ms / 1000,
+            isolation_level=None,  # we begin transactions ourselves
+            check_same_thread=False,  # for `close`
+            factory=Connection,
+        )
+        self._opened.add(connection)
+        connection.inode = inode
+        found = tuple(
+            connection.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("application_id", "user_version")
+        )
+        if found != (APPLICATION_ID, LAYOUT):
+            connection.close()
+            raise OnlineCorruptError(
+                "the file is not an online store of this version",
+                where=str(self._path),
+                expected=f"application_id and user_version {(APPLICATION_ID, LAYOUT)}",
+                found=str(found),
+                way_out=WAY_OUT,
+            )
+        connection.executescript(SETTINGS)
+        return connection
+
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise failure(error, self._path, self._timeout_ms) from error
+        except OSError as error:
+            raise OnlineUnavailableError(
+                "the file of the online store cannot be reached",
+                where=str(self._path),
+                found=error.strerror,
+                way_out=WAY_OUT,
+            ) from error
+
+
+def failure(error: sqlite3.Error, path: Path, timeout_ms: int) -> OnlineStoreError:
+    """Return the typed error for what SQLite reports."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & PRIMARY_CODE
+    kind, what = FAILURES.get(code, (OnlineUnavailableError, "the online store is not available"))
+    return kind(
+        what,
+        where=str(path),
+        expected=f"an answer within {timeout_ms} ms" if kind is OnlineTimeoutError else None,
+        found=str(error),
+        way_out=None if kind is OnlineTimeoutError else WAY_OUT,
+    )
+
+
+def _make(path: Path) -> None:
+    """Make the file, whole or not at all; of several processes the first wins."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    work = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with closing(sqlite3.connect(work, isolation_level=None)) as connection:
+            connection.executescript(SCHEMA)
+        os.link(work, path)
+    except FileExistsError:
+        return
+    finally:
+        work.unlink(missing_ok=True)

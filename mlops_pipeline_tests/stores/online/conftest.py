@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 import redis
 
-from mlops_pipeline.stores.online import OnlineStore, OnlineTable, open_online_store
+from mlops_pipeline.stores.online.interface import OnlineStore, OnlineTable, open_online_store
 
 LOCAL_REDIS = "redis://127.0.0.1:6379/15"
 LONG_MS = 10_000  # for tests that are not about time

@@ -2,7 +2,8 @@
 
 import pyarrow as pa
 
-from mlops_pipeline.stores.online import RecordSchema, StoredEvent, StoredRecord
+from mlops_pipeline.stores.online.codec import RecordSchema
+from mlops_pipeline.stores.online.interface import StoredEvent, StoredRecord
 
 DAY_US = 86_400_000_000
 FIRST_DAY_US = 1_735_689_600_000_000  # 2025-01-01

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from mlops_pipeline.config.features import FeatureType
 from mlops_pipeline.errors import DataError, OnlineCorruptError, OnlineDefinitionError
-from mlops_pipeline.stores.online import Record, RecordSchema
-from mlops_pipeline.stores.online.codec import seal, unseal
+from mlops_pipeline.stores.online.codec import Record, RecordSchema, seal, unseal
 
 NOON_US = 1_735_732_800_000_000
 ARROW: dict[str, Any] = {

@@ -1,5 +1,6 @@
 """A Redis server that is gone, slow, full or damaged: a typed error within the time limit."""
 
+import asyncio
 import shutil
 import socket
 import subprocess
@@ -18,7 +19,8 @@ from mlops_pipeline.errors import (
     OnlineTimeoutError,
     OnlineUnavailableError,
 )
-from mlops_pipeline.stores.online import (
+from mlops_pipeline.stores.online import redis_server
+from mlops_pipeline.stores.online.interface import (
     OnlineStore,
     OnlineTable,
     StoredRecord,
@@ -38,8 +40,8 @@ CALLS: dict[str, Call] = {
     "append_events": lambda store, table: store.append_events(
         table, [event("1", "a", 1)], keep_after_us=at(0)
     ),
-    "progress": lambda store, table: store.progress(table),
-    "set_progress": lambda store, table: store.set_progress(table, "x"),
+    "checkpoint": lambda store, table: store.checkpoint(table),
+    "set_checkpoint": lambda store, table: store.set_checkpoint(table, "x"),
     "purge": lambda store, table: store.purge(table, now_us=at(1)),
     "forget": lambda store, table: store.forget(table.use_case, "1"),
     "drop": lambda store, table: store.drop(table),
@@ -148,6 +150,27 @@ def test_redis_gone_and_back_needs_no_new_store(tmp_path: Path, table: OnlineTab
             assert store.write_records(table, [record("1", 1)], now_us=at(1)) == 1
 
 
+def test_redis_back_while_nobody_called_is_read_at_once(
+    tmp_path: Path, table: OnlineTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_server, "IDLE_SECONDS", 0.0)
+    port = free_port()
+    with open_online_store(f"redis://127.0.0.1:{port}/0", timeout_ms=5_000) as store:
+        with own_redis(tmp_path, port):
+            store.write_records(table, [record("1", 1)], now_us=at(1))
+        with own_redis(tmp_path, port):
+            assert store.read_records(table, ["1"], now_us=at(1)) == [None]
+
+
+def test_redis_is_read_where_an_event_loop_runs(redis_url: str, table: OnlineTable) -> None:
+    async def read() -> list[float | None]:
+        with open_online_store(redis_url, timeout_ms=5_000) as store:
+            store.write_records(table, [record("1", 1)], now_us=at(1))
+            return days(store.read_records(table, ["1"], now_us=at(1)))
+
+    assert asyncio.run(read()) == [1]
+
+
 def test_redis_full_is_an_error_and_what_is_held_is_still_read(
     tmp_path: Path, table: OnlineTable
 ) -> None:
@@ -156,14 +179,14 @@ def test_redis_full_is_an_error_and_what_is_held_is_still_read(
         own_redis(tmp_path, port, *LITTLE_MEMORY),
         open_online_store(f"redis://127.0.0.1:{port}/0", timeout_ms=5_000) as store,
     ):
-        store.write_records(table, [record("1", 1)], now_us=at(1), progress="1")
+        store.write_records(table, [record("1", 1)], now_us=at(1), checkpoint="1")
         large = [StoredRecord(f"x{number}", 0, None, bytes(1_000)) for number in range(5_000)]
         with pytest.raises(OnlineFullError, match="maxmemory"):
-            store.write_records(table, large, now_us=at(1), progress="2")
+            store.write_records(table, large, now_us=at(1), checkpoint="2")
         with pytest.raises(OnlineFullError):
             append_large_events(store, table)
         assert days(store.read_records(table, ["1"], now_us=at(1))) == [1]
-        assert store.progress(table) == "1"
+        assert store.checkpoint(table) == "1"
         store.drop(table)  # room again
         assert store.write_records(table, [record("1", 1)], now_us=at(1)) == 1
 
@@ -263,6 +286,8 @@ def test_redis_over_tls_is_read_within_the_limit(certificate: Path, tmp_path: Pa
             proxy.drip(TLS_LIMIT_MS / 1000 / 10)  # an answer has more than ten bytes
             with pytest.raises(OnlineTimeoutError), ends_in_time(TLS_LIMIT_MS):
                 store.read_records(table, ["1"], now_us=at(1))
+            with pytest.raises(OnlineTimeoutError), ends_in_time(TLS_LIMIT_MS):  # the greeting
+                store.read_records(table, ["1"], now_us=at(1))
             proxy.recover()
         stranger = f"rediss://127.0.0.1:{proxy.port}/0"  # nobody vouches for the certificate
         with (
@@ -280,7 +305,7 @@ def test_redis_over_tls_sends_nothing_in_the_clear() -> None:
             open_online_store(url, timeout_ms=LIMIT_MS) as store,
             pytest.raises((OnlineTimeoutError, OnlineUnavailableError)),
         ):
-            store.progress(OnlineTable("shop", "t"))
+            store.checkpoint(OnlineTable("shop", "t"))
         with closing(listener.accept()[0]) as accepted:
             received = accepted.recv(1_024)
     assert received[0] == 0x16  # a TLS handshake

@@ -14,9 +14,13 @@ from mlops_pipeline.errors import (
     OnlineTimeoutError,
     OnlineUnavailableError,
 )
-from mlops_pipeline.stores.online import OnlineTable, StoredRecord
-from mlops_pipeline.stores.online.sqlite import READ_EVENTS, READ_RECORDS, SqliteOnlineStore
-from mlops_pipeline.stores.online.sqlite_connections import failure
+from mlops_pipeline.stores.online.interface import OnlineTable, StoredRecord
+from mlops_pipeline.stores.online.sqlite import (
+    READ_EVENTS,
+    READ_RECORDS,
+    SqliteOnlineStore,
+    failure,
+)
 from mlops_pipeline_tests.stores.online.records import SCHEMA, at, days, event, record
 from mlops_pipeline_tests.stores.online.time_limit import LIMIT_MS, ends_in_time
 
@@ -167,13 +171,13 @@ def test_sqlite_locked_for_writing_is_a_timeout_and_is_still_read(
 
 
 def test_sqlite_full_is_an_error_and_keeps_nothing_of_the_chunk(filled: SqliteOnlineStore) -> None:
-    filled.set_progress(DAILY, "1")
+    filled.set_checkpoint(DAILY, "1")
     large = [StoredRecord(f"x{number}", 0, None, bytes(900)) for number in range(2_000)]
     with filled._connections.reading() as connection:
         connection.execute("PRAGMA max_page_count = 100")
     with pytest.raises(OnlineFullError, match="full"):
-        filled.write_records(DAILY, large, now_us=at(1), progress="2")
-    assert filled.progress(DAILY) == "1"
+        filled.write_records(DAILY, large, now_us=at(1), checkpoint="2")
+    assert filled.checkpoint(DAILY) == "1"
     assert read(filled) == [1]
     assert filled.read_records(DAILY, ["x0"], now_us=at(1)) == [None]
     assert filled.write_records(DAILY, large[:5], now_us=at(1)) == 5

@@ -1,4 +1,4 @@
-"""What both stores promise; see the header of store.py."""
+"""What both stores promise; see the header of interface.py."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlops_pipeline.errors import ConfigError
-from mlops_pipeline.stores.online import OnlineStore, OnlineTable, open_online_store
+from mlops_pipeline.stores.online.interface import OnlineStore, OnlineTable, open_online_store
 from mlops_pipeline_tests.stores.online.records import ODD_KEYS, at, days, event, record
 
 MANY = 2_100  # more than one statement, script and exchange
@@ -108,29 +108,29 @@ def test_purge_removes_what_has_expired(store: OnlineStore, table: OnlineTable) 
     assert days(found) == [None, 0, 0]
 
 
-def test_progress_is_set_with_its_chunk(store: OnlineStore, table: OnlineTable) -> None:
-    assert store.progress(table) is None
-    store.write_records(table, [record("1", 1)], now_us=at(1), progress="after 1")
-    assert store.progress(table) == "after 1"
-    store.write_records(table, [], now_us=at(1), progress="größer")
+def test_checkpoint_is_set_with_its_chunk(store: OnlineStore, table: OnlineTable) -> None:
+    assert store.checkpoint(table) is None
+    store.write_records(table, [record("1", 1)], now_us=at(1), checkpoint="after 1")
+    assert store.checkpoint(table) == "after 1"
+    store.write_records(table, [], now_us=at(1), checkpoint="größer")
     store.write_records(table, [record("2", 1)], now_us=at(1))
-    assert store.progress(table) == "größer"
-    store.set_progress(table, "new")
-    assert store.progress(table) == "new"
-    store.set_progress(table, None)
-    assert store.progress(table) is None
+    assert store.checkpoint(table) == "größer"
+    store.set_checkpoint(table, "new")
+    assert store.checkpoint(table) == "new"
+    store.set_checkpoint(table, None)
+    assert store.checkpoint(table) is None
 
 
-def test_progress_of_a_killed_run_is_never_ahead_of_its_records(
+def test_checkpoint_of_a_killed_run_is_never_ahead_of_its_records(
     url: str, store: OnlineStore, table: OnlineTable
 ) -> None:
     program = f"""
 import itertools
-from mlops_pipeline.stores.online import OnlineTable, StoredRecord, open_online_store
+from mlops_pipeline.stores.online.interface import OnlineTable, StoredRecord, open_online_store
 store = open_online_store({url!r}, timeout_ms=10_000)
 for chunk in itertools.count():
     records = [StoredRecord(f"{{chunk}}:{{number}}", 0, None, b"x") for number in range(500)]
-    store.write_records({table!r}, records, now_us=0, progress=str(chunk))
+    store.write_records({table!r}, records, now_us=0, checkpoint=str(chunk))
     print(chunk, flush=True)
 """
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as run:
@@ -138,7 +138,7 @@ for chunk in itertools.count():
             if line == b"7\n":
                 run.kill()
                 break
-    done = int(store.progress(table) or -1)
+    done = int(store.checkpoint(table) or -1)
     keys = [f"{chunk}:{number}" for chunk in range(done + 1) for number in range(500)]
     assert done >= 7
     assert store.read_records(table, keys, now_us=0) == [b"x"] * len(keys)
@@ -186,13 +186,13 @@ def test_forget_removes_all_of_an_entity_in_a_use_case(
 def test_drop_removes_one_table_only(store: OnlineStore, table: OnlineTable, use_case: str) -> None:
     other = OnlineTable(use_case, "daily_2")
     for one in (table, other):
-        store.write_records(one, [record("1", 1)], now_us=at(1), progress="x")
+        store.write_records(one, [record("1", 1)], now_us=at(1), checkpoint="x")
         store.append_events(one, [event("1", "a", 1)], keep_after_us=at(0))
     store.drop(table)
     store.drop(table)
     assert store.read_records(table, ["1"], now_us=at(1)) == [None]
     assert store.read_events(table, ["1"], since_us=at(0)) == [[]]
-    assert (store.progress(table), store.progress(other)) == (None, "x")
+    assert (store.checkpoint(table), store.checkpoint(other)) == (None, "x")
     assert days(store.read_records(other, ["1"], now_us=at(1))) == [1]
     assert store.append_events(table, [event("1", "a", 1)], keep_after_us=at(0)) == 1
 

@@ -2,7 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
-from mlops_pipeline.stores.online import OnlineStore, OnlineTable, StoredEvent
+from mlops_pipeline.stores.online.interface import OnlineStore, OnlineTable, StoredEvent
 from mlops_pipeline_tests.stores.online.records import ODD_KEYS, at, event
 
 
@@ -61,10 +61,10 @@ def test_events_before_the_window_are_pruned(store: OnlineStore, table: OnlineTa
 
 def test_events_of_many_entities_all_come_back(store: OnlineStore, table: OnlineTable) -> None:
     events = [event(str(number % 300), str(number), number / 1e3) for number in range(1_500)]
-    assert store.append_events(table, events, keep_after_us=at(0), progress="offset 7") == 1_500
+    assert store.append_events(table, events, keep_after_us=at(0), checkpoint="offset 7") == 1_500
     found = store.read_events(table, [str(number) for number in range(300)], since_us=at(0))
     assert sorted(one for some in found for one in some) == sorted(events)
-    assert store.progress(table) == "offset 7"
+    assert store.checkpoint(table) == "offset 7"
 
 
 def test_events_of_an_entity_asked_twice_come_twice_whole(

@@ -22,7 +22,7 @@ from mlops_pipeline.lifecycle.features.online.checkpoint import (
 from mlops_pipeline.lifecycle.features.online.layout import online_layout
 from mlops_pipeline.stores.lake.engine import literal, quoted
 from mlops_pipeline.stores.models.tracking import Tracking, open_tracking
-from mlops_pipeline.stores.online.store import OnlineStore, OnlineTable
+from mlops_pipeline.stores.online.interface import OnlineStore, OnlineTable
 from mlops_pipeline.stores.settings import Settings
 from mlops_pipeline.stores.sources.files import open_delivery, readable
 
@@ -42,7 +42,7 @@ def forget_online(use_case: UseCase, store: OnlineStore, entity_id: str) -> int:
             table = OnlineTable(use_case.name, name)
             held = read_marker(store, table, RecordsMarker)
             if held is not None and held.last == entity_id:
-                store.set_progress(table, written(replace(held, last=None, rows=0)))
+                store.set_checkpoint(table, written(replace(held, last=None, rows=0)))
     return store.forget(use_case.name, entity_id)
 
 

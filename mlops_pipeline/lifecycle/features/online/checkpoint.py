@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from mlops_pipeline.errors import OnlineCorruptError
 from mlops_pipeline.lifecycle.features.online.layout import DAY_US
-from mlops_pipeline.stores.online.store import OnlineStore, OnlineTable
+from mlops_pipeline.stores.online.interface import OnlineStore, OnlineTable
 
 RETIRED_US = DAY_US  # time enough to bring a new configuration to every service
 IN_FORCE = "in_force"  # the name under which the list of tables is kept
@@ -86,7 +86,7 @@ def read_marker(store: OnlineStore, table: OnlineTable, kind: type[Marker]) -> M
     OnlineCorruptError
         When it is not one.
     """
-    text = store.progress(table)
+    text = store.checkpoint(table)
     if text is None:
         return None
     try:
@@ -130,4 +130,4 @@ def put_in_force(
             del retired[name]
     found = _InForce(names, retired)
     if found != held:
-        store.set_progress(listed, written(found))
+        store.set_checkpoint(listed, written(found))

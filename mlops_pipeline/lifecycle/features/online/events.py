@@ -26,7 +26,7 @@ from mlops_pipeline.lifecycle.features.online.checkpoint import StreamMarker, re
 from mlops_pipeline.lifecycle.features.online.layout import DAY_US, US, digest, microseconds
 from mlops_pipeline.stores.lake.engine import quoted
 from mlops_pipeline.stores.online.codec import RecordSchema
-from mlops_pipeline.stores.online.store import OnlineStore, OnlineTable, StoredEvent
+from mlops_pipeline.stores.online.interface import OnlineStore, OnlineTable, StoredEvent
 
 SEMANTICS = 1  # raise it when the same rows come to be other events
 SLICE_ROWS = 200_000  # rows of the source between two marks of progress
@@ -168,8 +168,8 @@ class AcceptedEvents:
             end = min(start + SLICE_ROWS, target.rows)
             added += self._add(f"_row_no >= {start} AND _row_no < {end}", target)
             step = replace(target, rows=end, is_complete=bool(held and held.is_complete))
-            self.store.set_progress(table, written(step))
-        self.store.set_progress(table, written(target))
+            self.store.set_checkpoint(table, written(step))
+        self.store.set_checkpoint(table, written(target))
         return added
 
     def _target(

@@ -20,7 +20,7 @@ from mlops_pipeline.lifecycle.features.online.events import EventStream
 from mlops_pipeline.lifecycle.features.online.layout import moment_of, never_filled
 from mlops_pipeline.lifecycle.features.online.plan import Held
 from mlops_pipeline.stores.online.codec import Record, RecordSchema
-from mlops_pipeline.stores.online.store import OnlineStore, OnlineTable, StoredEvent
+from mlops_pipeline.stores.online.interface import OnlineStore, OnlineTable, StoredEvent
 
 Found = TypeVar("Found")
 

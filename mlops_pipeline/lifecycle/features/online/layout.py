@@ -20,7 +20,7 @@ from mlops_pipeline.errors import OnlineDefinitionError
 from mlops_pipeline.lifecycle.features.offline import definitions_hash
 from mlops_pipeline.spec.grammar import columns_of, parse
 from mlops_pipeline.stores.online.codec import RecordSchema
-from mlops_pipeline.stores.online.store import OnlineTable
+from mlops_pipeline.stores.online.interface import OnlineTable
 
 US = timedelta(microseconds=1)
 DAY_US = timedelta(days=1) // US

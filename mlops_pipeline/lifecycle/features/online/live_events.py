@@ -24,7 +24,7 @@ from mlops_pipeline.lifecycle.features.online.layout import (
     online_layout,
 )
 from mlops_pipeline.stores.lake.engine import quoted
-from mlops_pipeline.stores.online.store import OnlineStore
+from mlops_pipeline.stores.online.interface import OnlineStore
 
 NEVER = datetime(9999, 1, 1, tzinfo=UTC)  # times after now are judged by the push itself
 
@@ -118,7 +118,7 @@ class LiveEvents:
             self.stream.table,
             self.stream.encode(events),
             keep_after_us=marker.kept_from_us,
-            progress=written(marker),
+            checkpoint=written(marker),
         )
         return Pushed(len(rows), new, len(rows) - len(good), len(good) - len(events))
 

@@ -39,7 +39,7 @@ from mlops_pipeline.lifecycle.ingest.accepted import (
     register_accepted,
 )
 from mlops_pipeline.stores.online.codec import RecordSchema
-from mlops_pipeline.stores.online.store import (
+from mlops_pipeline.stores.online.interface import (
     OnlineStore,
     OnlineTable,
     StoredRecord,
@@ -205,9 +205,9 @@ def _write_newest(run: _Run, table: OnlineTable, schema: RecordSchema) -> tuple[
     for batch in batches:
         chunk = _records(batch, schema, marker)
         marker = replace(marker, last=chunk[-1].entity, rows=marker.rows + len(chunk))
-        run.store.write_records(table, chunk, now_us=run.now_us, progress=written(marker))
+        run.store.write_records(table, chunk, now_us=run.now_us, checkpoint=written(marker))
     done = replace(marker, last=None, is_done=True, was_complete=True)
-    run.store.set_progress(table, written(done))
+    run.store.set_checkpoint(table, written(done))
     return done.rows - before, done
 
 

@@ -24,7 +24,7 @@ from mlops_pipeline.lifecycle.features.online.fetch import Fetch, Holding
 from mlops_pipeline.lifecycle.features.online.layout import microseconds, online_layout
 from mlops_pipeline.lifecycle.features.online.plan import Plan
 from mlops_pipeline.stores.closing import Closing
-from mlops_pipeline.stores.online.store import OnlineStore, open_online_store
+from mlops_pipeline.stores.online.interface import OnlineStore, open_online_store
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
 

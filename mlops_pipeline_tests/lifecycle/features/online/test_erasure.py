@@ -108,9 +108,9 @@ def test_marker_of_a_killed_materialization_does_not_name_the_person(online: Any
     world = make()
     lifecycle(world)
     table = _killed_at(world, store, GONE)
-    assert f'"{GONE}"' in str(store.progress(table))
+    assert f'"{GONE}"' in str(store.checkpoint(table))
     erase(world)
-    assert f'"{GONE}"' not in str(store.progress(table))
+    assert f'"{GONE}"' not in str(store.checkpoint(table))
     assert bring_online(world, store).entities == 2
 
 

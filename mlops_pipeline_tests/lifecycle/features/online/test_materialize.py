@@ -15,7 +15,12 @@ from mlops_pipeline.lifecycle.features.online.layout import online_layout
 from mlops_pipeline.lifecycle.features.online.live_events import Pushed, push_events
 from mlops_pipeline.lifecycle.features.online.materialize import Materialized, materialize
 from mlops_pipeline.lifecycle.features.online.reader import OnlineReader
-from mlops_pipeline.stores.online import OnlineStore, OnlineTable, StoredEvent, StoredRecord
+from mlops_pipeline.stores.online.interface import (
+    OnlineStore,
+    OnlineTable,
+    StoredEvent,
+    StoredRecord,
+)
 from mlops_pipeline_tests.core.features.deliveries import PAYMENTS
 from mlops_pipeline_tests.worlds import (
     DAY,

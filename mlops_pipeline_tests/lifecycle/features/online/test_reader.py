@@ -25,7 +25,7 @@ from mlops_pipeline.lifecycle.features.online.reader import (
     OnlineReader,
     open_reader,
 )
-from mlops_pipeline.stores.online import OnlineStore
+from mlops_pipeline.stores.online.interface import OnlineStore
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
 from mlops_pipeline_tests.core.features.deliveries import PAYMENTS

@@ -19,7 +19,7 @@ from mlops_pipeline.config import UseCase, load_use_case
 from mlops_pipeline.lifecycle.context import AcceptedSource
 from mlops_pipeline.lifecycle.features.history import get_historical_features
 from mlops_pipeline.lifecycle.features.online.reader import OnlineFeatures
-from mlops_pipeline.stores.online import OnlineStore, open_online_store
+from mlops_pipeline.stores.online.interface import OnlineStore, open_online_store
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import PACKAGE_PARENT, Settings
 from mlops_pipeline_tests.stores.online.conftest import LOCAL_REDIS, LONG_MS

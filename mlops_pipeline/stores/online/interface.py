@@ -1,7 +1,7 @@
-"""What an online store can do, and opening one by its address.
+"""What an online store can do, what is stored, and opening one by its address.
 
-Belongs here: the interface that both stores keep, and what is stored. How a record looks inside is
-codec.py's; what is written into it, and read out of it, is decided by the modules above.
+How a record looks inside is codec.py's; what is written and read is decided by lifecycle. A further
+store is a file that keeps this interface, and a line in STORES.
 
 Promises, the same for every store:
 
@@ -9,20 +9,16 @@ Promises, the same for every store:
   `OnlineStoreError`; nothing is tried again. A read of some hundred entities waits once.
 - A record is replaced whole, and never by one of an older feature time: writing again changes
   nothing, and two writers may overlap.
-- What a call with a `progress` marker wrote is stored when the marker is.
+- What a call with a `checkpoint` wrote is stored when the checkpoint is.
 - Times are passed in, in microseconds since 1970 (UTC); `now_us` may be a past day.
 - One object may be shared by threads; a child process opens its own.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
+from importlib import import_module
 from typing import NamedTuple, Protocol, Self
-from urllib.parse import parse_qs, urlsplit
 
 from mlops_pipeline.errors import ConfigError
-
-TLS_FILES = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})  # options of rediss://
-EXPECTED_URL = "sqlite:///path/to/online.db, redis://host:port/db or rediss://host:port/db"
 
 
 class OnlineTable(NamedTuple):
@@ -59,14 +55,8 @@ class StoredRecord(NamedTuple):
 class StoredEvent(NamedTuple):
     """One version of an event of an entity.
 
-    Attributes
-    ----------
-    entity, identity : str
-        The entity's key, and the event's own among all of the entity.
-    event_time_us, available_at_us : int
-        When it happened, and from when on this version was known.
-    payload : bytes
-        Its values.
+    `identity` is the event's own among all of the entity; `available_at_us` from when on this
+    version was known.
     """
 
     entity: str
@@ -88,15 +78,9 @@ class OnlineStore(Protocol):
         records: Sequence[StoredRecord],
         *,
         now_us: int,
-        progress: str | None = None,
+        checkpoint: str | None = None,
     ) -> int:
-        """Write one chunk; return how many were not older than what is held.
-
-        Parameters
-        ----------
-        progress : str, optional
-            Set as the table's marker once all of them are stored.
-        """
+        """Write one chunk, then the checkpoint; return how many were not older than the stored."""
         ...
 
     def read_records(
@@ -109,15 +93,15 @@ class OnlineStore(Protocol):
         ...
 
     def purge(self, table: OnlineTable, *, now_us: int) -> int:
-        """Remove the records that have expired; return how many were held."""
+        """Remove the records that have expired; return how many there were."""
         ...
 
-    def progress(self, table: OnlineTable) -> str | None:
-        """Return the table's marker: where a killed run goes on."""
+    def checkpoint(self, table: OnlineTable) -> str | None:
+        """Return the table's checkpoint: where a killed run goes on."""
         ...
 
-    def set_progress(self, table: OnlineTable, marker: str | None) -> None:
-        """Set the table's marker, or remove it."""
+    def set_checkpoint(self, table: OnlineTable, checkpoint: str | None) -> None:
+        """Set the table's checkpoint, or remove it."""
         ...
 
     def append_events(
@@ -126,9 +110,9 @@ class OnlineStore(Protocol):
         events: Sequence[StoredEvent],
         *,
         keep_after_us: int,
-        progress: str | None = None,
+        checkpoint: str | None = None,
     ) -> int:
-        """Add events; return how many were new.
+        """Add events, then set the checkpoint; return how many were new.
 
         Of the same entity, identity and availability the first stays. What happened before
         `keep_after_us` is removed, at the latest when its entity has another event.
@@ -138,7 +122,7 @@ class OnlineStore(Protocol):
     def read_events(
         self, stream: OnlineTable, entities: Sequence[str], *, since_us: int
     ) -> list[list[StoredEvent]]:
-        """Return what happened to each entity at or after a moment.
+        """Return what happened to each entity at or after a time.
 
         Ordered by event time, availability and identity.
         """
@@ -149,7 +133,7 @@ class OnlineStore(Protocol):
         ...
 
     def drop(self, table: OnlineTable) -> None:
-        """Remove a table or stream with its marker."""
+        """Remove a table or stream with its checkpoint."""
         ...
 
     def close(self) -> None:
@@ -159,6 +143,23 @@ class OnlineStore(Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *raised: object) -> None: ...
+
+
+class StoreKind(NamedTuple):
+    """Where a kind of store is implemented, how it is addressed, and the extra that it needs."""
+
+    module: str
+    cls: str
+    address: str
+    extra: str | None = None
+
+
+_PACKAGE = "mlops_pipeline.stores.online"
+STORES: dict[str, StoreKind] = {  # by the scheme of the address
+    "sqlite": StoreKind(f"{_PACKAGE}.sqlite", "SqliteOnlineStore", "sqlite:///path/to/online.db"),
+    "redis": StoreKind(f"{_PACKAGE}.redis", "RedisOnlineStore", "redis://host:port/db", "redis"),
+    "rediss": StoreKind(f"{_PACKAGE}.redis", "RedisOnlineStore", "rediss://host:port/db", "redis"),
+}
 
 
 def open_online_store(url: str, *, timeout_ms: int) -> OnlineStore:
@@ -176,7 +177,7 @@ def open_online_store(url: str, *, timeout_ms: int) -> OnlineStore:
     Raises
     ------
     ConfigError
-        When the address or the limit is wrong, or the client for Redis is not installed.
+        When the address or the limit is wrong, or the store's client is not installed.
     OnlineStoreError
         When a SQLite file cannot be made.
     """
@@ -186,36 +187,25 @@ def open_online_store(url: str, *, timeout_ms: int) -> OnlineStore:
             where="MLOPS_ONLINE_TIMEOUT_MS",
             found=str(timeout_ms),
         )
-    scheme, _, rest = url.partition("://")
-    if scheme == "sqlite" and len(rest) > 1 and rest.startswith("/"):
-        from mlops_pipeline.stores.online.sqlite import SqliteOnlineStore
+    kind = STORES.get(url.partition("://")[0])
+    if kind is None:
+        raise wrong_address()
+    try:
+        module = import_module(kind.module)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"The client of the online store is not installed: {error.name}.",
+            where="MLOPS_ONLINE_URL",
+            way_out=f"pip install 'mlops-pipeline[{kind.extra}]'",
+        ) from error
+    store: OnlineStore = getattr(module, kind.cls).at(url, timeout_ms=timeout_ms)
+    return store
 
-        return SqliteOnlineStore(Path(rest[1:]), timeout_ms=timeout_ms)
-    if scheme in ("redis", "rediss") and _has_host(url):
-        try:
-            from mlops_pipeline.stores.online.redis_store import RedisOnlineStore
-        except ModuleNotFoundError as error:
-            raise ConfigError(
-                "The client for Redis is not installed.",
-                where="MLOPS_ONLINE_URL",
-                way_out="pip install 'mlops-pipeline[redis]'",
-            ) from error
-        return RedisOnlineStore(url, timeout_ms=timeout_ms)
-    raise ConfigError(  # the text may hold a password, so it is not repeated
+
+def wrong_address() -> ConfigError:
+    """Return the error for an address that is none; it may hold a password: it is not shown."""
+    return ConfigError(
         "The address of the online store cannot be read.",
         where="MLOPS_ONLINE_URL",
-        expected=EXPECTED_URL,
+        expected=" or ".join(kind.address for kind in STORES.values()),
     )
-
-
-def _has_host(url: str) -> bool:
-    """Check an address such as redis://host:port/db, with a number as its database."""
-    try:
-        parts = urlsplit(url)
-        known = parts.hostname is not None and (parts.port is None or parts.port > 0)
-        options = parse_qs(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
-    except ValueError:
-        return False
-    database = parts.path.removeprefix("/")
-    allowed = TLS_FILES if parts.scheme == "rediss" else frozenset()
-    return known and (not database or database.isdecimal()) and options.keys() <= allowed
