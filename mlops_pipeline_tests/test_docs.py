@@ -14,12 +14,12 @@ from mlops_pipeline import errors
 from mlops_pipeline.cli.app import app
 from mlops_pipeline.config import load_use_case
 from mlops_pipeline.core.evaluation.gates import Gate, RuleResult
-from mlops_pipeline.core.metrics.metrics import METRICS
 from mlops_pipeline.lifecycle.release import documents_folder
 from mlops_pipeline.lifecycle.status import use_case_status
 from mlops_pipeline.orchestration.build import build_definitions
 from mlops_pipeline.serving.app import create_app
 from mlops_pipeline.serving.problems import PROBLEMS, TYPE_PREFIX, UNKNOWN_ID
+from mlops_pipeline.spec.metrics import METRICS
 from mlops_pipeline.stores.lake.tables import Lake
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings

@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 from mlops_pipeline.config import UseCase, json_schema, load_use_case
 from mlops_pipeline.config.modelling import GateRule
 from mlops_pipeline.spec.grammar import FUNCTIONS
+from mlops_pipeline.spec.metrics import JUDGED, METRICS
 from mlops_pipeline_tests.documentation import (
     CONFIGS,
     blocks,
@@ -72,6 +73,12 @@ def test_configuration_section_documents_every_key(heading: str, model: type[Bas
 def test_every_function_of_expressions_is_documented() -> None:
     section = sections(text_of("docs/configuration.md"))["Expressions"]
     assert {name for name in FUNCTIONS if f"`{name}(" in section} == set(FUNCTIONS)
+
+
+def test_every_metric_is_documented() -> None:
+    assert ", ".join(f"`{name}`" for name in JUDGED) in text_of("docs/configuration.md")
+    defined = [row[0] for row in rows(sections(text_of("docs/evaluation.md"))["The test part"])]
+    assert [name.strip("`") for cell in defined for name in cell.split(", ")] == list(METRICS)
 
 
 def test_gate_examples_show_every_rule_and_are_valid() -> None:

@@ -5,9 +5,10 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from mlops_pipeline.config.base import Days, Fraction, Name
-from mlops_pipeline.spec.section import Section
+from mlops_pipeline.spec.metrics import JUDGED
+from mlops_pipeline.spec.section import OneOf, Section
 
-MetricName = Literal["roc_auc", "pr_auc", "log_loss", "brier", "precision", "recall", "f1", "ece"]
+MetricName = Annotated[str, OneOf(JUDGED)]
 Effect = Literal["block", "review", "warn"]
 SECONDS_PER_HOUR = 3_600
 

@@ -18,7 +18,12 @@ from mlops_pipeline.core.evaluation.evaluation import (
     evaluate_model,
 )
 from mlops_pipeline.core.evaluation.exceptions import GateException
-from mlops_pipeline.core.evaluation.gates import Gate, comparison_level, judge_gate
+from mlops_pipeline.core.evaluation.gates import (
+    Gate,
+    compared_metrics,
+    comparison_level,
+    judge_gate,
+)
 from mlops_pipeline.core.modelling.explanations import explain_model
 from mlops_pipeline.core.modelling.scoring import Decisions, ScoringModel
 from mlops_pipeline.errors import NotFoundError
@@ -68,6 +73,7 @@ def evaluate_training(
             champion.model,
             test,
             test.known_at > trained_at,
+            metrics=compared_metrics(context.use_case.gates),
             seed=context.use_case.training.seed,
             level=comparison_level(context.use_case.gates),
         )

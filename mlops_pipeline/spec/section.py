@@ -3,10 +3,24 @@
 Parameter models of the tables (kinds, gate rules, ...) are sections too, and stand in spec.
 """
 
+from dataclasses import dataclass
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict
+from pydantic_core import CoreSchema, core_schema
 
 
 class Section(BaseModel):
     """A part of the configuration: immutable, and unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """What `Literal` is to names written by hand, for the names of a table: Annotated[str, ...]."""
+
+    names: tuple[str, ...]
+
+    def __get_pydantic_core_schema__(self, *_: Any) -> CoreSchema:
+        return core_schema.literal_schema(list(self.names))

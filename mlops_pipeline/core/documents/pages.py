@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from mlops_pipeline.core.metrics.metrics import METRICS, Estimate
+from mlops_pipeline.core.metrics.metrics import Estimate
+from mlops_pipeline.spec.metrics import METRICS
 
 if TYPE_CHECKING:
     from jinja2 import Environment

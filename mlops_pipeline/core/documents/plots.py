@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from mlops_pipeline.core.evaluation.evaluation import Slice
 from mlops_pipeline.core.fairness.fairness import GroupAudit
 from mlops_pipeline.core.fairness.variants import Mitigated
-from mlops_pipeline.core.metrics.metrics import METRICS, Estimate
+from mlops_pipeline.core.metrics.metrics import Estimate
 from mlops_pipeline.core.metrics.ranked_scores import (
     Floats,
     binary_labels,
@@ -24,6 +24,7 @@ from mlops_pipeline.core.metrics.ranked_scores import (
     rank_scores,
 )
 from mlops_pipeline.core.modelling.calibration import ReliabilityCurve
+from mlops_pipeline.spec.metrics import METRICS
 
 WIDTH_INCHES, HEIGHT_INCHES, DPI = 6.4, 4.2, 100
 CURVE_POINTS = 500  # more do not show at this size

@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 import numpy as np
 from pydantic import BaseModel, TypeAdapter
 
-from mlops_pipeline.core.evaluation.evaluation import SLICE_METRICS, Evaluation, worst_slices
+from mlops_pipeline.core.evaluation.evaluation import Evaluation, worst_slices
 from mlops_pipeline.core.evaluation.gates import Gate
 from mlops_pipeline.core.metrics.metrics import Estimate
+from mlops_pipeline.spec.metrics import JUDGED
 
 T = TypeVar("T")
 
@@ -119,7 +120,7 @@ class EvaluatedTraining:
         """Return plain JSON; beside the figures, the worst slice by each metric."""
         worst = {
             name: {"column": item.column, "group": item.group, "value": item.metrics[name].value}
-            for name in SLICE_METRICS
+            for name in JUDGED
             for item in worst_slices(self.evaluation.slices, name, 1)
         }
         measured = plain(self.evaluation) | {"worst_slices": worst}

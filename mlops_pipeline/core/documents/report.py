@@ -15,7 +15,7 @@ from mlops_pipeline.core.documents.records import SourceFacts, TrainingFacts
 from mlops_pipeline.core.evaluation.evaluation import Evaluation, worst_slices
 from mlops_pipeline.core.evaluation.gates import Gate, RuleResult, comparison_level
 from mlops_pipeline.core.fairness.group_audit import GroupAudit
-from mlops_pipeline.core.metrics.metrics import METRICS
+from mlops_pipeline.spec.metrics import METRICS
 
 SHOWN_SLICE_METRICS = ("roc_auc", "pr_auc", "brier", "log_loss", "ece", "recall")
 STRESS_METRICS = ("roc_auc", "pr_auc", "brier", "log_loss", "ece")

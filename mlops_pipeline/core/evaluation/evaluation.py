@@ -16,14 +16,13 @@ from mlops_pipeline.core.evaluation.review_band import ReviewBand, review_band
 from mlops_pipeline.core.fairness.fairness import GroupAudit, audit_attributes
 from mlops_pipeline.core.fairness.variants import Mitigated
 from mlops_pipeline.core.metrics.intervals import bootstrap_metrics, paired_difference
-from mlops_pipeline.core.metrics.metrics import METRICS, Estimate
+from mlops_pipeline.core.metrics.metrics import Estimate
 from mlops_pipeline.core.modelling.calibration import ReliabilityCurve, reliability_curve
 from mlops_pipeline.core.modelling.explanations import Explanation
 from mlops_pipeline.core.modelling.scoring import Decisions, ScoringModel
 from mlops_pipeline.spec.grammar import columns_of, parse
+from mlops_pipeline.spec.metrics import JUDGED, METRICS
 
-COMPARED = ("roc_auc", "pr_auc", "brier", "log_loss", "ece")
-SLICE_METRICS = ("roc_auc", "pr_auc", "brier", "log_loss", "ece", "precision", "recall", "f1")
 SLICE_REPLICATES = 200
 SLICE_ROWS = 50_000  # of a slice, drawn for its interval; its value uses all rows
 STRESS_ROWS = 200_000  # of the test part, drawn for the stress cases
@@ -121,6 +120,7 @@ def compare_with_champion(
     test: LabelledFrame,
     unseen: npt.NDArray[np.bool_],
     *,
+    metrics: Sequence[str],
     seed: int,
     level: float,
 ) -> ChampionComparison:
@@ -160,7 +160,7 @@ def compare_with_champion(
             seed=seed,
             level=level,
         )
-        for metric in COMPARED
+        for metric in metrics
     }
     return ChampionComparison(version, rows, differences, None)
 
@@ -206,7 +206,7 @@ def _measure(  # noqa: PLR0917 # private: the columns of one table row
         decided.probability,
         decided.threshold,
         entities=entity,
-        metrics=SLICE_METRICS,
+        metrics=JUDGED,
         replicates=SLICE_REPLICATES,
         max_rows=SLICE_ROWS,
         seed=seed,

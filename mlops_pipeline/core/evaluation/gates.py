@@ -20,7 +20,8 @@ from mlops_pipeline.config.modelling import (
 from mlops_pipeline.core.evaluation.evaluation import Evaluation
 from mlops_pipeline.core.evaluation.exceptions import GateException, rule_key
 from mlops_pipeline.core.fairness.group_audit import judge_parity
-from mlops_pipeline.core.metrics.metrics import METRICS, Estimate
+from mlops_pipeline.core.metrics.metrics import Estimate
+from mlops_pipeline.spec.metrics import METRICS, shown_in
 
 PERCENT_POINTS = 100
 
@@ -101,6 +102,12 @@ def judge_gate(
         for result in results
     )
     return Gate(passed=not blocked, needs_review=review and not blocked, rules=results)
+
+
+def compared_metrics(rules: Sequence[GateRule]) -> tuple[str, ...]:
+    """Return the metrics compared with the champion: those always shown, and those of rules."""
+    named = [rule.metric for rule in rules if isinstance(rule, NotWorseRule | BetterRule)]
+    return tuple(dict.fromkeys((*shown_in("comparison"), *named)))
 
 
 def comparison_level(rules: Sequence[GateRule]) -> float:

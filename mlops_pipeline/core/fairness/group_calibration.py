@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from mlops_pipeline.core.metrics.intervals import percentile_interval
 from mlops_pipeline.core.metrics.metrics import Estimate
-from mlops_pipeline.core.metrics.ranked_scores import ECE_BINS, Floats, ece_bins
+from mlops_pipeline.core.metrics.ranked_scores import Floats, ece_bins
+from mlops_pipeline.spec.metrics import ECE_BINS
 
 MAX_ENTITIES = 50_000  # resampled; the values use all
 REPLICATES = 200  # at most, as for slices

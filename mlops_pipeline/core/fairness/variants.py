@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mlops_pipeline.config.fairness import Mitigation
-from mlops_pipeline.core.metrics.metrics import METRICS
+from mlops_pipeline.spec.metrics import METRICS
 
 BASE = "base"
 

@@ -14,7 +14,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from mlops_pipeline.core.metrics.delong import delong_auc, delong_difference, normal_quantile
 from mlops_pipeline.core.metrics.metrics import (
-    METRICS,
     Estimate,
     evaluate,
     known_metrics,
@@ -22,6 +21,7 @@ from mlops_pipeline.core.metrics.metrics import (
 )
 from mlops_pipeline.core.metrics.ranked_scores import Floats, binary_labels, rank_scores
 from mlops_pipeline.errors import ConfigError, DataError
+from mlops_pipeline.spec.metrics import METRICS
 
 __all__ = [
     "bootstrap_metrics",
@@ -238,7 +238,7 @@ def bootstrap_metrics(  # noqa: PLR0913 - the settings are keyword-only and have
             drawn.values[:, 0, column],
             float(drawn.reference[0, column]),
             scale=drawn.scale,
-            bounds=(0, np.inf if name == "log_loss" else 1),
+            bounds=METRICS[name].bounds,
             level=level,
         )
     return estimates

@@ -20,6 +20,7 @@ from mlops_pipeline.core.metrics.ranked_scores import (
     rank_scores,
 )
 from mlops_pipeline.errors import ConfigError, DataError
+from mlops_pipeline.spec.metrics import METRICS, TOP_SHARE
 
 
 @dataclass(frozen=True)
@@ -61,15 +62,6 @@ class Estimate:
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
         """Rebuild what `to_dict` returned; KeyError if a field is absent."""
         return cls(fields["value"], fields["low"], fields["high"], fields["reason"])
-
-
-@dataclass(frozen=True)
-class MetricDefinition:
-    """What a reader of a metric must know to compare two values of it."""
-
-    name: str
-    greater_is_better: bool | None  # None: neither direction is better (selection_rate)
-    needs_threshold: bool
 
 
 def _ratio(numerator: float, denominator: float) -> float:
@@ -152,32 +144,45 @@ def selection_rate(rows: WeightedRows) -> float:
     return _ratio(rows.selected[0], rows.total)
 
 
-_FORMULAS: Mapping[str, Callable[[WeightedRows], float]] = MappingProxyType(
+def lift_top_decile(rows: WeightedRows) -> float:
+    """Rate of positives among the 10 % of rows with the highest scores, over that of all rows.
+
+    Of rows with equal scores, of which only some are within the 10 %, each counts in part: the
+    mean over all ways to pick them.
+    """
+    if not _has_both_classes(rows):
+        return np.nan
+    above, true_positives = rows.curve
+    found = np.interp(TOP_SHARE * rows.total, np.append(0, above), np.append(0, true_positives))
+    return float(found) / (TOP_SHARE * rows.positives)
+
+
+def accuracy(rows: WeightedRows) -> float:
+    """(TP + TN) / rows: share of decisions that are right."""
+    return _ratio(rows.confusion.true_positives + rows.confusion.true_negatives, rows.total)
+
+
+def balanced_accuracy(rows: WeightedRows) -> float:
+    """(TPR + TNR) / 2, with both classes (Brodersen et al. 2010)."""
+    hits, false_hits, misses, rejections = rows.confusion
+    return (_ratio(hits, hits + misses) + _ratio(rejections, rejections + false_hits)) / 2
+
+
+def mcc(rows: WeightedRows) -> float:
+    """Matthews' correlation of labels and decisions, the phi coefficient (Matthews 1975)."""
+    hits, false_hits, misses, rejections = rows.confusion
+    of_labels = (hits + misses) * (rejections + false_hits)
+    of_decisions = (hits + false_hits) * (rejections + misses)
+    return _ratio(hits * rejections - false_hits * misses, (of_labels * of_decisions) ** 0.5)
+
+
+FORMULAS: Mapping[str, Callable[[WeightedRows], float]] = MappingProxyType(
     {
         formula.__name__: formula
         for formula in (
-            *(roc_auc, pr_auc, log_loss, brier, ece),
-            *(precision, recall, f1, selection_rate),
+            *(roc_auc, pr_auc, lift_top_decile, log_loss, brier, ece),
+            *(precision, recall, f1, accuracy, balanced_accuracy, mcc, selection_rate),
         )
-    }
-)
-_LESS_IS_BETTER = {"log_loss", "brier", "ece"}
-_NEEDS_THRESHOLD = {"precision", "recall", "f1", "selection_rate"}
-_REASONS = {
-    "roc_auc": "one class only",
-    "pr_auc": "one class only",
-    "precision": "no row reaches the threshold",
-    "recall": "no positive row",
-    "f1": "no positive row and none selected",
-}
-METRICS: Mapping[str, MetricDefinition] = MappingProxyType(
-    {
-        name: MetricDefinition(
-            name,
-            None if name == "selection_rate" else name not in _LESS_IS_BETTER,
-            name in _NEEDS_THRESHOLD,
-        )
-        for name in _FORMULAS
     }
 )
 
@@ -200,7 +205,7 @@ def evaluate(
     if ranked_weights.sum() <= 0:
         return dict.fromkeys(names, np.nan)
     rows = WeightedRows(ranked, ranked_weights)
-    return {name: _FORMULAS[name](rows) for name in names}
+    return {name: FORMULAS[name](rows) for name in names}
 
 
 def why_not_computable(ranked: RankedScores, name: str, total_weight: float) -> str:
@@ -209,7 +214,7 @@ def why_not_computable(ranked: RankedScores, name: str, total_weight: float) -> 
         return "no rows"
     if METRICS[name].needs_threshold and ranked.selected is None:
         return "no decision threshold"
-    return _REASONS[name]
+    return METRICS[name].undefined or "no rows"
 
 
 def known_metrics(names: Iterable[str]) -> tuple[str, ...]:

@@ -7,14 +7,15 @@ resampling to `intervals`.
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mlops_pipeline.errors import DataError, masked
+from mlops_pipeline.spec.metrics import ECE_BINS
 
 Floats = NDArray[np.float64]
-ECE_BINS = 15  # as in Guo et al. 2017
 
 
 def _floats(values: ArrayLike, what: str) -> Floats:
@@ -121,6 +122,15 @@ def _selected(
     return slice(count) if reached[:count].all() else reached  # a slice is faster, and usual
 
 
+class Confusion(NamedTuple):
+    """Weights of the rows by decision and label; NaN without a threshold."""
+
+    true_positives: float
+    false_positives: float
+    false_negatives: float
+    true_negatives: float
+
+
 @dataclass(frozen=True)
 class WeightedRows:
     """Ranked rows under one weight vector; sums that several metrics need are computed once.
@@ -159,3 +169,14 @@ class WeightedRows:
         if chosen is None:
             return np.nan, np.nan
         return float(self.weights[chosen].sum()), float(self.positive_weights[chosen].sum())
+
+    @cached_property
+    def confusion(self) -> Confusion:
+        """Each cell summed by itself, so that an empty one is exactly 0."""
+        chosen = self.ranked.selected
+        if chosen is None:
+            return Confusion(*[np.nan] * 4)
+        others = slice(chosen.stop, None) if isinstance(chosen, slice) else ~chosen
+        by_label = self.positive_weights, self.weights - self.positive_weights
+        cells = (cell[rows] for rows in (chosen, others) for cell in by_label)
+        return Confusion(*(float(cell.sum()) for cell in cells))

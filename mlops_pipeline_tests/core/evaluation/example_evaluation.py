@@ -22,7 +22,6 @@ from mlops_pipeline.core.documents.report import (
     singles,
 )
 from mlops_pipeline.core.evaluation.evaluation import (
-    SLICE_METRICS,
     ChampionComparison,
     Evaluation,
     Slice,
@@ -41,6 +40,7 @@ from mlops_pipeline.core.modelling.explanations import (
     GroupImportance,
 )
 from mlops_pipeline.core.modelling.scoring import Decisions, ScoringModel
+from mlops_pipeline.spec.metrics import JUDGED
 
 ROWS = 4_000
 THRESHOLD = 0.2
@@ -302,5 +302,5 @@ def pictures(
 
 
 def _slice(column: str, group: str, y: np.ndarray[Any, Any], p: np.ndarray[Any, Any]) -> Slice:
-    figures = bootstrap_metrics(y, p, THRESHOLD, metrics=SLICE_METRICS, replicates=30, seed=2)
+    figures = bootstrap_metrics(y, p, THRESHOLD, metrics=JUDGED, replicates=30, seed=2)
     return Slice(column, group, len(y), int(y.sum()), figures)

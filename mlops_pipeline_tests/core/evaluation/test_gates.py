@@ -10,7 +10,7 @@ import pytest
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.core.evaluation.evaluation import Evaluation
 from mlops_pipeline.core.evaluation.exceptions import GateException, check_exception, rule_key
-from mlops_pipeline.core.evaluation.gates import Gate, RuleResult, judge_gate
+from mlops_pipeline.core.evaluation.gates import Gate, RuleResult, compared_metrics, judge_gate
 from mlops_pipeline.errors import ConfigError, MlopsError, StateError
 from mlops_pipeline_tests.core.evaluation import example_evaluation as example
 from mlops_pipeline_tests.stores.ops.timestamps import NOON, later
@@ -120,6 +120,22 @@ def test_rule_result_survives_json_and_reads_what_was_stored_before_exceptions()
     before = {"name": "a", "value": 1.0, "threshold": 1.0, "passed": True, "effect": "block"}
     found = RuleResult.from_dict({**before, "reason": "b"})
     assert (found.failing, found.excepted) == ((), False)
+
+
+def test_compared_metrics_are_those_shown_and_those_of_rules_about_the_champion() -> None:
+    shown = ("roc_auc", "pr_auc", "log_loss", "brier", "ece")
+    assert compared_metrics(case().gates) == shown
+    rules = ({"rule": "not_worse_than_champion", "metric": "mcc"}, {**AUC, "metric": "f1"})
+    assert compared_metrics(example.use_case(rules).gates) == (*shown, "mcc")
+
+
+def test_rule_about_a_metric_of_the_table_is_judged_by_its_figure() -> None:
+    names = ("lift_top_decile", "accuracy", "balanced_accuracy", "mcc")
+    gate = judged(
+        rules=tuple({"rule": "metric", "metric": name, "at_least": 0.1} for name in names)
+    )
+    assert [rule.value for rule in gate.rules] == [evaluation().metrics[n].value for n in names]
+    assert gate.passed
 
 
 # what may be granted

@@ -10,8 +10,9 @@ from mlops_pipeline.core.metrics.intervals import (
     delong_difference,
     paired_difference,
 )
-from mlops_pipeline.core.metrics.metrics import METRICS, Estimate, point_metrics
+from mlops_pipeline.core.metrics.metrics import Estimate, point_metrics
 from mlops_pipeline.errors import ConfigError, DataError
+from mlops_pipeline.spec.metrics import METRICS
 
 Floats = NDArray[np.float64]
 
@@ -256,3 +257,28 @@ def test_paired_difference_roc_auc_bootstrap_agrees_with_delong() -> None:
     entities = np.tile(np.arange(600), 2)  # the copies force the bootstrap
     resampled = paired_difference(*twice, metric="roc_auc", entities=entities, seed=1)
     assert width(delong_difference(y, p, other)) == pytest.approx(width(resampled), rel=0.1)
+
+
+def test_bootstrap_metrics_of_decisions_match_sklearn_on_the_same_draws() -> None:
+    y, p, _ = sample(120)
+    entities = np.arange(120) // 3
+    names = {
+        "accuracy": oracle.accuracy_score,
+        "balanced_accuracy": oracle.balanced_accuracy_score,
+        "mcc": oracle.matthews_corrcoef,
+    }
+    found = bootstrap_metrics(
+        y, p, 0.5, entities=entities, metrics=list(names), replicates=40, seed=3
+    )
+    rng = np.random.default_rng(3)
+    draws = [np.bincount(rng.integers(0, 40, 40), minlength=40)[entities] for _ in range(40)]
+    for name, score in names.items():
+        expected = [score(y, p >= 0.5, sample_weight=weights) for weights in draws]
+        assert ends(found[name]) == pytest.approx(np.quantile(expected, [0.025, 0.975])), name
+
+
+def test_bootstrap_metrics_lift_interval_holds_its_value_within_its_bounds() -> None:
+    y, p, _ = sample(600)
+    found = bootstrap_metrics(y, p, None, metrics=["lift_top_decile"], replicates=100, seed=1)
+    assert contains(found["lift_top_decile"], value := found["lift_top_decile"].value or 0.0)
+    assert 1 < value < min(10, 1 / y.mean())

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import ArrayLike
 
-from mlops_pipeline.core.metrics.metrics import METRICS, Estimate, point_metrics
-from mlops_pipeline.core.metrics.ranked_scores import ECE_BINS
+from mlops_pipeline.core.metrics import metrics as formulas
+from mlops_pipeline.core.metrics.metrics import Estimate, point_metrics
 from mlops_pipeline.errors import ConfigError, DataError
+from mlops_pipeline.spec.metrics import ECE_BINS, METRICS, TOP_SHARE
 
 Y = [1, 0, 1, 0]
 P = [0.9, 0.8, 0.4, 0.1]
@@ -39,7 +40,11 @@ def reason(name: str, y: ArrayLike, p: ArrayLike, threshold: float | None = 0.5)
         ("precision", 1 / 2),
         ("recall", 1 / 2),
         ("f1", 1 / 2),
+        ("accuracy", 1 / 2),
+        ("balanced_accuracy", 1 / 2),
+        ("mcc", 0.0),
         ("selection_rate", 1 / 2),
+        ("lift_top_decile", 2.0),  # the tenth is part of the row of 0.9: all positive, of half
     ],
 )
 def test_point_metrics_four_rows_match_hand_computed(name: str, expected: float) -> None:
@@ -71,6 +76,68 @@ def test_log_loss_certain_and_wrong_is_finite() -> None:
     assert value("log_loss", [1], [0.0]) == pytest.approx(-np.log(np.finfo(float).eps))
 
 
+DECIDED = [1, 1, 1, 0, 0, 0, 0, 0, 0, 1]  # at 0.5: 3 TP, 1 FP, 1 FN, 5 TN
+DECIDED_P = [0.9, 0.8, 0.7, 0.6, 0.3, 0.3, 0.2, 0.2, 0.1, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("accuracy", 8 / 10),
+        ("balanced_accuracy", (3 / 4 + 5 / 6) / 2),
+        ("mcc", (3 * 5 - 1 * 1) / np.sqrt(4 * 4 * 6 * 6)),
+        ("lift_top_decile", 1 / 0.4),  # the first row is positive, as 4 of 10 are
+    ],
+)
+def test_metrics_of_decisions_ten_rows_match_hand_computed(name: str, expected: float) -> None:
+    assert value(name, DECIDED, DECIDED_P) == pytest.approx(expected)
+
+
+def test_mcc_perfect_and_inverted_decisions_are_one_and_minus_one() -> None:
+    assert value("mcc", [1, 0, 1], [0.9, 0.1, 0.8]) == 1.0
+    assert value("mcc", [0, 1, 0], [0.9, 0.1, 0.8]) == -1.0
+
+
+@pytest.mark.parametrize("p", [[0.9, 0.8, 0.7, 0.6], [0.1, 0.2, 0.3, 0.4]])
+def test_mcc_every_row_decided_alike_gives_reason(p: list[float]) -> None:
+    assert reason("mcc", Y, p) == "one class only, or every row decided alike"
+
+
+@pytest.mark.parametrize("name", ["balanced_accuracy", "lift_top_decile"])
+def test_metrics_of_both_classes_one_class_give_reason(name: str) -> None:
+    assert reason(name, [1, 1], [0.2, 0.7]) == "one class only"
+
+
+def test_lift_all_scores_tied_is_one() -> None:
+    assert value("lift_top_decile", [1, 0, 0, 1, 0], [0.3] * 5) == pytest.approx(1.0)
+
+
+def test_lift_ties_at_the_cut_count_in_part() -> None:
+    # the highest 2 of 20 are the single 0.9 and one of the four 0.5, half of them positive
+    y = [1] + [1, 1, 0, 0] + [0] * 15
+    p = [0.9] + [0.5] * 4 + [0.1] * 15
+    assert value("lift_top_decile", y, p) == pytest.approx((1 + 0.5) / 2 / (3 / 20))
+
+
+def test_lift_no_positive_in_the_top_tenth_is_zero() -> None:
+    assert value("lift_top_decile", [0] + [1] * 9, np.linspace(0.9, 0.1, 10)) == 0.0
+
+
+def test_every_metric_of_the_table_has_one_formula() -> None:
+    assert list(formulas.FORMULAS) == list(METRICS)
+
+
+def _direct_lift(y: Any, p: Any, *, sample_weight: Any) -> float:
+    left = TOP_SHARE * sample_weight.sum()
+    positives = 0.0
+    for score in np.unique(p)[::-1]:
+        tied = p == score
+        part = min(1.0, left / sample_weight[tied].sum()) if sample_weight[tied].sum() else 0.0
+        positives += part * (sample_weight * y)[tied].sum()
+        left -= part * sample_weight[tied].sum()
+    return float(positives / (TOP_SHARE * (sample_weight * y).sum()))
+
+
 def _direct_ece(y: Any, p: Any, *, sample_weight: Any) -> float:
     total = 0.0
     for b in range(ECE_BINS):
@@ -90,11 +157,15 @@ OF_SCORES: dict[str, Callable[..., float]] = {
     "log_loss": partial(oracle.log_loss, labels=[0, 1]),
     "brier": oracle.brier_score_loss,
     "ece": _direct_ece,
+    "lift_top_decile": _direct_lift,
 }
 OF_DECISIONS: dict[str, Callable[..., float]] = {
     "precision": oracle.precision_score,
     "recall": oracle.recall_score,
     "f1": oracle.f1_score,
+    "accuracy": oracle.accuracy_score,
+    "balanced_accuracy": oracle.balanced_accuracy_score,
+    "mcc": oracle.matthews_corrcoef,
     "selection_rate": _selection_rate,
 }
 
@@ -198,8 +269,8 @@ def test_point_metrics_wrong_weights_raise_data_error(weights: list[float]) -> N
 
 
 def test_point_metrics_unknown_name_raises_config_error() -> None:
-    with pytest.raises(ConfigError, match="accuracy"):
-        point_metrics(Y, P, metrics=["accuracy"])
+    with pytest.raises(ConfigError, match="acuracy"):
+        point_metrics(Y, P, metrics=["acuracy"])
 
 
 def test_metrics_directions_are_those_of_the_literature() -> None:
