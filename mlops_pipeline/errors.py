@@ -48,7 +48,7 @@ def masked(message: str) -> str:
 
 def nearest_name(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that a mistyped one most resembles; None when it resembles none."""
-    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)), None)
+    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)), None)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str | None:
