@@ -6,9 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from mlops_pipeline.config.base import Fraction
 from mlops_pipeline.config.modelling import MetricName
-from mlops_pipeline.spec.section import Section
+from mlops_pipeline.spec.section import Fraction, Section
 
 CROSSED = " x "  # "gender x region": no name of an attribute holds a space
 Method = Literal["reweighing", "group_thresholds", "grid_search"]

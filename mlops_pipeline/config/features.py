@@ -5,8 +5,9 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from mlops_pipeline.config.base import Days, Expression
-from mlops_pipeline.spec.section import Section
+from mlops_pipeline.errors import ConfigError
+from mlops_pipeline.spec.grammar import Expression
+from mlops_pipeline.spec.section import Days, Section
 
 Aggregate = Literal[
     "sum",
@@ -62,6 +63,19 @@ class FeatureColumn(Section):
         if self.window_days is not None and self.window_hours is not None:
             raise ValueError("window_hours: give either window_days or window_hours")
         return self
+
+    @property
+    def value(self) -> Expression:
+        """The expression of a column that has one."""
+        if self.of is None:
+            raise ConfigError("a feature column has no expression", expected="`of`")
+        return self.of
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The columns of the source that the feature reads."""
+        given = [item.columns for item in (self.of, self.where) if item is not None]
+        return frozenset().union(*given)
 
     @property
     def window(self) -> timedelta | None:

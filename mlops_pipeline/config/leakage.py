@@ -12,9 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mlops_pipeline.config.base import tree
 from mlops_pipeline.config.features import COUNTS
-from mlops_pipeline.spec.grammar import columns_of
+from mlops_pipeline.spec.grammar import Expression
 
 if TYPE_CHECKING:
     from mlops_pipeline.config.use_case import UseCase
@@ -55,34 +54,15 @@ def check_leakage(use_case: "UseCase") -> None:
                     _check_protected(use_case, read)
                     _check_identity(use_case, read, is_value=key == "of" and not counts)
     for name, derived in use_case.derived.items():
-        for used in sorted(columns_of(tree(derived.expression)) & set(use_case.protected)):
+        for used in sorted(derived.expression.columns & set(use_case.protected)):
             raise ValueError(
                 f"derived.{name}.expression: reads the protected attribute {used}; no feature is "
                 "derived from one"
             )
 
 
-def revealing_features(use_case: "UseCase") -> frozenset[str]:
-    """Return the names whose values tell a protected attribute or a personal column.
-
-    The attributes themselves, and, where one is declared with `as_input: true`, every feature that
-    reads its columns, and what is derived from such a feature.
-    """
-    found = set(use_case.protected)
-    for view in use_case.views.values():
-        declared = _declared(use_case, view.source)
-        for name, column in view.columns.items():
-            texts = (text for text in (column.of, column.where) if text is not None)
-            if any(declared & columns_of(tree(text)) for text in texts):
-                found.add(name)
-    for name, derived in use_case.derived.items():
-        if found & columns_of(tree(derived.expression)):
-            found.add(name)
-    return frozenset(found)
-
-
-def _read(where: str, source: str, text: str) -> _Read:
-    return _Read(where, source, columns_of(tree(text)))
+def _read(where: str, source: str, expression: Expression) -> _Read:
+    return _Read(where, source, expression.columns)
 
 
 # the outcome
@@ -102,7 +82,7 @@ def _check_outcome(use_case: "UseCase") -> None:
         if not view.request_time or source.availability == source.event_time:
             continue
         for name, feature in view.columns.items():
-            if feature.of and source.availability in columns_of(tree(feature.of)):
+            if feature.of and source.availability in feature.of.columns:
                 raise ValueError(
                     f"views.{view_name}.columns.{name}.of: reads {source.availability}, when the "
                     "row became known; at its own time that lies in the future"
@@ -147,7 +127,7 @@ def _check_protected(use_case: "UseCase", read: _Read) -> None:
     for name, attribute in use_case.protected.items():
         if attribute.source != read.source:
             continue
-        made_of = columns_of(tree(attribute.of)) - row_itself - declared
+        made_of = attribute.of.columns - row_itself - declared
         for column in sorted(read.columns & made_of):
             raise ValueError(
                 f"{read.where}: reads {column}, which the protected attribute {name} is made of; "
@@ -178,5 +158,5 @@ def _declared(use_case: "UseCase", source: str) -> frozenset[str]:
         column
         for attribute in use_case.protected.values()
         if attribute.as_input and attribute.source == source
-        for column in columns_of(tree(attribute.of))
+        for column in attribute.of.columns
     )

@@ -4,9 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from mlops_pipeline.config.base import Days, Fraction, Name
 from mlops_pipeline.spec.metrics import JUDGED
-from mlops_pipeline.spec.section import OneOf, Section
+from mlops_pipeline.spec.section import Days, Fraction, Name, OneOf, Section
 
 MetricName = Annotated[str, OneOf(JUDGED)]
 Effect = Literal["block", "review", "warn"]

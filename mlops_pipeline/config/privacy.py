@@ -4,10 +4,8 @@ Belongs here: which columns and features that are. That no feature reads them un
 leakage.py's.
 """
 
-from mlops_pipeline.config.base import tree
 from mlops_pipeline.config.features import COUNTS
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.spec.grammar import columns_of
 
 
 def hidden_columns(use_case: UseCase, source_name: str) -> frozenset[str]:
@@ -21,25 +19,24 @@ def hidden_columns(use_case: UseCase, source_name: str) -> frozenset[str]:
         column
         for attribute in use_case.protected.values()
         if attribute.source == source_name
-        for column in columns_of(tree(attribute.of)) - {source.event_time, source.availability}
+        for column in attribute.of.columns - {source.event_time, source.availability}
     }
     return frozenset(({use_case.entity.key} & set(source.columns)) | personal | audited)
 
 
-def sensitive_features(use_case: UseCase) -> frozenset[str]:
+def sensitive_features(use_case: UseCase, *, with_counts: bool = False) -> frozenset[str]:
     """Return protected attributes, and the features that carry values of hidden columns.
 
     They are inputs only where `as_input: true` declares them. A count carries no value of what it
-    counts, unless its `where` reads it.
+    counts, unless its `where` reads it; `with_counts`: where not even how many there are is told.
     """
     found = set(use_case.protected)
     for view in use_case.views.values():
         hidden = hidden_columns(use_case, view.source)
         for name, column in view.columns.items():
-            texts = [column.where, None if column.aggregate in COUNTS else column.of]
-            if any(columns_of(tree(text)) & hidden for text in texts if text is not None):
+            read = column.reads
+            if column.aggregate in COUNTS and not with_counts:
+                read = column.where.columns if column.where else frozenset()
+            if read & hidden:
                 found.add(name)
-    for name, derived in use_case.derived.items():  # each is defined below those it uses
-        if columns_of(tree(derived.expression)) & found:
-            found.add(name)
-    return frozenset(found)
+    return frozenset(use_case.with_dependents(found))

@@ -6,10 +6,8 @@ Belongs here: what needs no other section. Checks across sections are use_case.p
 from collections.abc import Iterable
 from datetime import datetime
 
-from mlops_pipeline.config.base import tree
 from mlops_pipeline.config.tables import Freshness, InSet, MinRows, Rule, Scalar, Source
 from mlops_pipeline.errors import did_you_mean, nearest_names
-from mlops_pipeline.spec.grammar import columns_of
 
 
 def check_source(where: str, source: Source) -> None:
@@ -47,7 +45,7 @@ def _columns_judged(rule: Rule) -> Iterable[str]:
     if rule.rule == "not_null":
         return rule.columns
     if rule.rule == "check":
-        return sorted(columns_of(tree(rule.expression)))
+        return sorted(rule.expression.columns)
     return () if isinstance(rule, MinRows | Freshness) else (rule.column,)
 
 

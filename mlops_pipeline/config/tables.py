@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mlops_pipeline.config.base import Days, Expression, Fraction, Name
-from mlops_pipeline.spec.section import Section
+from mlops_pipeline.spec.grammar import Expression
+from mlops_pipeline.spec.section import Days, Fraction, Name, Section
 
 ColumnType = Literal["string", "int64", "float64", "boolean", "timestamp", "date"]
 Scalar = str | int | float | bool

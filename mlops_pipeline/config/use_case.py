@@ -5,7 +5,6 @@ from collections.abc import Iterable
 
 from pydantic import Field, model_validator
 
-from mlops_pipeline.config.base import Name, tree
 from mlops_pipeline.config.fairness import Fairness, attribute_pairs
 from mlops_pipeline.config.features import (
     NEEDS_NO_COLUMN,
@@ -29,9 +28,9 @@ from mlops_pipeline.config.modelling import (
     Training,
 )
 from mlops_pipeline.config.source_checks import check_source, check_value, known
-from mlops_pipeline.config.tables import Entity, Grid, Label, Population, Source
-from mlops_pipeline.spec.grammar import columns_of
-from mlops_pipeline.spec.section import Section
+from mlops_pipeline.config.tables import ColumnType, Entity, Grid, Label, Population, Source
+from mlops_pipeline.spec.grammar import Expression
+from mlops_pipeline.spec.section import Name, Section
 
 SPINE = ("as_of",)  # columns that every frame has beside the entity key
 RESERVED = {  # names that a feature's column would hide, and whose they are
@@ -114,6 +113,22 @@ class UseCase(Section):
         """Days from as_of until an event label is known."""
         return (self.label.horizon_days or 0) + self.label.delay_days
 
+    @property
+    def request_columns(self) -> dict[str, ColumnType]:
+        """The source columns that request-time features read, with their types."""
+        source = self.sources[self.population.source]
+        views = [view for view in self.views.values() if view.request_time]
+        read = {used for view in views for item in view.columns.values() for used in item.reads}
+        return {name: source.column(name).type for name in source.columns if name in read}
+
+    def with_dependents(self, features: Iterable[str]) -> set[str]:
+        """Return these features and all that are derived from one of them."""
+        found = set(features)
+        for name, derived in self.derived.items():  # each is defined below those it uses
+            if derived.expression.columns & found:
+                found.add(name)
+        return found
+
     def feature_type(self, name: str) -> str:
         """Return the declared dtype of a feature or protected attribute."""
         for view in self.views.values():
@@ -148,7 +163,7 @@ class UseCase(Section):
             where = f"derived.{name}"
             _check_expected(where, derived)
             available = [item for item in seen if item not in {*RESERVED, self.entity.key}]
-            for used in sorted(columns_of(tree(derived.expression))):
+            for used in sorted(derived.expression.columns):
                 known(f"{where}.expression", used, available, "feature (defined above it)")
             _unique(where, name, seen)
         for name, attribute in self.protected.items():
@@ -191,8 +206,8 @@ class UseCase(Section):
         for name, attribute in self.protected.items():
             yield f"protected.{name}.source", attribute.source
 
-    def _check_expression(self, where: str, expression: str, source: str) -> None:
-        for used in sorted(columns_of(tree(expression))):
+    def _check_expression(self, where: str, expression: Expression, source: str) -> None:
+        for used in sorted(expression.columns):
             known(where, used, self.sources[source].columns, f"column of source {source}")
 
     def _check_population_and_label(self) -> None:

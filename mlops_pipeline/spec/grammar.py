@@ -1,8 +1,8 @@
-"""The scalar expression grammar: text -> a small typed tree.
+"""The scalar expression grammar: text -> a small tree, and the value type of configured expressions.
 
 Used for row filters (`where`), computed columns (`of`), validation checks and derived features.
-One grammar, parsed once here; core/expressions turns the tree into an Ibis expression. Above
-300 lines, because a grammar is read whole: tokens, tree and parser together.
+Types, and what is computed, are core/expressions'. Above 300 lines, because a grammar is read
+whole: tokens, tree and parser together.
 
 Semantics that do not depend on an engine: a missing input gives a missing result (except in
 `coalesce`, `is null` and `case`); division by zero and `ln` of a number not above zero are
@@ -16,8 +16,12 @@ missing; `least` and `greatest` ignore missing arguments.
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
 from typing import Literal as Choice
+
+from pydantic_core import CoreSchema, core_schema
 
 from mlops_pipeline.errors import ExpressionError
 
@@ -33,6 +37,7 @@ RESERVED = frozenset(
     "and|or|not|in|is|null|true|false|case|when|then|else|end".split("|")  # noqa: SIM905 # one line, readable
 )
 MAX_LENGTH = 4_000  # characters; an expression is a line or two, not a program
+PARSED = 4_096  # expressions kept; a use case has tens
 MAX_DEPTH = 40  # parentheses in parentheses, terms in a sum: the tree is walked recursively
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)|(?P<text>'(?:[^']|'')*')"
@@ -89,14 +94,42 @@ class _Token:
     position: int
 
 
-def parse(text: str) -> Node:
-    """Parse an expression.
+@dataclass(frozen=True)
+class Expression:
+    """An expression that parses. Two are equal when their texts are; a document holds the text.
 
-    Raises
-    ------
-    ExpressionError
-        Naming the position, what was expected and what was found.
+    Attributes
+    ----------
+    tree : Node
+    columns : frozenset of str
+        Every column that it reads.
     """
+
+    text: str
+    tree: Node = field(compare=False, repr=False)
+    columns: frozenset[str] = field(compare=False, repr=False)
+
+    @classmethod
+    @lru_cache(maxsize=PARSED)
+    def of(cls, text: str) -> "Expression":
+        """Parse a text."""
+        tree = parse(text)
+        return cls(text, tree, columns_of(tree))
+
+    def __str__(self) -> str:
+        return self.text
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: object, _handler: Any) -> CoreSchema:
+        return core_schema.no_info_wrap_validator_function(
+            lambda given, text: given if isinstance(given, cls) else cls.of(text(given)),
+            core_schema.str_schema(),
+            serialization=core_schema.to_string_ser_schema(when_used="always"),
+        )
+
+
+def parse(text: str) -> Node:
+    """Parse an expression; an error names the position, what was expected and what was found."""
     if len(text) > MAX_LENGTH:
         raise ExpressionError(
             "the expression is too long",

@@ -1,13 +1,17 @@
-"""What every configuration section is: frozen, and without unknown keys.
+"""What every configuration section is: frozen, without unknown keys; the types that sections share.
 
 Parameter models of the tables (kinds, gate rules, ...) are sections too, and stand in spec.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import CoreSchema, core_schema
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Days = Annotated[int, Field(ge=0, le=36_500)]
 
 
 class Section(BaseModel):

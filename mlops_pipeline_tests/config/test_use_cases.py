@@ -2,9 +2,9 @@ import json
 from pathlib import Path
 
 import pytest
+from mlops_pipeline.config.base import tree
 
 from mlops_pipeline.config import UseCase, config_hash, load_use_case
-from mlops_pipeline.config.base import tree
 from mlops_pipeline.spec.grammar import columns_of
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -6,7 +6,7 @@ from typing import Any
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.data.periods import Period
-from mlops_pipeline.core.expressions.compile import condition
+from mlops_pipeline.core.expressions.to_ibis import condition
 from mlops_pipeline.errors import ConfigError
 
 

@@ -22,7 +22,7 @@ from mlops_pipeline.config.tables import (
     Source,
 )
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.core.expressions.compile import condition
+from mlops_pipeline.core.expressions.to_ibis import condition
 
 REPRESENTABLE = 1e12  # beyond it six decimal places no longer fit 64-bit exact sums
 SECONDS_PER_DAY = 86_400

@@ -20,7 +20,6 @@ from mlops_pipeline.core.metrics.metrics import Estimate
 from mlops_pipeline.core.modelling.calibration import ReliabilityCurve, reliability_curve
 from mlops_pipeline.core.modelling.explanations import Explanation
 from mlops_pipeline.core.modelling.scoring import Decisions, ScoringModel
-from mlops_pipeline.spec.grammar import columns_of, parse
 from mlops_pipeline.spec.metrics import JUDGED, METRICS
 
 SLICE_REPLICATES = 200
@@ -263,11 +262,7 @@ def _stress(
 
 def fed_by(use_case: UseCase, view: str) -> set[str]:
     """Return the features of a view and every derived feature that reads one of them."""
-    lost = set(use_case.views[view].columns)
-    for name, derived in use_case.derived.items():
-        if columns_of(parse(derived.expression)) & lost:
-            lost.add(name)
-    return lost
+    return use_case.with_dependents(use_case.views[view].columns)
 
 
 def _emptied(columns: Columns, lost: set[str]) -> dict[str, npt.NDArray[Any]]:

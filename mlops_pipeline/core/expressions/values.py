@@ -1,11 +1,10 @@
 """Scalar values of the online computation: types, comparison, exact integers, rounding.
 
 Belongs here: what DuckDB does to one value, as Python. Values are plain Python objects, missing is
-None; timestamps are naive and mean UTC. Expressions over them are rows.py, aggregates streams.py.
+None; timestamps are naive and mean UTC. Expressions over them are to_row.py's.
 """
 
 import math
-import operator
 from collections.abc import Callable, Iterable
 from datetime import date, datetime
 from typing import Any, Literal
@@ -22,79 +21,29 @@ _WIDE_LIMIT = 10**38  # of DECIMAL(38), which holds the squares of a deviation
 
 
 def common_kind(kinds: Iterable[Kind]) -> Kind:
-    """Return the type that values of these types share; nulls fit any, integers fit floats.
-
-    Raises
-    ------
-    TypeError
-        When there is none.
-    """
+    """Return the type that values of these types share; nulls fit any. TypeError: there is none."""
     found = set(kinds) - {"null"}
     if found == {"int64", "float64"}:
         return "float64"
+    if found == {"date", "timestamp"}:
+        return "timestamp"
     if len(found) > 1:
         raise TypeError(f"values of types {', '.join(sorted(found))} do not go together")
     return found.pop() if found else "null"
-
-
-# comparison: NaN equals NaN and is above every number
-
-
-def _equal(left: float, right: float) -> bool:
-    return left == right or (left != left and right != right)  # noqa: PLR0124 # NaN
-
-
-def _less(left: float, right: float) -> bool:
-    return left < right or (right != right and left == left)  # noqa: PLR0124 # NaN
-
-
-_OF_FLOATS: dict[str, Callable[[Any, Any], bool]] = {
-    "=": _equal,
-    "!=": lambda left, right: not _equal(left, right),
-    "<": _less,
-    "<=": lambda left, right: not _less(right, left),
-    ">": lambda left, right: _less(right, left),
-    ">=": lambda left, right: not _less(left, right),
-}
-COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {  # of anything but floats
-    "=": operator.eq,
-    "!=": operator.ne,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-}
-
-
-def comparison(name: str, kind: Kind) -> Callable[[Any, Any], bool]:
-    """Return the comparison of two present values of one type."""
-    return (_OF_FLOATS if kind == "float64" else COMPARISONS)[name]
 
 
 # integers
 
 
 def int64(value: int) -> int:
-    """Return an integer that fits 64 bits.
-
-    Raises
-    ------
-    DataError
-        When it does not, as the offline engine does.
-    """
+    """Return an integer of 64 bits; DataError when it is not, as of the offline engine."""
     if INT64_MIN <= value <= INT64_MAX:
         return value
     raise _outside(value)
 
 
 def whole(value: float) -> int:
-    """Round a float to an int64, halves away from zero.
-
-    Raises
-    ------
-    DataError
-        When it is infinite, NaN or outside int64.
-    """
+    """Round a float to an int64, halves away from zero."""
     rounded = round_half_away(value, 1.0)
     if not -(2.0**63) <= rounded < 2.0**63:
         raise _outside(value)
@@ -102,13 +51,7 @@ def whole(value: float) -> int:
 
 
 def decimal38(value: int) -> int:
-    """Return an integer of at most 38 digits.
-
-    Raises
-    ------
-    DataError
-        When it has more.
-    """
+    """Return an integer of at most 38 digits."""
     if -_WIDE_LIMIT < value < _WIDE_LIMIT:
         return value
     raise _outside(value, "an integer of at most 38 digits")
@@ -134,12 +77,9 @@ def _outside(value: float, expected: str = "an integer of 64 bits") -> DataError
 
 
 def round_half_away(value: float, modifier: float) -> float:
-    """Round to a decimal place, halves away from zero.
+    """Round to a decimal place (`modifier`: 10 to the power of those kept), halves away from zero.
 
-    Parameters
-    ----------
-    modifier : float
-        10 to the power of the places kept. A value that overflows when scaled stays as it is.
+    A value that overflows when scaled stays as it is.
     """
     scaled = value * modifier
     if scaled > 0:
@@ -156,14 +96,10 @@ def converter(kind: Kind, dtype: str, precision: int) -> Callable[[Any], Any]:
 
     The twin of aggregates.typed: floats are rounded to the precision, infinities and NaN become
     missing; floats declared int64 are rounded halves away from zero.
-
-    Raises
-    ------
-    TypeError
-        When values of the type cannot be declared so: text or a time as a number.
+    TypeError: values of the type cannot be declared so, as text or a time as a number.
     """
     if kind == dtype and dtype != "float64":
-        return _same
+        return unchanged
     if kind == "null":
         return _missing
     numeric = kind in ("float64", "int64", "boolean")
@@ -175,7 +111,8 @@ def converter(kind: Kind, dtype: str, precision: int) -> Callable[[Any], Any]:
     return lambda value: None if value is None else conversion(value)
 
 
-def _same(value: Any) -> Any:
+def unchanged(value: Any) -> Any:
+    """Return a value that has its declared type."""
     return value
 
 

@@ -15,8 +15,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from mlops_pipeline.config.features import FeatureColumn
-from mlops_pipeline.core.expressions.compile import compiled, condition
+from mlops_pipeline.core.expressions.to_ibis import condition, to_ibis
 from mlops_pipeline.errors import ExpressionError
+from mlops_pipeline.spec.grammar import Expression
 
 SECONDS_PER_DAY = 86_400
 WIDE = "decimal(19, 0)"  # holds every int64; its products have 128 bits
@@ -105,7 +106,7 @@ class Aggregation:
                 return self._days_since("min", column, flag)
             case _:
                 function = "nunique" if column.aggregate == "count_distinct" else column.aggregate
-                name = self._simple(str(function), self._value(str(column.of)), flag)
+                name = self._simple(str(function), self._value(column.value), flag)
                 return lambda table: typed(table[name], column.dtype, column.precision)
 
     # columns
@@ -121,7 +122,7 @@ class Aggregation:
 
     def _exact(self, column: FeatureColumn, flag: str | None) -> Made:
         """Sum, mean or sample standard deviation by exact integer addition."""
-        value = compiled(str(column.of), self._rows)
+        value = to_ibis(column.value, self._rows)
         scale = 1 if value.type().is_integer() else 10**column.precision
         units = self._prepare(("units", column.of, scale), lambda: _units(value, scale))
         names = [self._simple("sum", units, flag)]
@@ -161,7 +162,7 @@ class Aggregation:
         alike: dict[str | None, list[str]] = {}
         for column in columns.values():
             values = alike.setdefault(self._counted(column), [])
-            values.append(self._value(str(column.of)))
+            values.append(self._value(column.value))
         if columns:
             self._prepared[ORDER] = self._order()
         found = {}
@@ -174,7 +175,7 @@ class Aggregation:
             found[flag] = self._aggregate(("latest", flag), take)
         made: dict[str, Made] = {}
         for name, column in columns.items():
-            row, value = found[self._counted(column)], self._value(str(column.of))
+            row, value = found[self._counted(column)], self._value(column.value)
 
             def field(
                 table: Any, row: str = row, value: str = value, column: FeatureColumn = column
@@ -194,8 +195,8 @@ class Aggregation:
 
     # parts of columns
 
-    def _value(self, of: str) -> str:
-        return self._prepare(("value", of), lambda: compiled(of, self._rows))
+    def _value(self, of: Expression) -> str:
+        return self._prepare(("value", of), lambda: to_ibis(of, self._rows))
 
     def _simple(self, function: str, value: str, flag: str | None) -> str:
         def aggregate(rows: Any) -> Any:

@@ -20,10 +20,11 @@ from mlops_pipeline.config.features import Aggregate, FeatureColumn, Refresh
 from mlops_pipeline.config.tables import Source
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.data.periods import Period
-from mlops_pipeline.core.expressions.compile import compiled, condition
+from mlops_pipeline.core.expressions.to_ibis import condition, to_ibis
 from mlops_pipeline.core.features.aggregates import Aggregation, before, typed
-from mlops_pipeline.core.features.completion import completed
+from mlops_pipeline.core.features.derived import with_derived
 from mlops_pipeline.core.features.latest import with_latest
+from mlops_pipeline.spec.grammar import Expression
 
 Columns = dict[str, FeatureColumn]
 EVENT_ROW = "event_row"  # on an event grid: the row of the population's source
@@ -50,7 +51,7 @@ class _Latest:
     source: str
     refresh: Refresh
     reach: timedelta | None
-    where: str | None
+    where: Expression | None
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def asked_rows(
         group of latest values the `_row_no` that holds them (missing: none does).
     values : dict of str to ibis.Table
         For each of those columns, `_row_no` and the latest values that each row of the source
-        holds. The asked rows with these are what `completed` takes.
+        holds. The asked rows with these are what `with_derived` takes.
     """
     values: dict[str, Any] = {}
     return _Frame(use_case, tables, period, facts, given=rows).attached(values), values
@@ -271,7 +272,7 @@ class _Frame:
     # features
 
     def whole(self) -> Any:
-        return completed(self.use_case, self.attached())
+        return with_derived(self.use_case, self.attached())
 
     def attached(self, apart: dict[str, Any] | None = None) -> Any:
         """Return who, with what is not made of a row's own values.
@@ -334,7 +335,7 @@ class _Frame:
         """Return the request-time columns: of the row itself, at as_of."""
         rows = self._event_rows()
         values = {
-            name: typed(compiled(column.of or name, rows), column.dtype, column.precision)
+            name: typed(to_ibis(column.value, rows), column.dtype, column.precision)
             for name, column in self.own.items()
         }
         return rows.select(**{self.part_key: rows._row_no, **values})
@@ -349,7 +350,7 @@ class _Frame:
         if kind.where:
             rows = rows.filter(condition(kind.where, rows))
         values = {
-            name: typed(compiled(str(column.of), rows), column.dtype, column.precision)
+            name: typed(to_ibis(column.value, rows), column.dtype, column.precision)
             for name, column in columns.items()
         }
         if apart is not None:

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 from mlops_pipeline.config.features import COUNTS, FeatureColumn, FeatureView
 from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.core.expressions.to_row import row_condition, row_function
 from mlops_pipeline.core.expressions.values import Kind, Value, common_kind, converter
 from mlops_pipeline.core.features.reductions import REDUCTIONS, exact
-from mlops_pipeline.core.features.rows import row_function
 from mlops_pipeline.errors import ExpressionError
-from mlops_pipeline.spec.grammar import columns_of, parse
+from mlops_pipeline.spec.grammar import Expression
 
 US = timedelta(microseconds=1)
 US_PER_SECOND = 1e6
@@ -62,11 +62,8 @@ _LATEST = attrgetter("happened_us", "known_us", "arrival")
 
 def stream_columns(use_case: UseCase, source: str) -> dict[str, Kind]:
     """Return the columns, with their types, that a source's continuous views read."""
-    used: set[str] = set()
-    for view in _continuous(use_case, source):
-        for column in view.columns.values():
-            for expression in (column.of, column.where):
-                used |= columns_of(parse(expression)) if expression else set()
+    views = _continuous(use_case, source)
+    used = {name for view in views for column in view.columns.values() for name in column.reads}
     columns = use_case.sources[source]
     return {name: columns.column(name).type for name in columns.columns if name in used}
 
@@ -189,21 +186,15 @@ class _Selection:
     """Which events count: those in a window that satisfy a condition."""
 
     def __init__(
-        self, reach: timedelta | None, offset_days: int, where: str | None, kinds: dict[str, Kind]
+        self,
+        reach: timedelta | None,
+        offset_days: int,
+        where: Expression | None,
+        kinds: dict[str, Kind],
     ) -> None:
         self._reach_us = None if reach is None else reach // US
         self._offset_us = timedelta(days=offset_days) // US
-        self._where: Callable[[Any], Any] | None = None
-        if where is not None:
-            condition = row_function(where, kinds)
-            if condition.kind not in ("boolean", "null"):
-                raise ExpressionError(
-                    "the expression is not a condition",
-                    where=where,
-                    expected="true or false, for example a comparison",
-                    found=f"a value of type {condition.kind}",
-                )
-            self._where = condition.of_row
+        self._where = None if where is None else row_condition(where, kinds)
 
     def of(self, events: Sequence[Event], as_of_us: int) -> Sequence[Event]:
         if self._reach_us is not None:
@@ -213,7 +204,7 @@ class _Selection:
             end = as_of_us - self._offset_us
             events = [event for event in events if event.happened_us < end]
         where = self._where
-        return events if where is None else [event for event in events if where(event.values)]
+        return events if where is None else [event for event in events if where(event.values or ())]
 
 
 class _Column:
@@ -233,7 +224,7 @@ class _Column:
         except TypeError as error:
             raise ExpressionError(
                 f"the feature {name} does not fit the types of its columns",
-                where=column.of,
+                where=str(column.of),
                 found=str(error),
             ) from error
 

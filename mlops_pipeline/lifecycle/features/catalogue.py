@@ -13,10 +13,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from mlops_pipeline.config.base import tree
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.errors import ConfigError, NotFoundError
-from mlops_pipeline.spec.grammar import columns_of
 from mlops_pipeline.stores.lake.tables import Lake
 from mlops_pipeline.stores.models.registry import ALIASES
 from mlops_pipeline.stores.ops import OpsDatabase
@@ -220,7 +218,7 @@ def _defined(use_case: UseCase) -> dict[str, FeatureEntry]:
                 deprecated=column.deprecated,
             )
     for name, derived in use_case.derived.items():
-        inputs = [found[item] for item in sorted(columns_of(tree(derived.expression)))]
+        inputs = [found[item] for item in sorted(derived.expression.columns)]
         fresh = [item.freshness_days for item in inputs if item.freshness_days is not None]
         found[name] = FeatureEntry(
             name=feature_name(use_case, name),

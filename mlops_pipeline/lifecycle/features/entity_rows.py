@@ -11,7 +11,6 @@ from mlops_pipeline.core.data.periods import Period
 from mlops_pipeline.core.features.frames import EVENT_ROW
 from mlops_pipeline.errors import DataError
 from mlops_pipeline.lifecycle.context import Context
-from mlops_pipeline.spec.grammar import columns_of, parse
 from mlops_pipeline.stores.lake.engine import quoted
 
 FRACTIONAL = ("FLOAT", "DOUBLE")
@@ -34,7 +33,7 @@ def register_asked(context: Context, use_case: UseCase) -> list[str]:
     if "TIME ZONE" in types["as_of"] or "TIMESTAMPTZ" in types["as_of"]:  # of nanoseconds: TZ
         as_of = "as_of::TIMESTAMPTZ AT TIME ZONE 'UTC'"
     kept = [name for name in types if name not in (key, "as_of", EVENT_ROW)]
-    read = _request_columns(use_case)
+    read = use_case.request_columns
     columns = "".join(f", {quoted(name)} AS _kept_{index}" for index, name in enumerate(kept))
     columns += "".join(f", {quoted(name)}" for name in kept if name in read)
     engine.sql.execute(
@@ -62,17 +61,8 @@ def _check_numbers(context: Context, key: str, kind: str) -> None:
         )
 
 
-def _request_columns(use_case: UseCase) -> set[str]:
-    """Return the source columns that request-time features read."""
-    found: set[str] = set()
-    for view in use_case.views.values():
-        for column in view.columns.values() if view.request_time else ():
-            found |= columns_of(parse(str(column.of)))
-    return found
-
-
 def _check_columns(use_case: UseCase, types: Mapping[str, str]) -> None:
-    needed = {use_case.entity.key, "as_of", *_request_columns(use_case)}
+    needed = {use_case.entity.key, "as_of", *use_case.request_columns}
     missing = sorted(needed - set(types))
     if missing:
         raise DataError(

@@ -8,11 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mlops_pipeline.config.base import tree
 from mlops_pipeline.config.features import DerivedFeature, FeatureColumn, FeatureView
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.errors import ConfigError
-from mlops_pipeline.spec.grammar import columns_of
 
 EVENT_TIME, CREATED_TIME = "event_timestamp", "created_timestamp"
 DERIVED = "derived"  # the Feast view of the derived features
@@ -119,9 +117,7 @@ def _of_view(use_case: UseCase, name: str, view: FeatureView) -> ExportedView:
 def _of_derived(use_case: UseCase, views: list[ExportedView]) -> ExportedView:
     """Return the view of the derived features: it lives as long as the shortest of its parts."""
     home = {name: view for view in views for name in view.fields}
-    used = {
-        name for item in use_case.derived.values() for name in columns_of(tree(item.expression))
-    }
+    used = {name for item in use_case.derived.values() for name in item.expression.columns}
     parts = [home[name] for name in used if name in home]
     lives = [view.ttl_days for view in parts if view.ttl_days is not None]
     return ExportedView(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.core.features.completion import completed
+from mlops_pipeline.core.features.derived import with_derived
 from mlops_pipeline.core.features.frames import EVENT_ROW, Facts, asked_rows
 from mlops_pipeline.errors import NotFoundError
 from mlops_pipeline.lifecycle.context import AcceptedSource, Context, open_context
@@ -21,7 +21,6 @@ from mlops_pipeline.lifecycle.ingest.accepted import (
     register_accepted,
     row_guarantees,
 )
-from mlops_pipeline.spec.grammar import columns_of, parse
 from mlops_pipeline.stores.lake.engine import literal, quoted
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
@@ -166,7 +165,7 @@ def _compiled(
     for table in values.values():
         fields |= {name: kind for name, kind in table.schema().items() if name != "_row_no"}
     stretch = ibis.table(fields, name=STRETCH)
-    whole = completed(use_case, stretch)
+    whole = with_derived(use_case, stretch)
     return Question(
         rows=str(compiled(rows.order_by(EVENT_ROW))),
         values={told_by: str(compiled(table)) for told_by, table in values.items()},
@@ -210,7 +209,7 @@ def narrowed(use_case: UseCase, names: Sequence[str]) -> UseCase:
     needed = set(names)
     for name in reversed(use_case.derived):
         if name in needed:
-            needed |= columns_of(parse(use_case.derived[name].expression))
+            needed |= use_case.derived[name].expression.columns
     views = {
         label: view.model_copy(update={"columns": columns})
         for label, view in use_case.views.items()

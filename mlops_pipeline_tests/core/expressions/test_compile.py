@@ -4,8 +4,8 @@ from typing import Any
 
 import ibis
 import pytest
-
 from mlops_pipeline.core.expressions.compile import compile_node, compiled, condition
+
 from mlops_pipeline.errors import ExpressionError
 from mlops_pipeline.spec.grammar import parse
 

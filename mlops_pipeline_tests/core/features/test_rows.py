@@ -15,11 +15,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-
-from mlops_pipeline.config import UseCase
 from mlops_pipeline.core.expressions.compile import compiled
-from mlops_pipeline.core.expressions.values import Kind, Value
-from mlops_pipeline.core.features.aggregates import typed
 from mlops_pipeline.core.features.rows import (
     MANY,
     Declared,
@@ -29,6 +25,10 @@ from mlops_pipeline.core.features.rows import (
     row_function,
     typed_function,
 )
+
+from mlops_pipeline.config import UseCase
+from mlops_pipeline.core.expressions.values import Kind, Value
+from mlops_pipeline.core.features.aggregates import typed
 from mlops_pipeline.errors import DataError, ExpressionError
 from mlops_pipeline_tests.core.expressions.expression_trees import COLUMNS, KINDS, expressions
 from mlops_pipeline_tests.worlds import TYPES, shop

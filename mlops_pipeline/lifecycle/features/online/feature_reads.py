@@ -10,11 +10,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from mlops_pipeline.config.base import tree
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.expressions.values import int64
 from mlops_pipeline.errors import DataError, NotFoundError, did_you_mean
-from mlops_pipeline.spec.grammar import columns_of
 
 if TYPE_CHECKING:
     from mlops_pipeline.lifecycle.features.online.reader import OnlineFeatures, OnlineReader
@@ -155,11 +153,8 @@ def document(found: "OnlineFeatures") -> dict[str, Any]:
 
 def request_features(use_case: UseCase) -> set[str]:
     """Return the features that need columns of the request, directly or through others."""
-    found = {name for view in use_case.views.values() if view.request_time for name in view.columns}
-    for name, derived in use_case.derived.items():  # each is defined below those it uses
-        if columns_of(tree(derived.expression)) & found:
-            found.add(name)
-    return found
+    views = [view for view in use_case.views.values() if view.request_time]
+    return use_case.with_dependents(name for view in views for name in view.columns)
 
 
 def request_row(use_case: UseCase, given: Mapping[str, str]) -> dict[str, Any]:
@@ -174,8 +169,7 @@ def request_row(use_case: UseCase, given: Mapping[str, str]) -> dict[str, Any]:
         For a column that no request-time feature reads, naming the nearest, or a text that is not
         of its column's type.
     """
-    source = use_case.sources[use_case.population.source]
-    known = request_columns(use_case)
+    known = use_case.request_columns
     row = {}
     for name, text in given.items():
         if name not in known:
@@ -187,19 +181,8 @@ def request_row(use_case: UseCase, given: Mapping[str, str]) -> dict[str, Any]:
                 found=name,
                 way_out=did_you_mean(name, [*known, *QUESTION]) or "leave it out",
             )
-        row[name] = _value(name, source.column(name).type, text)
+        row[name] = _value(name, known[name], text)
     return row
-
-
-def request_columns(use_case: UseCase) -> set[str]:
-    """Return the source columns that request-time features read."""
-    return {
-        used
-        for view in use_case.views.values()
-        if view.request_time
-        for column in view.columns.values()
-        for used in columns_of(tree(str(column.of)))
-    }
 
 
 def _value(name: str, kind: str, text: str) -> Any:

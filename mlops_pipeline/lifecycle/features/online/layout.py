@@ -18,7 +18,6 @@ from mlops_pipeline.config.features import FeatureView
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.errors import OnlineDefinitionError
 from mlops_pipeline.lifecycle.features.offline import definitions_hash
-from mlops_pipeline.spec.grammar import columns_of, parse
 from mlops_pipeline.stores.online.codec import RecordSchema
 from mlops_pipeline.stores.online.interface import OnlineTable
 
@@ -83,7 +82,7 @@ def online_layout(use_case: UseCase) -> OnlineLayout:
     places = {name: _place(use_case, view) for name, view in views.items()}
     features = [column for view in views.values() for column in view.columns]
     for name, derived in use_case.derived.items():
-        if columns_of(parse(derived.expression)) <= set(features):
+        if derived.expression.columns <= set(features):
             features.append(name)
     stored, streamed, requested = (
         tuple(name for name, found in places.items() if found == place)

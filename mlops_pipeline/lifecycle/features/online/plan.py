@@ -11,13 +11,9 @@ from operator import itemgetter
 from typing import Any, NamedTuple, cast
 
 from mlops_pipeline.config.features import FeatureView
+from mlops_pipeline.core.expressions.to_row import Declared, values_function
 from mlops_pipeline.core.expressions.values import INT64_MAX, INT64_MIN, Kind, Value
-from mlops_pipeline.core.features.rows import (
-    Declared,
-    RowFunctions,
-    derived_features,
-    typed_function,
-)
+from mlops_pipeline.core.features.derived import derived_features
 from mlops_pipeline.core.features.streams import Event, StreamView, fresh_us, known
 from mlops_pipeline.errors import DataError
 from mlops_pipeline.lifecycle.features.history import narrowed
@@ -27,7 +23,6 @@ from mlops_pipeline.lifecycle.features.online.feature_values import (
     Summary,
 )
 from mlops_pipeline.lifecycle.features.online.layout import DAY_US, OnlineLayout, moment_of
-from mlops_pipeline.spec.grammar import columns_of, parse
 from mlops_pipeline.stores.online.codec import Record
 
 SUMMARIES_KEPT = 1_024  # one for each combination of times that entities have at a moment
@@ -106,24 +101,21 @@ class _Requested:
         view = layout.use_case.views[label]
         section = layout.use_case.sources[view.source]
         columns = {name: view.columns[name] for name in names}
-        used = {c for item in columns.values() for c in columns_of(parse(str(item.of)))}
+        used = {name for item in columns.values() for name in item.reads}
         self._kinds: dict[str, Kind] = {
             name: section.column(name).type for name in section.columns if name in used
         }
-        self._functions = RowFunctions(
-            tuple(self._kinds.values()),
-            [
-                typed_function(Declared(str(item.of), item.dtype, item.precision), self._kinds)
-                for item in columns.values()
-            ],
-        )
+        definitions = {
+            name: Declared(item.value, item.dtype, item.precision) for name, item in columns.items()
+        }
+        self._values = values_function(definitions, self._kinds, is_chained=False)
 
     def parts(
         self, held: Sequence[Held], requests: Sequence[Request] | None, at_us: int
     ) -> list[tuple[Values, State | None]]:
         """Return of each entity the values, and their state."""
         rows = [self._row(request) for request in requests or [{}] * len(held)]
-        return [(values, ("fresh", at_us)) for values in self._functions.of_rows(rows)]
+        return [(self._values(row), ("fresh", at_us)) for row in rows]
 
     def _row(self, given: Request) -> list[Value]:
         absent = [name for name in self._kinds if name not in given]
@@ -176,7 +168,7 @@ class Plan:
         self._daily = len(stored) if use_case.grid.every == "event" else 0
         self._derived = derived_features(use_case, tuple(place_of))
         for name, derived in use_case.derived.items():
-            used = [self._origins[place_of[n]] for n in columns_of(parse(derived.expression))]
+            used = [self._origins[place_of[n]] for n in derived.expression.columns]
             place_of[name] = len(self._origins)
             self._origins.append(tuple({index for origins in used for index in origins}))
         self._places = {name: place_of[name] for name in names}
@@ -197,8 +189,8 @@ class Plan:
             for row, states_of, (values, state) in zip(rows, states, made, strict=True):
                 row.extend(values)
                 states_of.append(state)
-        for row, derived in zip(rows, self._derived.of_rows(rows), strict=True):
-            row.extend(derived)
+        for row in rows:
+            row.extend(self._derived(row))
         return [
             self._known(row, tuple(item), at_us) for row, item in zip(rows, states, strict=True)
         ]

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlops_pipeline.core.features.rows import MANY
 
 from mlops_pipeline.config import UseCase
-from mlops_pipeline.core.features.rows import MANY
 from mlops_pipeline.errors import (
     DataError,
     NotFoundError,
