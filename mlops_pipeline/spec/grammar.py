@@ -1,4 +1,4 @@
-"""The scalar expression grammar: text -> a small tree, and the value type of configured expressions.
+"""The scalar expression grammar: text -> a small tree; the value type of an expression.
 
 Used for row filters (`where`), computed columns (`of`), validation checks and derived features.
 Types, and what is computed, are core/expressions'. Above 300 lines, because a grammar is read

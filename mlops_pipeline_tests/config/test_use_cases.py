@@ -2,10 +2,8 @@ import json
 from pathlib import Path
 
 import pytest
-from mlops_pipeline.config.base import tree
 
 from mlops_pipeline.config import UseCase, config_hash, load_use_case
-from mlops_pipeline.spec.grammar import columns_of
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 REAL_SETS = ("online_retail", "bank_marketing")
@@ -22,7 +20,7 @@ def _columns_read_by_inputs(use_case: UseCase) -> set[str]:
         for column in view.columns.values():
             for expression in (column.of, column.where):
                 if expression is not None:
-                    read |= columns_of(tree(expression))
+                    read |= expression.columns
     return read
 
 
@@ -32,7 +30,7 @@ def test_use_case_protected_attributes_are_no_inputs(name: str) -> None:
     assert use_case.protected
     protected: set[str] = set()
     for attribute in use_case.protected.values():
-        protected |= columns_of(tree(attribute.of))
+        protected |= attribute.of.columns
     assert not protected & _columns_read_by_inputs(use_case)
     assert set(use_case.inputs) == set(use_case.features)
 

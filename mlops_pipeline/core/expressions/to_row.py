@@ -3,9 +3,9 @@
 Belongs here: what each operator is in Python source, and the writer that makes one function of one
 or several expressions. Types are type_check.py's; the same meaning over tables is to_ibis.py's.
 
-The source holds names and operators that are written here, nothing else: what a configuration says
-(constants, the values of an `in`) is bound to names. An operand that a row does not need, as a branch
-not taken, is not computed for it.
+The source holds names and operators that are written here, nothing else: what a configuration
+says (constants, the values of an `in`) is bound to names. An operand that a row does not need, as
+a branch not taken, is not computed for it.
 """
 
 import math
@@ -119,8 +119,8 @@ _OF_FLOATS: Mapping[str, str] = {
 }
 _OF_ANY: Mapping[str, str] = {  # these see to missing operands themselves
     "is null": "{} is None",
-    "and": "False if {0} is False or {1} is False else None if {0} is None or {1} is None else True",
-    "or": "True if {0} or {1} else None if {0} is None or {1} is None else False",
+    "and": "False if {0} is False or {1} is False else None if None in ({0}, {1}) else True",
+    "or": "True if {0} or {1} else None if None in ({0}, {1}) else False",
 }
 
 
@@ -171,18 +171,21 @@ class _Writer:
                 return self._coalesce(node)
             case "case":
                 return self._case(node)
-        parts = [self.write(part) for part in node.operands]
+        return self._eager(node, [self.write(part) for part in node.operands])
+
+    def _eager(self, node: TypedNode, parts: Sequence[str]) -> str:
         match node.operator:
             case "nullif":
-                equal = _comparison("=", node.of).format(*parts)
-                test = "{0} is None or {1} is not None and ".format(*parts) + equal
-                return self._assign(f"None if {test} else {parts[0]}")
+                left, right = parts
+                equal = _comparison("=", node.of).format(left, right)
+                is_missing = f"{left} is None or {right} is not None and {equal}"
+                return self._assign(f"None if {is_missing} else {left}")
             case "least":
                 return self._extreme("<", node, parts)
             case "greatest":
                 return self._extreme(">", node, parts)
-        if node.operator in _OF_ANY:
-            return self._assign(_OF_ANY[node.operator].format(*parts))
+            case name if name in _OF_ANY:
+                return self._assign(_OF_ANY[name].format(*parts))
         return self._of_present(node, parts)
 
     def converted(self, variable: str, convert: Callable[[Any], Any]) -> str:

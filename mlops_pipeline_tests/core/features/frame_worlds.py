@@ -109,8 +109,8 @@ def oracle_of(columns: Mapping[str, Mapping[str, Any]]) -> dict[str, Feature]:
             column = column.model_copy(update={"unseen": 0})
         found[name] = Feature(
             column,
-            VALUES[column.of] if column.of else None,
-            WHERES[column.where] if column.where else None,
+            VALUES[column.of.text] if column.of else None,
+            WHERES[column.where.text] if column.where else None,
         )
     return found
 

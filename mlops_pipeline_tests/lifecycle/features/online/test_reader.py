@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlops_pipeline.core.features.rows import MANY
 
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.errors import (
@@ -147,7 +146,7 @@ def test_values_carry_status_and_time(filled: OnlineReader) -> None:
 
 
 def test_many_entities_read_at_once_have_the_values_of_each(filled: OnlineReader) -> None:
-    entities = [1, 2, 3, 77] * (MANY // 4)
+    entities = [1, 2, 3, 77] * 16
     requests = [
         {
             "amount": None if number % 5 == 0 else number * 0.7,

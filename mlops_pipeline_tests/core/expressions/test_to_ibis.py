@@ -4,10 +4,10 @@ from typing import Any
 
 import ibis
 import pytest
-from mlops_pipeline.core.expressions.compile import compile_node, compiled, condition
 
+from mlops_pipeline.core.expressions.to_ibis import condition, to_ibis
 from mlops_pipeline.errors import ExpressionError
-from mlops_pipeline.spec.grammar import parse
+from mlops_pipeline.spec.grammar import Expression
 
 SCHEMA = {"x": "float64", "y": "float64", "n": "int64", "s": "string", "b": "boolean"}
 
@@ -19,7 +19,7 @@ def connection() -> Any:
 
 def evaluate(connection: Any, text: str, **row: Any) -> Any:
     table = ibis.memtable([{**dict.fromkeys(SCHEMA), **row}], schema=SCHEMA)
-    expression = table.select(value=compiled(text, table))
+    expression = table.select(value=to_ibis(Expression.of(text), table))
     value = connection.to_pyarrow(expression).column("value")[0].as_py()
     return round(value, 12) if isinstance(value, float) else value
 
@@ -120,7 +120,7 @@ def test_case_without_a_true_branch_takes_its_default(connection: Any) -> None:
 def test_expression_that_does_not_fit_its_columns_says_so(text: str) -> None:
     table = ibis.table(SCHEMA, name="t")
     with pytest.raises(ExpressionError, match="does not fit the types") as caught:
-        compiled(text, table)
+        to_ibis(Expression.of(text), table)
     assert caught.value.where == text
     assert caught.value.found
 
@@ -128,13 +128,22 @@ def test_expression_that_does_not_fit_its_columns_says_so(text: str) -> None:
 def test_condition_that_is_no_truth_value_says_so() -> None:
     table = ibis.table(SCHEMA, name="t")
     with pytest.raises(ExpressionError, match="not a condition") as caught:
-        condition("x + 1", table)
+        condition(Expression.of("x + 1"), table)
     assert caught.value.where == "x + 1"
     assert caught.value.expected
     assert "float64" in str(caught.value.found)
-    assert condition("x > 1", table).type().is_boolean()
+    assert condition(Expression.of("x > 1"), table).type().is_boolean()
 
 
-def test_compile_node_is_what_compiled_uses() -> None:
-    table = ibis.table(SCHEMA, name="t")
-    assert compile_node(parse("x + 1"), table).equals(compiled("x + 1", table))
+def test_number_of_another_width_is_computed_with_64_bits() -> None:
+    table = ibis.table({"n": "int8", "x": "float32"}, name="t")
+    types = [str(to_ibis(Expression.of(text), table).type()) for text in ("n + n", "x * x")]
+    assert types == ["int64", "float64"]
+
+
+def test_column_of_a_type_that_no_expression_reads_says_so() -> None:
+    table = ibis.table({"a": "array<int64>"}, name="t")
+    with pytest.raises(ExpressionError, match="no expression reads") as caught:
+        to_ibis(Expression.of("a is null"), table)
+    assert (caught.value.where, caught.value.found) == ("a", "array<int64>")
+    assert caught.value.expected

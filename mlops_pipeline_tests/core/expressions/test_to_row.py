@@ -3,7 +3,6 @@
 import itertools
 import math
 import random
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,23 +14,21 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from mlops_pipeline.core.expressions.compile import compiled
-from mlops_pipeline.core.features.rows import (
-    MANY,
-    Declared,
-    RowFunction,
-    RowFunctions,
-    derived_features,
-    row_function,
-    typed_function,
-)
 
-from mlops_pipeline.config import UseCase
+from mlops_pipeline.core.expressions.to_ibis import to_ibis
+from mlops_pipeline.core.expressions.to_row import (
+    Declared,
+    Function,
+    row_condition,
+    row_function,
+    values_function,
+)
 from mlops_pipeline.core.expressions.values import Kind, Value
 from mlops_pipeline.core.features.aggregates import typed
 from mlops_pipeline.errors import DataError, ExpressionError
+from mlops_pipeline.spec.grammar import MAX_DEPTH, Expression
 from mlops_pipeline_tests.core.expressions.expression_trees import COLUMNS, KINDS, expressions
-from mlops_pipeline_tests.worlds import TYPES, shop
+from mlops_pipeline_tests.worlds import TYPES
 
 KINDS_OF = cast(dict[str, Kind], COLUMNS)
 BIG = 2**63 - 1
@@ -108,33 +105,20 @@ def outcomes(function: Callable[[Any], Value], rows: Sequence[Any]) -> list[Valu
     return found
 
 
-def of_columns(function: RowFunction, rows: Sequence[Any]) -> list[Value]:
-    columns = [[row[place] for row in rows] for place in range(len(COLUMNS))]
-    return function.of_columns(dict(zip(COLUMNS, columns, strict=True)))
-
-
-def assert_same(
-    engine: Engine, built: Any, function: RowFunction, *, failures: bool = False
-) -> None:
-    """Every row has the same value of the row, of columns and of DuckDB.
+def assert_same(engine: Engine, built: Any, function: Function, *, failures: bool = False) -> None:
+    """Every row has the same value of the row function and of DuckDB.
 
     With `failures`, those that fail do everywhere.
 
     Whether DuckDB computes, and so fails on, an operand that it does not need is up to its
     optimizer: `nullif(null, n * n)`.
     """
-    found = outcomes(function.of_row, engine.rows)
+    found = outcomes(function, engine.rows)
     fine = [number for number, value in enumerate(found) if not isinstance(value, DataError)]
     expected = engine.values(built, fine) if fine else []
     for number, value in zip(fine, expected, strict=True):
         assert repr(found[number]) == repr(value), engine.rows[number]
-    assert repr(of_columns(function, [engine.rows[number] for number in fine])) == repr(
-        [found[number] for number in fine]
-    )
     failing = [number for number, value in enumerate(found) if isinstance(value, DataError)]
-    for number in failing[:20]:
-        with pytest.raises(DataError, match=re.escape(str(found[number]))):
-            of_columns(function, [*(engine.rows[other] for other in fine), engine.rows[number]])
     for number in failing[:2] if failures else []:
         with pytest.raises(duckdb.Error):
             engine.values(built, [number])
@@ -154,10 +138,10 @@ def assert_same(
 def test_row_function_of_a_random_expression_equals_the_compiled_one(
     engine: Engine, text: str
 ) -> None:
-    function = row_function(text, KINDS_OF)
-    built = compiled(text, engine.table)
+    function = row_function(Expression.of(text), KINDS_OF)
+    built = to_ibis(Expression.of(text), engine.table)
     assert function.kind == str(built.type())
-    assert_same(engine, built, function)
+    assert_same(engine, built, function.of_row)
 
 
 @EXAMPLES
@@ -176,8 +160,8 @@ def test_row_function_of_a_random_expression_equals_the_compiled_one(
 def test_row_function_of_unfitting_operands_fails_as_the_compiled_one(
     engine: Engine, text: str
 ) -> None:
-    expected = compilation(lambda: str(compiled(text, engine.table).type()))
-    assert compilation(lambda: row_function(text, KINDS_OF).kind) == expected
+    expected = compilation(lambda: str(to_ibis(Expression.of(text), engine.table).type()))
+    assert compilation(lambda: row_function(Expression.of(text), KINDS_OF).kind) == expected
 
 
 def compilation(compile_it: Callable[[], str]) -> str | tuple[str, str | None]:
@@ -203,8 +187,8 @@ def compilation(compile_it: Callable[[], str]) -> str | tuple[str, str | None]:
 @example(text="-n")
 @example(text="abs(n)")
 def test_integer_overflow_fails_in_the_same_rows(engine: Engine, text: str) -> None:
-    function = row_function(text, KINDS_OF)
-    built = compiled(text, engine.table)
+    function = row_function(Expression.of(text), KINDS_OF).of_row
+    built = to_ibis(Expression.of(text), engine.table)
     assert_same(engine, built, function, failures=True)
 
 
@@ -216,25 +200,32 @@ FITTING = [
 ]
 
 
+def declared(text: str, dtype: Kind, precision: int) -> Function:
+    """The function of an expression's value as its declared type."""
+    definitions = {"it": Declared(Expression.of(text), dtype, precision)}
+    values = values_function(definitions, KINDS_OF, is_chained=False)
+    return lambda row: values(row)[0]
+
+
 @pytest.mark.parametrize("precision", [0, 1, 4, 12])
 @pytest.mark.parametrize(("text", "dtype"), FITTING)
 def test_declared_type_is_given_as_the_compiled_one_gives_it(
     engine: Engine, text: str, dtype: Kind, precision: int
 ) -> None:
-    function = typed_function(Declared(text, dtype, precision), KINDS_OF)
-    built = typed(compiled(text, engine.table), dtype, precision)
+    function = declared(text, dtype, precision)
+    built = typed(to_ibis(Expression.of(text), engine.table), dtype, precision)
     assert_same(engine, built, function, failures=True)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "int64", "boolean"])
 def test_text_declared_as_another_type_says_so(dtype: Kind) -> None:
     with pytest.raises(ExpressionError, match="does not fit the types") as caught:
-        typed_function(Declared("s", dtype, 4), KINDS_OF)
+        declared("s", dtype, 4)
     assert caught.value.found == f"a value of type string is declared {dtype}"
 
 
 def test_overflow_says_what_to_do() -> None:
-    function = row_function("n * n", KINDS_OF)
+    function = row_function(Expression.of("n * n"), KINDS_OF)
     with pytest.raises(DataError, match="does not fit") as caught:
         function.of_row((None, None, BIG, None, None, None))
     assert caught.value.expected
@@ -242,75 +233,92 @@ def test_overflow_says_what_to_do() -> None:
     assert caught.value.way_out
 
 
-def test_row_function_of_columns_takes_them_by_name() -> None:
-    function = row_function("coalesce(x, n) + 1", {"n": "int64", "x": "float64"})
-    assert function.of_columns({"x": [None, 2.5, None], "n": [1, 2, None]}) == [2.0, 3.5, None]
-    assert function.of_columns({"x": [], "n": []}) == []
+def test_row_function_takes_the_columns_in_their_order() -> None:
+    columns: dict[str, Kind] = {"n": "int64", "x": "float64"}
+    function = row_function(Expression.of("coalesce(x, n) + 1"), columns)
+    assert [*map(function.of_row, [(1, None), (2, 2.5), (None, None)])] == [2.0, 3.5, None]
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "values"),
     [
-        "case when n = 1 then n * n when n > 1 then m end",
-        "case when n > 1 then 0 else n * n end",
-        "coalesce(m, n * n)",
-        "case when b then case when n > 1 then m else n * n end else 0 end",
+        ("case when n = 1 then n * n when n > 1 then m end", [1, 8]),
+        ("case when n > 1 then 0 else n * n end", [1, 0]),
+        ("coalesce(m, n * n)", [1, 8]),
+        ("case when b then case when n > 1 then m else n * n end else 0 end", [1, 0]),
     ],
 )
-def test_operand_that_no_row_needs_does_not_fail_of_columns(text: str) -> None:
-    function = row_function(text, {"n": "int64", "m": "int64", "b": "boolean"})
-    columns: dict[str, list[Value]] = {"n": [1, BIG], "m": [7, 8], "b": [True, None]}
-    if text.startswith("coalesce"):
-        columns["m"] = [None, 8]
-    rows = list(zip(*columns.values(), strict=True))
-    assert function.of_columns(columns) == [function.of_row(row) for row in rows]
+def test_operand_that_no_row_needs_does_not_fail(text: str, values: list[Value]) -> None:
+    columns: dict[str, Kind] = {"n": "int64", "m": "int64", "b": "boolean"}
+    m = None if text.startswith("coalesce") else 7
+    rows = [(1, m, True), (BIG, 8, None)]
+    assert [*map(row_function(Expression.of(text), columns).of_row, rows)] == values
 
 
-def test_times_of_columns_are_compared_and_chosen() -> None:
-    day, later = datetime(2025, 1, 1), datetime(2025, 1, 2)  # noqa: DTZ001 # naive means UTC
-    function = row_function("greatest(t, u)", {"t": "timestamp", "u": "timestamp"})
-    columns: dict[str, list[Value]] = {"t": [day, None, later, None], "u": [later, day, day, None]}
-    assert function.of_columns(columns) == [later, day, later, None]
+DAY, LATER = datetime(2025, 1, 1), datetime(2025, 1, 2)  # noqa: DTZ001 # naive means UTC
+TIMES: dict[str, Kind] = {"t": "timestamp", "u": "timestamp", "d": "date"}
+TIME_ROWS = [
+    *((DAY, LATER, DAY.date()), (None, DAY, LATER.date()), (LATER, DAY, None), (None, None, None))
+]
 
 
-def shop_with_derived() -> UseCase:
-    return shop(
-        derived={
-            "mean": {"expression": "spent / nullif(visits, 0)", "precision": 2},
-            "is_high": {"expression": "mean > 10", "dtype": "boolean"},
-            "level": {
-                "expression": "case when is_high then 'high' else 'low' end",
-                "dtype": "string",
-            },
-        }
-    )
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("greatest(t, u)", [LATER, DAY, LATER, None]),
+        ("t = d", [True, None, None, None]),
+        ("t > '2025-01-01'", [False, None, True, None]),
+        ("t >= '2025-01-02T01:00+01:00'", [False, None, True, None]),
+        ("d < '2025-01-01 12:00'", [True, False, None, None]),
+        ("coalesce(t, d)", [DAY, LATER, LATER, None]),
+        ("case when d is null then '2025-01-01' else u end", [LATER, DAY, DAY, DAY]),
+    ],
+)
+def test_times_are_compared_and_chosen_as_the_engine_does(text: str, values: list[Value]) -> None:
+    found = [*map(row_function(Expression.of(text), TIMES).of_row, TIME_ROWS)]
+    assert found == values
+    names = dict(zip(TIMES, zip(*TIME_ROWS, strict=True), strict=True))
+    types = {"timestamp": pa.timestamp("us"), "date": pa.date32()}
+    table = pa.table({name: pa.array(names[name], types[kind]) for name, kind in TIMES.items()})
+    connection = ibis.duckdb.connect(threads=1)
+    given = connection.create_table("times", table)
+    built = connection.to_pyarrow(given.select(v=to_ibis(Expression.of(text), given)))
+    assert built["v"].to_pylist() == values
 
 
-def test_derived_features_use_the_ones_above_them() -> None:
-    derived = derived_features(shop_with_derived(), ("spent", "visits"))
-    assert derived.of_rows([(100.0, 3), (None, 0)]) == [
-        [33.33, True, "high"],
-        [None, None, "low"],
-    ]
-    assert derived.of_rows([]) == []
+@pytest.mark.parametrize("text", ["t > 'yesterday'", "t > '2025-13-01'", "t = 1", "t > s", "t + 1"])
+def test_what_is_no_time_beside_a_time_says_so(text: str) -> None:
+    columns: dict[str, Kind] = {"t": "timestamp", "s": "string"}
+    with pytest.raises(ExpressionError, match="does not fit the types") as caught:
+        row_function(Expression.of(text), columns)
+    assert caught.value.where == text
+    assert caught.value.found
 
 
-@pytest.mark.parametrize("rows", [MANY - 1, MANY, 3 * MANY])
-def test_derived_features_of_many_rows_are_those_of_each(rows: int) -> None:
-    derived = derived_features(shop_with_derived(), ("visits", "spent"))
-    given: list[tuple[Value, ...]] = [
-        (number % 7 or None, None if number % 5 == 0 else number * 3.3) for number in range(rows)
-    ]
-    assert derived.of_rows(given) == [values for row in given for values in derived.of_rows([row])]
+def test_row_condition_is_true_false_or_missing() -> None:
+    condition = row_condition(Expression.of("x > 1"), KINDS_OF)
+    assert [condition((x,)) for x in (2.0, 1.0, None)] == [True, False, None]
+    with pytest.raises(ExpressionError, match="not a condition"):
+        row_condition(Expression.of("x + 1"), KINDS_OF)
+
+
+def test_case_of_more_branches_than_python_nests_compiles() -> None:
+    branches = " ".join(f"when n = {number} then {number}" for number in range(130))
+    function = row_function(Expression.of(f"case {branches} end"), {"n": "int64"})
+    assert [function.of_row((n,)) for n in (0, 129, 130, None)] == [0, 129, None, None]
+
+
+def test_deepest_expression_compiles() -> None:
+    text = "n"
+    for _ in range(MAX_DEPTH // 2 - 1):
+        text = f"case when n > 0 then coalesce(null, {text}) end"
+    function = row_function(Expression.of(text), {"n": "int64"})
+    assert [function.of_row((n,)) for n in (3, 0, None)] == [3, None, None]
 
 
 def test_functions_whose_names_are_those_of_columns_read_the_columns() -> None:
     kinds: dict[str, Kind] = {"amount": "float64", "rate": "float64"}
-    texts = ["amount * 2", "amount + rate"]
-    functions = RowFunctions(
-        tuple(kinds.values()),
-        [typed_function(Declared(text, "float64", 2), kinds) for text in texts],
-    )
-    row: tuple[Value, ...] = (10.0, 1.0)
-    assert functions.of_rows([row]) == [[20.0, 11.0]]
-    assert functions.of_rows([row] * MANY) == [[20.0, 11.0]] * MANY
+    texts = {"amount": "amount * 2", "rate": "amount + rate"}
+    definitions = {n: Declared(Expression.of(text), "float64", 2) for n, text in texts.items()}
+    assert values_function(definitions, kinds, is_chained=False)((10.0, 1.0)) == [20.0, 11.0]
+    assert values_function(definitions, kinds, is_chained=True)((10.0, 1.0)) == [20.0, 21.0]
