@@ -13,6 +13,7 @@ import pytest
 from mlops_pipeline import errors
 from mlops_pipeline.cli.app import app
 from mlops_pipeline.config import load_use_case
+from mlops_pipeline.core.documents.records import plain
 from mlops_pipeline.core.evaluation.gates import Gate, RuleResult
 from mlops_pipeline.lifecycle.release import documents_folder
 from mlops_pipeline.lifecycle.status import use_case_status
@@ -204,7 +205,7 @@ def _status_of_a_busy_use_case(tmp_path: Path) -> dict[str, Any]:
     folder.mkdir(parents=True)
     evaluation = {
         "evaluation": {"metrics": dict.fromkeys(METRICS, figure)},
-        "gate": Gate(True, False, (rule,)).to_dict(),
+        "gate": plain(Gate(True, False, (rule,))),
     }
     (folder / "evaluation.json").write_text(json.dumps(evaluation), encoding="utf-8")
     with OpsDatabase.open(settings.database_url) as ops:

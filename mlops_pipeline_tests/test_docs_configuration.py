@@ -11,9 +11,9 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
 from mlops_pipeline.config import UseCase, json_schema, load_use_case
-from mlops_pipeline.config.modelling import GateRule
+from mlops_pipeline.spec.gates import GateRule
 from mlops_pipeline.spec.grammar import FUNCTIONS
-from mlops_pipeline.spec.metrics import JUDGED, METRICS
+from mlops_pipeline.spec.metrics import GATE_METRICS, METRICS
 from mlops_pipeline_tests.documentation import (
     CONFIGS,
     blocks,
@@ -76,7 +76,7 @@ def test_every_function_of_expressions_is_documented() -> None:
 
 
 def test_every_metric_is_documented() -> None:
-    assert ", ".join(f"`{name}`" for name in JUDGED) in text_of("docs/configuration.md")
+    assert ", ".join(f"`{name}`" for name in GATE_METRICS) in text_of("docs/configuration.md")
     defined = [row[0] for row in rows(sections(text_of("docs/evaluation.md"))["The test part"])]
     assert [name.strip("`") for cell in defined for name in cell.split(", ")] == list(METRICS)
 

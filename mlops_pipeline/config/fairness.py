@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from mlops_pipeline.config.modelling import MetricName
+from mlops_pipeline.spec.metrics import MetricName
 from mlops_pipeline.spec.section import Fraction, Section
 
 CROSSED = " x "  # "gender x region": no name of an attribute holds a space

@@ -1,14 +1,11 @@
-"""Configuration of split, training, evaluation, gate rules, rollout and retraining."""
+"""Configuration of split, training, evaluation, rollout and retraining."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from mlops_pipeline.spec.metrics import JUDGED
-from mlops_pipeline.spec.section import Days, Fraction, Name, OneOf, Section
+from mlops_pipeline.spec.section import Days, Fraction, Name, Section
 
-MetricName = Annotated[str, OneOf(JUDGED)]
-Effect = Literal["block", "review", "warn"]
 SECONDS_PER_HOUR = 3_600
 
 
@@ -143,106 +140,6 @@ class Explanations(Section):
     reason_codes: int = Field(
         3, ge=0, le=20, description="Reasons given with every batch prediction; 0: none."
     )
-
-
-class MetricRule(Section):
-    """A test metric is at least / at most a value."""
-
-    rule: Literal["metric"]
-    metric: MetricName
-    at_least: float | None = None
-    at_most: float | None = None
-    effect: Effect = "block"
-
-    @model_validator(mode="after")
-    def _one_bound(self) -> "MetricRule":
-        if (self.at_least is None) == (self.at_most is None):
-            raise ValueError("give exactly one of at_least and at_most")
-        return self
-
-
-class GapRule(Section):
-    """The training part is better than the test part by at most this much."""
-
-    rule: Literal["train_test_gap"]
-    metric: MetricName = "roc_auc"
-    at_most: float = 0.05
-    effect: Effect = "block"
-
-
-class NotWorseRule(Section):
-    """The challenger is not worse than the champion by more than a margin, with confidence."""
-
-    rule: Literal["not_worse_than_champion"]
-    metric: MetricName = "roc_auc"
-    by: float = Field(0.01, ge=0)
-    confidence: float = Field(0.95, gt=0.5, lt=1)
-    effect: Effect = "block"
-
-
-class BetterRule(Section):
-    """The challenger is better than the champion by at least a margin (point estimate)."""
-
-    rule: Literal["better_than_champion"]
-    metric: MetricName = "roc_auc"
-    by: float = Field(0.02, ge=0)
-    effect: Effect = "review"
-
-
-class SliceRule(Section):
-    """No computable slice is worse than a value."""
-
-    rule: Literal["worst_slice"]
-    metric: MetricName = "roc_auc"
-    at_least: float | None = None
-    at_most: float | None = None
-    effect: Effect = "warn"
-
-    @model_validator(mode="after")
-    def _one_bound(self) -> "SliceRule":
-        if (self.at_least is None) == (self.at_most is None):
-            raise ValueError("give exactly one of at_least and at_most")
-        return self
-
-
-class ParityRule(Section):
-    """Selection rates differ between groups of a protected attribute by at most this."""
-
-    rule: Literal["demographic_parity"]
-    at_most: float = Field(0.05, ge=0, le=1)
-    attributes: tuple[str, ...] = Field(
-        (), description="Default: every protected attribute; intersections only when named."
-    )
-    effect: Effect = "warn"
-
-
-class ConsistencyRule(Section):
-    """The challenger weighs the inputs much as the champion does."""
-
-    rule: Literal["attribution_consistency"]
-    at_least: float = Field(0.5, ge=-1, le=1)
-    effect: Effect = "review"
-
-
-class DirectionRule(Section):
-    """No feature moves the score against its `expected` direction by more than this share."""
-
-    rule: Literal["expected_directions"]
-    at_most: float = Field(0.2, ge=0, le=1)
-    effect: Effect = "review"
-
-
-GateRule = Annotated[
-    MetricRule
-    | GapRule
-    | NotWorseRule
-    | BetterRule
-    | SliceRule
-    | ParityRule
-    | ConsistencyRule
-    | DirectionRule,
-    Field(discriminator="rule"),
-]
 
 
 DocumentSlot = Literal[

@@ -19,9 +19,7 @@ from mlops_pipeline.config.modelling import (
     ComputeCost,
     Evaluation,
     Explanations,
-    GateRule,
     Governance,
-    ParityRule,
     Retraining,
     Rollout,
     Split,
@@ -29,6 +27,7 @@ from mlops_pipeline.config.modelling import (
 )
 from mlops_pipeline.config.source_checks import check_source, check_value, known
 from mlops_pipeline.config.tables import ColumnType, Entity, Grid, Label, Population, Source
+from mlops_pipeline.spec.gates import GateRule, ParityRule
 from mlops_pipeline.spec.grammar import Expression
 from mlops_pipeline.spec.section import Name, Section
 

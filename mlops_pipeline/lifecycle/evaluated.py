@@ -22,7 +22,7 @@ from mlops_pipeline.core.evaluation.gates import (
     Gate,
     compared_metrics,
     comparison_level,
-    judge_gate,
+    evaluate_gate,
 )
 from mlops_pipeline.core.modelling.explanations import explain_model
 from mlops_pipeline.core.modelling.scoring import Decisions, ScoringModel
@@ -92,7 +92,7 @@ def evaluate_training(
             champion=(champion.version, champion.model) if champion is not None else None,
         ),
     )
-    gate = judge_gate(context.use_case.gates, evaluation, exceptions, now=now)
+    gate = evaluate_gate(context.use_case.gates, evaluation, exceptions, now=now)
     return evaluation, gate, decided
 
 

@@ -9,7 +9,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import Annotated, Literal
+
+from mlops_pipeline.spec.section import OneOf
 
 ECE_BINS = 15  # as in Guo et al. 2017
 TOP_SHARE = 0.1  # of the rows: those of highest score, for the lift
@@ -154,7 +156,10 @@ METRICS: Mapping[str, Metric] = MappingProxyType(
     }
 )
 
-JUDGED = tuple(name for name, metric in METRICS.items() if metric.greater_is_better is not None)
+GATE_METRICS = tuple(
+    name for name, metric in METRICS.items() if metric.greater_is_better is not None
+)
+MetricName = Annotated[str, OneOf(GATE_METRICS)]  # one that a rule can judge by
 
 
 def shown_in(place: Place) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, TypeAdapter
 from mlops_pipeline.core.evaluation.evaluation import Evaluation, worst_slices
 from mlops_pipeline.core.evaluation.gates import Gate
 from mlops_pipeline.core.metrics.metrics import Estimate
-from mlops_pipeline.spec.metrics import JUDGED
+from mlops_pipeline.spec.metrics import GATE_METRICS
 
 T = TypeVar("T")
 
@@ -120,7 +120,7 @@ class EvaluatedTraining:
         """Return plain JSON; beside the figures, the worst slice by each metric."""
         worst = {
             name: {"column": item.column, "group": item.group, "value": item.metrics[name].value}
-            for name in JUDGED
+            for name in GATE_METRICS
             for item in worst_slices(self.evaluation.slices, name, 1)
         }
         measured = plain(self.evaluation) | {"worst_slices": worst}

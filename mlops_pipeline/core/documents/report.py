@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mlops_pipeline.config.fairness import is_intersection
-from mlops_pipeline.config.modelling import ParityRule
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.documents.pages import render_page
 from mlops_pipeline.core.documents.records import SourceFacts, TrainingFacts
 from mlops_pipeline.core.evaluation.evaluation import Evaluation, worst_slices
 from mlops_pipeline.core.evaluation.gates import Gate, RuleResult, comparison_level
 from mlops_pipeline.core.fairness.group_audit import GroupAudit
+from mlops_pipeline.spec.gates import ParityRule
 from mlops_pipeline.spec.metrics import METRICS
 
 SHOWN_SLICE_METRICS = ("roc_auc", "pr_auc", "brier", "log_loss", "ece", "recall")

@@ -20,7 +20,7 @@ from mlops_pipeline.core.metrics.metrics import Estimate
 from mlops_pipeline.core.modelling.calibration import ReliabilityCurve, reliability_curve
 from mlops_pipeline.core.modelling.explanations import Explanation
 from mlops_pipeline.core.modelling.scoring import Decisions, ScoringModel
-from mlops_pipeline.spec.metrics import JUDGED, METRICS
+from mlops_pipeline.spec.metrics import GATE_METRICS, METRICS
 
 SLICE_REPLICATES = 200
 SLICE_ROWS = 50_000  # of a slice, drawn for its interval; its value uses all rows
@@ -205,7 +205,7 @@ def _measure(  # noqa: PLR0917 # private: the columns of one table row
         decided.probability,
         decided.threshold,
         entities=entity,
-        metrics=JUDGED,
+        metrics=GATE_METRICS,
         replicates=SLICE_REPLICATES,
         max_rows=SLICE_ROWS,
         seed=seed,

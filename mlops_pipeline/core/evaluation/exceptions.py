@@ -7,9 +7,9 @@ stores/; what an exception changes is core/evaluation/gates.py's.
 from dataclasses import dataclass
 from datetime import datetime
 
-from mlops_pipeline.config.modelling import GateRule, ParityRule
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.errors import ConfigError, StateError
+from mlops_pipeline.spec.gates import GateRule, ParityRule
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,20 @@
-"""The gate: each configured rule held against an evaluation, with a verdict and its reason."""
+"""The gate: each configured rule held against an evaluation, with its result and the reason.
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+A rule is a class in spec/gates.py and a function registered here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Self, assert_never
+from functools import singledispatch
 
-from mlops_pipeline.config.modelling import (
+from mlops_pipeline.core.evaluation.evaluation import Evaluation
+from mlops_pipeline.core.evaluation.exceptions import GateException, rule_key
+from mlops_pipeline.core.fairness.group_audit import judge_parity
+from mlops_pipeline.core.metrics.metrics import Estimate
+from mlops_pipeline.spec.gates import (
     BetterRule,
+    Bounded,
     ConsistencyRule,
     DirectionRule,
     Effect,
@@ -17,14 +25,7 @@ from mlops_pipeline.config.modelling import (
     ParityRule,
     SliceRule,
 )
-from mlops_pipeline.core.evaluation.evaluation import Evaluation
-from mlops_pipeline.core.evaluation.exceptions import GateException, rule_key
-from mlops_pipeline.core.fairness.group_audit import judge_parity
-from mlops_pipeline.core.metrics.metrics import Estimate
 from mlops_pipeline.spec.metrics import METRICS, shown_in
-
-PERCENT_POINTS = 100
-
 
 PARITY_RULE = "demographic parity"  # how the name of such a rule begins
 
@@ -51,11 +52,6 @@ class RuleResult:
         """Whether it keeps the model out of the registry."""
         return self.passed is False and self.effect == "block" and not self.excepted
 
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """Rebuild what `asdict` returned, also before there were exceptions."""
-        return cls(**{**fields, "failing": tuple(fields.get("failing", ()))})
-
 
 @dataclass(frozen=True)
 class Gate:
@@ -74,27 +70,17 @@ class Gate:
         """Every rule that did not pass."""
         return tuple(rule for rule in self.rules if rule.passed is not True)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON."""
-        return asdict(self)
 
-
-def judge_gate(
+def evaluate_gate(
     rules: Sequence[GateRule],
     evaluation: Evaluation,
     exceptions: Sequence[GateException] = (),
     *,
     now: datetime | None = None,
 ) -> Gate:
-    """Hold every rule against the evaluation.
-
-    Parameters
-    ----------
-    exceptions : sequence of GateException
-        Of the use case; those that are not in force at `now` do not count.
-    """
+    """Hold every rule against the evaluation; exceptions count that are in force at `now`."""
     valid = [item for item in exceptions if now is not None and item.is_in_force(now)]
-    results = tuple(_excepted(rule, _judge(rule, evaluation), valid) for rule in rules)
+    results = tuple(_excepted(rule, evaluate_rule(rule, evaluation), valid) for rule in rules)
     blocked = any(result.blocks for result in results)
     review = any(
         (result.passed is False and (result.effect == "review" or result.excepted))
@@ -116,27 +102,18 @@ def comparison_level(rules: Sequence[GateRule]) -> float:
     return 2 * max(confidences, default=0.95) - 1
 
 
-def _judge(rule: GateRule, evaluation: Evaluation) -> RuleResult:
-    match rule:
-        case MetricRule():
-            return _bounded(rule, f"{rule.metric}", evaluation.metrics[rule.metric], "on test")
-        case GapRule():
-            return _gap(rule, evaluation)
-        case NotWorseRule() | BetterRule():
-            return _against_champion(rule, evaluation)
-        case SliceRule():
-            return _worst_slice(rule, evaluation)
-        case ParityRule():
-            return _parity(rule, evaluation)
-        case ConsistencyRule():
-            return _consistency(rule, evaluation)
-        case DirectionRule():
-            return _directions(rule, evaluation)
-        case _:
-            assert_never(rule)
+@singledispatch
+def evaluate_rule(rule: GateRule, _evaluation: Evaluation) -> RuleResult:
+    """Hold one rule against the evaluation, by its type."""
+    raise NotImplementedError(f"no function is registered for {type(rule).__name__}")
 
 
-def _bounded(rule: MetricRule | SliceRule, name: str, figure: Estimate, where: str) -> RuleResult:
+@evaluate_rule.register
+def _metric(rule: MetricRule, evaluation: Evaluation) -> RuleResult:
+    return _bounded(rule, rule.metric, evaluation.metrics[rule.metric], "on test")
+
+
+def _bounded(rule: Bounded, name: str, figure: Estimate, where: str) -> RuleResult:
     word, bound = (
         ("at least", rule.at_least) if rule.at_least is not None else ("at most", rule.at_most)
     )
@@ -150,6 +127,7 @@ def _bounded(rule: MetricRule | SliceRule, name: str, figure: Estimate, where: s
     return RuleResult(title, value, threshold, passed, rule.effect, reason)
 
 
+@evaluate_rule.register
 def _gap(rule: GapRule, evaluation: Evaluation) -> RuleResult:
     title = f"train-test gap of {rule.metric} at most {rule.at_most:g}"
     train, test = evaluation.train_metrics[rule.metric], evaluation.metrics[rule.metric]
@@ -161,6 +139,7 @@ def _gap(rule: GapRule, evaluation: Evaluation) -> RuleResult:
     return RuleResult(title, gap, rule.at_most, gap <= rule.at_most, rule.effect, reason)
 
 
+@evaluate_rule.register
 def _against_champion(rule: NotWorseRule | BetterRule, evaluation: Evaluation) -> RuleResult:
     is_better = isinstance(rule, BetterRule)
     title = f"{rule.metric} better than the champion by {rule.by:g}"
@@ -188,6 +167,7 @@ def _against_champion(rule: NotWorseRule | BetterRule, evaluation: Evaluation) -
     return RuleResult(title, judged, threshold, judged >= threshold, rule.effect, reason)
 
 
+@evaluate_rule.register
 def _worst_slice(rule: SliceRule, evaluation: Evaluation) -> RuleResult:
     figures = [
         (item.metrics[rule.metric].value, item)
@@ -204,6 +184,7 @@ def _worst_slice(rule: SliceRule, evaluation: Evaluation) -> RuleResult:
     return _bounded(rule, name, Estimate(value), where)
 
 
+@evaluate_rule.register
 def _parity(rule: ParityRule, evaluation: Evaluation) -> RuleResult:
     title = f"{PARITY_RULE} difference at most {rule.at_most:g}"
     found = judge_parity(evaluation.fairness, rule.at_most, rule.attributes)
@@ -234,6 +215,7 @@ def _excepted(
     return replace(result, reason=reason, excepted=True)
 
 
+@evaluate_rule.register
 def _consistency(rule: ConsistencyRule, evaluation: Evaluation) -> RuleResult:
     title = f"rank correlation of attributions with the champion at least {rule.at_least:g}"
     found = evaluation.explanations.champion
@@ -249,6 +231,7 @@ def _consistency(rule: ConsistencyRule, evaluation: Evaluation) -> RuleResult:
     return RuleResult(title, value, rule.at_least, value >= rule.at_least, rule.effect, reason)
 
 
+@evaluate_rule.register
 def _directions(rule: DirectionRule, evaluation: Evaluation) -> RuleResult:
     title = f"moves against expected directions at most {rule.at_most:g}"
     checks = evaluation.explanations.directions

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlops_pipeline.config.fairness import CROSSED
-from mlops_pipeline.config.modelling import Costs, ParityRule
+from mlops_pipeline.config.modelling import Costs
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.data.frame import LabelledFrame
 from mlops_pipeline.core.data.splits import Parts
@@ -23,6 +23,7 @@ from mlops_pipeline.core.metrics.metrics import point_metrics
 from mlops_pipeline.core.mitigation.methods import Bench, Candidate, Recipe, variants_of
 from mlops_pipeline.core.modelling.scoring import Floats, ScoringModel
 from mlops_pipeline.core.modelling.selection import decision_cost
+from mlops_pipeline.spec.gates import ParityRule
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mlops_pipeline.config.features import Direction
-from mlops_pipeline.config.modelling import DirectionRule
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.modelling.scoring import ScoringModel
+from mlops_pipeline.spec.gates import DirectionRule
 
 INTERVALS = 20  # of equal numbers of rows; fewer where values repeat
 FLAT = 0.05  # all moves together, in log-odds: below, the odds change by less than about 5 %

@@ -3,7 +3,6 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from mlops_pipeline.config.modelling import Effect
 from mlops_pipeline.core.documents.metadata import Metadata
 from mlops_pipeline.core.documents.model_card import CardFacts
 from mlops_pipeline.core.documents.records import (
@@ -20,6 +19,7 @@ from mlops_pipeline.core.fairness.group_audit import GroupAudit, GroupRates
 from mlops_pipeline.core.metrics.metrics import Estimate
 from mlops_pipeline.core.modelling.calibration import ReliabilityCurve
 from mlops_pipeline.core.modelling.explanations import Explanation
+from mlops_pipeline.spec.gates import Effect
 from mlops_pipeline_tests.core.documents.test_metadata import DOCUMENT
 from mlops_pipeline_tests.core.evaluation.example_evaluation import use_case
 

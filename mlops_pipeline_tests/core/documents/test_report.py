@@ -18,7 +18,7 @@ from mlops_pipeline.core.documents.report import (
     render_report,
 )
 from mlops_pipeline.core.evaluation.evaluation import Evaluation, worst_slices
-from mlops_pipeline.core.evaluation.gates import Gate, RuleResult, judge_gate
+from mlops_pipeline.core.evaluation.gates import Gate, RuleResult, evaluate_gate
 from mlops_pipeline.core.metrics.metrics import Estimate
 from mlops_pipeline.core.modelling.explanations import Explanation
 from mlops_pipeline_tests.core.evaluation import example_evaluation as example
@@ -39,7 +39,7 @@ def verdict(
     *rules: dict[str, Any], evaluation: Evaluation | None = None, **changes: Any
 ) -> Headline:
     case = example.use_case(rules, **changes)
-    gate = judge_gate(case.gates, evaluation or measured())
+    gate = evaluate_gate(case.gates, evaluation or measured())
     return headline(gate, case)
 
 
@@ -230,7 +230,7 @@ def test_report_of_same_facts_is_the_same() -> None:
 
 
 def document(evaluation: Evaluation) -> Any:
-    gate = judge_gate(example.use_case().gates, evaluation)
+    gate = evaluate_gate(example.use_case().gates, evaluation)
     return json.loads(json.dumps(EvaluatedTraining(evaluation, gate).document(), allow_nan=False))
 
 
@@ -241,7 +241,7 @@ def test_evaluation_json_reads_back_as_it_was() -> None:
     )
     found = from_plain(EvaluatedTraining, document(evaluation))
     assert found.evaluation == evaluation
-    assert found.gate == judge_gate(example.use_case().gates, evaluation)
+    assert found.gate == evaluate_gate(example.use_case().gates, evaluation)
 
 
 def test_evaluation_json_holds_every_estimate() -> None:

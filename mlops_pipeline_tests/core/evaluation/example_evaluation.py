@@ -26,7 +26,7 @@ from mlops_pipeline.core.evaluation.evaluation import (
     Evaluation,
     Slice,
 )
-from mlops_pipeline.core.evaluation.gates import judge_gate
+from mlops_pipeline.core.evaluation.gates import evaluate_gate
 from mlops_pipeline.core.evaluation.review_band import review_band
 from mlops_pipeline.core.fairness.fairness import audit_attributes
 from mlops_pipeline.core.fairness.variants import Mitigated, Variant
@@ -40,7 +40,7 @@ from mlops_pipeline.core.modelling.explanations import (
     GroupImportance,
 )
 from mlops_pipeline.core.modelling.scoring import Decisions, ScoringModel
-from mlops_pipeline.spec.metrics import JUDGED
+from mlops_pipeline.spec.metrics import GATE_METRICS
 
 ROWS = 4_000
 THRESHOLD = 0.2
@@ -236,7 +236,7 @@ def facts(
         sources={"bills": SourceFacts(4, 1_204_551, 312), "accounts": SourceFacts(2, 20_000)},
         threshold=f"{THRESHOLD:g}",
         evaluation=measured,
-        gate=judge_gate(case.gates, measured),
+        gate=evaluate_gate(case.gates, measured),
         plots=pictures(measured, case, y, p) if with_plots else {},
         links={"What changed between training and test (Evidently)": "evidently.html"},
         notes=(
@@ -302,5 +302,5 @@ def pictures(
 
 
 def _slice(column: str, group: str, y: np.ndarray[Any, Any], p: np.ndarray[Any, Any]) -> Slice:
-    figures = bootstrap_metrics(y, p, THRESHOLD, metrics=JUDGED, replicates=30, seed=2)
+    figures = bootstrap_metrics(y, p, THRESHOLD, metrics=GATE_METRICS, replicates=30, seed=2)
     return Slice(column, group, len(y), int(y.sum()), figures)

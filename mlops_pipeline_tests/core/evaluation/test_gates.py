@@ -3,15 +3,23 @@
 import json
 from datetime import timedelta
 from functools import cache
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from mlops_pipeline.config import UseCase
+from mlops_pipeline.core.documents.records import from_plain, plain
 from mlops_pipeline.core.evaluation.evaluation import Evaluation
 from mlops_pipeline.core.evaluation.exceptions import GateException, check_exception, rule_key
-from mlops_pipeline.core.evaluation.gates import Gate, RuleResult, compared_metrics, judge_gate
+from mlops_pipeline.core.evaluation.gates import (
+    Gate,
+    RuleResult,
+    compared_metrics,
+    evaluate_gate,
+    evaluate_rule,
+)
 from mlops_pipeline.errors import ConfigError, MlopsError, StateError
+from mlops_pipeline.spec.gates import GateRule
 from mlops_pipeline_tests.core.evaluation import example_evaluation as example
 from mlops_pipeline_tests.stores.ops.timestamps import NOON, later
 
@@ -27,7 +35,7 @@ def evaluation() -> Evaluation:
 
 def judged(*exceptions: GateException, rules: Any = (PARITY,), seconds: float = 0) -> Gate:
     case = example.use_case(rules)
-    return judge_gate(case.gates, evaluation(), exceptions, now=later(seconds))
+    return evaluate_gate(case.gates, evaluation(), exceptions, now=later(seconds))
 
 
 def exception(**changes: Any) -> GateException:
@@ -115,10 +123,9 @@ def test_parity_rule_judges_an_intersection_only_when_it_names_it() -> None:
 
 def test_rule_result_survives_json_and_reads_what_was_stored_before_exceptions() -> None:
     gate = judged(exception())
-    stored = json.loads(json.dumps(gate.to_dict()))
-    assert RuleResult.from_dict(stored["rules"][0]) == gate.rules[0]
+    assert from_plain(Gate, json.loads(json.dumps(plain(gate)))) == gate
     before = {"name": "a", "value": 1.0, "threshold": 1.0, "passed": True, "effect": "block"}
-    found = RuleResult.from_dict({**before, "reason": "b"})
+    found = from_plain(RuleResult, {**before, "reason": "b"})
     assert (found.failing, found.excepted) == ((), False)
 
 
@@ -136,6 +143,10 @@ def test_rule_about_a_metric_of_the_table_is_judged_by_its_figure() -> None:
     )
     assert [rule.value for rule in gate.rules] == [evaluation().metrics[n].value for n in names]
     assert gate.passed
+
+
+def test_every_rule_of_the_configuration_is_evaluated() -> None:
+    assert set(get_args(get_args(GateRule)[0])) == set(evaluate_rule.registry) - {object}
 
 
 # what may be granted

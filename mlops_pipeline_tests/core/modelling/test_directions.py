@@ -8,7 +8,7 @@ import pytest
 
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.core.evaluation.evaluation import Evaluation
-from mlops_pipeline.core.evaluation.gates import RuleResult, judge_gate
+from mlops_pipeline.core.evaluation.gates import RuleResult, evaluate_gate
 from mlops_pipeline.core.modelling.directions import DirectionCheck, check_directions, local_moves
 from mlops_pipeline.core.modelling.explanations import Explanation
 from mlops_pipeline.core.modelling.scoring import ScoringModel
@@ -42,7 +42,7 @@ def checked(model: ScoringModel, columns: Any = None, **expected: str) -> Direct
 def judge(*checks: DirectionCheck, at_most: float = 0.2) -> tuple[RuleResult, bool]:
     explanations = Explanation({}, (), None, checks)
     judged = dataclasses.replace(measured(), explanations=explanations)
-    gate = judge_gate(use_case({"tickets": "increasing"}, at_most).gates, judged)
+    gate = evaluate_gate(use_case({"tickets": "increasing"}, at_most).gates, judged)
     return gate.rules[0], gate.needs_review
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.core.evaluation.evaluation import Evaluation
-from mlops_pipeline.core.evaluation.gates import judge_gate
+from mlops_pipeline.core.evaluation.gates import evaluate_gate
 from mlops_pipeline.core.modelling.explanations import Explanation, explain, explain_model
 from mlops_pipeline.core.modelling.scoring import ScoringModel, logit
 from mlops_pipeline_tests.core.evaluation import example_evaluation as example
@@ -186,5 +186,5 @@ def test_consistency_rule(
     case = use_case(gates=[{"rule": "attribution_consistency", "at_least": at_least}])
     explanations = explained(fitted("lightgbm"), champion)
     judged = dataclasses.replace(measured(), explanations=explanations)
-    gate = judge_gate(case.gates, judged)
+    gate = evaluate_gate(case.gates, judged)
     assert (gate.rules[0].passed, gate.needs_review, gate.passed) == (passed, asks, True)
