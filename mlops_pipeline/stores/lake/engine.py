@@ -107,6 +107,13 @@ def open_engine(settings: Settings) -> Iterator[Engine]:
             engine.close()
 
 
+def rows_engine() -> Any:
+    """Return an Ibis connection of one thread in memory, for a few rows at hand."""
+    import ibis
+
+    return ibis.duckdb.connect(threads=1)
+
+
 def quoted(name: str) -> str:
     """Return an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'

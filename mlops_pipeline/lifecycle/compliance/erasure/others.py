@@ -13,13 +13,13 @@ from urllib.parse import urlparse
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.errors import SourceError
 from mlops_pipeline.lifecycle.context import Context
-from mlops_pipeline.lifecycle.features.online.checkpoint import (
-    RecordsMarker,
-    read_marker,
-    tables_held,
-    written,
+from mlops_pipeline.lifecycle.features.online.layout import (
+    RecordsCheckpoint,
+    checkpoint_text,
+    online_layout,
+    read_checkpoint,
+    stored_tables,
 )
-from mlops_pipeline.lifecycle.features.online.layout import online_layout
 from mlops_pipeline.stores.lake.engine import literal, quoted
 from mlops_pipeline.stores.models.tracking import Tracking, open_tracking
 from mlops_pipeline.stores.online.interface import OnlineStore, OnlineTable
@@ -32,17 +32,17 @@ HASHED = "entity_hash"  # the first column of a file that holds rows of entities
 def forget_online(use_case: UseCase, store: OnlineStore, entity_id: str) -> int:
     """Remove every record and event of an entity; return how many there were.
 
-    A marker that a killed materialization left at the entity goes back to the beginning.
+    A checkpoint that a killed materialization left at the entity goes back to the beginning.
     """
-    names = set(tables_held(store, use_case.name))
+    names = set(stored_tables(store, use_case.name))
     records = online_layout(use_case).records()
     names |= {records[0].name} if records else set()
     for name in sorted(names):
         if name.startswith("records_"):
             table = OnlineTable(use_case.name, name)
-            held = read_marker(store, table, RecordsMarker)
+            held = read_checkpoint(store, table, RecordsCheckpoint)
             if held is not None and held.last == entity_id:
-                store.set_checkpoint(table, written(replace(held, last=None, rows=0)))
+                store.set_checkpoint(table, checkpoint_text(replace(held, last=None, rows=0)))
     return store.forget(use_case.name, entity_id)
 
 

@@ -1,18 +1,21 @@
 """The stream of events of a source: which rows become events of whom, and an event as bytes.
 
 A row of the source is a version of an event; a revision that gives the event to another entity is
-also told to the entity that loses it. Rows in quarantine are no events.
-
-Belongs here: accepted rows into the stream. Events pushed as they happen are live_events.py's, what
-is counted from them core/features/streams.py's.
+also told to the entity that loses it. Rows in quarantine are no events. Events come from accepted
+rows (AcceptedEvents), or are pushed as they happen (LiveEvents). What is counted from them is
+core/features/streams.py's.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from functools import reduce
+from operator import or_
 from typing import Any, cast
 
 from mlops_pipeline.config.features import FeatureType
 from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.core.data.rules import row_rules
 from mlops_pipeline.core.expressions.values import Kind, Value
 from mlops_pipeline.core.features.streams import (
     Event,
@@ -20,16 +23,27 @@ from mlops_pipeline.core.features.streams import (
     stream_fresh_us,
     stream_reach,
 )
+from mlops_pipeline.errors import DataError, NotFoundError, masked
 from mlops_pipeline.lifecycle.context import AcceptedSource, Context
 from mlops_pipeline.lifecycle.features.offline import finished_through
-from mlops_pipeline.lifecycle.features.online.checkpoint import StreamMarker, read_marker, written
-from mlops_pipeline.lifecycle.features.online.layout import DAY_US, US, digest, microseconds
-from mlops_pipeline.stores.lake.engine import quoted
+from mlops_pipeline.lifecycle.features.online.layout import (
+    DAY_US,
+    US,
+    StreamCheckpoint,
+    checkpoint_text,
+    digest,
+    never_filled,
+    online_layout,
+    read_checkpoint,
+    to_us,
+)
+from mlops_pipeline.stores.lake.engine import quoted, rows_engine
 from mlops_pipeline.stores.online.codec import RecordSchema
 from mlops_pipeline.stores.online.interface import OnlineStore, OnlineTable, StoredEvent
 
+NEVER = datetime(9999, 1, 1, tzinfo=UTC)  # times after now are refused by the push itself
 SEMANTICS = 1  # raise it when the same rows come to be other events
-SLICE_ROWS = 200_000  # rows of the source between two marks of progress
+SLICE_ROWS = 200_000  # rows of the source between two checkpoints
 EPOCH_DATE = date(1970, 1, 1)
 EPOCH_TIME = datetime(1970, 1, 1)  # noqa: DTZ001 # naive UTC, as in the tables
 OWN: dict[str, FeatureType] = {"_declared_us": "int64", "_arrival": "int64", "_is_here": "boolean"}
@@ -38,16 +52,9 @@ OWN: dict[str, FeatureType] = {"_declared_us": "int64", "_arrival": "int64", "_i
 class EventStream:
     """The stream of one source of a use case.
 
-    Attributes
-    ----------
-    table : OnlineTable
-        Where its events are.
-    reach_us : int
-        How far before a moment an event can count at it.
-    fresh_us : int
-        How long a silent stream is taken to have no events.
-    keep_us : int
-        How long events are kept: the reach, and the lateness that the source allows.
+    An event counts at times up to `reach_us` after it. A stream that is silent for no longer than
+    `fresh_us` is taken to have had no events. Events are kept for `keep_us`: the reach, and the
+    lateness that the source allows.
     """
 
     def __init__(self, use_case: UseCase, source: str) -> None:
@@ -74,7 +81,7 @@ class EventStream:
         self.keep_us = self.reach_us + section.lateness_days * DAY_US
 
     def encode(self, rows: Any) -> list[StoredEvent]:
-        """Return Arrow rows, with the columns of `columns` and of `versions`, as events."""
+        """Return the Arrow rows of a `versions` query as events."""
         payloads = self._schema.encode_batch(rows, rows.column("_happened_us").to_numpy())
         columns = ("_entity", "_version", "_kept_us", "_known_us")
         parts = (rows.column(name).to_pylist() for name in columns)
@@ -82,8 +89,8 @@ class EventStream:
 
     def decode(self, stored: StoredEvent) -> Event:
         """Return an event as it was encoded."""
-        happened_us, (declared, arrival, is_here, *held) = self._schema.decode(stored.payload)
-        values: list[Value] = [*held]
+        happened_us, (declared, arrival, is_here, *found) = self._schema.decode(stored.payload)
+        values: list[Value] = [*found]
         for place, kind in self._restored:
             values[place] = _restored(values[place], kind)
         return Event(
@@ -140,10 +147,7 @@ class EventStream:
 
 @dataclass(frozen=True)
 class AcceptedEvents:
-    """The accepted rows of a source, on their way into its stream.
-
-    The source is registered (see `register_accepted`).
-    """
+    """The accepted rows of a source, registered (see `register_accepted`), on their way."""
 
     context: Context
     item: AcceptedSource
@@ -152,62 +156,59 @@ class AcceptedEvents:
     chunk_rows: int
 
     def push(self, *, now: datetime) -> int:
-        """Add what the stream lacks; return how many events that were.
-
-        A killed run goes on after its last mark.
-        """
+        """Add what the stream lacks, from its last checkpoint on; return how many events."""
         table = self.stream.table
-        held = read_marker(self.store, table, StreamMarker)
+        before = read_checkpoint(self.store, table, StreamCheckpoint)
         if self.item.watermark is None:
             return 0
-        target = self._target(self.item.watermark, now, held)
-        if held == target:
+        target = self._target(self.item.watermark, now, before)
+        if before == target:
             return 0
-        added = self._add(self._released(held), target) if held else 0
-        for start in range(held.rows if held else 0, target.rows, SLICE_ROWS):
+        added = self._add(self._released(before), target) if before else 0
+        for start in range(before.rows if before else 0, target.rows, SLICE_ROWS):
             end = min(start + SLICE_ROWS, target.rows)
             added += self._add(f"_row_no >= {start} AND _row_no < {end}", target)
-            step = replace(target, rows=end, is_complete=bool(held and held.is_complete))
-            self.store.set_checkpoint(table, written(step))
-        self.store.set_checkpoint(table, written(target))
+            step = replace(target, rows=end, is_complete=bool(before and before.is_complete))
+            self.store.set_checkpoint(table, checkpoint_text(step))
+        self.store.set_checkpoint(table, checkpoint_text(target))
         return added
 
     def _target(
-        self, watermark: datetime, now: datetime, held: StreamMarker | None
-    ) -> StreamMarker:
-        """Return the marker of a stream that has everything that is accepted."""
-        watermark_us = microseconds(watermark)
+        self, watermark: datetime, now: datetime, before: StreamCheckpoint | None
+    ) -> StreamCheckpoint:
+        """Return the checkpoint of a stream that has everything that is accepted."""
+        watermark_us = to_us(watermark)
         finished = finished_through(self.context)
-        newest_us = min(watermark_us, microseconds(now))
-        found = StreamMarker(
+        newest_us = min(watermark_us, to_us(now))
+        found = StreamCheckpoint(
             rows=self.item.numbered,
             quarantine=self.item.quarantine_version,
             is_complete=True,
-            late_before_us=max(watermark_us, microseconds(finished) if finished else 0),
+            late_before_us=max(watermark_us, to_us(finished) if finished else 0),
             newest_us=newest_us,
             kept_from_us=newest_us - self.stream.keep_us,
         )
-        if held is None:
+        if before is None:
             return found
         return replace(
             found,
-            late_before_us=max(found.late_before_us, held.late_before_us),
-            newest_us=max(found.newest_us, held.newest_us),
-            kept_from_us=max(found.kept_from_us, held.kept_from_us),
+            late_before_us=max(found.late_before_us, before.late_before_us),
+            newest_us=max(found.newest_us, before.newest_us),
+            kept_from_us=max(found.kept_from_us, before.kept_from_us),
         )
 
-    def _released(self, held: StreamMarker) -> str:
+    def _released(self, before: StreamCheckpoint) -> str:
         """Return SQL of the rows that were in quarantine when the stream was filled last."""
-        if held.quarantine in (None, self.item.quarantine_version):
+        if before.quarantine in (None, self.item.quarantine_version):
             return "FALSE"
         lake, use_case = self.context.lake, self.context.use_case
         uri = lake.table_uri(use_case.name, "quarantine", self.stream.source)
-        state = lake.state(uri, held.quarantine)
+        state = lake.state(uri, before.quarantine)
         if state is None:  # erased with a person: any recent row may have been in it
             return "TRUE"
         return f"_row_no IN (SELECT _row_no FROM {self.context.engine.scan(state)})"
 
-    def _add(self, condition: str, target: StreamMarker) -> int:
+    def _add(self, condition: str, target: StreamCheckpoint) -> int:
         """Add the events of some rows, with the other versions of theirs."""
         sql, stream = self.context.engine.sql, self.stream
         rows = f"SELECT {stream.columns()} FROM {quoted(stream.source)}"
@@ -218,15 +219,156 @@ class AcceptedEvents:
             chosen = f"SELECT v.* FROM ({rows}) AS v SEMI JOIN ({chosen}) AS c USING (_identity)"
         sql.execute(f"CREATE OR REPLACE TEMP TABLE _online_events AS {chosen}")
         query = stream.versions("_online_events", revised=self.item.has_revisions)
-        reader = sql.sql(
+        batches = sql.sql(
             f"SELECT * FROM ({query}) WHERE _kept_us >= {target.kept_from_us}"
         ).to_arrow_reader(self.chunk_rows)
         return sum(
             self.store.append_events(
                 stream.table, stream.encode(batch), keep_after_us=target.kept_from_us
             )
-            for batch in reader
+            for batch in batches
         )
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What became of pushed rows.
+
+    `new` events; `refused` rows that break a rule; `late` ones, which declare to have been known
+    before what is accepted: they count from their ingestion on, if they are not accepted already.
+    """
+
+    rows: int
+    new: int
+    refused: int
+    late: int = 0
+
+
+class LiveEvents:
+    """Pushes events of a source as they happen, before their rows are ingested.
+
+    A pushed row is the event that ingestion will make of it: held against the same rules (compiled
+    once, when this is made), known when it declares so. When the row is accepted later, nothing
+    changes. Two things only the accepted rows know: from when on a late row counts, which is its
+    ingestion; and that a revision gives an event to another entity, which the entity that loses it
+    sees with the next materialization.
+    """
+
+    def __init__(self, use_case: UseCase, source: str) -> None:
+        import pyarrow as pa
+
+        sources = online_layout(use_case).sources
+        if source not in sources:
+            raise NotFoundError(
+                "no online view is counted from events of this source",
+                where=use_case.name,
+                expected=", ".join(sources) or "a continuous view",
+                found=source,
+            )
+        self.stream = EventStream(use_case, source)
+        self._section = section = use_case.sources[source]
+        types = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(),
+                 "boolean": pa.bool_(), "timestamp": pa.timestamp("us"),
+                 "date": pa.date32()}  # fmt: skip
+        kinds = {name: types[section.column(name).type] for name in section.columns}
+        self._schema = pa.schema(kinds)
+        self._engine = rows_engine()
+        self._sql = self._engine.con
+        self._sql.register("_given", self._schema.empty_table())
+        table = self._engine.table("_given")
+        broken = reduce(or_, row_rules(use_case, source, section, table, NEVER).values())
+        checked = self._engine.compile(table.mutate(_is_broken=broken))
+        self._sql.execute(f"CREATE VIEW _checked AS {checked}")
+
+    def push(
+        self, store: OnlineStore, rows: Sequence[Mapping[str, Any]], *, now: datetime
+    ) -> Pushed:
+        """Add rows of the source to its stream; the same rows again change nothing.
+
+        Parameters
+        ----------
+        rows : sequence of mapping
+            Every column of the source; times without a zone are UTC.
+        now : datetime
+            When they arrived.
+
+        Raises
+        ------
+        DataError
+            When a column is missing or a value is of another type.
+        OnlineDefinitionError
+            When the stream was never filled by materialization.
+        """
+        import pyarrow.compute as pc
+
+        before = read_checkpoint(store, self.stream.table, StreamCheckpoint)
+        if before is None or not before.is_complete:
+            raise never_filled(self.stream.use_case, self.stream.table)
+        self._sql.register("_given", self._arrow(rows))
+        self._sql.execute(f"CREATE OR REPLACE TEMP TABLE _good AS {self._good(to_us(now))}")
+        good = self._sql.sql(self.stream.versions("_good", revised=False)).to_arrow_table()
+        events = good.filter(pc.field("_declared_us") >= before.late_before_us)
+        newest_us = max([before.newest_us, *events.column("_declared_us").to_pylist()])
+        after = replace(
+            before,
+            newest_us=newest_us,
+            kept_from_us=max(before.kept_from_us, newest_us - self.stream.keep_us),
+        )
+        new = store.append_events(
+            self.stream.table,
+            self.stream.encode(events),
+            keep_after_us=after.kept_from_us,
+            checkpoint=checkpoint_text(after),
+        )
+        return Pushed(len(rows), new, len(rows) - len(good), len(good) - len(events))
+
+    def _arrow(self, rows: Sequence[Mapping[str, Any]]) -> Any:
+        import pyarrow as pa
+
+        missing = {name for name in self._schema.names for row in rows if name not in row}
+        if missing:
+            raise DataError(
+                "a pushed event lacks a column",
+                where=f"source {self.stream.source}, {', '.join(sorted(missing))}",
+                expected="every column of the source; a missing value is null",
+            )
+        try:
+            columns = [
+                pa.array([row[field.name] for row in rows], field.type) for field in self._schema
+            ]
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise DataError(
+                "a value of a pushed event is not of its column's type",
+                where=f"source {self.stream.source}",
+                found=masked(str(error)),
+            ) from error
+        return pa.table(columns, schema=self._schema)
+
+    def _good(self, now_us: int) -> str:
+        """Return the query of the rows that break no rule, in the order in which they count."""
+        section, now = self._section, f"make_timestamp({now_us})"
+        happened, declared = quoted(section.event_time), quoted(section.availability)
+        keys = [quoted(name) for name in section.key]
+        order = ", ".join(dict.fromkeys([happened, declared, *keys]))
+        conditions = ["NOT _is_broken", f"{happened} <= {now}", f"{declared} <= {now}"]
+        conditions += [f"{key} IS NOT NULL" for key in keys]
+        return (
+            f"SELECT {self.stream.columns()} FROM (SELECT *, {declared} AS _available_at, "
+            f"{now_us} + row_number() OVER (ORDER BY {order}) - 1 AS _row_no "
+            f"FROM _checked WHERE {' AND '.join(conditions)})"
+        )
+
+
+def push_events(
+    use_case: UseCase,
+    store: OnlineStore,
+    source: str,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    now: datetime,
+) -> Pushed:
+    """Push rows once; who pushes often keeps a `LiveEvents`."""
+    return LiveEvents(use_case, source).push(store, rows, now=now)
 
 
 def _stored(name: str, kind: Kind) -> str:

@@ -11,13 +11,14 @@ from typing import NamedTuple, TypeVar
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.features.streams import Event
 from mlops_pipeline.errors import DataError, OnlineStoreError
-from mlops_pipeline.lifecycle.features.online.checkpoint import (
-    RecordsMarker,
-    StreamMarker,
-    read_marker,
-)
 from mlops_pipeline.lifecycle.features.online.events import EventStream
-from mlops_pipeline.lifecycle.features.online.layout import moment_of, never_filled
+from mlops_pipeline.lifecycle.features.online.layout import (
+    RecordsCheckpoint,
+    StreamCheckpoint,
+    from_us,
+    never_filled,
+    read_checkpoint,
+)
 from mlops_pipeline.lifecycle.features.online.plan import Held
 from mlops_pipeline.stores.online.codec import Record, RecordSchema
 from mlops_pipeline.stores.online.interface import OnlineStore, OnlineTable, StoredEvent
@@ -90,8 +91,8 @@ class Fetch:
         at_us, decode = self._at_us, schema.decode
         blobs = self._store.read_records(table, self._keys, now_us=at_us)
         if None in blobs:
-            marker = read_marker(self._store, table, RecordsMarker)
-            if marker is None or not marker.was_complete:
+            checkpoint = read_checkpoint(self._store, table, RecordsCheckpoint)
+            if checkpoint is None or not checkpoint.was_complete:
                 raise never_filled(self._use_case, table)
         found = [None if blob is None else self._decoded(decode, blob) for blob in blobs]
         return [item if item is not None and item[0] <= at_us else None for item in found]
@@ -109,30 +110,30 @@ class Fetch:
         """Return the events of each entity, and note up to when they are known."""
         stream = self._streams[source]
         since_us = self._at_us - stream.reach_us
-        stored, marker = self._read(stream, since_us)
-        if self._at_us - marker.newest_us > stream.fresh_us:  # silent: it is asked about then
-            since_us = marker.newest_us - stream.reach_us
-            stored, marker = self._read(stream, since_us)
-        if since_us < marker.kept_from_us:
+        stored, checkpoint = self._read(stream, since_us)
+        if self._at_us - checkpoint.newest_us > stream.fresh_us:  # silent: it is asked about then
+            since_us = checkpoint.newest_us - stream.reach_us
+            stored, checkpoint = self._read(stream, since_us)
+        if since_us < checkpoint.kept_from_us:
             raise DataError(
                 "the events of that time are no longer held online",
                 where=stream.table.name,
-                expected=f"a moment from {moment_of(marker.kept_from_us + stream.reach_us)} on",
-                found=str(moment_of(self._at_us)),
+                expected=f"a moment from {from_us(checkpoint.kept_from_us + stream.reach_us)} on",
+                found=str(from_us(self._at_us)),
                 way_out="`mlops features history` computes features of any moment",
             )
-        self._newest_us[source] = marker.newest_us
+        self._newest_us[source] = checkpoint.newest_us
         return [list(map(stream.decode, events)) for events in stored]
 
     def _read(
         self, stream: EventStream, since_us: int
-    ) -> tuple[list[list[StoredEvent]], StreamMarker]:
-        """Read events, and then the marker, which says what they may lack."""
+    ) -> tuple[list[list[StoredEvent]], StreamCheckpoint]:
+        """Read events, and then the checkpoint, which says what they may lack."""
         stored = self._store.read_events(stream.table, self._keys, since_us=since_us)
-        marker = read_marker(self._store, stream.table, StreamMarker)
-        if marker is None or not marker.is_complete:
+        checkpoint = read_checkpoint(self._store, stream.table, StreamCheckpoint)
+        if checkpoint is None or not checkpoint.is_complete:
             raise never_filled(self._use_case, stream.table)
-        return stored, marker
+        return stored, checkpoint
 
     def _seen(self, source: str, is_known: Sequence[bool]) -> list[bool]:
         """Add who has no record and recent events, of a stream that was not asked for."""

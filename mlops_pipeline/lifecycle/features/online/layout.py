@@ -1,29 +1,35 @@
-"""Where the features of a use case are online: stored, counted from events, or from the request.
+"""Where the features of a use case are online, how far they are filled, which tables are in force.
 
 On a month, week or day grid every online view is stored: one record of an entity holds them all.
 On an event grid `daily` views are stored, `continuous` ones are counted from the recent events of
 the entity, and `request_time` views come with the request. Derived features are computed from
 these when they are read. Protected attributes never get here.
 
-Belongs here: which feature is where, and the names of tables. A table's name holds a hash of what
-determines its content, so that other definitions are another table; streams are events.py's.
+A table's name holds a hash of what determines its content, so that other definitions are another
+table. One that the present definitions no longer use is retired: it stays for a day, so that
+services that still have the earlier configuration go on reading, and is dropped by the next run.
 """
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
+from typing import Any, TypeVar
 
 from mlops_pipeline.config.features import FeatureView
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.errors import OnlineDefinitionError
+from mlops_pipeline.errors import OnlineCorruptError, OnlineDefinitionError
 from mlops_pipeline.lifecycle.features.offline import definitions_hash
 from mlops_pipeline.stores.online.codec import RecordSchema
-from mlops_pipeline.stores.online.interface import OnlineTable
+from mlops_pipeline.stores.online.interface import OnlineStore, OnlineTable
 
 US = timedelta(microseconds=1)
 DAY_US = timedelta(days=1) // US
 EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
+RETIRED_US = DAY_US  # time enough to bring a new configuration to every service
+IN_FORCE = "in_force"  # the name under which the list of tables is kept
+Checkpoint = TypeVar("Checkpoint")
 
 
 @dataclass(frozen=True)
@@ -104,13 +110,13 @@ def digest(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def microseconds(moment: datetime) -> int:
-    """Return an aware moment in microseconds since 1970 (UTC)."""
-    return (moment - EPOCH) // US
+def to_us(timestamp: datetime) -> int:
+    """Return an aware timestamp in microseconds since 1970 (UTC)."""
+    return (timestamp - EPOCH) // US
 
 
-def moment_of(time_us: int) -> datetime:
-    """Return the aware moment (UTC) of microseconds since 1970."""
+def from_us(time_us: int) -> datetime:
+    """Return the aware timestamp (UTC) of microseconds since 1970."""
     return EPOCH + timedelta(microseconds=time_us)
 
 
@@ -121,3 +127,114 @@ def never_filled(use_case: UseCase, table: OnlineTable) -> OnlineDefinitionError
         where=f"{use_case.name}, table {table.name}",
         way_out=f"materialize {use_case.name}/online_features",
     )
+
+
+@dataclass(frozen=True)
+class RecordsCheckpoint:
+    """How far a table of records is filled.
+
+    Attributes
+    ----------
+    feature_time_us : int
+        Of the records that are being written, or were written last.
+    last : str or None
+        The entity after which a killed run goes on; None: before the first.
+    is_done : bool
+        Whether all of them were written.
+    was_complete : bool
+        Whether the table ever held every entity.
+    expiry_days : int or None
+        With which `ttl_days` they were written.
+    rows : int
+        How many records that were.
+    """
+
+    feature_time_us: int
+    last: str | None
+    is_done: bool
+    was_complete: bool
+    expiry_days: int | None
+    rows: int
+
+
+@dataclass(frozen=True)
+class StreamCheckpoint:
+    """How far a stream is filled.
+
+    Attributes
+    ----------
+    rows, quarantine : int, int or None
+        Rows of the raw table that were looked at, and the version of its quarantine then.
+    is_complete : bool
+        Whether the first fill has ended.
+    late_before_us : int
+        A row that declares to have been known before counts as known when it arrives.
+    newest_us, kept_from_us : int
+        What is known, and what is kept, as event times.
+    """
+
+    rows: int
+    quarantine: int | None
+    is_complete: bool
+    late_before_us: int
+    newest_us: int
+    kept_from_us: int
+
+
+@dataclass(frozen=True)
+class _InForce:
+    """Names of the tables in force, and of those retired with the time of it."""
+
+    tables: list[str] = field(default_factory=list)
+    retired: dict[str, int] = field(default_factory=dict)
+
+
+def read_checkpoint(
+    store: OnlineStore, table: OnlineTable, kind: type[Checkpoint]
+) -> Checkpoint | None:
+    """Return a table's checkpoint as the dataclass that was written; None where there is none."""
+    text = store.checkpoint(table)
+    if text is None:
+        return None
+    try:
+        return kind(**json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise OnlineCorruptError(
+            "a checkpoint of the online store is damaged",
+            where=f"table {table.name} of {table.use_case}",
+            expected=f"the JSON of a {kind.__name__}",
+            found=type(error).__name__,
+            way_out="remove the table's keys and run `mlops features materialize`",
+        ) from error
+
+
+def checkpoint_text(checkpoint: Any) -> str:
+    """Return a dataclass as the text that is stored."""
+    return json.dumps(asdict(checkpoint))
+
+
+def stored_tables(store: OnlineStore, use_case: str) -> list[str]:
+    """Return the names of the tables in force, and of those retired."""
+    listed = read_checkpoint(store, OnlineTable(use_case, IN_FORCE), _InForce) or _InForce()
+    return [*listed.tables, *listed.retired]
+
+
+def put_in_force(
+    store: OnlineStore, use_case: str, tables: Iterable[OnlineTable], *, now_us: int
+) -> None:
+    """Say that these tables are complete; retire the others, drop those retired long ago."""
+    place = OnlineTable(use_case, IN_FORCE)
+    before = read_checkpoint(store, place, _InForce) or _InForce()
+    names = [table.name for table in tables]
+    retired = {
+        name: before.retired.get(name, now_us)
+        for name in (*before.tables, *before.retired)
+        if name not in names
+    }
+    for name, since_us in list(retired.items()):
+        if now_us - since_us >= RETIRED_US:
+            store.drop(OnlineTable(use_case, name))
+            del retired[name]
+    after = _InForce(names, retired)
+    if after != before:
+        store.set_checkpoint(place, checkpoint_text(after))

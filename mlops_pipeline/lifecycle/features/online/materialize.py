@@ -1,43 +1,52 @@
 """Materialization: the newest features of every entity into the online store.
 
-Records are written in the order of the entities, chunk by chunk, each with a marker: a killed run
-goes on behind its last chunk, a finished one is not repeated. Values are those of the feature
+Records are written in the order of the entities, chunk by chunk, each with a checkpoint: a killed
+run goes on behind its last chunk, a finished one is not repeated. Values are those of the feature
 table (month, week or day grid), or are computed as of the last complete midnight (daily views of an
-event grid) as historical features are. Recent events of continuous views are events.py's.
+event grid) by the same parts as historical features, for every entity that has an accepted row in
+any source. Recent events of continuous views are events.py's.
 
 The store refuses a record older than the one it has, so runs may overlap. An entity that left the
 population keeps its last record until that expires.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import repeat
 from typing import Any
 
+from mlops_pipeline.config.tables import Grid
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.errors import NotFoundError
+from mlops_pipeline.core.data.periods import Period, default_as_of
+from mlops_pipeline.core.features.frames import EVENT_ROW, asked_frame
+from mlops_pipeline.errors import DataError, NotFoundError
 from mlops_pipeline.lifecycle.context import AcceptedSource, Context
-from mlops_pipeline.lifecycle.features.offline import definitions_hash
-from mlops_pipeline.lifecycle.features.online.checkpoint import (
-    RecordsMarker,
-    put_in_force,
-    read_marker,
-    written,
+from mlops_pipeline.lifecycle.features.history import narrowed
+from mlops_pipeline.lifecycle.features.offline import (
+    definitions_hash,
+    features_uri,
+    finished_periods,
 )
 from mlops_pipeline.lifecycle.features.online.events import AcceptedEvents, EventStream
 from mlops_pipeline.lifecycle.features.online.layout import (
     DAY_US,
     OnlineLayout,
-    microseconds,
-    moment_of,
+    RecordsCheckpoint,
+    checkpoint_text,
+    from_us,
     online_layout,
+    put_in_force,
+    read_checkpoint,
+    to_us,
 )
-from mlops_pipeline.lifecycle.features.online.snapshot import newest_moment, snapshot
 from mlops_pipeline.lifecycle.ingest.accepted import (
     accepted_sources,
+    decisive_marks,
     register_accepted,
+    row_guarantees,
 )
+from mlops_pipeline.stores.lake.engine import literal, quoted
 from mlops_pipeline.stores.online.codec import RecordSchema
 from mlops_pipeline.stores.online.interface import (
     OnlineStore,
@@ -46,10 +55,13 @@ from mlops_pipeline.stores.online.interface import (
     open_online_store,
 )
 from mlops_pipeline.stores.ops import OpsDatabase
-from mlops_pipeline.stores.settings import Settings
+from mlops_pipeline.stores.settings import Settings, parse_time
 
 CHUNK_ROWS = 20_000  # written at once: some megabytes
+SLICE_ROWS = 100_000  # entities that are read or computed at once: memory does not grow with them
 WRITE_TIMEOUT_MS = 30_000  # a chunk waits for other writers
+TICK = timedelta(microseconds=1)
+MIDNIGHTS = Grid(every="day")
 
 
 @dataclass(frozen=True)
@@ -83,7 +95,7 @@ class Materialized:
 
 @dataclass(frozen=True)
 class _Run:
-    """What a run works with."""
+    """What a run works with; `through` as in `accepted_through`."""
 
     context: Context
     accepted: Mapping[str, AcceptedSource]
@@ -92,6 +104,15 @@ class _Run:
     through: datetime
     now_us: int
     chunk_rows: int
+
+    @property
+    def is_by_event(self) -> bool:
+        return self.context.use_case.grid.every == "event"
+
+    @property
+    def key(self) -> str:
+        """The entity's key as an SQL identifier."""
+        return quoted(self.context.use_case.entity.key)
 
 
 def open_writer(settings: Settings) -> OnlineStore:
@@ -113,13 +134,7 @@ def accepted_through(ops: OpsDatabase, use_case: UseCase) -> datetime | None:
 def materialize_accepted(
     context: Context, ops: OpsDatabase, store: OnlineStore, *, now: datetime
 ) -> Materialized:
-    """Materialize what the pointers accept: a period that failed the leak check stays out.
-
-    Raises
-    ------
-    NotFoundError
-        When no features of the present definitions were accepted yet.
-    """
+    """Materialize what the pointers accept: a period that failed the leak check stays out."""
     through = accepted_through(ops, context.use_case)
     if through is None:
         raise NotFoundError(
@@ -142,88 +157,69 @@ def materialize(
 ) -> Materialized:
     """Bring the online store up to the newest features; again changes nothing.
 
-    Parameters
-    ----------
-    accepted : mapping of source name to AcceptedSource
-        What the features were made of.
-    through : datetime
-        From `accepted_through`: a period behind it was computed, but not accepted.
-    now : datetime
-        The Clock (UTC): records that have expired by now are removed.
-    chunk_rows : int
-        Records or events written at once.
-
-    Raises
-    ------
-    NotFoundError
-        When no period is finished.
-    OnlineStoreError
-        When the store does not take what is written; the next run goes on there.
+    A period behind `through` was computed, but not accepted. Records that have expired by `now`
+    are removed. Where the store does not take what is written, the next run goes on there.
     """
     layout = online_layout(context.use_case)
-    run = _Run(context, accepted, store, layout, through, microseconds(now), chunk_rows)
+    run = _Run(context, accepted, store, layout, through, to_us(now), chunk_rows)
     streams = [EventStream(context.use_case, source) for source in layout.sources]
     records = layout.records()
     tables = [*([records[0]] if records else []), *(stream.table for stream in streams)]
     if not tables:  # everything comes with the request
         return Materialized(rows=0, feature_time=None, table="", is_new=False)
-    if context.use_case.grid.every == "event":
+    if run.is_by_event:
         register_accepted(context, accepted)
     events = sum(
         AcceptedEvents(context, accepted[stream.source], stream, store, chunk_rows).push(now=now)
         for stream in streams
     )
-    rows, held = _write_newest(run, *records) if records else (0, None)
+    rows, written = _write_newest(run, *records) if records else (0, None)
     put_in_force(store, context.use_case.name, tables, now_us=run.now_us)
     return Materialized(
         rows=rows,
-        feature_time=None if held is None else moment_of(held.feature_time_us),
+        feature_time=None if written is None else from_us(written.feature_time_us),
         table=tables[0].name,
         is_new=bool(rows or events),
         events=events,
-        entities=0 if held is None else held.rows,
-        stale_views=() if held is None else _stale_views(run, held.feature_time_us),
+        entities=0 if written is None else written.rows,
+        stale_views=() if written is None else _stale_views(run, written.feature_time_us),
     )
 
 
-def _write_newest(run: _Run, table: OnlineTable, schema: RecordSchema) -> tuple[int, RecordsMarker]:
+def _write_newest(
+    run: _Run, table: OnlineTable, schema: RecordSchema
+) -> tuple[int, RecordsCheckpoint]:
     """Write the newest values that the table lacks; return how many, and what is there now."""
-    expiry_days = run.layout.expiry_days
-    if expiry_days is not None:
+    if run.layout.expiry_days is not None:
         run.store.purge(table, now_us=run.now_us)
-    newest_us = newest_moment(
-        run.context, run.accepted, run.layout, through=run.through, now_us=run.now_us
-    )
-    marker = _begin(read_marker(run.store, table, RecordsMarker), newest_us, expiry_days)
-    if marker.is_done:
-        return 0, marker
-    before = marker.rows
-    moment = moment_of(marker.feature_time_us)
-    batches = snapshot(
-        run.context, run.accepted, run.layout, moment, after=marker.last, chunk_rows=run.chunk_rows
-    )
-    for batch in batches:
-        chunk = _records(batch, schema, marker)
-        marker = replace(marker, last=chunk[-1].entity, rows=marker.rows + len(chunk))
-        run.store.write_records(table, chunk, now_us=run.now_us, checkpoint=written(marker))
-    done = replace(marker, last=None, is_done=True, was_complete=True)
-    run.store.set_checkpoint(table, written(done))
-    return done.rows - before, done
+    begun = _begin(run, read_checkpoint(run.store, table, RecordsCheckpoint))
+    if begun.is_done:
+        return 0, begun
+    reached = begun
+    for batch in _snapshot(run, from_us(begun.feature_time_us), after=begun.last):
+        chunk = _records(batch, schema, begun)
+        reached = replace(reached, last=chunk[-1].entity, rows=reached.rows + len(chunk))
+        text = checkpoint_text(reached)
+        run.store.write_records(table, chunk, now_us=run.now_us, checkpoint=text)
+    done = replace(reached, last=None, is_done=True, was_complete=True)
+    run.store.set_checkpoint(table, checkpoint_text(done))
+    return done.rows - begun.rows, done
 
 
-def _begin(held: RecordsMarker | None, newest_us: int, expiry_days: int | None) -> RecordsMarker:
-    """Return the marker to go on from: of the run that was killed, or at the beginning."""
-    if held is not None:
-        is_same = (held.feature_time_us, held.expiry_days) == (newest_us, expiry_days)
-        if is_same or held.feature_time_us > newest_us:
-            return held
-    was_complete = held is not None and held.was_complete
-    return RecordsMarker(newest_us, None, False, was_complete, expiry_days, 0)
+def _begin(run: _Run, found: RecordsCheckpoint | None) -> RecordsCheckpoint:
+    """Return the checkpoint to go on from: of the run that was killed, or at the beginning."""
+    newest_us, expiry_days = _newest_us(run), run.layout.expiry_days
+    if found is not None:
+        is_same = (found.feature_time_us, found.expiry_days) == (newest_us, expiry_days)
+        if is_same or found.feature_time_us > newest_us:
+            return found
+    was_complete = found is not None and found.was_complete
+    return RecordsCheckpoint(newest_us, None, False, was_complete, expiry_days, 0)
 
 
-def _records(batch: Any, schema: RecordSchema, marker: RecordsMarker) -> list[StoredRecord]:
+def _records(batch: Any, schema: RecordSchema, begun: RecordsCheckpoint) -> list[StoredRecord]:
     """Return the rows of an Arrow batch, whose first column is the key, as records."""
-    time_us, days = marker.feature_time_us, marker.expiry_days
+    time_us, days = begun.feature_time_us, begun.expiry_days
     expires_at_us = None if days is None else time_us + days * DAY_US
     keys = batch.column(0).cast("string").to_pylist()
     blobs = schema.encode_batch(batch, time_us)
@@ -238,3 +234,101 @@ def _stale_views(run: _Run, feature_time_us: int) -> tuple[str, ...]:
         for name in run.layout.stored
         if (days := views[name].freshness_days) is not None and age_us > days * DAY_US
     )
+
+
+def _newest_us(run: _Run) -> int:
+    """Return the newest time whose values are final.
+
+    The start of the newest finished period up to `through`; on an event grid the last midnight up
+    to which every source of a daily view is complete: rows that arrive later count as known later.
+    """
+    use_case = run.context.use_case
+    if not run.is_by_event:
+        starts = (parse_time(name) for name in finished_periods(run.context))
+        newest = max((start for start in starts if start <= run.through), default=None)
+        if newest is None:
+            raise NotFoundError(
+                "there are no features",
+                where=features_uri(run.context),
+                way_out=f"materialize {use_case.name}/features first",
+            )
+        return to_us(newest)
+    names = {use_case.views[name].source for name in run.layout.stored}
+    marks = decisive_marks(use_case, {name: run.accepted[name].watermark for name in names})
+    if not marks:
+        raise DataError("no source of a daily view holds a row", where=use_case.name)
+    return to_us(default_as_of(MIDNIGHTS, from_us(run.now_us), marks))
+
+
+def _snapshot(run: _Run, as_of: datetime, *, after: str | None) -> Iterator[Any]:
+    """Yield Arrow batches: the key, then the stored features; in the order of the key.
+
+    `after` is the entity to go on behind. Entities are taken in slices.
+    """
+    key, engine = run.key, run.context.engine
+    keys = _entities(run) if run.is_by_event else _finished(run, as_of, key)
+    behind = "" if after is None else f"AND {key} > {_key_literal(run, after)}"
+    engine.sql.execute(
+        f"CREATE OR REPLACE TEMP TABLE _online_keys AS SELECT {key}, {_plain(as_of)} AS as_of, "
+        f"row_number() OVER (ORDER BY {key}) - 1 AS {EVENT_ROW} FROM ({keys}) "
+        f"WHERE {key} IS NOT NULL {behind}"
+    )
+    _take_slice(run, 0)
+    if run.is_by_event:
+        statement = _computed(run, as_of)
+    else:
+        names = ", ".join([key, *map(quoted, run.layout.stored_names)])
+        rows = _finished(run, as_of, names)
+        statement = f"SELECT * FROM ({rows}) SEMI JOIN _online_slice USING ({key}) ORDER BY {key}"
+    count = int(engine.query("SELECT count(*) FROM _online_keys")[0][0])
+    for start in range(0, count, SLICE_ROWS):
+        _take_slice(run, start)
+        yield from engine.sql.sql(statement).to_arrow_reader(run.chunk_rows)
+
+
+def _take_slice(run: _Run, start: int) -> None:
+    """Make `_online_slice` the entities from a place on."""
+    run.context.engine.sql.execute(
+        "CREATE OR REPLACE TEMP VIEW _online_slice AS SELECT * FROM _online_keys "
+        f"WHERE {EVENT_ROW} >= {start} AND {EVENT_ROW} < {start + SLICE_ROWS}"
+    )
+
+
+def _finished(run: _Run, as_of: datetime, columns: str) -> str:
+    """Return the query of a finished period."""
+    uri = features_uri(run.context)
+    state = run.context.lake.state(uri)
+    if state is None:
+        raise NotFoundError("there are no features", where=uri)
+    return f"SELECT {columns} FROM {run.context.engine.scan(state)} WHERE as_of = {_plain(as_of)}"
+
+
+def _entities(run: _Run) -> str:
+    """Return the query of every entity that a source of a view has."""
+    names = dict.fromkeys(view.source for view in run.layout.use_case.views.values())
+    return " UNION ".join(f"SELECT DISTINCT {run.key} FROM {quoted(name)}" for name in names)
+
+
+def _computed(run: _Run, as_of: datetime) -> str:
+    """Return the query of a slice as of a midnight; the accepted sources are registered."""
+    engine, names = run.context.engine, run.layout.stored_names
+    use_case = narrowed(run.context.use_case, names)
+    tables = {}
+    for name in dict.fromkeys(view.source for view in use_case.views.values()):
+        mine = f"SELECT * FROM {quoted(name)} SEMI JOIN _online_slice USING ({run.key})"
+        tables[name] = engine.register(f"_online_{name}", f"({mine})")
+    entity_rows = engine.ibis.table("_online_slice")
+    guarantees = row_guarantees(use_case, run.accepted)
+    frame = asked_frame(use_case, tables, entity_rows, Period(as_of, as_of + TICK), guarantees)
+    key = use_case.entity.key
+    return str(engine.ibis.compile(frame.select(key, *names).order_by(key)))
+
+
+def _key_literal(run: _Run, key: str) -> str:
+    use_case = run.context.use_case
+    kind = use_case.sources[use_case.population.source].column(use_case.entity.key).type
+    return str(int(key)) if kind == "int64" else literal(key)
+
+
+def _plain(as_of: datetime) -> str:
+    return f"TIMESTAMP '{as_of.replace(tzinfo=None).isoformat(sep=' ')}'"

@@ -22,7 +22,7 @@ from mlops_pipeline.lifecycle.features.online.feature_values import (
     FeatureValues,
     Summary,
 )
-from mlops_pipeline.lifecycle.features.online.layout import DAY_US, OnlineLayout, moment_of
+from mlops_pipeline.lifecycle.features.online.layout import DAY_US, OnlineLayout, from_us
 from mlops_pipeline.stores.online.codec import Record
 
 SUMMARIES_KEPT = 1_024  # one for each combination of times that entities have at a moment
@@ -242,9 +242,9 @@ def _combined(
         newest_us = max(time_us for _, time_us in present)
         midnight_us = newest_us - newest_us % DAY_US
         if all(time_us in (midnight_us, newest_us) for _, time_us in present):
-            return status, moment_of(newest_us)
-        return "stale", moment_of(oldest_us)
-    return status, moment_of(oldest_us)
+            return status, from_us(newest_us)
+        return "stale", from_us(oldest_us)
+    return status, from_us(oldest_us)
 
 
 def _other(layout: OnlineLayout, label: str, names: tuple[str, ...]) -> _Streamed | _Requested:

@@ -21,7 +21,7 @@ from mlops_pipeline.lifecycle.features.online.feature_values import (
     FeatureValues,
 )
 from mlops_pipeline.lifecycle.features.online.fetch import Fetch, Holding
-from mlops_pipeline.lifecycle.features.online.layout import microseconds, online_layout
+from mlops_pipeline.lifecycle.features.online.layout import online_layout, to_us
 from mlops_pipeline.lifecycle.features.online.plan import Plan
 from mlops_pipeline.stores.closing import Closing
 from mlops_pipeline.stores.online.interface import OnlineStore, open_online_store
@@ -127,7 +127,7 @@ class OnlineReader(Closing):
                             expected=str(len(entities)), found=str(len(request)))  # fmt: skip
         keys = [self._key(entity) for entity in entities]
         moment = self._now() if at is None else at.astimezone(UTC)
-        at_us = microseconds(moment)
+        at_us = to_us(moment)
         fetch = Fetch(self._holding, keys, at_us, is_strict=on_error == "raise")
         held = list(fetch.held(plan.sources))
         values = plan.values(held, request, at_us)

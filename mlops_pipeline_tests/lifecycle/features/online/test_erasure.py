@@ -103,7 +103,7 @@ def test_recent_events_are_forgotten_and_do_not_come_back(online: Any) -> None:
     assert read(world, store, ["visits_30d"]) == [(1,), (None,), (1,)]
 
 
-def test_marker_of_a_killed_materialization_does_not_name_the_person(online: Any) -> None:
+def test_checkpoint_of_a_killed_materialization_does_not_name_the_person(online: Any) -> None:
     store, make = online
     world = make()
     lifecycle(world)

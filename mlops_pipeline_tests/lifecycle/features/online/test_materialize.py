@@ -11,8 +11,8 @@ from mlops_pipeline.config import UseCase
 from mlops_pipeline.errors import NotFoundError, OnlineDefinitionError, OnlineFullError
 from mlops_pipeline.lifecycle.context import Context, Snapshot
 from mlops_pipeline.lifecycle.features.offline import build_features
+from mlops_pipeline.lifecycle.features.online.events import Pushed, push_events
 from mlops_pipeline.lifecycle.features.online.layout import online_layout
-from mlops_pipeline.lifecycle.features.online.live_events import Pushed, push_events
 from mlops_pipeline.lifecycle.features.online.materialize import Materialized, materialize
 from mlops_pipeline.lifecycle.features.online.reader import OnlineReader
 from mlops_pipeline.stores.online.interface import (

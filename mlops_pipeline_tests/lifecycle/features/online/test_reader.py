@@ -327,13 +327,13 @@ def test_damaged_event_is_an_error_or_a_default_of_the_counts(world: World) -> N
     assert [item.status for item in found.values.values()] == ["missing", "fresh"]
 
 
-@pytest.mark.parametrize("marker", ["garbage", "", "[]", "{}", '{"rows": 1}'])
-def test_damaged_marker_is_an_error_or_a_default(world: World, marker: str) -> None:
+@pytest.mark.parametrize("text", ["garbage", "", "[]", "{}", '{"rows": 1}'])
+def test_damaged_checkpoint_is_an_error_or_a_default(world: World, text: str) -> None:
     settings = files(world)
     with closing(sqlite3.connect(world.folder / "online.db")) as connection, connection:
-        connection.execute("UPDATE tables SET progress = ? WHERE name LIKE 'events%'", [marker])
+        connection.execute("UPDATE tables SET progress = ? WHERE name LIKE 'events%'", [text])
     with open_reader(world.use_case, settings) as reader:
-        with pytest.raises(OnlineCorruptError, match="marker"):
+        with pytest.raises(OnlineCorruptError, match="checkpoint"):
             one(reader, 1, "count_2d", at=READ_AT)
         found = one(reader, 1, "count_2d", "tier", at=READ_AT, on_error="default")
     assert [item.status for item in found.values.values()] == ["missing", "fresh"]
