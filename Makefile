@@ -1,6 +1,6 @@
 # Every target makes what it needs; the environment is .venv (uv inside it reads requirements.lock).
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-drift test check format dev bench clean
+.PHONY: help install demo demo-drift test campaigns check format dev bench clean
 
 PYTHON ?= python3.11
 VENV   := .venv
@@ -36,6 +36,9 @@ demo-drift: demo ## go on to the end of month 30: what the drift of months 25 an
 
 test: $(STAMP) ## run the tests
 	$(BIN)/python -m pytest
+
+campaigns: $(STAMP) ## run the long tests at full size (SMOKE=1: at a size for every commit)
+	MLOPS_TEST_SIZE=$(if $(SMOKE),small,full) $(BIN)/python -m pytest -m $(if $(SMOKE),campaign,"campaign or sized")
 
 check: $(STAMP) ## format, lint, types, import contracts: all clean or red
 	$(BIN)/ruff format --check .

@@ -1,20 +1,15 @@
 """A small telecom world on disk, and `dagster job execute` on it in processes that start at once.
 
-Importing Dagster, MLflow and the others takes longer than a small lifecycle does. So runs are
-forked from a server that has imported them; each is a process group of its own and runs Dagster's
+Runs are forked from a server that has imported what they need (fork_server.py) and are Dagster's
 own command line. One world is made and trained once; tests work on copies of it.
 """
 
-import fcntl
 import json
-import multiprocessing
 import os
 import shutil
 import signal
 import sqlite3
-import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -24,12 +19,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import pytest
 import yaml
 
 from mlops_pipeline.config import UseCase, load_use_case
 from mlops_pipeline.demo.simulated import write_churn
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import PACKAGE_PARENT, Settings
+from mlops_pipeline_tests.fork_server import FRESH, Forked, alone, fork
 
 CUSTOMERS, MONTHS, SEED = 1_500, 16, 7
 FIRST, LATER = "2024-02-01", "2024-05-01"  # as_of of the trained world, and of a challenger
@@ -142,6 +139,7 @@ class World:
         execution: Mapping[str, Any] | None = None,
         threads: int = 1,
         assets: Sequence[str] = (),
+        fresh: bool = False,
     ) -> "Run":
         """Start a job, or the named assets, in a process group of its own."""
         number = len(list(self.root.glob("run-*.log")))
@@ -155,17 +153,18 @@ class World:
             words = ["asset", "materialize", "-m", "mlops_pipeline.definitions", "--select"]
             words += [",".join(f"key:churn/{name}" for name in assets)]
             words += ["--config-json", json.dumps(config)]
-        return self.command(*words, threads=threads)
+        return self.command(*words, threads=threads, fresh=fresh)
 
-    def command(self, *words: str, threads: int = 1) -> "Run":
-        """Start `dagster ...`; the first word "daemon" or "mlops" is another command."""
+    def command(self, *words: str, threads: int = 1, fresh: bool = False) -> "Run":
+        """Start `dagster ...`; the first word "daemon" or "mlops" is another command.
+
+        `fresh`: the contract test starts a new Python, and does not fork.
+        """
         log = self.root / f"run-{len(list(self.root.glob('run-*.log')))}.log"
         environment = {**self.environment, "MLOPS_THREADS": str(threads)}
-        process = _context().Process(
-            target=_dagster, args=(str(self.root), environment, words, str(log))
-        )
-        process.start()
-        return Run(process, log)
+        if fresh:
+            environment[FRESH] = "1"
+        return Run(fork("_command", str(self.root), environment, words, str(log)), log)
 
     def run(self, **options: Any) -> "Run":
         """Start a job and wait for its end; it has to succeed."""
@@ -198,7 +197,7 @@ class World:
 class Run:
     """A `dagster` process."""
 
-    process: Any
+    process: Forked
     log: Path
 
     def text(self) -> str:
@@ -227,14 +226,20 @@ class Run:
         self.process.join()
 
 
+def shared_folder(factory: pytest.TempPathFactory) -> Path:
+    """Return the folder that all processes of one pytest share."""
+    base = factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
 def template(shared: Path) -> World:
     """Return the trained world below a folder that all test processes share; made once."""
     world = World(shared / "world-trained")
-    with _alone(shared / "world-trained.lock"):
+    with alone(shared / "world-trained.lock"):
         if not (world.root / "done").exists():
             shutil.rmtree(world.root, ignore_errors=True)
             write_world(world.root)
-            world.lifecycle()
+            world.lifecycle(fresh=True)
             (world.root / "done").touch()
     return world
 
@@ -321,42 +326,3 @@ def _relocate(database: Path, before: str, after: str) -> None:
                     f'WHERE instr("{column[1]}", ?) > 0',
                     (before, after, before),
                 )
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _context() -> Any:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mlops_pipeline_tests.warm"])
-    return context
-
-
-def _dagster(root: str, environment: Mapping[str, str], words: Sequence[str], log: str) -> None:
-    """Be the command: the body of a forked process."""
-    os.setsid()
-    os.chdir(root)
-    for name in [name for name in os.environ if name.startswith("MLOPS_")]:
-        del os.environ[name]  # of the test that started the server, not of this one
-    os.environ.update(environment)
-    with open(log, "wb") as file:  # noqa: PTH123 # a descriptor to hand over
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    warnings.simplefilter("ignore")
-    sys.path.insert(0, str(PACKAGE_PARENT))
-    from dagster._cli import create_dagster_cli
-    from dagster._daemon.cli import create_dagster_daemon_cli
-
-    from mlops_pipeline.cli.app import main
-
-    if words[0] == "mlops":
-        sys.argv = list(words)
-        main()
-    if words[0] == "daemon":
-        create_dagster_daemon_cli().main(args=list(words[1:]), prog_name="dagster-daemon")
-    cli = create_dagster_cli()  # type: ignore[no-untyped-call] # it has no annotation
-    cli.main(args=list(words), prog_name="dagster")

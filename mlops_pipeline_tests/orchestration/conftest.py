@@ -1,19 +1,17 @@
 """The trained world, and a copy of it for each test that changes it."""
 
-import os
 from pathlib import Path
 
 import pytest
 
-from mlops_pipeline_tests.world import World
+from mlops_pipeline_tests.world import World, shared_folder
 from mlops_pipeline_tests.world import template as make_template
 
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> World:
     """The world with a champion; tests only read it."""
-    base = tmp_path_factory.getbasetemp()
-    return make_template(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)
+    return make_template(shared_folder(tmp_path_factory))
 
 
 @pytest.fixture

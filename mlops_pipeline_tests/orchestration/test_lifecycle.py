@@ -174,6 +174,7 @@ def test_same_run_again_with_three_threads_keeps_version_and_bytes(
     assert states == ["full"]
 
 
+@pytest.mark.campaign
 def test_multiprocess_run_gives_the_same_model(template: World, world: World) -> None:
     done = world.run(
         assets=["features", "trained_model"],

@@ -260,6 +260,7 @@ defs = build_definitions(sensor_interval_seconds=2)
 """
 
 
+@pytest.mark.campaign
 def test_daemon_runs_the_lifecycle_by_itself_once(world: World) -> None:
     world.configure(lambda document: document["gates"][0].update(at_least=0.999))
     (world.root / "location.py").write_text(LOCATION)

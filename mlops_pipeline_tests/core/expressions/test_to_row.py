@@ -28,6 +28,7 @@ from mlops_pipeline.core.features.aggregates import typed
 from mlops_pipeline.errors import DataError, ExpressionError
 from mlops_pipeline.spec.grammar import MAX_DEPTH, Expression
 from mlops_pipeline_tests.core.expressions.expression_trees import COLUMNS, KINDS, expressions
+from mlops_pipeline_tests.sizes import size
 from mlops_pipeline_tests.worlds import TYPES
 
 KINDS_OF = cast(dict[str, Kind], COLUMNS)
@@ -41,7 +42,7 @@ FLOATS = [
 INTEGERS = [0, 1, -1, 2, 3, -7, 10, 2**31, 2**53 + 1, 3037000500, BIG, -BIG, -BIG - 1, None]
 TEXTS = ["", "a", "b", "B", "it's", "é", "\U0001f600", "10", None]
 EXAMPLES = settings(
-    max_examples=80,
+    max_examples=size(20, 80),
     deadline=None,
     report_multiple_bugs=False,
     derandomize=True,
@@ -172,7 +173,7 @@ def compilation(compile_it: Callable[[], str]) -> str | tuple[str, str | None]:
         return error.what, error.where
 
 
-@settings(EXAMPLES, max_examples=40)
+@settings(EXAMPLES, max_examples=size(12, 40))
 @given(
     text=st.recursive(
         st.sampled_from(["n", "m"]),

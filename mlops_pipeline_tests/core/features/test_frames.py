@@ -23,6 +23,7 @@ from mlops_pipeline_tests.core.features.frame_worlds import (
     worlds,
 )
 from mlops_pipeline_tests.core.features.oracle import Row
+from mlops_pipeline_tests.sizes import size
 from mlops_pipeline_tests.worlds import DAY, TICK, TYPES, on, shop, utc
 
 POINT = Period(utc(AS_OF), utc(AS_OF))
@@ -33,7 +34,7 @@ WHOLE: dict[str, Any] = {
     "leaves_with": "exits",
 }
 EXAMPLES = settings(
-    max_examples=45,
+    max_examples=size(12, 45),
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

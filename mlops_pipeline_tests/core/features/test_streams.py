@@ -26,6 +26,7 @@ from mlops_pipeline_tests.core.features.deliveries import (
     stream,
     use_case,
 )
+from mlops_pipeline_tests.sizes import size
 from mlops_pipeline_tests.worlds import HOUR
 
 
@@ -35,7 +36,7 @@ def offline() -> Offline:
 
 
 @settings(
-    max_examples=80,
+    max_examples=size(20, 80),
     deadline=None,
     derandomize=True,
     report_multiple_bugs=False,
@@ -58,7 +59,7 @@ def test_stream_of_random_deliveries_equals_the_offline_frame(
         assert {n: type(v) for n, v in found.items()} == {n: type(v) for n, v in expected.items()}
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=size(10, 30), deadline=None, derandomize=True)
 @given(versions=deliveries(), data=st.data())
 def test_order_in_which_events_are_read_does_not_matter(
     versions: list[Version], data: st.DataObject

@@ -9,7 +9,7 @@ from mlops_pipeline.core.modelling.explanations import explain
 from mlops_pipeline.core.modelling.scoring import linear_term
 from mlops_pipeline_tests.core.modelling.example_models import fitted, frame
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # shap's own
+pytestmark = [pytest.mark.campaign, pytest.mark.filterwarnings("ignore")]  # shap's own
 
 
 @pytest.fixture(scope="module")

@@ -63,6 +63,9 @@ class Feast:
             self.process.stdin.close()
 
 
+pytestmark = pytest.mark.campaign  # Feast takes its time
+
+
 @pytest.fixture(scope="module")
 def feast() -> Iterator[Feast]:
     started = Feast()

@@ -9,10 +9,11 @@ from mlops_pipeline.core.audit.anchors import Anchor
 from mlops_pipeline.core.audit.chain import MAX_PROBLEMS, ChainCheck
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.ops.audit import NewAuditEvent
+from mlops_pipeline_tests.sizes import size
 from mlops_pipeline_tests.stores.ops.tampering import tamper
 from mlops_pipeline_tests.stores.ops.timestamps import NOON, later
 
-WRITERS, EVENTS_EACH, AT_ONCE = 8, 12_500, 500
+WRITERS, EVENTS_EACH, AT_ONCE = 8, size(625, 12_500), 125
 FLIPS = {  # what a flipped byte makes of event 5
     "at": "at + 1",
     "use_case": "'chusn'",
@@ -212,7 +213,8 @@ def test_everything_altered_is_counted_in_flat_memory(database: OpsDatabase) -> 
     assert (found.total, len(found.problems)) == (1_000, MAX_PROBLEMS)
 
 
-def test_hundred_thousand_events_of_eight_writers_and_every_tampering(
+@pytest.mark.sized
+def test_events_of_eight_writers_and_every_tampering(
     database: OpsDatabase,
 ) -> None:
     database.close()  # nothing open is inherited
@@ -225,20 +227,24 @@ def test_hundred_thousand_events_of_eight_writers_and_every_tampering(
     assert [writer.exitcode for writer in writers] == [0] * WRITERS
     count, head = database.audit_head()
     whole = check(database, [anchor(count, head)])
-    assert (whole.problems, whole.count, whole.anchored) == ([], 100_000, 100_000)
+    every = WRITERS * EVENTS_EACH
+    assert (whole.problems, whole.count, whole.anchored) == ([], every, every)
+    altered, gone, one, other, last = (every * share // 100 for share in (4, 50, 78, 89, 99))
     tamper(
         database,
-        "UPDATE audit_event SET detail = '{\"number\":1}' || substr(detail, 99) WHERE seq = 4321",
-        "DELETE FROM audit_event WHERE seq = 50000",
-        *swap(77_777, 88_888),
-        "DELETE FROM audit_event WHERE seq > 99000",
+        "UPDATE audit_event SET detail = '{\"number\":-1}' || substr(detail, 99) "
+        f"WHERE seq = {altered}",
+        f"DELETE FROM audit_event WHERE seq = {gone}",
+        *swap(one, other),
+        f"DELETE FROM audit_event WHERE seq > {last}",
     )
     found = check(database, [anchor(count, head)])
     assert [(problem.event.seq if problem.event else None) for problem in found.problems] == [
-        50_001, 4_321, 77_777, 88_888, None,
+        gone + 1, altered, one, other, None,
     ]  # fmt: skip
     assert str(found.problems[-1]) == (
-        "events 99001 to 100000 are gone, line 1 of the anchors file has them: the chain was cut"
+        f"events {last + 1} to {every} are gone, line 1 of the anchors file has them: "
+        "the chain was cut"
     )
 
 
