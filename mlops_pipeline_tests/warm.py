@@ -20,10 +20,10 @@ HEAVY = (
     "ibis.backends.duckdb",
     "deltalake",
     "mlops_pipeline.orchestration.build",
-    "mlops_pipeline.lifecycle.evaluation_runs",
+    "mlops_pipeline.lifecycle.evaluate",
     "mlops_pipeline.stores.pages.evidently_report",
-    "mlops_pipeline.lifecycle.release_runs",
-    "mlops_pipeline.lifecycle.training_runs",
+    "mlops_pipeline.lifecycle.release",
+    "mlops_pipeline.lifecycle.train",
     "mlops_pipeline.lifecycle.ingest.data_docs",
 )
 

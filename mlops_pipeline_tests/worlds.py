@@ -3,6 +3,7 @@
 Times in rows are naive and mean UTC, as in the files of the sources.
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,13 @@ import pyarrow.parquet as pq
 
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.errors import MlopsError
-from mlops_pipeline.lifecycle.context import AcceptedSource, Context, Snapshot, open_context
+from mlops_pipeline.lifecycle.context import (
+    AcceptedSource,
+    Context,
+    RunContext,
+    Snapshot,
+    open_context,
+)
 from mlops_pipeline.lifecycle.features.offline import (
     BuiltFeatures,
     build_features,
@@ -23,6 +30,7 @@ from mlops_pipeline.lifecycle.features.offline import (
 )
 from mlops_pipeline.lifecycle.ingest.ingestion import Ingested, ingest
 from mlops_pipeline.lifecycle.ingest.validation import Judgement, judge
+from mlops_pipeline.stores.ops import HeldLease
 from mlops_pipeline.stores.settings import Settings
 
 if TYPE_CHECKING:
@@ -185,6 +193,13 @@ class World:
         """Remove the files of a source."""
         for path in (self.folder / self.use_case.sources[source].uri).iterdir():
             path.unlink()
+
+
+def in_run(context: Context, run_id: str = "run") -> RunContext:
+    """The context as a step of a run has it; nobody else asks for the lease."""
+    name = f"lifecycle:{context.use_case.name}"
+    lease = HeldLease(context.ops, name, run_id, clock=lambda: datetime.now(UTC))
+    return RunContext(**vars(context), run_id=run_id, lease=lease, log=logging.getLogger(run_id))
 
 
 def ingest_all(work: Context, now: datetime = NOW) -> dict[str, Ingested]:

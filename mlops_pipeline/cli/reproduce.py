@@ -8,9 +8,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from mlops_pipeline.cli.console import console, errors, table
-from mlops_pipeline.cli.use_cases import Name, find_use_case
-from mlops_pipeline.errors import MlopsError
-from mlops_pipeline.stores.settings import Settings
+from mlops_pipeline.cli.use_cases import Name, project
 
 SAME = {True: Text("same", "green"), False: Text("differs", "yellow"), None: Text("not known")}
 
@@ -22,31 +20,11 @@ def reproduce(
 ) -> None:
     """Build a version again from its recorded data, configuration and seed; compare the bytes."""
     from mlops_pipeline.lifecycle.reproduce import reproduce as rebuild
-    from mlops_pipeline.stores.ops import OpsDatabase
 
-    chosen, settings = find_use_case(use_case), Settings.from_environment()
-
-    def tell(**found: object) -> None:
-        with OpsDatabase.open(settings.database_url) as ops:
-            ops.append_audit(
-                "reproduced",
-                {"version": version, **found},
-                use_case=chosen.name,
-                actor="mlops reproduce",
-                now=settings.now(),
-            )
-
-    try:
+    with project(use_case) as context:
         done = rebuild(
-            chosen.name,
-            version,
-            settings,
-            report=lambda text: errors.print(escape(text), style="dim"),
+            context, version, report=lambda text: errors.print(escape(text), style="dim")
         )
-    except MlopsError as error:
-        tell(identical=False, failed=type(error).__name__)
-        raise
-    tell(identical=done.is_identical, differ=done.different)
     if as_json:
         typer.echo(json.dumps(done.to_dict(), indent=2, allow_nan=False))
     else:

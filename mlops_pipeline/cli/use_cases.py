@@ -1,12 +1,17 @@
-"""The argument that names a use case, and finding its configuration."""
+"""The argument that names a use case, its configuration, and a context for its commands."""
 
-from typing import Annotated
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mlops_pipeline.config import UseCase, load_use_case
 from mlops_pipeline.errors import NotFoundError
-from mlops_pipeline.stores.settings import project_root
+from mlops_pipeline.stores.settings import Settings, project_root
+
+if TYPE_CHECKING:
+    from mlops_pipeline.lifecycle.context import Context
 
 Name = Annotated[str, typer.Argument(help="A use case: the name of a file in configs/.")]
 
@@ -21,3 +26,12 @@ def find_use_case(name: str) -> UseCase:
     raise NotFoundError.of(
         "use case", name, known, where=str(folder), way_out="write its configuration file"
     )
+
+
+@contextmanager
+def project(name: str) -> "Iterator[Context]":
+    """Yield a use case with its settings and stores; what a command does not use is not opened."""
+    from mlops_pipeline.lifecycle.context import open_context
+
+    with open_context(find_use_case(name), Settings.from_environment()) as context:
+        yield context

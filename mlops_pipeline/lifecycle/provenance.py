@@ -5,16 +5,14 @@ import importlib.metadata
 import json
 import platform
 import subprocess
-from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from mlops_pipeline.config import config_hash
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.errors import StateError
-from mlops_pipeline.lifecycle.context import AcceptedSource
+from mlops_pipeline.lifecycle.context import Snapshot
 from mlops_pipeline.stores.settings import PACKAGE_PARENT, Settings
 
 LIBRARIES = ("lightgbm", "scikit-learn", "numpy", "pandas", "duckdb", "mlflow", "dagster")
@@ -59,19 +57,17 @@ def code_hash() -> str:
     return digest.hexdigest()
 
 
-def run_fingerprint(
-    use_case: UseCase, accepted: Mapping[str, AcceptedSource], as_of: datetime
-) -> str:
+def run_fingerprint(use_case: UseCase, snapshot: Snapshot) -> str:
     """Return the hash of everything that determines a trained model, 16 hex digits."""
     document = {
         "data": {
             name: [item.content_hash, item.rows, item.quarantined]
-            for name, item in sorted(accepted.items())
+            for name, item in sorted(snapshot.accepted.items())
         },
         "config": config_hash(use_case),
         "code": code_hash(),
         "seed": use_case.training.seed,
-        "as_of": as_of.isoformat(),
+        "as_of": snapshot.as_of.isoformat(),
     }
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
 

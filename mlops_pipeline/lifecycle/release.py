@@ -10,9 +10,8 @@ version in: another run of the same fingerprint writes the training's folder aga
 
 import json
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from functools import partial
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,10 @@ from typing import Any
 from mlops_pipeline.config import config_hash
 from mlops_pipeline.config.privacy import sensitive_features
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.core.data.frame import LabelledFrame
 from mlops_pipeline.core.documents.changes import Recorded, changes
-from mlops_pipeline.core.documents.metadata import SCHEMA, Metadata
+from mlops_pipeline.core.documents.metadata import Metadata, validate_metadata
 from mlops_pipeline.core.documents.records import (
+    EvaluatedTraining,
     GroupThresholds,
     ModelFacts,
     TrainingFacts,
@@ -32,7 +31,8 @@ from mlops_pipeline.core.documents.records import (
 )
 from mlops_pipeline.core.evaluation.evaluation import Evaluation
 from mlops_pipeline.core.modelling.scoring import ScoringModel
-from mlops_pipeline.errors import ContractError
+from mlops_pipeline.core.recipe import Final, refit_final
+from mlops_pipeline.errors import StateError
 from mlops_pipeline.lifecycle.compliance.card_documents import (
     CONFIG,
     MARKDOWN,
@@ -40,8 +40,11 @@ from mlops_pipeline.lifecycle.compliance.card_documents import (
     read_recorded,
     write_card,
 )
-from mlops_pipeline.lifecycle.context import AcceptedSource
-from mlops_pipeline.lifecycle.features.offline import definitions_hash
+from mlops_pipeline.lifecycle.context import RunContext
+from mlops_pipeline.lifecycle.costs import use_case_costs
+from mlops_pipeline.lifecycle.deployments import open_deployment
+from mlops_pipeline.lifecycle.evaluate import read_evaluation, read_mitigated
+from mlops_pipeline.lifecycle.features.offline import definitions_hash, load_frame
 from mlops_pipeline.lifecycle.provenance import (
     GitState,
     environment_lock,
@@ -49,7 +52,9 @@ from mlops_pipeline.lifecycle.provenance import (
     hardware,
     library_versions,
 )
-from mlops_pipeline.lifecycle.trained import write_json
+from mlops_pipeline.lifecycle.run_log import log_costs
+from mlops_pipeline.lifecycle.train import TrainedModel, read_training, trained_model
+from mlops_pipeline.stores.documents import write_json
 from mlops_pipeline.stores.lake.tables import Lake
 from mlops_pipeline.stores.models.contract import (
     check_contract,
@@ -57,8 +62,8 @@ from mlops_pipeline.stores.models.contract import (
     example_columns,
     input_example,
 )
-from mlops_pipeline.stores.models.registry import RegisteredVersion, Registry
-from mlops_pipeline.stores.settings import Settings
+from mlops_pipeline.stores.models.registry import RegisteredVersion
+from mlops_pipeline.stores.ops import Rollout
 
 EVIDENCE = ("training.json", "evaluation.json", "report.html", "evidently.html")
 NOT_IN_MLFLOW = (CONFIG, "training.json")  # names of personal columns, extreme values of inputs
@@ -75,27 +80,31 @@ FRAMEWORKS = {
 
 
 @dataclass(frozen=True)
-class Release:
+class Released:
+    """A registered version with its documents."""
+
+    version: int
+    mlflow_run_id: str
+    metadata: Metadata
+    card: str
+
+
+@dataclass(frozen=True)
+class _Release:
     """What is registered, and from where."""
 
-    use_case: UseCase
-    settings: Settings
-    model: ScoringModel
+    run: RunContext
+    trained: TrainedModel
     facts: TrainingFacts
-    accepted: Mapping[str, AcceptedSource]
     evaluation: Evaluation
-    folder: Path
-    mlflow_run_id: str
-    dagster_run_id: str
-    refit_rows: int | None
-    previous: int | None
-    mitigation: str | None = None
+    final: Final
 
 
-def register(
-    registry: Registry, release: Release, frame: LabelledFrame, *, now: datetime
-) -> RegisteredVersion:
-    """Register a model whose gate passed; the same fingerprint returns the version it has.
+def release_model(run: RunContext, *, must_pass: bool = False) -> Released | None:
+    """Register the newest evaluated model when its gate let it pass: refitted, with its documents.
+
+    A refusal ends the lifecycle, and the champion stays; with `must_pass` it is also an error. The
+    same fingerprint keeps the version it has.
 
     Raises
     ------
@@ -103,59 +112,154 @@ def register(
         When the stored model does not reload and score the same in a fresh process; the version
         then stays without `complete` and is never used.
     """
-    found = registry.find(release.facts.fingerprint)
-    if found is not None:
-        return found
-    registry.sweep()
-    git = git_state(release.settings)
-    requirements = _requirements(release.model)
-    version = registry.create(
-        release.model,
-        run_id=release.mlflow_run_id,
-        fingerprint=release.facts.fingerprint,
+    trained, champion = trained_model(run), run.ops.champion(run.use_case.name)
+    evaluated = read_evaluation(trained.folder)
+    if not evaluated.gate.passed:
+        reason = _refusal(champion.version if champion else None, evaluated)
+        run.log.warning(reason)
+        finish_lifecycle(run, "refused", trained.fingerprint, reason)
+        run.lease.let_go()  # nothing is deployed
+        if must_pass:
+            raise StateError(reason, way_out="on_rejection: keep leaves the run green")
+        return None
+    found = run.models.find(trained.fingerprint)
+    if found is None:
+        found = _register(_refitted(run, trained, evaluated), champion)
+    metadata = read_metadata(found)
+    run.set_pointer(
+        "registry",
+        {
+            "version": found.version,
+            "fingerprint": trained.fingerprint,
+            "needs_review": evaluated.gate.needs_review,
+        },
+    )
+    card = Path(metadata.model_card_uri).read_text(encoding="utf-8")
+    return Released(found.version, found.mlflow_run_id, metadata, card)
+
+
+def deploy_model(run: RunContext) -> Rollout:
+    """Open the rollout of the newest registered version, and end the lifecycle."""
+    entry = run.pointer("registry", "registry_entry")
+    rollout = open_deployment(
+        run.ops,
+        run.settings,
+        run.use_case,
+        int(entry["version"]),
+        needs_review=bool(entry["needs_review"]),
+        now=run.now,
+    )
+    outcome = "champion" if rollout.state == "full" else rollout.state.replace("_", " ")
+    run.log.info(f"version {rollout.version}: {rollout.state}; {rollout.reason}")
+    finish_lifecycle(run, outcome, str(entry["fingerprint"]), rollout.reason)
+    return rollout
+
+
+def finish_lifecycle(run: RunContext, outcome: str, fingerprint: str, reason: str) -> None:
+    """Record how a run ended; when it was a whole lifecycle, its cost, and older failures' end."""
+    name, started = run.use_case.name, run.ops.last_lifecycle(run.use_case.name)
+    if started is not None and started.run_id == run.run_id:
+        run.ops.finish_lifecycle(
+            name,
+            run.run_id,
+            verdict=outcome,
+            fingerprint=fingerprint,
+            summary={"reason": reason},
+            now=run.now,
+        )
+        unit_costs = use_case_costs(run.use_case, run.ops, run.lake).unit_costs
+        log_costs(run, trained_model(run).mlflow_run_id, unit_costs)
+        for alert in run.ops.list_alerts(name, open_only=True):
+            if alert.kind == "run_failed":
+                why = "a later lifecycle finished"
+                run.ops.resolve_alert(name, alert.id, by=run.run_id, reason=why, now=run.now)
+    run.ops.record_decision(
+        name,
+        "promotion",
+        outcome,
+        reason,
+        {"fingerprint": fingerprint, "run_id": run.run_id},
+        now=run.now,
+        run_key=run.run_id,
+    )
+
+
+def _refusal(champion: int | None, evaluated: EvaluatedTraining) -> str:
+    """Return the sentence that says what happens after a refusal, and why."""
+    gate, tried = evaluated.gate, evaluated.evaluation.mitigation
+    kept = f"champion kept (version {champion})" if champion else "no champion"
+    reasons = "; ".join(f"{rule.name}: {rule.reason}" for rule in gate.rules if rule.blocks)
+    mitigation = f". Mitigation: {tried.reason}" if tried else ""
+    return f"the gate refused the model: {kept}. {reasons}{mitigation}"
+
+
+def _refitted(run: RunContext, trained: TrainedModel, evaluated: EvaluatedTraining) -> _Release:
+    (facts, model), recipe = read_training(trained.folder), None
+    if evaluated.evaluation.mitigation is not None:
+        # the gate let a variant pass, not the model that was trained
+        model, recipe = read_mitigated(trained.folder)
+    final = refit_final(
+        run.use_case,
+        partial(load_frame, run, trained.snapshot),
+        model,
+        recipe,
+        train_periods=len(facts.parts["train"].periods),
+        threads=run.settings.threads,
+    )
+    return _Release(run, trained, facts, evaluated.evaluation, final)
+
+
+def _register(release: _Release, champion: Rollout | None) -> RegisteredVersion:
+    """Write a version with its documents and hold it against its contract; then it is complete."""
+    run, trained, model = release.run, release.trained, release.final.model
+    run.models.sweep()
+    requirements = _requirements(model)
+    version = run.models.create(
+        model,
+        run_id=trained.mlflow_run_id,
+        fingerprint=trained.fingerprint,
         requirements=requirements,
     )
-    lake = Lake(release.settings.lake_uri)
-    documents = documents_folder(lake, release.use_case, release.facts.fingerprint)
-    example = input_example(release.model, frame.columns, sensitive_features(release.use_case))
+    documents = documents_folder(run.lake, run.use_case, trained.fingerprint)
+    example = input_example(model, release.final.frame.columns, sensitive_features(run.use_case))
     metadata = validate_metadata(
         {
-            **_metadata(release, version, documents, git),
-            "changelog": "\n".join(_changes(registry, release, version)),
+            **_metadata(release, version, documents, git_state(run.settings)),
+            "changelog": "\n".join(_changes(release, version, champion)),
         }
     )
-    with lake.new_artifacts(release.use_case.name, documents.name) as work:
+    with run.lake.new_artifacts(run.use_case.name, documents.name) as work:
         for name in EVIDENCE:
-            shutil.copy(release.folder / name, work / name)
+            shutil.copy(trained.folder / name, work / name)
         write_json(work / "input_example.json", example)
-        write_json(work / "data_snapshot.json", _snapshot(release, now))
+        write_json(work / "data_snapshot.json", _snapshot(release))
         write_json(  # in its own order: a model's inputs follow the order of the features
-            work / CONFIG, release.use_case.model_dump(mode="json"), is_sorted=False
+            work / CONFIG, run.use_case.model_dump(mode="json"), is_sorted=False
         )
-        (work / "requirements.lock").write_text(environment_lock(release.settings.root))
+        (work / "requirements.lock").write_text(environment_lock(run.settings.root))
         (work / "requirements.txt").write_text("\n".join(requirements) + "\n")
         write_json(work / "metadata.json", plain(metadata))
-        write_json(work / MODEL_FACTS, plain(_model_facts(release.model)))
-        write_card(work, now=now)
+        write_json(work / MODEL_FACTS, plain(_model_facts(model)))
+        write_card(work, now=run.now)
     check_contract(
         version.model_folder,
         documents / "input_example.json",
-        release.model.decide(example_columns(example)),
+        model.decide(example_columns(example)),
     )
     for path in sorted(documents.iterdir()):
         if path.name not in NOT_IN_MLFLOW:
-            registry.client.log_artifact(release.mlflow_run_id, str(path), "release")
-    registry.complete(
+            run.models.client.log_artifact(trained.mlflow_run_id, str(path), "release")
+    run.models.complete(
         version.version,
         {
             "metadata_uri": str(documents / "metadata.json"),
-            "mlflow_run_id": release.mlflow_run_id,
-            "dagster_run_id": release.dagster_run_id,
+            "mlflow_run_id": trained.mlflow_run_id,
+            "dagster_run_id": run.run_id,
             "as_of": release.facts.as_of.isoformat(),
         },
     )
-    registry.set_alias("challenger", version.version)
-    return registry.get(version.version)
+    run.models.set_alias("challenger", version.version)
+    return run.models.get(version.version)
 
 
 def read_metadata(version: RegisteredVersion) -> Metadata:
@@ -171,20 +275,23 @@ def _requirements(model: ScoringModel) -> list[str]:
     return [f"{name}=={installed_version(name)}" for name in names]
 
 
-def _snapshot(release: Release, now: datetime) -> dict[str, Any]:
+def _snapshot(release: _Release) -> dict[str, Any]:
+    run = release.run
     return {
-        "use_case": release.use_case.name,
+        "use_case": run.use_case.name,
         "as_of": release.facts.as_of.isoformat(),
-        "written_at": now.isoformat(),
-        "features": definitions_hash(release.use_case),
-        "sources": {name: item.to_dict() for name, item in release.accepted.items()},
+        "written_at": run.now.isoformat(),
+        "features": definitions_hash(run.use_case),
+        "sources": {name: item.to_dict() for name, item in release.trained.accepted.items()},
     }
 
 
 def _metadata(
-    release: Release, version: RegisteredVersion, documents: Path, git: GitState
+    release: _Release, version: RegisteredVersion, documents: Path, git: GitState
 ) -> dict[str, Any]:
-    model, facts, use_case = release.model, release.facts, release.use_case
+    run, final, facts = release.run, release.final, release.facts
+    model, use_case = final.model, run.use_case
+    mitigation = release.evaluation.mitigation
     framework = FRAMEWORKS[model.kind]
     return {
         "model_name": version.name,
@@ -208,20 +315,20 @@ def _metadata(
             "feature_definitions_version": definitions_hash(use_case),
             "seed": use_case.training.seed,
             "run_fingerprint": facts.fingerprint,
-            "mlflow_run_id": release.mlflow_run_id,
-            "dagster_run_id": release.dagster_run_id,
-            "hardware": hardware(release.settings),
+            "mlflow_run_id": release.trained.mlflow_run_id,
+            "dagster_run_id": run.run_id,
+            "hardware": hardware(run.settings),
         },
         "training": {
             "as_of": facts.as_of.isoformat(),
             "parts": plain(facts.parts),
             "refit": use_case.training.refit,
-            "rows": release.refit_rows or facts.parts["train"].rows,
+            "rows": final.rows or facts.parts["train"].rows,
             "figures_belong_to": "the model evaluated on the test part"
-            + (f" (mitigated by {release.mitigation})" if release.mitigation else "")
+            + (f" (mitigated by {mitigation.chosen})" if mitigation else "")
             + (
                 f"; this version is its recipe refitted on the {REFITTED[use_case.training.refit]}"
-                if release.refit_rows
+                if final.rows
                 else ", which this version is"
             ),
         },
@@ -235,21 +342,22 @@ def _metadata(
     }
 
 
-def _changes(registry: Registry, release: Release, version: RegisteredVersion) -> list[str]:
+def _changes(release: _Release, version: RegisteredVersion, champion: Rollout | None) -> list[str]:
     """Compare with the champion, which the version replaces if it is accepted."""
     new = Recorded(
         version=version.version,
-        config=release.use_case.model_dump(mode="json"),
-        inputs=frozenset(column_types(release.model)),
+        config=release.run.use_case.model_dump(mode="json"),
+        inputs=frozenset(column_types(release.final.model)),
         training=release.facts,
         evaluation=release.evaluation,
     )
-    if release.previous is None:
+    if champion is None:
         return changes(new, None)
-    folder = Path(registry.get(release.previous).tags["metadata_uri"]).parent
+    replaced = release.run.models.get(champion.version)
+    folder = Path(replaced.tags["metadata_uri"]).parent
     if not (folder / "training.json").is_file():
-        return [f"Version {release.previous} kept no documents to compare with."]
-    return changes(new, read_recorded(folder, release.previous))
+        return [f"Version {champion.version} kept no documents to compare with."]
+    return changes(new, read_recorded(folder, champion.version))
 
 
 def _model_facts(model: ScoringModel) -> ModelFacts:
@@ -260,30 +368,6 @@ def _model_facts(model: ScoringModel) -> ModelFacts:
         calibration=model.document["calibration"]["kind"],
         libraries=library_versions(),
     )
-
-
-def validate_metadata(metadata: Mapping[str, Any]) -> Metadata:
-    """Hold a metadata document against its schema, and return it.
-
-    Raises
-    ------
-    ContractError
-        Naming the key that is missing, unknown or of another type.
-    """
-    import jsonschema
-
-    validator = jsonschema.Draft202012Validator(
-        dict(SCHEMA), format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER
-    )
-    problem = jsonschema.exceptions.best_match(validator.iter_errors(dict(metadata)))
-    if problem is not None:
-        raise ContractError(
-            "the metadata document is not valid",
-            where=".".join(map(str, problem.absolute_path)) or "(the whole document)",
-            found=problem.message,
-            way_out="a required fact of the run is missing; core/documents/metadata.py lists them",
-        )
-    return from_plain(Metadata, metadata)
 
 
 def documents_folder(lake: Lake, use_case: UseCase, fingerprint: str) -> Path:

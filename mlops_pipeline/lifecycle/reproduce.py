@@ -12,18 +12,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mlops_pipeline.config import UseCase, config_hash
-from mlops_pipeline.core.data.splits import split_frame
 from mlops_pipeline.core.documents.metadata import Metadata
 from mlops_pipeline.core.documents.records import EvaluatedTraining, from_plain
 from mlops_pipeline.core.fairness.variants import Mitigated
-from mlops_pipeline.core.mitigation.mitigation import Need, mitigate
 from mlops_pipeline.core.modelling.scoring import MODEL_JSON, MODEL_TEXT, ScoringModel
-from mlops_pipeline.core.modelling.train import train
-from mlops_pipeline.errors import NotFoundError
+from mlops_pipeline.core.recipe import build
+from mlops_pipeline.errors import MlopsError, NotFoundError
 from mlops_pipeline.lifecycle.context import AcceptedSource, Context, Snapshot
 from mlops_pipeline.lifecycle.features.offline import build_features, load_frame
 from mlops_pipeline.lifecycle.provenance import (
@@ -33,12 +32,9 @@ from mlops_pipeline.lifecycle.provenance import (
     run_fingerprint,
 )
 from mlops_pipeline.lifecycle.release import read_metadata
-from mlops_pipeline.lifecycle.release_runs import refitted
-from mlops_pipeline.stores.lake.engine import open_engine
 from mlops_pipeline.stores.lake.scratch import scratch_folder
 from mlops_pipeline.stores.lake.tables import Lake
 from mlops_pipeline.stores.models.registry import Registry
-from mlops_pipeline.stores.models.tracking import open_tracking
 from mlops_pipeline.stores.settings import Settings
 
 SHARED_LAYERS = ("raw", "quarantine")  # read from the real lake, at recorded versions
@@ -93,52 +89,76 @@ class _Record:
     """What a version's documents say it was made from."""
 
     use_case: UseCase
-    accepted: Mapping[str, AcceptedSource]
-    as_of: datetime
+    snapshot: Snapshot
     metadata: Metadata
     lock: str
     model_folder: Path
     mitigation: Mitigated | None
 
 
-def reproduce(
-    name: str, version: int, settings: Settings, *, report: Callable[[str], None]
-) -> Reproduction:
-    """Build a registered version again and compare it with what is stored.
+def reproduce(context: Context, version: int, *, report: Callable[[str], None]) -> Reproduction:
+    """Build a registered version again, compare it with what is stored, and record the outcome.
 
     Raises
     ------
     NotFoundError
         Naming the recorded input that is gone: a document, a table version, or its files.
     """
-    record = _read(Registry(open_tracking(settings, name), name), version)
-    inputs = _inputs(record, settings)
-    with _scratch(record.use_case, settings) as context:
-        for source, accepted in record.accepted.items():
-            _check_files(context, source, accepted)
-        report(f"computing features from {len(record.accepted)} recorded tables")
-        model = _rebuild(context, record, report)
-    return Reproduction(name, version, inputs, _compare(record.model_folder, model))
+    try:
+        done = _reproduce(context, version, report)
+    except MlopsError as error:
+        _record(context, version, identical=False, failed=type(error).__name__)
+        raise
+    _record(context, version, identical=done.is_identical, differ=done.different)
+    return done
+
+
+def _record(context: Context, version: int, **outcome: object) -> None:
+    context.ops.append_audit(
+        "reproduced",
+        {"version": version, **outcome},
+        use_case=context.use_case.name,
+        actor="mlops reproduce",
+        now=context.settings.now(),
+    )
+
+
+def _reproduce(context: Context, version: int, report: Callable[[str], None]) -> Reproduction:
+    record = _read(context.models, version)
+    inputs = _inputs(record, context.settings)
+    with _scratch(context, record.use_case) as scratch:
+        for source, accepted in record.snapshot.accepted.items():
+            _check_files(scratch, source, accepted)
+        report(f"computing features from {len(record.snapshot.accepted)} recorded tables")
+        build_features(scratch, record.snapshot)
+        rebuilt = build(
+            record.use_case,
+            partial(load_frame, scratch, record.snapshot),
+            mitigation=record.mitigation,
+            threads=scratch.settings.threads,
+            stopwatch=time.perf_counter,
+            report=report,
+        )
+    files = _compare(record.model_folder, rebuilt.model)
+    return Reproduction(context.use_case.name, version, inputs, files)
 
 
 def _read(registry: Registry, version: int) -> _Record:
     found = registry.get(version)
-    metadata = read_metadata(found)
     documents = Path(found.tags["metadata_uri"]).parent
     snapshot = json.loads(_text(documents / "data_snapshot.json"))
-    configuration = json.loads(_text(documents / "configuration.json"))
+    evaluated = json.loads(_text(documents / "evaluation.json"))
+    sources = snapshot["sources"].items()
     return _Record(
-        use_case=UseCase.model_validate(configuration),
-        accepted={
-            name: AcceptedSource.from_dict(item) for name, item in snapshot["sources"].items()
-        },
-        as_of=datetime.fromisoformat(snapshot["as_of"]),
-        metadata=metadata,
+        use_case=UseCase.model_validate_json(_text(documents / "configuration.json")),
+        snapshot=Snapshot(
+            datetime.fromisoformat(snapshot["as_of"]),
+            {name: AcceptedSource.from_dict(item) for name, item in sources},
+        ),
+        metadata=read_metadata(found),
         lock=_text(documents / "requirements.lock"),
         model_folder=found.model_folder / "artifacts" / "model",
-        mitigation=from_plain(
-            EvaluatedTraining, json.loads(_text(documents / "evaluation.json"))
-        ).evaluation.mitigation,
+        mitigation=from_plain(EvaluatedTraining, evaluated).evaluation.mitigation,
     )
 
 
@@ -156,7 +176,7 @@ def _text(path: Path) -> str:
 def _inputs(record: _Record, settings: Settings) -> tuple[InputCheck, ...]:
     provenance = record.metadata.provenance
     git = git_state(settings)
-    fingerprint = run_fingerprint(record.use_case, record.accepted, record.as_of)
+    fingerprint = run_fingerprint(record.use_case, record.snapshot)
     recorded_machine, machine = provenance.hardware, hardware(settings)
     pairs = {
         "configuration": (provenance.config_hash, config_hash(record.use_case)),
@@ -214,11 +234,11 @@ class _ScratchLake(Lake):
 
 
 @contextmanager
-def _scratch(use_case: UseCase, settings: Settings) -> Iterator[Context]:
-    with scratch_folder(settings.data_dir) as folder:
-        lake = _ScratchLake(str(folder), Lake(settings.lake_uri))
-        with open_engine(settings) as engine:
-            yield Context(use_case, replace(settings, lake_uri=str(folder)), lake, engine)
+def _scratch(context: Context, use_case: UseCase) -> Iterator[Context]:
+    with scratch_folder(context.settings.data_dir) as folder:
+        settings = replace(context.settings, lake_uri=str(folder))
+        lake = _ScratchLake(str(folder), context.lake)
+        yield replace(context, use_case=use_case, settings=settings, lake=lake)
 
 
 def _check_files(context: Context, source: str, accepted: AcceptedSource) -> None:
@@ -239,43 +259,6 @@ def _check_files(context: Context, source: str, accepted: AcceptedSource) -> Non
                 way_out="restore them from a backup; after an erasure the version cannot be "
                 "rebuilt (docs/security.md)",
             )
-
-
-def _rebuild(context: Context, record: _Record, report: Callable[[str], None]) -> ScoringModel:
-    snapshot = Snapshot(record.as_of, record.accepted)
-    build_features(context, snapshot)
-    frame = load_frame(context, snapshot)
-    parts = split_frame(context.use_case, frame)
-    training = train(
-        context.use_case,
-        frame,
-        parts,
-        threads=context.settings.threads,
-        stopwatch=time.perf_counter,
-        report=lambda item: report(f"{item.name}: {item.seconds:.1f} s"),
-    )
-    report(f"chosen: {training.choice.name}")
-    model, recipe = training.chosen.model, None
-    if record.mitigation is not None:
-        tried = record.mitigation
-        need = Need(tried.because, tried.attributes, tried.limits)
-        threads = context.settings.threads
-        outcome, chosen = mitigate(
-            context.use_case, model, frame, parts, need, importance={}, threads=threads
-        )
-        report(f"mitigation: {outcome.reason}")
-        if chosen is not None:
-            model, recipe = chosen.model, chosen.recipe
-    del frame
-    again = refitted(
-        context,
-        record.accepted,
-        record.as_of,
-        model,
-        train_periods=len(parts.periods["train"]),
-        recipe=recipe,
-    )
-    return again.model
 
 
 def _compare(folder: Path, rebuilt: ScoringModel) -> dict[str, tuple[str, str]]:

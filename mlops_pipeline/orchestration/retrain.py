@@ -8,8 +8,7 @@ import dagster as dg
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.monitoring.retraining import RetrainingDecision, Trigger
-from mlops_pipeline.orchestration.failures import without_values
-from mlops_pipeline.orchestration.step import TRIGGERED_BY
+from mlops_pipeline.orchestration.asset_run import TRIGGERED_BY, without_values
 from mlops_pipeline.stores.settings import Settings
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ import pytest
 
 from mlops_pipeline.errors import StateError
 from mlops_pipeline.lifecycle.provenance import GitState, git_state
-from mlops_pipeline.lifecycle.training_runs import train_and_store
+from mlops_pipeline.lifecycle.train import train_model
 from mlops_pipeline.stores.settings import Settings
-from mlops_pipeline_tests.worlds import NOW, World, shop
+from mlops_pipeline_tests.worlds import World, in_run, shop
 
 
 def settings_in(root: Path, commit: str | None = None) -> Settings:
@@ -51,10 +51,12 @@ def test_git_state_of_no_checkout_names_the_folder_and_the_variable(tmp_path: Pa
     assert "MLOPS_GIT_COMMIT" in str(caught.value.way_out)
 
 
-def test_training_without_a_known_commit_fails_before_it_reads_or_trains(tmp_path: Path) -> None:
-    said: list[str] = []
+def test_training_without_a_known_commit_fails_before_it_reads_or_trains(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     with World(shop(), tmp_path).open() as opened:
-        work = replace(opened, settings=settings_in(tmp_path))
+        run = in_run(replace(opened, settings=settings_in(tmp_path)))
         with pytest.raises(StateError, match="commit of this code is not known"):
-            train_and_store(work, {}, NOW, mlflow_run_id="run", now=NOW, report=said.append)
-    assert said == []
+            train_model(run, mlflow_run_id="run")
+    assert [item.message for item in caplog.records if item.name == "run"] == []

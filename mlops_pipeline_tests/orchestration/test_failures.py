@@ -4,7 +4,7 @@ import duckdb
 import pytest
 
 from mlops_pipeline.errors import MlopsError, SourceError
-from mlops_pipeline.orchestration.failures import without_values
+from mlops_pipeline.orchestration.asset_run import without_values
 
 SECRET = "Rumpelstilzchen"
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from mlops_pipeline.lifecycle.evaluated import read_evaluation
-from mlops_pipeline.lifecycle.release import validate_metadata
+from mlops_pipeline.core.documents.metadata import validate_metadata
+from mlops_pipeline.lifecycle.evaluate import read_evaluation
 from mlops_pipeline.stores.lake.tables import Lake
 from mlops_pipeline_tests.world import FIRST, LATER, World
 

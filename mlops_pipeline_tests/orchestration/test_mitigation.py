@@ -18,7 +18,7 @@ import pytest
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.errors import NotFoundError
 from mlops_pipeline.lifecycle.context import open_context
-from mlops_pipeline.lifecycle.mitigated import read_mitigated
+from mlops_pipeline.lifecycle.evaluate import read_mitigated
 from mlops_pipeline.lifecycle.predictions import score_period
 from mlops_pipeline_tests.world import FIRST, World, write_world
 

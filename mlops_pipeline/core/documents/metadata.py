@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from mlops_pipeline.errors import ContractError
+
 # the pattern is what validators check; `format` is a note to readers
 ISO_8601 = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:\d{2})$"
 
@@ -98,3 +100,27 @@ SCHEMA: Mapping[str, Any] = {
     **Metadata.model_json_schema(),
     "title": "Model version metadata",
 }
+
+
+def validate_metadata(metadata: Mapping[str, Any]) -> Metadata:
+    """Hold a metadata document against its schema, and return it.
+
+    Raises
+    ------
+    ContractError
+        Naming the key that is missing, unknown or of another type.
+    """
+    import jsonschema
+
+    validator = jsonschema.Draft202012Validator(
+        dict(SCHEMA), format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER
+    )
+    problem = jsonschema.exceptions.best_match(validator.iter_errors(dict(metadata)))
+    if problem is not None:
+        raise ContractError(
+            "the metadata document is not valid",
+            where=".".join(map(str, problem.absolute_path)) or "(the whole document)",
+            found=problem.message,
+            way_out="a required fact of the run is missing; core/documents/metadata.py lists them",
+        )
+    return Metadata.model_validate(metadata)

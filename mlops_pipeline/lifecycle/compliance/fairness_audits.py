@@ -21,7 +21,7 @@ from mlops_pipeline.lifecycle.ingest.accepted import (
     register_accepted,
     take_snapshot,
 )
-from mlops_pipeline.lifecycle.trained import write_json
+from mlops_pipeline.stores.documents import write_json
 from mlops_pipeline.stores.lake.engine import quoted, sql_timestamp
 from mlops_pipeline.stores.lake.tables import TableState
 from mlops_pipeline.stores.ops import OpsDatabase
@@ -153,7 +153,7 @@ def record_live_audit(
     return context.lake.artifact_folder(name, FOLDER) / FILE
 
 
-def tell_of_parity(
+def raise_parity_alert(
     ops: OpsDatabase, use_case: UseCase, gate: Gate, *, run_id: str, now: datetime
 ) -> None:
     """Raise an alert when a model breaks a parity rule of the gate, whatever the rule's effect.

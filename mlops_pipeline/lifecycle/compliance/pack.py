@@ -32,7 +32,7 @@ from mlops_pipeline.errors import NotFoundError, StateError
 from mlops_pipeline.lifecycle.compliance.anchors import exported_lines
 from mlops_pipeline.lifecycle.compliance.card_documents import HTML, MARKDOWN
 from mlops_pipeline.lifecycle.compliance.cards import present_version
-from mlops_pipeline.lifecycle.trained import write_json
+from mlops_pipeline.stores.documents import write_json
 from mlops_pipeline.stores.lake.tables import new_folder
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings

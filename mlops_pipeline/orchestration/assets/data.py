@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.orchestration.assets.describe import use_case_asset
-from mlops_pipeline.orchestration.step import asset_step, is_whole_lifecycle
+from mlops_pipeline.orchestration.asset_run import (
+    TRIGGERED_BY,
+    asset_run,
+    is_whole_lifecycle,
+    use_case_asset,
+)
 from mlops_pipeline.stores.settings import parse_time
 
 if TYPE_CHECKING:
@@ -47,16 +51,16 @@ def _raw_data(use_case: UseCase) -> dg.AssetsDefinition:
         from mlops_pipeline.lifecycle.features.offline import finished_through
         from mlops_pipeline.lifecycle.ingest.ingestion import ingest
 
-        with asset_step(context, use_case) as step:
-            finished = finished_through(step.work)
-            forgotten = step.ops.forgotten(use_case.name, use_case.entity.name)
+        with asset_run(context, use_case) as run:
+            finished = finished_through(run)
+            forgotten = run.ops.forgotten(use_case.name, use_case.entity.name)
             done = []
             for name in use_case.sources:
                 done.append(
                     ingest(
-                        step.work,
+                        run,
                         name,
-                        now=step.now,
+                        now=run.now,
                         finished_through=finished,
                         forgotten=forgotten,
                     )
@@ -131,15 +135,15 @@ def _validated_data(use_case: UseCase) -> dg.AssetsDefinition:
         from mlops_pipeline.lifecycle.ingest.validation import judge, quarantine_examples
         from mlops_pipeline.orchestration.assets.validation_results import check_result, refused
 
-        with asset_step(context, use_case) as step:
-            judgements = [judge(step.work, name, now=step.now) for name in use_case.sources]
+        with asset_run(context, use_case) as run:
+            judgements = [judge(run, name, now=run.now) for name in use_case.sources]
             for judgement in judgements:
-                examples = quarantine_examples(step.work, judgement)
+                examples = quarantine_examples(run, judgement)
                 yield check_result(key, check_name(judgement.source), judgement, examples)
             if not all(judgement.passed for judgement in judgements):
                 raise refused(judgements)
             accepted = {item.source: item.accepted.to_dict() for item in judgements}
-            step.set_pointer("accepted", accepted)
+            run.set_pointer("accepted", accepted)
             yield dg.MaterializeResult(
                 data_version=dg.DataVersion(
                     "+".join(
@@ -186,29 +190,36 @@ def _features(use_case: UseCase) -> dg.AssetsDefinition:
             refuse_deleted_features,
         )
         from mlops_pipeline.lifecycle.features.offline import build_features
-        from mlops_pipeline.lifecycle.ingest.accepted import take_snapshot
+        from mlops_pipeline.lifecycle.ingest.accepted import accepted_sources, take_snapshot
         from mlops_pipeline.orchestration.assets.leak_results import check_leaks
 
-        with asset_step(context, use_case) as step:
-            models = model_inputs(step.ops, step.work.lake, use_case)
+        with asset_run(context, use_case) as run:
+            models = model_inputs(run.ops, run.lake, use_case)
             refuse_deleted_features(use_case, models)
             given = parse_time(config.as_of) if config.as_of else None
-            snapshot = take_snapshot(use_case, step.accepted(), given, now=step.now)
+            snapshot = take_snapshot(
+                use_case, accepted_sources(run.ops, use_case), given, now=run.now
+            )
             as_of = snapshot.as_of
             if is_whole_lifecycle(context, use_case):
-                step.start_lifecycle(as_of, context.run.tags)
+                run.ops.start_lifecycle(
+                    use_case.name,
+                    run.run_id,
+                    as_of=as_of,
+                    trigger=context.run.tags.get("mlops/trigger", "manual"),
+                    triggered_by=context.run.tags.get(TRIGGERED_BY),
+                    now=run.now,
+                )
             built = build_features(
-                step.work,
+                run,
                 snapshot,
                 progress=lambda name, rows: context.log.info(f"period {name}: {rows:,} rows"),
             )
-            judged = check_leaks(step, snapshot, built)
+            judged = check_leaks(run, snapshot, built)
             yield judged.result(key, NO_LEAK)
             judged.refuse_if_blocked()
-            step.set_pointer("features", _features_pointer(built, as_of))
-            step.ops.record_feature_use(
-                use_case.name, use_case.features, "computation", now=step.now
-            )
+            run.set_pointer("features", _features_pointer(built, as_of))
+            run.ops.record_feature_use(use_case.name, use_case.features, "computation", now=run.now)
             yield dg.MaterializeResult(
                 data_version=dg.DataVersion(f"{built.definitions}-{built.content_hash}"),
                 metadata={**_features_metadata(built, as_of), "features": len(use_case.features)},

@@ -5,8 +5,7 @@ from typing import Any
 import dagster as dg
 
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.orchestration.assets.describe import use_case_asset
-from mlops_pipeline.orchestration.step import asset_step
+from mlops_pipeline.orchestration.asset_run import asset_run, use_case_asset
 
 
 def data_docs(use_case: UseCase) -> dg.AssetsDefinition:
@@ -25,11 +24,11 @@ def data_docs(use_case: UseCase) -> dg.AssetsDefinition:
     def pages(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         from mlops_pipeline.lifecycle.ingest.data_docs import sample_source, write_data_docs
 
-        with asset_step(context, use_case) as step:
-            samples = {name: sample_source(step.work, name) for name in use_case.sources}
-            with step.work.lake.new_artifacts(use_case.name, "data_docs") as folder:
-                docs = write_data_docs(folder, samples, use_case, now=step.now)
-            index = step.work.lake.artifact_folder(use_case.name, "data_docs") / "index.html"
+        with asset_run(context, use_case) as run:
+            samples = {name: sample_source(run, name) for name in use_case.sources}
+            with run.lake.new_artifacts(use_case.name, "data_docs") as folder:
+                docs = write_data_docs(folder, samples, use_case, now=run.now)
+            index = run.lake.artifact_folder(use_case.name, "data_docs") / "index.html"
             failed = [item for item in docs.verdicts if not item.passed]
             return dg.MaterializeResult(
                 metadata={

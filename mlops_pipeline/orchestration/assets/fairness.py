@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.orchestration.assets.describe import use_case_asset
-from mlops_pipeline.orchestration.step import BESIDE_SECONDS, asset_step
+from mlops_pipeline.orchestration.asset_run import BESIDE_SECONDS, asset_run, use_case_asset
 
 if TYPE_CHECKING:
     from mlops_pipeline.core.fairness.live_fairness import LiveAudit
@@ -45,15 +44,15 @@ def fairness_audit(use_case: UseCase) -> dg.AssetsDefinition:
             live_decisions,
             record_live_audit,
         )
+        from mlops_pipeline.lifecycle.ingest.accepted import accepted_sources
 
-        with asset_step(context, use_case, wait_s=BESIDE_SECONDS) as step:
-            champion, found = step.ops.champion(use_case.name), None
+        with asset_run(context, use_case, wait_s=BESIDE_SECONDS) as run:
+            champion, found = run.ops.champion(use_case.name), None
             if champion is not None:
-                found = live_decisions(step.work, step.accepted(), champion.version, now=step.now)
+                accepted = accepted_sources(run.ops, use_case)
+                found = live_decisions(run, accepted, champion.version, now=run.now)
             audited = audit_decisions(use_case.fairness, found, seed=use_case.training.seed)
-            file = record_live_audit(
-                step.work, step.ops, audited, run_id=context.run_id, now=step.now
-            )
+            file = record_live_audit(run, run.ops, audited, run_id=context.run_id, now=run.now)
             context.log.info(audited.sentence)
             yield dg.AssetCheckResult(
                 asset_key=key,

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from mlops_pipeline.errors import DataError
-from mlops_pipeline.orchestration.step import Step
 
 if TYPE_CHECKING:
-    from mlops_pipeline.lifecycle.context import Snapshot
+    from mlops_pipeline.lifecycle.context import RunContext, Snapshot
     from mlops_pipeline.lifecycle.features.leak_check import LeakCheck
     from mlops_pipeline.lifecycle.features.offline import BuiltFeatures
 
@@ -83,15 +82,15 @@ class JudgedLeaks:
             )
 
 
-def check_leaks(step: Step, snapshot: "Snapshot", built: "BuiltFeatures") -> JudgedLeaks:
+def check_leaks(run: "RunContext", snapshot: "Snapshot", built: "BuiltFeatures") -> JudgedLeaks:
     """Check the newest period that a run built or found finished."""
     from mlops_pipeline.lifecycle.features.leak_check import leak_check
 
-    before = step.ops.get_pointer(step.use_case.name, "features")
+    before = run.ops.get_pointer(run.use_case.name, "features")
     has_passed = (
         before is not None
         and before.value["definitions"] == built.definitions
         and datetime.fromisoformat(before.value["as_of"]) >= snapshot.as_of
     )
-    found = leak_check(step.work, snapshot.accepted, period=built.periods[-1].period)
+    found = leak_check(run, snapshot.accepted, period=built.periods[-1].period)
     return JudgedLeaks(found, has_passed, built.uri)

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 if TYPE_CHECKING:
-    from mlops_pipeline.lifecycle.evaluation_runs import JudgedTraining
-    from mlops_pipeline.lifecycle.training_runs import StoredTraining
+    from mlops_pipeline.lifecycle.evaluate import EvaluatedModel
+    from mlops_pipeline.lifecycle.train import StoredTraining
 
 SHOWN_METRICS = ("roc_auc", "pr_auc", "log_loss", "brier", "ece")
 
 
-def training_metadata(stored: "StoredTraining", experiment: str) -> dict[str, Any]:
+def training_metadata(stored: "StoredTraining") -> dict[str, Any]:
     """Return what the UI shows of a training."""
     from mlops_pipeline.core.documents.records import plain
 
@@ -21,30 +21,29 @@ def training_metadata(stored: "StoredTraining", experiment: str) -> dict[str, An
         dg.TableRecord(
             {
                 "candidate": item.name,
-                "kind": item.model.kind,
+                "kind": item.kind,
                 "validation_log_loss": round(item.validation_log_loss, 5),
                 **{
-                    name: round(figure.value, 4)
-                    for name, figure in item.validation.items()
-                    if figure.value is not None and name in SHOWN_METRICS
+                    name: round(value, 4)
+                    for name, value in item.validation.items()
+                    if value is not None and name in SHOWN_METRICS
                 },
                 "seconds": round(item.seconds, 2),
             }
         )
-        for item in stored.training.candidates
+        for item in facts.candidates
     ]
-    plots = stored.candidate_plots.get(facts.chosen, {})
     return {
         "chosen": facts.chosen,
         "reason": facts.reason,
         "candidates": dg.MetadataValue.table(_aligned(table)),
         "parts": dg.MetadataValue.json(plain(facts.parts)),
         "rows_purged": facts.purged,
-        "cost": f"{stored.cost:.4f} {stored.currency}",
+        "cost": stored.cost,
         "fingerprint": facts.fingerprint,
-        "mlflow_experiment": experiment,
+        "mlflow_experiment": facts.use_case,
         "artifacts": dg.MetadataValue.path(str(stored.folder)),
-        **{name.removesuffix(".png"): picture(content) for name, content in plots.items()},
+        **{name.removesuffix(".png"): picture(content) for name, content in stored.plots.items()},
         **(
             {"dropped_inputs": dg.MetadataValue.json(dict(facts.dropped_inputs))}
             if facts.dropped_inputs
@@ -53,7 +52,7 @@ def training_metadata(stored: "StoredTraining", experiment: str) -> dict[str, An
     }
 
 
-def evaluation_metadata(judged: "JudgedTraining") -> dict[str, Any]:
+def evaluation_metadata(evaluated: "EvaluatedModel") -> dict[str, Any]:
     """Return what the UI shows of an evaluation: verdict, rules, figures, plots, report."""
     rules = [
         dg.TableRecord(
@@ -66,20 +65,20 @@ def evaluation_metadata(judged: "JudgedTraining") -> dict[str, Any]:
                 "reason": rule.reason,
             }
         )
-        for rule in judged.gate.rules
+        for rule in evaluated.gate.rules
     ]
     figures = {
         name: estimate.value
-        for name, estimate in judged.evaluation.metrics.items()
+        for name, estimate in evaluated.evaluation.metrics.items()
         if estimate.value is not None
     }
     return {
-        "verdict": judged.verdict,
+        "verdict": evaluated.outcome,
         "gate": dg.MetadataValue.table(rules),
         **{name: value for name, value in figures.items() if name in SHOWN_METRICS},
-        **{name: dg.MetadataValue.url(page) for name, page in judged.pages.items()},
-        "files": dg.MetadataValue.path(str(judged.folder)),
-        **{name: picture(content) for name, content in judged.plots.items()},
+        **{name: dg.MetadataValue.url(page) for name, page in evaluated.pages.items()},
+        "files": dg.MetadataValue.path(str(evaluated.folder)),
+        **{name: picture(content) for name, content in evaluated.plots.items()},
     }
 
 

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.orchestration.assets.describe import use_case_asset
-from mlops_pipeline.orchestration.step import asset_step
+from mlops_pipeline.orchestration.asset_run import asset_run, use_case_asset
 
 if TYPE_CHECKING:
     from mlops_pipeline.lifecycle.features.online.materialize import Materialized
@@ -30,8 +29,8 @@ def online_features(use_case: UseCase) -> dg.AssetsDefinition:
             open_writer,
         )
 
-        with asset_step(context, use_case) as step, open_writer(step.settings) as store:
-            done = materialize_accepted(step.work, step.ops, store, now=step.now)
+        with asset_run(context, use_case) as run, open_writer(run.settings) as store:
+            done = materialize_accepted(run, run.ops, store, now=run.now)
             return dg.MaterializeResult(
                 data_version=dg.DataVersion(f"{done.table}-{done.feature_time}"),
                 metadata=_metadata(done),

@@ -5,8 +5,7 @@ from typing import Any
 import dagster as dg
 
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.orchestration.assets.describe import use_case_asset
-from mlops_pipeline.orchestration.step import BESIDE_SECONDS, asset_step
+from mlops_pipeline.orchestration.asset_run import BESIDE_SECONDS, asset_run, use_case_asset
 
 
 class ScoredPeriod(dg.Config):
@@ -42,24 +41,24 @@ def batch_predictions(use_case: UseCase) -> dg.AssetsDefinition:
         from mlops_pipeline.lifecycle.champions import champion_model, trial_model
         from mlops_pipeline.lifecycle.predictions import score_period
 
-        with asset_step(context, use_case, wait_s=BESIDE_SECONDS) as step:
-            stores = (step.ops, step.settings, use_case)
+        with asset_run(context, use_case, wait_s=BESIDE_SECONDS) as run:
+            stores = (run.ops, run.settings, use_case)
             if config.version is None:
-                version, model = champion_model(*stores, now=step.now)
+                version, model = champion_model(*stores, now=run.now)
             else:
                 version = config.version
-                model = trial_model(*stores, version, now=step.now)
+                model = trial_model(*stores, version, now=run.now)
             scored = score_period(
-                step.work,
+                run,
                 model,
                 version,
                 config.period,
                 run_id=context.run_id,
                 is_trial=config.version is not None,
-                now=step.now,
+                now=run.now,
             )
-            step.ops.record_feature_use(
-                use_case.name, model.input_names, "batch_scoring", now=step.now
+            run.ops.record_feature_use(
+                use_case.name, model.input_names, "batch_scoring", now=run.now
             )
             return dg.MaterializeResult(
                 data_version=dg.DataVersion(f"{scored.period}-v{version}"),

@@ -7,9 +7,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from mlops_pipeline.core.documents.metadata import SCHEMA
+from mlops_pipeline.core.documents.metadata import SCHEMA, validate_metadata
 from mlops_pipeline.errors import ContractError
-from mlops_pipeline.lifecycle.release import validate_metadata
 
 DOCUMENT: dict[str, Any] = {
     "model_name": "churn",

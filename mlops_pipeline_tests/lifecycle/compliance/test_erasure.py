@@ -20,7 +20,7 @@ from mlops_pipeline.lifecycle.ingest.accepted import (
     register_accepted,
 )
 from mlops_pipeline.lifecycle.ingest.watermarks import gather_evidence
-from mlops_pipeline.lifecycle.trained import write_json
+from mlops_pipeline.stores.documents import write_json
 from mlops_pipeline.stores.ops import HeldLease, OpsDatabase
 from mlops_pipeline.stores.ops.tombstones import EVERY
 from mlops_pipeline_tests.lifecycle.compliance.erasure_world import (

@@ -17,8 +17,8 @@ from mlops_pipeline.core.fairness.live_fairness import LiveAudit, LiveDecisions,
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.lifecycle.compliance.fairness_audits import (
     live_decisions,
+    raise_parity_alert,
     record_live_audit,
-    tell_of_parity,
 )
 from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.lifecycle.predictions import score_period
@@ -62,7 +62,7 @@ def test_model_that_breaks_a_parity_rule_on_its_test_part_is_an_alert(tmp_path: 
     case = case_of()
     with OpsDatabase.open(f"sqlite:///{tmp_path}/ops.db") as ops:
         for rules in ((other, broken), (broken,), (other,)):
-            tell_of_parity(ops, case, Gate(True, False, rules), run_id="r", now=NOW)
+            raise_parity_alert(ops, case, Gate(True, False, rules), run_id="r", now=NOW)
             alerts = ops.list_alerts("shop", open_only=True)
             assert len(alerts) == (broken in rules)
         (alert,) = ops.list_alerts("shop")

@@ -1,0 +1,296 @@
+"""Evaluation: a stored training held against its test part, the gate, and the report about it.
+
+    mitigated/       text and JSON of the variant that was evaluated, and recipe.json: how it is
+                     fitted again; there exactly when it took the base model's place
+    evaluation.json  every figure, and the gate rule by rule
+    report.html, evidently.html
+
+What is measured and when a model is mitigated belongs to core/recipe.py.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from mlops_pipeline.core.data.frame import LabelledFrame
+from mlops_pipeline.core.data.splits import split_frame
+from mlops_pipeline.core.documents import plots
+from mlops_pipeline.core.documents.records import (
+    EvaluatedTraining,
+    SourceFacts,
+    TrainingFacts,
+    from_plain,
+    plain,
+)
+from mlops_pipeline.core.documents.report import (
+    ReportFacts,
+    headline,
+    parity_limits,
+    render_report,
+    singles,
+)
+from mlops_pipeline.core.evaluation.evaluation import Evaluation
+from mlops_pipeline.core.evaluation.gates import Gate
+from mlops_pipeline.core.mitigation.methods import Candidate, Recipe
+from mlops_pipeline.core.modelling.scoring import ScoringModel
+from mlops_pipeline.core.monitoring.cost import price_text
+from mlops_pipeline.core.recipe import (
+    Champion,
+    Examination,
+    Examined,
+    evaluate,
+    mitigate_refused,
+    needs_mitigation,
+)
+from mlops_pipeline.errors import NotFoundError
+from mlops_pipeline.lifecycle.compliance.fairness_audits import raise_parity_alert
+from mlops_pipeline.lifecycle.context import Context, RunContext, Snapshot
+from mlops_pipeline.lifecycle.costs import use_case_costs
+from mlops_pipeline.lifecycle.features.offline import load_frame
+from mlops_pipeline.lifecycle.provenance import git_state
+from mlops_pipeline.lifecycle.run_log import log_evaluation
+from mlops_pipeline.lifecycle.train import TrainedModel, read_training, trained_model
+from mlops_pipeline.stores.documents import write_json
+
+MITIGATED, RECIPE = "mitigated", "recipe.json"
+EVALUATION, REPORT, DRIFT_PAGE = "evaluation.json", "report.html", "evidently.html"
+WORST_COLUMNS = 5  # features named as most changed between the train and the test part
+
+
+@dataclass(frozen=True)
+class EvaluatedModel:
+    """An evaluation with the gate's outcome in a sentence, its files, plots and pages."""
+
+    evaluation: Evaluation
+    gate: Gate
+    outcome: str
+    fingerprint: str
+    folder: Path
+    plots: Mapping[str, bytes]
+    pages: Mapping[str, str]
+
+
+def evaluate_model(run: RunContext) -> EvaluatedModel:
+    """Evaluate the newest training on its test part, hold the gate against it, write the report.
+
+    A model that the gate refuses on fairness only is mitigated, and its variant evaluated too.
+    """
+    use_case, git, trained = run.use_case, git_state(run.settings), trained_model(run)
+    facts, model = read_training(trained.folder)
+    test = _test_rows(run, trained.snapshot, facts)
+    against = Examination(test, _champion(run), run.ops.list_exceptions(use_case.name), run.now)
+    examined = evaluate(use_case, facts, model, against)
+    if needs_mitigation(use_case, examined.gate):
+        examined = mitigate_refused(
+            *(use_case, facts, model, against, examined),
+            frame=load_frame(run, trained.snapshot),
+            threads=run.settings.threads,
+        )
+    drawn = _plots(run, facts, test, examined)
+    _write_variant(trained.folder / MITIGATED, examined.variant)
+    moved = _write_drift(run, trained.folder, test)
+    report = _report_facts(
+        run, trained, facts, examined, drawn=drawn, moved=moved, commit=git.commit
+    )
+    (trained.folder / REPORT).write_text(render_report(report), encoding="utf-8")
+    gate = examined.gate
+    document = EvaluatedTraining(examined.evaluation, gate).document()
+    write_json(trained.folder / EVALUATION, document)
+    files = [trained.folder / name for name in (REPORT, EVALUATION, DRIFT_PAGE)]
+    page = log_evaluation(run, trained.mlflow_run_id, examined, files)
+    run.set_pointer(
+        "evaluation",
+        {
+            "fingerprint": trained.fingerprint,
+            "passed": gate.passed,
+            "needs_review": gate.needs_review,
+        },
+    )
+    for rule in gate.failed:
+        run.log.warning(f"gate [{rule.effect}] {rule.name}: {rule.reason}")
+    raise_parity_alert(run.ops, use_case, gate, run_id=run.run_id, now=run.now)
+    return EvaluatedModel(
+        evaluation=examined.evaluation,
+        gate=gate,
+        outcome=headline(gate, use_case).sentence,
+        fingerprint=trained.fingerprint,
+        folder=trained.folder,
+        plots=drawn,
+        pages={
+            "report": f"{page}/artifacts/{REPORT}",
+            "what_changed": f"{page}/artifacts/{DRIFT_PAGE}",
+            "mlflow_run": page,
+        },
+    )
+
+
+def read_evaluation(folder: Path) -> EvaluatedTraining:
+    """Read what evaluate_model wrote; NotFoundError when the training was not evaluated."""
+    path = folder / EVALUATION
+    if not path.is_file():
+        raise NotFoundError(
+            "the trained model was not evaluated",
+            where=str(folder),
+            way_out="materialize evaluation_report first",
+        )
+    return from_plain(EvaluatedTraining, json.loads(path.read_text(encoding="utf-8")))
+
+
+def read_mitigated(folder: Path) -> tuple[ScoringModel, Recipe]:
+    """Return the variant that took the base model's place, and how it is fitted again.
+
+    Raises
+    ------
+    NotFoundError
+        When it is not there: an evaluation that came after was killed.
+    """
+    if not (folder / MITIGATED).is_dir():
+        raise NotFoundError(
+            "the mitigated model's files are gone",
+            where=str(folder / MITIGATED),
+            way_out="materialize evaluation_report again",
+        )
+    stored = json.loads((folder / MITIGATED / RECIPE).read_text(encoding="utf-8"))
+    return ScoringModel.read(folder / MITIGATED), from_plain(Recipe, stored)
+
+
+def _test_rows(context: Context, snapshot: Snapshot, facts: TrainingFacts) -> LabelledFrame:
+    """Read the test part of a training."""
+    if context.use_case.split.method == "time":
+        return load_frame(context, snapshot, only=facts.parts["test"].periods)
+    frame = load_frame(context, snapshot)
+    return frame.take(split_frame(context.use_case, frame).test)
+
+
+def _champion(context: Context) -> Champion | None:
+    rollout = context.ops.champion(context.use_case.name)
+    if rollout is None:
+        return None
+    as_of = context.models.get(rollout.version).tags["as_of"]
+    model = context.models.load(rollout.version)
+    return Champion(rollout.version, datetime.fromisoformat(as_of), model)
+
+
+def _write_variant(folder: Path, variant: Candidate | None) -> None:
+    partial = folder.with_suffix(".partial")
+    for left in (partial, folder):
+        if left.exists():
+            shutil.rmtree(left)
+    if variant is not None:
+        partial.mkdir()
+        variant.model.write(partial)
+        write_json(partial / RECIPE, plain(variant.recipe))
+        partial.rename(folder)
+
+
+def _write_drift(context: Context, folder: Path, test: LabelledFrame) -> Mapping[str, float]:
+    """Write Evidently's report of the train against the test part; return the worst columns."""
+    import pandas as pd
+
+    from mlops_pipeline.stores.pages.evidently_report import write_drift_report
+
+    reference = pd.read_parquet(folder / "train_sample.parquet")
+    current = pd.DataFrame(dict(test.columns))
+    summary = write_drift_report(
+        folder / DRIFT_PAGE, reference, current, seed=context.use_case.training.seed
+    )
+    return summary.worst(WORST_COLUMNS)
+
+
+def _plots(
+    context: Context, facts: TrainingFacts, test: LabelledFrame, examined: Examined
+) -> dict[str, bytes]:
+    evaluation, threshold = examined.evaluation, examined.decided.threshold
+    probability = examined.decided.probability
+    drawn = {
+        "reliability": plots.reliability_plot(evaluation.reliability),
+        "roc": plots.roc_plot(test.label, probability),
+        "precision_recall": plots.precision_recall_plot(test.label, probability),
+        "scores": plots.score_plot(test.label, probability, threshold),
+        "confusion": plots.confusion_plot(test.label, probability, threshold),
+        "shap": plots.importance_plot(
+            evaluation.explanations.shap, title=f"Mean |SHAP|: {facts.chosen}", axis="log-odds"
+        ),
+    }
+    if evaluation.slices:
+        drawn["slices"] = plots.slice_plot(
+            evaluation.slices, "roc_auc", evaluation.metrics["roc_auc"]
+        )
+    if evaluation.mitigation is not None:
+        drawn["mitigation"] = plots.mitigation_plot(evaluation.mitigation)
+    limits = parity_limits(context.use_case)
+    for audit in singles(evaluation.fairness):
+        drawn[f"fairness_{audit.attribute}"] = plots.selection_plot(
+            audit, limits.get(audit.attribute)
+        )
+    return drawn
+
+
+def _report_facts(
+    run: RunContext,
+    trained: TrainedModel,
+    facts: TrainingFacts,
+    examined: Examined,
+    *,
+    drawn: Mapping[str, bytes],
+    moved: Mapping[str, float],
+    commit: str,
+) -> ReportFacts:
+    return ReportFacts(
+        use_case=run.use_case,
+        training=facts,
+        provenance=_provenance(run, trained, commit),
+        sources={
+            name: SourceFacts(item.version, item.rows, item.quarantined)
+            for name, item in trained.accepted.items()
+        },
+        threshold=plots.range_text(examined.decided.threshold),
+        evaluation=examined.evaluation,
+        gate=examined.gate,
+        plots=drawn,
+        links={"What changed between training and test (Evidently)": DRIFT_PAGE},
+        notes=_notes(run, facts, examined, moved),
+    )
+
+
+def _provenance(run: RunContext, trained: TrainedModel, commit: str) -> Mapping[str, str]:
+    seconds, price = run.seconds(), run.use_case.compute_cost
+    costs = use_case_costs(run.use_case, run.ops, run.lake)
+    return {
+        "commit": commit,
+        "run fingerprint": trained.fingerprint,
+        "Dagster run": run.run_id,
+        "MLflow run": trained.mlflow_run_id,
+        "seed": str(run.use_case.training.seed),
+        "cost of the run up to here": f"{price.of(seconds):.4f} {price.currency} ({seconds:.0f} s)",
+        **{
+            f"cost {name.replace('_', ' ')} up to here": price_text(figure, costs.currency)
+            for name, figure in costs.unit_costs.items()
+        },
+    }
+
+
+def _notes(
+    run: RunContext, facts: TrainingFacts, examined: Examined, moved: Mapping[str, float]
+) -> list[str]:
+    notes, refit = [], run.use_case.training.refit
+    mitigation = examined.evaluation.mitigation
+    if mitigation is not None and mitigation.chosen is not None:
+        notes.append(
+            "The test part was looked at twice: by the chosen candidate, which the gate refused on "
+            f"fairness only, and by one variant of it, {mitigation.chosen}, chosen beforehand on "
+            "the validation part."
+        )
+    if refit != "none" and examined.gate.passed:
+        rows = f"all {facts.labelled_rows:,}" if refit == "all_labelled" else "the newest"
+        notes.append(
+            "Every figure belongs to the model evaluated here; the registered one is its recipe, "
+            f"refitted on {rows} labelled rows."
+        )
+    if moved:
+        names = ", ".join(f"{name} ({score:.2f})" for name, score in moved.items())
+        notes.append(f"Most changed between the training and the test part: {names}.")
+    return notes

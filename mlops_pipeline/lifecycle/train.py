@@ -1,0 +1,147 @@
+"""Training: from the feature table to an artifact folder that is named by the run's fingerprint.
+
+    model/           text and JSON of the chosen candidate
+    mitigated/       of the variant that took its place, when the gate refused it (evaluate.py)
+    training.json    facts of the training: parts, candidates, choice, train figures
+    train_sample.parquet  columns of a bounded sample of the training part, for the drift report
+    evaluation.json, report.html, evidently.html  (evaluate.py)
+
+It is written whole or not at all; the same run writes the same bytes. The documents of a registered
+version have a folder of their own (release.py).
+"""
+
+import json
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+
+from mlops_pipeline.config.privacy import sensitive_features
+from mlops_pipeline.core.data.frame import LabelledFrame
+from mlops_pipeline.core.data.splits import Parts
+from mlops_pipeline.core.documents.records import TrainingFacts, from_plain, plain
+from mlops_pipeline.core.modelling.scoring import ScoringModel
+from mlops_pipeline.core.recipe import train_candidates, training_facts
+from mlops_pipeline.errors import NotFoundError
+from mlops_pipeline.lifecycle.context import AcceptedSource, RunContext, Snapshot
+from mlops_pipeline.lifecycle.features.offline import load_frame
+from mlops_pipeline.lifecycle.ingest.accepted import accepted_sources
+from mlops_pipeline.lifecycle.provenance import git_state, run_fingerprint
+from mlops_pipeline.lifecycle.run_log import log_training
+from mlops_pipeline.stores.documents import write_json
+from mlops_pipeline.stores.lake.tables import Lake
+
+SAMPLE_ROWS = 5_000  # of the training part, kept for the report of what changed
+POINTER = "trained_model"
+
+
+@dataclass(frozen=True)
+class StoredTraining:
+    """A finished training, where its files are, and the plots of the chosen candidate."""
+
+    facts: TrainingFacts
+    folder: Path
+    plots: Mapping[str, bytes]
+    cost: str
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """The pointer to the newest training: its folder, and what it was made of."""
+
+    fingerprint: str
+    folder: Path
+    as_of: datetime
+    mlflow_run_id: str
+    accepted: Mapping[str, AcceptedSource]
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What the training saw."""
+        return Snapshot(self.as_of, self.accepted)
+
+
+def train_model(run: RunContext, *, mlflow_run_id: str) -> StoredTraining:
+    """Train every candidate on the newest features, choose one, store it and log all.
+
+    Raises
+    ------
+    StateError
+        Before anything is trained, when the commit of the code is not known.
+    """
+    use_case, git = run.use_case, git_state(run.settings)
+    as_of = datetime.fromisoformat(run.pointer("features", "features")["as_of"])
+    snapshot = Snapshot(as_of, accepted_sources(run.ops, use_case))
+    frame = load_frame(run, snapshot)
+    parts, training = train_candidates(
+        use_case,
+        frame,
+        threads=run.settings.threads,
+        stopwatch=time.perf_counter,
+        report=run.log.info,
+    )
+    fingerprint = run_fingerprint(use_case, snapshot)
+    facts = training_facts(use_case, frame, parts, training, fingerprint=fingerprint, as_of=as_of)
+    model = training.chosen.model
+    folder = save_training(
+        run.lake, facts, model, frame, parts, hidden=sensitive_features(use_case)
+    )
+    validation = frame.take(parts.validation)
+    plots = log_training(
+        run, mlflow_run_id, snapshot, facts, training.candidates, validation=validation, git=git
+    )
+    run.record_use(model.input_names, "training")
+    pointer = TrainedModel(fingerprint, folder, as_of, mlflow_run_id, snapshot.accepted)
+    run.set_pointer(POINTER, {**plain(pointer), "folder": str(folder)})
+    price = use_case.compute_cost
+    cost = price.of(sum(item.seconds for item in training.candidates))
+    return StoredTraining(facts, folder, plots, f"{cost:.4f} {price.currency}")
+
+
+def trained_model(run: RunContext) -> TrainedModel:
+    """Return the newest training."""
+    return from_plain(TrainedModel, run.pointer(POINTER, POINTER))
+
+
+def save_training(
+    lake: Lake,
+    facts: TrainingFacts,
+    model: ScoringModel,
+    frame: LabelledFrame,
+    parts: Parts,
+    *,
+    hidden: Collection[str],
+) -> Path:
+    """Write the artifact folder of a training, its sample without `hidden` columns; return it."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with lake.new_artifacts(facts.use_case, facts.fingerprint) as folder:
+        (folder / "model").mkdir()
+        model.write(folder / "model")
+        write_json(folder / "training.json", plain(facts))
+        rng = np.random.default_rng(0)
+        rows = np.sort(rng.permutation(parts.train)[:SAMPLE_ROWS])
+        sample = {  # each column sorted by itself: its distribution, and no row of anybody
+            name: pa.array(values[rows], from_pandas=True).sort()
+            for name, values in frame.columns.items()
+            if name not in hidden
+        }
+        pq.write_table(pa.table(sample), folder / "train_sample.parquet")
+    return lake.artifact_folder(facts.use_case, facts.fingerprint)
+
+
+def read_training(folder: Path) -> tuple[TrainingFacts, ScoringModel]:
+    """Read what save_training wrote; NotFoundError when it is not there."""
+    path = folder / "training.json"
+    if not path.is_file():
+        raise NotFoundError(
+            "the trained model's files are gone",
+            where=str(folder),
+            way_out="materialize trained_model again",
+        )
+    facts = from_plain(TrainingFacts, json.loads(path.read_text(encoding="utf-8")))
+    return facts, ScoringModel.read(folder / "model")

@@ -1,0 +1,205 @@
+"""What every asset is and does around its work: its description, lease, timing, audit, alert.
+
+Belongs here: what Dagster is told of an asset, and what happens before and after its body. What the
+body does is one call of lifecycle/.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.errors import MlopsError, masked
+from mlops_pipeline.orchestration.jobs import LIFECYCLE
+from mlops_pipeline.orchestration.resources import MlflowRun
+
+if TYPE_CHECKING:
+    from mlops_pipeline.lifecycle.context import RunContext
+    from mlops_pipeline.stores.ops import OpsDatabase
+
+LEASE_SECONDS = 30.0  # without a heartbeat for this long, a lease expires
+HEARTBEAT_SECONDS = 5.0
+LINGER_SECONDS = 30.0  # between two steps of one run: the next process has to start
+BESIDE_SECONDS = 3_600.0  # what looks at the live model waits so long: for a lifecycle to end
+DOCS, RUNBOOK = "docs/assets.md", "docs/runbook.md"
+TRIGGERED_BY = "mlops/by"  # the tag of a run that says who started it
+# what these say is about code, files and Dagster, never about a row
+HARMLESS = (MlopsError, AttributeError, ImportError, NameError, NotImplementedError, OSError)
+
+AssetFunction = Callable[..., Any]
+
+
+def use_case_asset(
+    use_case: UseCase,
+    name: str,
+    *,
+    group: str,
+    kinds: set[str],
+    after: tuple[str, ...],
+    description: str,
+    mlflow: bool = False,
+    **options: Any,
+) -> Callable[[AssetFunction], dg.AssetsDefinition]:
+    """Return the decorator of one asset, so that the UI reads like documentation.
+
+    Parameters
+    ----------
+    after : tuple of str
+        Assets of the same use case that come before.
+    mlflow : bool
+        Whether it needs the use case's MLflow run.
+    options
+        Further arguments of `dagster.asset`.
+    """
+    owner = use_case.owner
+    team = "".join(letter if letter.isalnum() else "-" for letter in owner.lower()).strip("-")
+    decorator: Callable[[AssetFunction], dg.AssetsDefinition] = dg.asset(
+        name=name,
+        key_prefix=[use_case.name],
+        group_name=f"{use_case.name}_{group}",
+        kinds=kinds,
+        owners=[owner if "@" in owner else f"team:{team}"],
+        tags={"use_case": use_case.name, "stage": group},
+        description=f"{description}\n\n*{use_case.description.strip()}*",
+        metadata={"docs": dg.MetadataValue.path(f"{DOCS}#{name}")},
+        deps=[dg.AssetKey([use_case.name, item]) for item in after],
+        required_resource_keys={"platform", *([f"mlflow_{use_case.name}"] if mlflow else [])},
+        **options,
+    )
+    return decorator
+
+
+@contextmanager
+def asset_run(
+    context: dg.AssetExecutionContext, use_case: UseCase, *, wait_s: float = 0.0
+) -> "Iterator[RunContext]":
+    """Hold the use case's lease while an asset works; record its seconds, alert on failure.
+
+    Between two assets of a run the lease lingers; after the run's last one it is given back. What
+    was read is an audit event; when the run ends, the audit chain is anchored. Another run at work
+    is waited for up to `wait_s` seconds.
+    """
+    from mlops_pipeline.lifecycle.compliance.anchors import anchor_chain
+    from mlops_pipeline.lifecycle.context import RunContext, open_context
+    from mlops_pipeline.lifecycle.deployments import check_approval
+    from mlops_pipeline.stores.models.tracking import quiet
+    from mlops_pipeline.stores.ops import HeldLease
+
+    quiet()
+    settings = context.resources.platform.settings()
+    asset = context.op_def.name.removeprefix(f"{use_case.name}__")
+    begun, is_ending, outcome = time.perf_counter(), False, ""
+    with open_context(use_case, settings) as opened:
+        ops, by = opened.ops, f"run {context.run_id}"
+        lease = HeldLease(
+            ops,
+            f"lifecycle:{use_case.name}",
+            context.run_id,
+            clock=lambda: datetime.now(UTC),
+            ttl_s=LEASE_SECONDS,
+            heartbeat_s=HEARTBEAT_SECONDS,
+            linger_s=LINGER_SECONDS if _has_next(context, use_case, asset) else 0.0,
+            wait_s=wait_s,
+        )
+        try:
+            with without_values(), lease:
+                run = RunContext(
+                    **{**vars(opened), "now": settings.now()},
+                    run_id=context.run_id,
+                    lease=lease,
+                    log=context.log,
+                )
+                configuration = use_case.model_dump(mode="json")
+                ops.record_configuration(use_case.name, configuration, by=by, now=run.now)
+                check_approval(ops, use_case, now=run.now)
+                try:
+                    yield run
+                finally:
+                    run.record_reads(asset)
+            is_ending, outcome = not lease.lingers, "FINISHED"
+        except Exception as error:
+            is_ending, outcome = True, "FAILED"
+            _alert(context, ops, use_case, asset, error, now=settings.now())
+            raise
+        finally:
+            tracked: MlflowRun | None = getattr(context.resources, f"mlflow_{use_case.name}", None)
+            if tracked is not None and outcome:
+                tracked.end(outcome)
+            if is_ending:
+                anchor_chain(ops, settings, use_case, reason=by, now=settings.now())
+            seconds = time.perf_counter() - begun
+            ops.record_step_seconds(use_case.name, context.run_id, asset, seconds)
+
+
+def mlflow_run(context: dg.AssetExecutionContext, use_case: UseCase) -> str:
+    """Start or resume this Dagster run's MLflow run; return its id."""
+    tracked: MlflowRun = getattr(context.resources, f"mlflow_{use_case.name}")
+    return tracked.start()
+
+
+@contextmanager
+def without_values() -> Iterator[None]:
+    """Let errors pass with their traceback, and without their causes and the values they quote.
+
+    DuckDB, Arrow, pandas and NumPy name the value that they cannot convert, and Dagster stores an
+    error with all of its causes in its log, where nothing is erased. In the place of an error of a
+    library an MlopsError names its type.
+    """
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 # raised again, whatever it is
+        shown: Exception = error
+        if not isinstance(error, HARMLESS) and not type(error).__module__.startswith("dagster"):
+            shown = MlopsError(
+                f"an error that was not expected: {type(error).__name__}",
+                found=masked(str(error)),
+                way_out="the traceback of the run names the place; report it with the run's log",
+            )
+        raise shown.with_traceback(error.__traceback__) from None
+
+
+def is_whole_lifecycle(context: dg.AssetExecutionContext, use_case: UseCase) -> bool:
+    """Whether this run goes on to deployment (and not a click on one asset)."""
+    return dg.AssetKey([use_case.name, "deployment"]) in _keys_of_run(context)
+
+
+def _has_next(context: dg.AssetExecutionContext, use_case: UseCase, asset: str) -> bool:
+    """Whether this run goes on with a later asset of the chain."""
+    later = LIFECYCLE[LIFECYCLE.index(asset) + 1 :] if asset in LIFECYCLE else ()
+    keys = _keys_of_run(context)
+    return any(dg.AssetKey([use_case.name, name]) in keys for name in later)
+
+
+def _keys_of_run(context: dg.AssetExecutionContext) -> frozenset[dg.AssetKey]:
+    selection = context.run.asset_selection
+    every = context.job_def.asset_layer.executable_asset_keys
+    return frozenset(every if selection is None else selection)
+
+
+def _alert(
+    context: dg.AssetExecutionContext,
+    ops: "OpsDatabase",
+    use_case: UseCase,
+    asset: str,
+    error: Exception,
+    *,
+    now: datetime,
+) -> None:
+    way_out = error.way_out if isinstance(error, MlopsError) else None
+    action = way_out or f"open the run {context.run_id} in the Dagster UI; see {RUNBOOK}"
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    ops.raise_alert(
+        use_case.name,
+        "run_failed",
+        "error",
+        f"{asset}: {error}",
+        action,
+        now=now,
+        run_id=context.run_id,
+        dedupe_key=f"run_failed:{context.run_id}",
+    )
+    context.log.error(f"{use_case.name}/{asset} failed: {reason}. What to do: {action}")
