@@ -15,7 +15,7 @@ from mlops_pipeline.cli.app import app
 from mlops_pipeline.config import load_use_case
 from mlops_pipeline.core.documents.records import plain
 from mlops_pipeline.core.evaluation.gates import Gate, RuleResult
-from mlops_pipeline.lifecycle.release import documents_folder
+from mlops_pipeline.lifecycle.champions import documents_folder
 from mlops_pipeline.lifecycle.status import use_case_status
 from mlops_pipeline.orchestration.build import build_definitions
 from mlops_pipeline.serving.app import create_app

@@ -10,9 +10,9 @@ from typing import Any
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.documents.records import EvaluatedTraining
 from mlops_pipeline.errors import NotFoundError
+from mlops_pipeline.lifecycle.champions import documents_folder
 from mlops_pipeline.lifecycle.costs import use_case_costs
 from mlops_pipeline.lifecycle.evaluate import read_evaluation
-from mlops_pipeline.lifecycle.release import documents_folder
 from mlops_pipeline.stores.lake.tables import Lake
 from mlops_pipeline.stores.ops import (
     Approval,

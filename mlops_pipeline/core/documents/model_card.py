@@ -26,6 +26,7 @@ from mlops_pipeline.core.evaluation.evaluation import Evaluation, Slice, worst_s
 from mlops_pipeline.core.evaluation.gates import PARITY_RULE, Gate
 from mlops_pipeline.core.fairness.group_audit import FOUR_FIFTHS, GroupAudit, GroupRates
 from mlops_pipeline.core.modelling.calibration import threshold_from_costs
+from mlops_pipeline.spec.kinds import KINDS
 
 Row = Mapping[str, Any]  # of the ops database
 WORST_SLICES = 5
@@ -39,12 +40,6 @@ STATES: Mapping[str, str] = {
     "superseded": "superseded by a newer version before anybody decided; not in use",
     "archived": "archived; not in use",
     "rolled_back": "rolled back; not in use",
-}
-KINDS: Mapping[str, str] = {
-    "lightgbm": "gradient-boosted decision trees (LightGBM)",
-    "random_forest": "a random forest (LightGBM)",
-    "logistic": "logistic regression",
-    "dummy": "the base rate for everyone",
 }
 QUALITY = (  # lower ends of ROC AUC; Hosmer, Lemeshow & Sturdivant 2013, section 5.2.4
     (0.9, "very well"),
@@ -259,7 +254,7 @@ def model_card(facts: CardFacts) -> str:
         "model_card.md.jinja",
         facts=facts,
         standing=facts.standing,
-        kinds=KINDS,
+        kinds={name: kind.described for name, kind in KINDS.items()},
         states=STATES,
         quality=next(word for low, word in QUALITY if (auc or 0.0) >= low),
         typical=outcomes(facts),

@@ -11,9 +11,9 @@ from mlops_pipeline.config import UseCase
 from mlops_pipeline.core.documents.model_card import CardFacts, Standing, later
 from mlops_pipeline.core.evaluation.exceptions import GateException
 from mlops_pipeline.errors import NotFoundError, StateError
+from mlops_pipeline.lifecycle.champions import documents_folder
 from mlops_pipeline.lifecycle.compliance.card_documents import read_facts
 from mlops_pipeline.lifecycle.costs import use_case_costs
-from mlops_pipeline.lifecycle.release import documents_folder
 from mlops_pipeline.stores.lake.tables import Lake
 from mlops_pipeline.stores.ops import OpsDatabase, Rollout
 from mlops_pipeline.stores.settings import Settings

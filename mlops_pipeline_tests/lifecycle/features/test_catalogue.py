@@ -13,6 +13,7 @@ import pytest
 
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.errors import ConfigError, NotFoundError
+from mlops_pipeline.lifecycle.champions import documents_folder
 from mlops_pipeline.lifecycle.features.catalogue import (
     FeatureEntry,
     ModelInputs,
@@ -21,7 +22,6 @@ from mlops_pipeline.lifecycle.features.catalogue import (
     refuse_deleted_features,
     unused_features,
 )
-from mlops_pipeline.lifecycle.release import documents_folder
 from mlops_pipeline.stores.lake.tables import Lake
 from mlops_pipeline.stores.ops import OpeningState, OpsDatabase
 from mlops_pipeline.stores.settings import PACKAGE_PARENT, Settings
