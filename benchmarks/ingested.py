@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops_pipeline.config import UseCase
+from mlops_pipeline.lifecycle.bookkeeping import set_pointer
 from mlops_pipeline.lifecycle.context import open_context
 from mlops_pipeline.lifecycle.ingest.ingestion import ingest
 from mlops_pipeline.lifecycle.ingest.validation import judge
@@ -52,5 +53,5 @@ def accepted_in(use_case: UseCase, data: Path) -> Settings:
             ingest(work, name, now=NOW, finished_through=None)
             accepted[name] = judge(work, name, now=NOW).accepted.to_dict()
     with OpsDatabase.open(settings.database_url) as ops:
-        ops.set_pointer(use_case.name, "accepted", accepted, run_id="benchmark", now=NOW)
+        set_pointer(ops, use_case.name, "accepted", accepted, run_id="benchmark", now=NOW)
     return settings

@@ -109,11 +109,12 @@ def execute_job(
 
 def step_seconds(world: World) -> dict[str, float]:
     """Return the seconds of each asset of the newest lifecycle, the longest first."""
+    from mlops_pipeline.lifecycle import bookkeeping
     from mlops_pipeline.stores.ops import OpsDatabase
 
     with OpsDatabase.open(f"sqlite:///{world.data / 'ops.db'}") as ops:
-        run = ops.last_lifecycle(USE_CASE)
-        found = {} if run is None else ops.step_seconds(USE_CASE, run.run_id)
+        run = bookkeeping.last_lifecycle(ops, USE_CASE)
+        found = {} if run is None else bookkeeping.step_seconds(ops, USE_CASE, run.run_id)
     ordered = sorted(found.items(), key=lambda item: -item[1])
     return {name: round(seconds, 2) for name, seconds in ordered}
 

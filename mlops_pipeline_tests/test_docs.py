@@ -15,7 +15,11 @@ from mlops_pipeline.cli.app import app
 from mlops_pipeline.config import load_use_case
 from mlops_pipeline.core.documents.records import plain
 from mlops_pipeline.core.evaluation.gates import Gate, RuleResult
-from mlops_pipeline.lifecycle.champions import documents_folder
+from mlops_pipeline.lifecycle.alerts import NewAlert, raise_alert
+from mlops_pipeline.lifecycle.bookkeeping import record_step_seconds, set_pointer, start_lifecycle
+from mlops_pipeline.lifecycle.exceptions import grant_exception
+from mlops_pipeline.lifecycle.release import documents_folder
+from mlops_pipeline.lifecycle.rollouts import open_rollout
 from mlops_pipeline.lifecycle.status import use_case_status
 from mlops_pipeline.orchestration.build import build_definitions
 from mlops_pipeline.serving.app import create_app
@@ -209,8 +213,9 @@ def _status_of_a_busy_use_case(tmp_path: Path) -> dict[str, Any]:
     }
     (folder / "evaluation.json").write_text(json.dumps(evaluation), encoding="utf-8")
     with OpsDatabase.open(settings.database_url) as ops:
-        for version, state in ((1, "full"), (2, "awaiting_approval")):
-            ops.open_rollout(
+        for version, state in ((1, "champion"), (2, "awaiting_approval")):
+            open_rollout(
+                ops,
                 "churn",
                 version,
                 mlflow_run_id="m",
@@ -223,12 +228,13 @@ def _status_of_a_busy_use_case(tmp_path: Path) -> dict[str, Any]:
                 now=now,
             )
         accepted = {"accounts": {"version": 0, "rows": 9, "quarantined": 1}}
-        ops.set_pointer("churn", "accepted", accepted, run_id="d", now=now)
-        ops.set_pointer("churn", "trained_model", {"folder": str(folder)}, run_id="d", now=now)
-        ops.start_lifecycle("churn", "d", as_of=now, trigger="manual", now=now)
-        ops.record_step_seconds("churn", "d", "features", 1.5)
+        set_pointer(ops, "churn", "accepted", accepted, run_id="d", now=now)
+        set_pointer(ops, "churn", "trained_model", {"folder": str(folder)}, run_id="d", now=now)
+        start_lifecycle(ops, "churn", "d", as_of=now, trigger="manual", now=now)
+        record_step_seconds(ops, "churn", "d", "features", 1.5)
         for attribute in ("region", None):
-            ops.grant_exception(
+            grant_exception(
+                ops,
                 "churn",
                 "demographic_parity",
                 attribute,
@@ -237,7 +243,7 @@ def _status_of_a_busy_use_case(tmp_path: Path) -> dict[str, Any]:
                 expires_at=datetime(9999, 1, 1, tzinfo=UTC),
                 now=now,
             )
-        ops.raise_alert("churn", "run_failed", "error", "it failed", "mend it", now=now)
+        raise_alert(ops, "churn", NewAlert("run_failed", "error", "it failed", "mend it"), now=now)
     return use_case_status(use_case, settings)
 
 

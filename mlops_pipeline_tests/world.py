@@ -24,6 +24,7 @@ import yaml
 
 from mlops_pipeline.config import UseCase, load_use_case
 from mlops_pipeline.demo.simulated import write_churn
+from mlops_pipeline.lifecycle.bookkeeping import get_pointer
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import PACKAGE_PARENT, Settings
 from mlops_pipeline_tests.fork_server import FRESH, Forked, alone, fork
@@ -126,7 +127,7 @@ class World:
     def trained_files(self) -> dict[str, bytes]:
         """Text and JSON of the newest trained model, by name."""
         with self.ops() as ops:
-            pointer = ops.get_pointer("churn", "trained_model")
+            pointer = get_pointer(ops, "churn", "trained_model")
         assert pointer is not None
         folder = Path(pointer.value["folder"]) / "model"
         return {path.name: path.read_bytes() for path in folder.iterdir()}

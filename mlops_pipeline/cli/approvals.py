@@ -48,12 +48,14 @@ def reject(
 
 def rollback(use_case: Name, by: By, reason: Reason) -> None:
     """Take the champion out of use: the version before it is champion again."""
-    from mlops_pipeline.lifecycle.deployments import roll_back
+    from mlops_pipeline.lifecycle.deployments import roll_back_champion
     from mlops_pipeline.stores.ops import OpsDatabase
 
     chosen, settings = find_use_case(use_case), Settings.from_environment()
     with OpsDatabase.open(settings.database_url) as ops:
-        rollout = roll_back(ops, settings, chosen, by=by, reason=reason, now=settings.now())
+        rollout = roll_back_champion(
+            ops, settings, chosen, by=by, reason=reason, now=settings.now()
+        )
     console.print(
         f"{use_case} version {rollout.version}: champion again; recorded: {escape(by)}: "
         f"{escape(reason)}"
@@ -66,7 +68,7 @@ def history(
     as_json: Annotated[bool, typer.Option("--json", help="One document instead.")] = False,
 ) -> None:
     """Show which version held which state and alias, from when to when, by whom and why."""
-    from mlops_pipeline.lifecycle.registry_history import registry_history
+    from mlops_pipeline.lifecycle.deployments import registry_history
     from mlops_pipeline.stores.ops import OpsDatabase
 
     chosen, settings = find_use_case(use_case), Settings.from_environment()
@@ -90,13 +92,14 @@ def _decide(
     is_approval: bool,
     expires: str | None,
 ) -> None:
-    from mlops_pipeline.lifecycle.deployments import PersonsVerdict, decide_approval
+    from mlops_pipeline.lifecycle.deployments import decide_approval
+    from mlops_pipeline.lifecycle.rollouts import PersonsDecision
     from mlops_pipeline.stores.ops import OpsDatabase
 
     by, reason, stage = signed
     if stage not in ("staging", "production"):
         raise ConfigError("--stage is not valid", expected="staging or production", found=stage)
-    said = PersonsVerdict(
+    said = PersonsDecision(
         verdict="approved" if is_approval else "rejected",
         by=by,
         reason=reason,

@@ -31,14 +31,15 @@ def grant(
 ) -> None:
     """Let a blocking rule that fails pass until a date: a person still has to approve."""
     from mlops_pipeline.core.evaluation.exceptions import check_exception
+    from mlops_pipeline.lifecycle.exceptions import grant_exception
     from mlops_pipeline.stores.ops import OpsDatabase
 
     chosen, settings = find_use_case(use_case), Settings.from_environment()
     end, now = parse_time(expires), settings.now()
     check_exception(chosen, rule, attribute, end, now=now)
     with OpsDatabase.open(settings.database_url) as ops:
-        given = ops.grant_exception(
-            chosen.name, rule, attribute, by=by, reason=reason, expires_at=end, now=now
+        given = grant_exception(
+            ops, chosen.name, rule, attribute, by=by, reason=reason, expires_at=end, now=now
         )
     console.print(f"{use_case} exception {given.id}, {given.subject}: {escape(given.sentence)}")
 
@@ -46,11 +47,12 @@ def grant(
 @exception_app.command("list")
 def list_exceptions(use_case: Name) -> None:
     """List the exceptions of a use case, also those that ended."""
+    from mlops_pipeline.lifecycle.exceptions import list_exceptions
     from mlops_pipeline.stores.ops import OpsDatabase
 
     chosen, settings = find_use_case(use_case), Settings.from_environment()
     with OpsDatabase.open(settings.database_url) as ops:
-        found = ops.list_exceptions(chosen.name)
+        found = list_exceptions(ops, chosen.name)
     if not found:
         console.print(f"{chosen.name} has no exception from a gate rule")
         return
@@ -73,11 +75,12 @@ def revoke(
     reason: Reason,
 ) -> None:
     """End an exception before its date; the record of it stays."""
+    from mlops_pipeline.lifecycle.exceptions import revoke_exception
     from mlops_pipeline.stores.ops import OpsDatabase
 
     chosen, settings = find_use_case(use_case), Settings.from_environment()
     with OpsDatabase.open(settings.database_url) as ops:
-        ended = ops.revoke_exception(
-            chosen.name, exception_id, by=by, reason=reason, now=settings.now()
+        ended = revoke_exception(
+            ops, chosen.name, exception_id, by=by, reason=reason, now=settings.now()
         )
     console.print(f"{use_case} exception {ended.id}, {ended.subject}: revoked by {escape(by)}")

@@ -28,10 +28,10 @@ def forget(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what there is.")] = False,
 ) -> None:
     """Remove a person from lake, online store and MLflow, and keep them out."""
+    from mlops_pipeline.core.rollout.approvals import signed
     from mlops_pipeline.lifecycle.compliance.erasure import find, forget, person_of
+    from mlops_pipeline.lifecycle.compliance.erasure.tombstones import EVERY
     from mlops_pipeline.stores.ops import OpsDatabase
-    from mlops_pipeline.stores.ops.approvals import signed
-    from mlops_pipeline.stores.ops.tombstones import EVERY
 
     settings = Settings.from_environment()
     said = signed(by, reason, settings.now())
@@ -44,10 +44,10 @@ def forget(
     if not yes:
         typer.confirm("Remove all of this? It cannot be undone", abort=True)
     with OpsDatabase.open(settings.database_url) as ops:
-        for erased in forget(person, settings, ops, by=said.actor, reason=said.reason):
+        for erased in forget(person, settings, ops, by=said.by, reason=said.reason):
             _print_erased(erased)
     console.print(
-        f"{entity} {person.pseudonym} is forgotten; recorded: {escape(said.actor)}: "
+        f"{entity} {person.pseudonym} is forgotten; recorded: {escape(said.by)}: "
         f"{escape(said.reason)}"
     )
 

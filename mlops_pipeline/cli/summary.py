@@ -7,6 +7,8 @@ from rich.table import Table
 
 from mlops_pipeline.cli.console import console
 from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.lifecycle.alerts import list_alerts
+from mlops_pipeline.lifecycle.bookkeeping import get_pointer
 from mlops_pipeline.lifecycle.predictions import predictions_uri
 from mlops_pipeline.lifecycle.status import use_case_status
 from mlops_pipeline.stores.lake.tables import Lake
@@ -47,7 +49,7 @@ def print_summary(
 def print_failure(use_case: UseCase, settings: Settings) -> None:
     """Print what the failed run left: its alert with what to do."""
     with OpsDatabase.open(settings.database_url) as ops:
-        alerts = ops.list_alerts(use_case.name, open_only=True)
+        alerts = list_alerts(ops, use_case.name, open_only=True)
     console.rule(f"[bold red]{use_case.name}: the run failed")
     if alerts:
         newest = max(alerts, key=lambda item: item.last_raised_at)
@@ -146,7 +148,7 @@ def _cost(cost: dict[str, Any]) -> None:
 
 def _report(use_case: UseCase, settings: Settings) -> None:
     with OpsDatabase.open(settings.database_url) as ops:
-        trained = ops.get_pointer(use_case.name, "trained_model")
+        trained = get_pointer(ops, use_case.name, "trained_model")
     if trained is not None:
         folder = Lake(settings.lake_uri).artifact_folder(
             use_case.name, str(trained.value["fingerprint"])

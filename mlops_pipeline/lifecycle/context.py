@@ -14,6 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.errors import NotFoundError
+from mlops_pipeline.lifecycle.bookkeeping import (
+    get_pointer,
+    record_feature_use,
+    set_pointer,
+    step_seconds,
+)
 from mlops_pipeline.stores.lake.tables import Lake
 from mlops_pipeline.stores.settings import Settings
 
@@ -150,7 +156,7 @@ class RunContext(Context):
         NotFoundError
             When the step that sets it has never run.
         """
-        found = self.ops.get_pointer(self.use_case.name, name)
+        found = get_pointer(self.ops, self.use_case.name, name)
         if found is None:
             raise NotFoundError(
                 f"{self.use_case.name} has no {name} yet",
@@ -161,17 +167,17 @@ class RunContext(Context):
     def set_pointer(self, name: str, value: Mapping[str, Any]) -> None:
         """Move a pointer, unless the lease was lost meanwhile."""
         self.lease.check()
-        self.ops.set_pointer(
-            self.use_case.name, name, dict(value), run_id=self.run_id, now=self.now
+        set_pointer(
+            self.ops, self.use_case.name, name, dict(value), run_id=self.run_id, now=self.now
         )
 
     def seconds(self) -> float:
         """Return how long the finished steps of this run took."""
-        return sum(self.ops.step_seconds(self.use_case.name, self.run_id).values())
+        return sum(step_seconds(self.ops, self.use_case.name, self.run_id).values())
 
     def record_use(self, features: Collection[str], by: "FeatureReader") -> None:
         """Note which features were used, and what for."""
-        self.ops.record_feature_use(self.use_case.name, features, by, now=self.now)
+        record_feature_use(self.ops, self.use_case.name, features, by, now=self.now)
 
     def record_reads(self, asset: str) -> None:
         """Note in the audit chain which versions of tables and source files were read."""

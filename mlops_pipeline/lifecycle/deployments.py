@@ -1,35 +1,33 @@
-"""Opening rollouts and people's verdicts on them; MLflow's aliases follow as a projection."""
+"""Opening rollouts, people's decisions on them, and what they say about a version over time.
 
-from dataclasses import dataclass
+Belongs here: what a run or a command does as one. The states are rollouts.py's; what lies outside
+of the ledger follows in project.py.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
+from typing import Any
 
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.lifecycle.compliance.anchors import anchor_chain
+from mlops_pipeline.core.rollout.records import MEANINGS, OpeningState, Rollout, RolloutEvent
+from mlops_pipeline.lifecycle.bookkeeping import NewDecision, record_configuration, record_decision
+from mlops_pipeline.lifecycle.project import project
+from mlops_pipeline.lifecycle.rollouts import (
+    PersonsDecision,
+    decide,
+    find_champion,
+    list_approvals,
+    open_rollout,
+    roll_back,
+    rollout_events,
+)
 from mlops_pipeline.stores.models.registry import FINGERPRINT, Registry
 from mlops_pipeline.stores.models.tracking import open_tracking
-from mlops_pipeline.stores.ops import (
-    OpsDatabase,
-    Rollout,
-    Stage,
-    Verdict,
-    approval_state,
-    has_ended,
-    last_approval,
-)
+from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
 
-APPROVAL_ENDED = "approval_ended"  # the kind of the alert
-
-
-@dataclass(frozen=True)
-class PersonsVerdict:
-    """What a person says about a version; see `OpsDatabase.approve`."""
-
-    verdict: Verdict
-    by: str
-    reason: str
-    stage: Stage = "production"
-    expires_at: datetime | None = None
+NOT_SHOWN = ("id", "rollout_id", "use_case")  # of an approval
 
 
 def open_deployment(
@@ -44,24 +42,22 @@ def open_deployment(
     """Open the rollout of a registered version; the same version keeps the rollout it has."""
     registry = Registry(open_tracking(settings, use_case.name), use_case.name)
     found = registry.get(version)
-    champion = ops.champion(use_case.name)
-    state, reason = _opening(use_case, champion, needs_review=needs_review)
-    rollout = ops.open_rollout(
+    state, reason = _opening(use_case, find_champion(ops, use_case.name), needs_review=needs_review)
+    rollout = open_rollout(
+        ops,
         use_case.name,
         version,
         mlflow_run_id=found.mlflow_run_id,
         dagster_run_id=found.tags["dagster_run_id"],
         fingerprint=found.tags[FINGERPRINT],
-        stages=list(use_case.rollout.stages),
-        state="full" if state == "full" else "awaiting_approval",
+        stages=use_case.rollout.stages,
+        state=state,
         reason=reason,
-        waiting_for=None if state == "full" else use_case.owner,
+        waiting_for=use_case.owner if state == "awaiting_approval" else None,
         now=now,
     )
-    project(ops, registry, now=now)
-    if rollout.state == "full":
-        reason = f"{use_case.name} version {version}: full"
-        anchor_chain(ops, settings, use_case, reason=reason, now=now)
+    what = f"{use_case.name} version {version}: {rollout.state}"
+    project(ops, settings, use_case, reason=what, now=now)
     return rollout
 
 
@@ -70,102 +66,99 @@ def decide_approval(
     settings: Settings,
     use_case: UseCase,
     version: int,
-    said: PersonsVerdict,
+    said: PersonsDecision,
     *,
     now: datetime,
 ) -> Rollout:
-    """Record a person's verdict on a version and follow it; anchor the audit chain."""
-    name = use_case.name
-    ops.record_configuration(name, use_case.model_dump(mode="json"), by="approval", now=now)
-    if said.verdict == "approved":
-        rollout = ops.approve(
+    """Record a person's decision on a version, and let everything follow it."""
+    name, four_eyes = use_case.name, use_case.rollout.four_eyes
+    record_configuration(ops, name, use_case.model_dump(mode="json"), by="approval", now=now)
+    with ops.write(name) as tx:
+        rollout = decide(tx, name, version, said, four_eyes=four_eyes, now=now)
+        record_decision(
+            tx,
             name,
-            version,
-            by=said.by,
-            reason=said.reason,
-            stage=said.stage,
-            expires_at=said.expires_at,
-            four_eyes=use_case.rollout.four_eyes,
+            NewDecision(
+                "approval",
+                said.verdict,
+                f"{said.by}: {said.reason}",
+                {"version": version, "stage": said.stage, "four_eyes": four_eyes},
+                actor=said.by,
+            ),
             now=now,
         )
-    else:
-        rollout = ops.reject(
-            name, version, by=said.by, reason=said.reason, stage=said.stage, now=now
-        )
-    ops.record_decision(
-        name,
-        "approval",
-        said.verdict,
-        f"{said.by}: {said.reason}",
-        {"version": version, "stage": said.stage, "four_eyes": use_case.rollout.four_eyes},
-        now=now,
-        actor=said.by,
-    )
-    told = f"{name} version {version}: {said.verdict} for {said.stage}"
-    _follow(ops, settings, use_case, told, now=now)
+    what = f"{name} version {version}: {said.verdict} for {said.stage}"
+    project(ops, settings, use_case, reason=what, now=now)
     return rollout
 
 
-def roll_back(
+def roll_back_champion(
     ops: OpsDatabase, settings: Settings, use_case: UseCase, *, by: str, reason: str, now: datetime
 ) -> Rollout:
-    """Make the version before the champion champion again; record, project and anchor it."""
+    """Make the version before the champion champion again, and let everything follow."""
     name = use_case.name
-    removed, rollout = ops.roll_back(name, by=by, reason=reason, now=now)
-    ops.record_decision(
-        name,
-        "rollback",
-        "rolled_back",
-        f"{by}: {reason}",
-        {"from_version": removed.version, "to_version": rollout.version},
-        now=now,
-        actor=by,
-    )
-    _follow(ops, settings, use_case, f"{name} version {rollout.version}: full again", now=now)
+    with ops.write(name) as tx:
+        removed, rollout = roll_back(tx, name, by=by, reason=reason, now=now)
+        record_decision(
+            tx,
+            name,
+            NewDecision(
+                "rollback",
+                "rolled_back",
+                f"{by}: {reason}",
+                {"from_version": removed.version, "to_version": rollout.version},
+                actor=by,
+            ),
+            now=now,
+        )
+    what = f"{name} version {rollout.version}: champion again"
+    project(ops, settings, use_case, reason=what, now=now)
     return rollout
 
 
-def _follow(
-    ops: OpsDatabase, settings: Settings, use_case: UseCase, told: str, *, now: datetime
-) -> None:
-    """Let alerts, MLflow and the anchors of the audit chain follow what a person decided."""
-    check_approval(ops, use_case, now=now)
-    registry = Registry(open_tracking(settings, use_case.name), use_case.name)
-    project(ops, registry, now=now)
-    anchor_chain(ops, settings, use_case, reason=told, now=now)
+@dataclass(frozen=True)
+class Span:
+    """A time in which a version was in one state; `until` is None while it lasts."""
+
+    version: int
+    state: str
+    alias: str | None
+    since: datetime
+    until: datetime | None
+    by: str
+    reason: str
 
 
-def check_approval(ops: OpsDatabase, use_case: UseCase, *, now: datetime) -> None:
-    """Raise an alert when the champion's approval has ended, and resolve it when one holds."""
-    name, champion = use_case.name, ops.champion(use_case.name)
-    said = champion and last_approval(champion, ops.approvals(name), "production")
-    if champion and said and said.expires_at and has_ended(said, now):
-        ops.raise_alert(
-            name,
-            APPROVAL_ENDED,
-            "error",
-            f"the approval of version {champion.version} ended at {said.expires_at.isoformat()}; "
-            "it does not score any more",
-            f"a person renews it: mlops approve {name} {champion.version} --by NAME --reason TEXT, "
-            "or approves another version",
-            now=now,
-            dedupe_key=APPROVAL_ENDED,
+def spans(events: Sequence[RolloutEvent]) -> Iterator[Span]:
+    """Yield the states of every version, in the order in which they began."""
+    for index, event in enumerate(events):
+        later = (item.at for item in events[index + 1 :] if item.version == event.version)
+        yield Span(
+            version=event.version,
+            state=event.to_state,
+            alias=MEANINGS[event.to_state].alias,
+            since=event.at,
+            until=next(later, None),
+            by=event.actor,
+            reason=event.reason,
         )
-    elif any(item.kind == APPROVAL_ENDED for item in ops.list_alerts(name, open_only=True)):
-        why = "the champion's approval holds"
-        ops.resolve_alerts_by_key(name, APPROVAL_ENDED, by="mlops", reason=why, now=now)
 
 
-def project(ops: OpsDatabase, registry: Registry, *, now: datetime) -> None:
-    """Set MLflow's aliases and approval states from the rollouts and approvals."""
-    rollouts, approvals = ops.list_rollouts(registry.name), ops.approvals(registry.name)
-    registry.project(
-        {item.version: item.state for item in rollouts},
-        {item.version: approval_state(item, approvals, now=now) for item in rollouts},
-    )
+def registry_history(ops: OpsDatabase, use_case: str) -> dict[str, Any]:
+    """Return spans and approvals as plain values."""
+    return {
+        "use_case": use_case,
+        "history": [asdict(span) for span in spans(rollout_events(ops, use_case))],
+        "approvals": [
+            {name: value for name, value in vars(item).items() if name not in NOT_SHOWN}
+            for item in list_approvals(ops, use_case)
+        ],
+    }
 
 
-def _opening(use_case: UseCase, champion: Rollout | None, *, needs_review: bool) -> tuple[str, str]:
+def _opening(
+    use_case: UseCase, present: Rollout | None, *, needs_review: bool
+) -> tuple[OpeningState, str]:
     if use_case.rollout.approval == "always":
         return (
             "awaiting_approval",
@@ -173,6 +166,6 @@ def _opening(use_case: UseCase, champion: Rollout | None, *, needs_review: bool)
         )
     if needs_review:
         return "awaiting_approval", "the gate passed, and asks for a person's approval"
-    if champion is None:
-        return "full", "the gate passed without asking; there is no champion yet"
-    return "full", f"the gate passed without asking; replaces version {champion.version}"
+    if present is None:
+        return "champion", "the gate passed without asking; there is no champion yet"
+    return "champion", f"the gate passed without asking; replaces version {present.version}"

@@ -46,16 +46,16 @@ from mlops_pipeline.core.recipe import (
     needs_mitigation,
 )
 from mlops_pipeline.errors import NotFoundError
-from mlops_pipeline.lifecycle.champions import released_model
 from mlops_pipeline.lifecycle.compliance.fairness_audits import raise_parity_alert
 from mlops_pipeline.lifecycle.context import Context, RunContext, Snapshot
 from mlops_pipeline.lifecycle.costs import use_case_costs
+from mlops_pipeline.lifecycle.exceptions import list_exceptions
 from mlops_pipeline.lifecycle.features.offline import load_frame
 from mlops_pipeline.lifecycle.provenance import git_state
+from mlops_pipeline.lifecycle.rollouts import find_champion
 from mlops_pipeline.lifecycle.run_log import log_evaluation
 from mlops_pipeline.lifecycle.train import TrainedModel, read_training, trained_model
 from mlops_pipeline.stores.documents import write_json
-from mlops_pipeline.stores.models.files import read_files, write_files
 
 MITIGATED, RECIPE = "mitigated", "recipe.json"
 EVALUATION, REPORT, DRIFT_PAGE = "evaluation.json", "report.html", "evidently.html"
@@ -83,7 +83,7 @@ def evaluate_model(run: RunContext) -> EvaluatedModel:
     use_case, git, trained = run.use_case, git_state(run.settings), trained_model(run)
     facts, model = read_training(trained.folder)
     test = _test_rows(run, trained.snapshot, facts)
-    against = Examination(test, _champion(run), run.ops.list_exceptions(use_case.name), run.now)
+    against = Examination(test, _champion(run), list_exceptions(run.ops, use_case.name), run.now)
     examined = evaluate(use_case, facts, model, against)
     if needs_mitigation(use_case, examined.gate):
         examined = mitigate_refused(
@@ -155,9 +155,8 @@ def read_mitigated(folder: Path) -> tuple[ScoringModel, Recipe]:
             where=str(folder / MITIGATED),
             way_out="materialize evaluation_report again",
         )
-    files = read_files(folder / MITIGATED)
-    recipe = from_plain(Recipe, json.loads(files.pop(RECIPE)))
-    return ScoringModel.of_files(files), recipe
+    stored = json.loads((folder / MITIGATED / RECIPE).read_text(encoding="utf-8"))
+    return ScoringModel.read(folder / MITIGATED), from_plain(Recipe, stored)
 
 
 def _test_rows(context: Context, snapshot: Snapshot, facts: TrainingFacts) -> LabelledFrame:
@@ -169,11 +168,11 @@ def _test_rows(context: Context, snapshot: Snapshot, facts: TrainingFacts) -> La
 
 
 def _champion(context: Context) -> Champion | None:
-    rollout = context.ops.champion(context.use_case.name)
+    rollout = find_champion(context.ops, context.use_case.name)
     if rollout is None:
         return None
     as_of = context.models.get(rollout.version).tags["as_of"]
-    model = released_model(context.settings, context.use_case, rollout.fingerprint)
+    model = context.models.load(rollout.version)
     return Champion(rollout.version, datetime.fromisoformat(as_of), model)
 
 
@@ -183,7 +182,8 @@ def _write_variant(folder: Path, variant: Candidate | None) -> None:
         if left.exists():
             shutil.rmtree(left)
     if variant is not None:
-        write_files(partial, variant.model.files)
+        partial.mkdir()
+        variant.model.write(partial)
         write_json(partial / RECIPE, plain(variant.recipe))
         partial.rename(folder)
 

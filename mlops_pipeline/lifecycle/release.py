@@ -3,21 +3,22 @@
 The documents lie in a folder of their own, beside the training's, with the evaluation that let the
 version in: another run of the same fingerprint writes the training's folder again, not this one.
 
-    model/ (its text and JSON), input_example.json, data_snapshot.json, configuration.json,
-    requirements.lock, requirements.txt, metadata.json, card_facts.json, model_card.md,
-    model_card.html, and what the training wrote: training.json, evaluation.json, report.html,
-    evidently.html
+    input_example.json, data_snapshot.json, configuration.json, requirements.lock,
+    requirements.txt, metadata.json, card_facts.json, model_card.md, model_card.html, and what the
+    training wrote: training.json, evaluation.json, report.html, evidently.html
 """
 
 import json
 import shutil
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
 from mlops_pipeline.config import config_hash
 from mlops_pipeline.config.privacy import sensitive_features
+from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.documents.changes import Recorded, changes
 from mlops_pipeline.core.documents.metadata import Metadata, validate_metadata
 from mlops_pipeline.core.documents.records import (
@@ -29,11 +30,17 @@ from mlops_pipeline.core.documents.records import (
     plain,
 )
 from mlops_pipeline.core.evaluation.evaluation import Evaluation
-from mlops_pipeline.core.modelling.example import column_types, example_columns, input_example
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.core.recipe import Final, refit_final
+from mlops_pipeline.core.rollout.records import Rollout
 from mlops_pipeline.errors import StateError
-from mlops_pipeline.lifecycle.champions import MODEL, documents_folder
+from mlops_pipeline.lifecycle.alerts import list_alerts, resolve_alert
+from mlops_pipeline.lifecycle.bookkeeping import (
+    NewDecision,
+    finish_lifecycle,
+    last_lifecycle,
+    record_decision,
+)
 from mlops_pipeline.lifecycle.compliance.card_documents import (
     CONFIG,
     MARKDOWN,
@@ -46,7 +53,6 @@ from mlops_pipeline.lifecycle.costs import use_case_costs
 from mlops_pipeline.lifecycle.deployments import open_deployment
 from mlops_pipeline.lifecycle.evaluate import read_evaluation, read_mitigated
 from mlops_pipeline.lifecycle.features.offline import definitions_hash, load_frame
-from mlops_pipeline.lifecycle.packaging import framework, packaged
 from mlops_pipeline.lifecycle.provenance import (
     GitState,
     environment_lock,
@@ -54,20 +60,30 @@ from mlops_pipeline.lifecycle.provenance import (
     hardware,
     library_versions,
 )
+from mlops_pipeline.lifecycle.rollouts import find_champion
 from mlops_pipeline.lifecycle.run_log import log_costs
 from mlops_pipeline.lifecycle.train import TrainedModel, read_training, trained_model
 from mlops_pipeline.stores.documents import write_json
-from mlops_pipeline.stores.models.contract import check_contract
-from mlops_pipeline.stores.models.files import digests, write_files
+from mlops_pipeline.stores.lake.tables import Lake
+from mlops_pipeline.stores.models.contract import (
+    check_contract,
+    column_types,
+    example_columns,
+    input_example,
+)
 from mlops_pipeline.stores.models.registry import RegisteredVersion
-from mlops_pipeline.stores.ops import Rollout
 
 EVIDENCE = ("training.json", "evaluation.json", "report.html", "evidently.html")
-# names of personal columns, extreme values of inputs; the model is among its own artifacts there
-NOT_IN_MLFLOW = (CONFIG, "training.json", MODEL)
+NOT_IN_MLFLOW = (CONFIG, "training.json")  # names of personal columns, extreme values of inputs
 REFITTED = {
     "all_labelled": "labelled rows, all of them",
     "newest": "newest labelled rows, as many periods as were trained on",
+}
+FRAMEWORKS = {
+    "lightgbm": "lightgbm",
+    "random_forest": "lightgbm",
+    "logistic": "scikit-learn",
+    "dummy": "numpy",
 }
 
 
@@ -104,12 +120,12 @@ def release_model(run: RunContext, *, must_pass: bool = False) -> Released | Non
         When the stored model does not reload and score the same in a fresh process; the version
         then stays without `complete` and is never used.
     """
-    trained, champion = trained_model(run), run.ops.champion(run.use_case.name)
+    trained, champion = trained_model(run), find_champion(run.ops, run.use_case.name)
     evaluated = read_evaluation(trained.folder)
     if not evaluated.gate.passed:
         reason = _refusal(champion.version if champion else None, evaluated)
         run.log.warning(reason)
-        finish_lifecycle(run, "refused", trained.fingerprint, reason)
+        end_lifecycle(run, "refused", trained.fingerprint, reason)
         run.lease.let_go()  # nothing is deployed
         if must_pass:
             raise StateError(reason, way_out="on_rejection: keep leaves the run green")
@@ -141,17 +157,18 @@ def deploy_model(run: RunContext) -> Rollout:
         needs_review=bool(entry["needs_review"]),
         now=run.now,
     )
-    outcome = "champion" if rollout.state == "full" else rollout.state.replace("_", " ")
+    outcome = rollout.state.replace("_", " ")
     run.log.info(f"version {rollout.version}: {rollout.state}; {rollout.reason}")
-    finish_lifecycle(run, outcome, str(entry["fingerprint"]), rollout.reason)
+    end_lifecycle(run, outcome, str(entry["fingerprint"]), rollout.reason)
     return rollout
 
 
-def finish_lifecycle(run: RunContext, outcome: str, fingerprint: str, reason: str) -> None:
+def end_lifecycle(run: RunContext, outcome: str, fingerprint: str, reason: str) -> None:
     """Record how a run ended; when it was a whole lifecycle, its cost, and older failures' end."""
-    name, started = run.use_case.name, run.ops.last_lifecycle(run.use_case.name)
+    name, started = run.use_case.name, last_lifecycle(run.ops, run.use_case.name)
     if started is not None and started.run_id == run.run_id:
-        run.ops.finish_lifecycle(
+        finish_lifecycle(
+            run.ops,
             name,
             run.run_id,
             verdict=outcome,
@@ -161,18 +178,21 @@ def finish_lifecycle(run: RunContext, outcome: str, fingerprint: str, reason: st
         )
         unit_costs = use_case_costs(run.use_case, run.ops, run.lake).unit_costs
         log_costs(run, trained_model(run).mlflow_run_id, unit_costs)
-        for alert in run.ops.list_alerts(name, open_only=True):
+        for alert in list_alerts(run.ops, name, open_only=True):
             if alert.kind == "run_failed":
                 why = "a later lifecycle finished"
-                run.ops.resolve_alert(name, alert.id, by=run.run_id, reason=why, now=run.now)
-    run.ops.record_decision(
+                resolve_alert(run.ops, name, alert.id, by=run.run_id, reason=why, now=run.now)
+    record_decision(
+        run.ops,
         name,
-        "promotion",
-        outcome,
-        reason,
-        {"fingerprint": fingerprint, "run_id": run.run_id},
+        NewDecision(
+            "promotion",
+            outcome,
+            reason,
+            {"fingerprint": fingerprint, "run_id": run.run_id},
+            run_key=run.run_id,
+        ),
         now=run.now,
-        run_key=run.run_id,
     )
 
 
@@ -205,9 +225,12 @@ def _register(release: _Release, champion: Rollout | None) -> RegisteredVersion:
     """Write a version with its documents and hold it against its contract; then it is complete."""
     run, trained, model = release.run, release.trained, release.final.model
     run.models.sweep()
-    package = packaged(model)
+    requirements = _requirements(model)
     version = run.models.create(
-        package, run_id=trained.mlflow_run_id, fingerprint=trained.fingerprint
+        model,
+        run_id=trained.mlflow_run_id,
+        fingerprint=trained.fingerprint,
+        requirements=requirements,
     )
     documents = documents_folder(run.lake, run.use_case, trained.fingerprint)
     example = input_example(model, release.final.frame.columns, sensitive_features(run.use_case))
@@ -220,23 +243,20 @@ def _register(release: _Release, champion: Rollout | None) -> RegisteredVersion:
     with run.lake.new_artifacts(run.use_case.name, documents.name) as work:
         for name in EVIDENCE:
             shutil.copy(trained.folder / name, work / name)
-        write_files(work / MODEL, package.files)
         write_json(work / "input_example.json", example)
         write_json(work / "data_snapshot.json", _snapshot(release))
         write_json(  # in its own order: a model's inputs follow the order of the features
             work / CONFIG, run.use_case.model_dump(mode="json"), is_sorted=False
         )
         (work / "requirements.lock").write_text(environment_lock(run.settings.root))
-        (work / "requirements.txt").write_text("\n".join(package.requirements) + "\n")
+        (work / "requirements.txt").write_text("\n".join(requirements) + "\n")
         write_json(work / "metadata.json", plain(metadata))
         write_json(work / MODEL_FACTS, plain(_model_facts(model)))
         write_card(work, now=run.now)
-    said = model.decide(example_columns(example))
     check_contract(
         version.model_folder,
-        package.script,
         documents / "input_example.json",
-        (said.probability, said.decision, said.needs_review),
+        model.decide(example_columns(example)),
     )
     for path in sorted(documents.iterdir()):
         if path.name not in NOT_IN_MLFLOW:
@@ -260,6 +280,13 @@ def read_metadata(version: RegisteredVersion) -> Metadata:
     return from_plain(Metadata, json.loads(text))
 
 
+def _requirements(model: ScoringModel) -> list[str]:
+    names = ["mlflow", "numpy", "pandas"]
+    if model.booster_text is not None:
+        names.append("lightgbm")
+    return [f"{name}=={installed_version(name)}" for name in names]
+
+
 def _snapshot(release: _Release) -> dict[str, Any]:
     run = release.run
     return {
@@ -277,12 +304,12 @@ def _metadata(
     run, final, facts = release.run, release.final, release.facts
     model, use_case = final.model, run.use_case
     mitigation = release.evaluation.mitigation
+    framework = FRAMEWORKS[model.kind]
     return {
         "model_name": version.name,
         "version": version.version,
         "artifact_uri": str(version.model_folder),
-        "model_files": digests(model.files),
-        "framework": framework(model),
+        "framework": {"name": framework, "version": installed_version(framework)},
         "signature": {
             "inputs": [{"name": name, "type": kind} for name, kind in column_types(model).items()],
             "outputs": [
@@ -353,3 +380,8 @@ def _model_facts(model: ScoringModel) -> ModelFacts:
         calibration=model.document["calibration"]["kind"],
         libraries=library_versions(),
     )
+
+
+def documents_folder(lake: Lake, use_case: UseCase, fingerprint: str) -> Path:
+    """Return the folder of a released version's documents; it may not exist yet."""
+    return lake.artifact_folder(use_case.name, f"{fingerprint}-release")

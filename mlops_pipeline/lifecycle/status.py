@@ -9,18 +9,18 @@ from typing import Any
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.documents.records import EvaluatedTraining
+from mlops_pipeline.core.rollout.approvals import approval_state, has_ended, last_approval
+from mlops_pipeline.core.rollout.records import Approval
 from mlops_pipeline.errors import NotFoundError
-from mlops_pipeline.lifecycle.champions import documents_folder
+from mlops_pipeline.lifecycle.alerts import list_alerts
+from mlops_pipeline.lifecycle.bookkeeping import get_pointer, last_lifecycle, step_seconds
 from mlops_pipeline.lifecycle.costs import use_case_costs
 from mlops_pipeline.lifecycle.evaluate import read_evaluation
+from mlops_pipeline.lifecycle.exceptions import list_exceptions
+from mlops_pipeline.lifecycle.release import documents_folder
+from mlops_pipeline.lifecycle.rollouts import list_approvals, list_rollouts
 from mlops_pipeline.stores.lake.tables import Lake
-from mlops_pipeline.stores.ops import (
-    Approval,
-    OpsDatabase,
-    approval_state,
-    has_ended,
-    last_approval,
-)
+from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
 
 METRICS = ("roc_auc", "pr_auc", "brier", "log_loss")
@@ -31,16 +31,16 @@ def use_case_status(use_case: UseCase, settings: Settings) -> dict[str, Any]:
     """Return use_case, champion, waiting, last_gate, exceptions, data, last_run, cost, alerts."""
     lake = Lake(settings.lake_uri)
     with OpsDatabase.open(settings.database_url) as ops:
-        rollouts = ops.list_rollouts(use_case.name)
-        approvals = ops.approvals(use_case.name)
-        trained = ops.get_pointer(use_case.name, "trained_model")
-        accepted = ops.get_pointer(use_case.name, "accepted")
-        last = ops.last_lifecycle(use_case.name)
-        alerts = ops.list_alerts(use_case.name, open_only=True)
-        exceptions = ops.list_exceptions(use_case.name)
-        seconds = ops.step_seconds(use_case.name, last.run_id) if last else {}
+        rollouts = list_rollouts(ops, use_case.name)
+        approvals = list_approvals(ops, use_case.name)
+        trained = get_pointer(ops, use_case.name, "trained_model")
+        accepted = get_pointer(ops, use_case.name, "accepted")
+        last = last_lifecycle(ops, use_case.name)
+        alerts = list_alerts(ops, use_case.name, open_only=True)
+        exceptions = list_exceptions(ops, use_case.name)
+        seconds = step_seconds(ops, use_case.name, last.run_id) if last else {}
         cost = use_case_costs(use_case, ops, lake)
-    champion = next((item for item in rollouts if item.state == "full"), None)
+    champion = next((item for item in rollouts if item.state == "champion"), None)
     waiting = [item for item in rollouts if item.state == "awaiting_approval"]
     champion_evaluation = None
     if champion is not None:

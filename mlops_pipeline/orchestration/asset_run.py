@@ -80,12 +80,14 @@ def asset_run(
     """Hold the use case's lease while an asset works; record its seconds, alert on failure.
 
     Between two assets of a run the lease lingers; after the run's last one it is given back. What
-    was read is an audit event; when the run ends, the audit chain is anchored. Another run at work
+    was read is an audit event; when the run ends, MLflow and the
+    anchors follow the ledger. Another run at work
     is waited for up to `wait_s` seconds.
     """
+    from mlops_pipeline.lifecycle.bookkeeping import record_configuration, record_step_seconds
     from mlops_pipeline.lifecycle.compliance.anchors import anchor_chain
     from mlops_pipeline.lifecycle.context import RunContext, open_context
-    from mlops_pipeline.lifecycle.deployments import check_approval
+    from mlops_pipeline.lifecycle.project import check_approval, project
     from mlops_pipeline.stores.models.tracking import quiet
     from mlops_pipeline.stores.ops import HeldLease
 
@@ -114,7 +116,7 @@ def asset_run(
                     log=context.log,
                 )
                 configuration = use_case.model_dump(mode="json")
-                ops.record_configuration(use_case.name, configuration, by=by, now=run.now)
+                record_configuration(ops, use_case.name, configuration, by=by, now=run.now)
                 check_approval(ops, use_case, now=run.now)
                 try:
                     yield run
@@ -130,9 +132,10 @@ def asset_run(
             if tracked is not None and outcome:
                 tracked.end(outcome)
             if is_ending:
-                anchor_chain(ops, settings, use_case, reason=by, now=settings.now())
+                follow = project if outcome == "FINISHED" else anchor_chain
+                follow(ops, settings, use_case, reason=by, now=settings.now())
             seconds = time.perf_counter() - begun
-            ops.record_step_seconds(use_case.name, context.run_id, asset, seconds)
+            record_step_seconds(ops, use_case.name, context.run_id, asset, seconds)
 
 
 def mlflow_run(context: dg.AssetExecutionContext, use_case: UseCase) -> str:
@@ -189,17 +192,22 @@ def _alert(
     *,
     now: datetime,
 ) -> None:
+    from mlops_pipeline.lifecycle.alerts import NewAlert, raise_alert
+
     way_out = error.way_out if isinstance(error, MlopsError) else None
     action = way_out or f"open the run {context.run_id} in the Dagster UI; see {RUNBOOK}"
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    ops.raise_alert(
+    raise_alert(
+        ops,
         use_case.name,
-        "run_failed",
-        "error",
-        f"{asset}: {error}",
-        action,
+        NewAlert(
+            "run_failed",
+            "error",
+            f"{asset}: {error}",
+            action,
+            run_id=context.run_id,
+            dedupe_key=f"run_failed:{context.run_id}",
+        ),
         now=now,
-        run_id=context.run_id,
-        dedupe_key=f"run_failed:{context.run_id}",
     )
     context.log.error(f"{use_case.name}/{asset} failed: {reason}. What to do: {action}")

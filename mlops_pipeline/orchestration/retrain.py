@@ -35,8 +35,9 @@ def ask(
     kind is not stored again.
     """
     from mlops_pipeline.core.monitoring.retraining import decide
-    from mlops_pipeline.lifecycle.deployments import check_approval
+    from mlops_pipeline.lifecycle.bookkeeping import NewDecision, list_decisions, record_decision
     from mlops_pipeline.lifecycle.ingest.watermarks import gather_evidence
+    from mlops_pipeline.lifecycle.project import check_approval
     from mlops_pipeline.stores.ops import OpsDatabase
 
     now = settings.now()
@@ -44,7 +45,7 @@ def ask(
         check_approval(ops, use_case, now=now)
         evidence = gather_evidence(use_case, settings, ops, trigger, now=now)
         base = f"{trigger}:{evidence.last_as_of}:{evidence.next_as_of}:{evidence.new_labels}"
-        asked = ops.list_decisions(use_case.name, kind=trigger)
+        asked = list_decisions(ops, use_case.name, kind=trigger)
         attempts = [item for item in asked if (item.run_key or "").startswith(f"{base}:")]
         evidence = replace(evidence, attempts=len(attempts))
         decision = decide(evidence, use_case.retraining)
@@ -53,14 +54,13 @@ def ask(
         key = f"{base}:{len(attempts) + 1}" if decision.retrain else None
         action = "retrain" if decision.retrain else "skip"
         if key or not asked or (asked[0].action, asked[0].reason) != (action, decision.reason):
-            ops.record_decision(
+            record_decision(
+                ops,
                 use_case.name,
-                trigger,
-                action,
-                decision.reason,
-                dict(evidence.to_dict()),
+                NewDecision(
+                    trigger, action, decision.reason, dict(evidence.to_dict()), run_key=key
+                ),
                 now=now,
-                run_key=key,
             )
     if key is None:
         return decision, None
@@ -77,8 +77,9 @@ def ask(
 def is_under_way(use_case: UseCase, ops: "OpsDatabase", instance: dg.DagsterInstance) -> bool:
     """Whether a run of the use case works, or was requested and has not taken the lease yet."""
     from mlops_pipeline.stores.ops import is_at_work
+    from mlops_pipeline.stores.ops.lease import get_lease
 
-    if is_at_work(ops.get_lease(f"lifecycle:{use_case.name}"), datetime.now(UTC)):
+    if is_at_work(get_lease(ops, f"lifecycle:{use_case.name}"), datetime.now(UTC)):
         return True
     starting = dg.RunsFilter(
         job_name=f"{use_case.name}_lifecycle",

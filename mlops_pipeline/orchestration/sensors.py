@@ -59,6 +59,7 @@ def run_failures(
         description="Leaves an alert for a run that died without a chance to say why.",
     )
     def failed(context: dg.RunFailureSensorContext, platform: dg.ResourceParam[Any]) -> None:
+        from mlops_pipeline.lifecycle.alerts import NewAlert, list_alerts, raise_alert
         from mlops_pipeline.stores.ops import OpsDatabase
 
         use_case = _use_case_of(context.dagster_run)
@@ -67,17 +68,20 @@ def run_failures(
         run_id, settings = context.dagster_run.run_id, platform.settings()
         key = f"run_failed:{run_id}"
         with OpsDatabase.open(settings.database_url) as ops:
-            if any(alert.dedupe_key == key for alert in ops.list_alerts(use_case)):
+            if any(alert.dedupe_key == key for alert in list_alerts(ops, use_case)):
                 return  # its asset said why; the alert may even be resolved by now
-            ops.raise_alert(
+            raise_alert(
+                ops,
                 use_case,
-                "run_failed",
-                "error",
-                context.failure_event.message or "the run failed",
-                f"open run {run_id} in the Dagster UI, mend the cause, run it again",
+                NewAlert(
+                    "run_failed",
+                    "error",
+                    context.failure_event.message or "the run failed",
+                    f"open run {run_id} in the Dagster UI, mend the cause, run it again",
+                    run_id=run_id,
+                    dedupe_key=key,
+                ),
                 now=settings.now(),
-                run_id=run_id,
-                dedupe_key=key,
             )
 
     return failed
@@ -93,14 +97,16 @@ def _evaluation(
     use_case: UseCase, trigger: Trigger
 ) -> Callable[[dg.SensorEvaluationContext], dg.SensorResult]:
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        from mlops_pipeline.lifecycle.bookkeeping import last_finished_lifecycle
         from mlops_pipeline.lifecycle.ingest.watermarks import sources_state
         from mlops_pipeline.stores.ops import OpsDatabase
+        from mlops_pipeline.stores.ops.lease import lease_token
 
         settings = context.resources.platform.settings()
         with OpsDatabase.open(settings.database_url) as ops:
-            last = ops.last_finished_lifecycle(use_case.name)
+            last = last_finished_lifecycle(ops, use_case.name)
             name = f"lifecycle:{use_case.name}"
-            holders = ops.lease_token(name)  # rises with every run, also one that crashed
+            holders = lease_token(ops, name)  # rises with every run, also one that crashed
             busy = is_under_way(use_case, ops, context.instance)
         seen = (
             f"{sources_state(use_case, settings)}:{last.run_id if last else None}:{holders}:{busy}:"

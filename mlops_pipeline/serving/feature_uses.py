@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterable
 from datetime import date
 
+from mlops_pipeline.lifecycle.bookkeeping import record_feature_use
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
 
@@ -30,4 +31,4 @@ class FeatureUses:
     def tell(self, use_case: str, names: list[str]) -> None:
         """Note the use in the ops database."""
         with OpsDatabase.open(self._settings.database_url) as ops:
-            ops.record_feature_use(use_case, names, "online", now=self._settings.now())
+            record_feature_use(ops, use_case, names, "online", now=self._settings.now())

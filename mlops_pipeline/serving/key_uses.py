@@ -72,8 +72,8 @@ class KeyUses:
 
     def flush(self, *, everything: bool = False) -> int:
         """Append the minutes that are over, or all; return how many. What fails is kept."""
+        from mlops_pipeline.core.audit.records import NewAuditEvent
         from mlops_pipeline.stores.ops import OpsDatabase
-        from mlops_pipeline.stores.ops.audit import NewAuditEvent
 
         now = self._clock()
         with self._lock:

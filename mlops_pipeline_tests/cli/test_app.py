@@ -128,7 +128,7 @@ def test_approving_what_does_not_wait_exits_1(
     assert _main(monkeypatch, *words) == 1
     said = capsys.readouterr().err
     assert "Version 1 of churn cannot be approved now." in said
-    assert "found: state full" in said
+    assert "found: state champion" in said
 
 
 def test_on_rejection_with_a_typo_exits_1(

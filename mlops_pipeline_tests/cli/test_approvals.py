@@ -6,9 +6,11 @@ import shutil
 import pytest
 
 from mlops_pipeline.errors import StateError
+from mlops_pipeline.lifecycle.alerts import list_alerts
+from mlops_pipeline.lifecycle.bookkeeping import list_decisions
 from mlops_pipeline.lifecycle.champions import champion_model, trial_model
-from mlops_pipeline.lifecycle.deployments import check_approval
 from mlops_pipeline.lifecycle.predictions import predictions_uri
+from mlops_pipeline.lifecycle.project import check_approval
 from mlops_pipeline.stores.lake.tables import Lake
 from mlops_pipeline.stores.settings import parse_time
 from mlops_pipeline_tests.cli.conftest import Mlops
@@ -63,7 +65,7 @@ def test_champion_whose_approval_ended_does_not_score_until_it_is_renewed(
 ) -> None:
     stores = (waiting.settings, waiting.use_case)
     done = mlops("approve", "churn", "1", "--expires", "2024-06-01", *SIGNED)
-    assert "churn version 1: full" in done.output
+    assert "churn version 1: champion" in done.output
     with waiting.ops() as ops:
         assert champion_model(ops, *stores, now=SPRING)[0] == 1
         with pytest.raises(StateError, match=r"(?s)approved by Ann until 2024-06-01.*renews"):
@@ -72,7 +74,7 @@ def test_champion_whose_approval_ended_does_not_score_until_it_is_renewed(
             trial_model(ops, *stores, 1, now=SPRING)
         check_approval(ops, waiting.use_case, now=SUMMER)
         check_approval(ops, waiting.use_case, now=SUMMER)
-        (alert,) = ops.list_alerts("churn", open_only=True)
+        (alert,) = list_alerts(ops, "churn", open_only=True)
     assert (alert.kind, alert.times_raised) == ("approval_ended", 2)
 
     monkeypatch.setenv("MLOPS_NOW", SUMMER.isoformat())
@@ -81,7 +83,7 @@ def test_champion_whose_approval_ended_does_not_score_until_it_is_renewed(
     assert champion["approval_ended"] is True
     assert mlops("approve", "churn", "1", *SIGNED).exit_code == 0
     with waiting.ops() as ops:
-        assert ops.list_alerts("churn", open_only=True) == []
+        assert list_alerts(ops, "churn", open_only=True) == []
         assert champion_model(ops, *stores, now=SUMMER)[0] == 1
 
 
@@ -94,7 +96,7 @@ def test_configuration_that_changed_before_an_approval_is_an_event(
     assert mlops("approve", "churn", "1", *SIGNED).exit_code == 0
     with waiting.ops() as ops:
         after, before = ops.audit_events(kind="configuration")
-        (approval, *_) = ops.list_decisions("churn", kind="approval")
+        (approval, *_) = list_decisions(ops, "churn", kind="approval")
     assert before.detail["document"]["rollout"]["four_eyes"] is True
     assert after.detail == {"changed": {"rollout.four_eyes": {"old": True, "new": False}}}
     assert approval.evidence == {"version": 1, "stage": "production", "four_eyes": False}

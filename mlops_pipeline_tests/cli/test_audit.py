@@ -8,6 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from mlops_pipeline.lifecycle.alerts import list_alerts
+from mlops_pipeline.lifecycle.bookkeeping import (
+    get_pointer,
+    last_finished_lifecycle,
+    record_configuration,
+)
 from mlops_pipeline.lifecycle.compliance.anchors import anchor_chain, anchors_file
 from mlops_pipeline_tests.cli.conftest import Mlops
 from mlops_pipeline_tests.world import World
@@ -46,7 +52,7 @@ def anchor(world: World) -> None:
 def test_run_leaves_what_it_read_decided_and_changed(template: World) -> None:
     with template.ops() as ops:
         events = ops.audit_events(use_case="churn", limit=1_000)[::-1]
-        lifecycle = ops.last_finished_lifecycle("churn")
+        lifecycle = last_finished_lifecycle(ops, "churn")
     assert lifecycle is not None
     by_run = f"run {lifecycle.run_id}"
     (run,) = [event for event in events if event.kind == "run"]
@@ -60,7 +66,7 @@ def test_run_leaves_what_it_read_decided_and_changed(template: World) -> None:
     (configuration,) = [event for event in events if event.kind == "configuration"]
     assert configuration.detail["document"] == template.use_case.model_dump(mode="json")
     (rollout,) = [event for event in events if event.kind == "rollout"]
-    assert (rollout.actor, rollout.detail["to_state"]) == (by_run, "full")
+    assert (rollout.actor, rollout.detail["to_state"]) == (by_run, "champion")
     assert [event.detail["action"] for event in events if event.kind == "decision"] == ["champion"]
     read = {event.detail["asset"]: event.detail["reads"]
             for event in events if event.kind == "data_access"}  # fmt: skip
@@ -70,7 +76,7 @@ def test_run_leaves_what_it_read_decided_and_changed(template: World) -> None:
     }
     (version,) = [item for name, item in read["trained_model"].items() if "/features/" in name]
     with template.ops() as ops:
-        features = ops.get_pointer("churn", "features")
+        features = get_pointer(ops, "churn", "features")
     assert features is not None
     assert version == [str(features.value["version"])]
     assert any(name.startswith("sources/churn/") for name in read["raw_data"])
@@ -91,10 +97,10 @@ def test_changed_threshold_is_an_event_with_old_and_new(in_world: World) -> None
     with in_world.ops() as ops:
         document = in_world.use_case.model_dump(mode="json")
         now = in_world.settings.now()
-        assert ops.record_configuration("churn", document, by="run r", now=now) == {}
+        assert record_configuration(ops, "churn", document, by="run r", now=now) == {}
         document["gates"][0]["at_least"] = 0.6
         document["training"]["costs"]["false_negative"] = 9.0
-        ops.record_configuration("churn", document, by="run r", now=now)
+        record_configuration(ops, "churn", document, by="run r", now=now)
         (newest, _) = ops.audit_events(kind="configuration")
     assert newest.detail == {
         "changed": {
@@ -121,7 +127,9 @@ def test_verify_finds_a_champion_whom_nobody_made_one(in_world: World, mlops: Ml
     database(in_world, "UPDATE rollout SET state = 'rolled_back' WHERE version = 1")
     done = mlops("audit", "verify")
     assert done.exit_code == 1
-    assert "version 1 of churn is in state rolled_back, its newest event says full" in done.output
+    assert (
+        "version 1 of churn is in state rolled_back, its newest event says champion" in done.output
+    )
 
 
 def test_verify_finds_altered_rewritten_and_cut(in_world: World, mlops: Mlops) -> None:
@@ -144,7 +152,7 @@ def test_verify_finds_altered_rewritten_and_cut(in_world: World, mlops: Mlops) -
 
     anchor(in_world)
     with in_world.ops() as ops:
-        (alert,) = ops.list_alerts("churn", open_only=True)
+        (alert,) = list_alerts(ops, "churn", open_only=True)
     assert alert.kind == "audit_chain_broken"
     assert mlops("audit", "verify").exit_code == 1
 

@@ -17,8 +17,11 @@ from typer.testing import CliRunner, Result
 from mlops_pipeline.cli.app import app
 from mlops_pipeline.config import config_hash, parse_use_case
 from mlops_pipeline.errors import MlopsError, NotFoundError, StateError
+from mlops_pipeline.lifecycle.alerts import list_alerts
+from mlops_pipeline.lifecycle.bookkeeping import list_decisions
 from mlops_pipeline.lifecycle.compliance.cards import record_review, remind_of_review
 from mlops_pipeline.lifecycle.compliance.pack import DOCUMENTS, SUMS
+from mlops_pipeline.lifecycle.rollouts import find_champion
 from mlops_pipeline.orchestration.build import build_definitions
 from mlops_pipeline.orchestration.resources import Platform
 from mlops_pipeline_tests.world import World
@@ -99,15 +102,15 @@ def test_card_of_a_version_without_documents_says_which_is_missing(
 def test_review_is_due_after_a_quarter_and_a_person_resolves_it(mlops: Mlops, world: World) -> None:
     case = world.use_case
     with world.ops() as ops:
-        champion = ops.champion("churn")
+        champion = find_champion(ops, "churn")
         assert champion is not None
         began = champion.changed_at
         assert "is due on" in remind_of_review(ops, case, now=began + timedelta(days=80))
-        assert ops.list_alerts("churn") == []
+        assert list_alerts(ops, "churn") == []
         for days in (93, 100):
             said = remind_of_review(ops, case, now=began + timedelta(days=days))
             assert said.startswith("the model card of version 1 was due for review on ")
-        (alert,) = ops.list_alerts("churn", open_only=True)
+        (alert,) = list_alerts(ops, "churn", open_only=True)
         assert (alert.kind, alert.severity, alert.times_raised) == ("review_due", "warning", 2)
         assert "mlops card review churn --by NAME --reason TEXT" in alert.action
 
@@ -115,9 +118,9 @@ def test_review_is_due_after_a_quarter_and_a_person_resolves_it(mlops: Mlops, wo
 
     assert "churn version 1: card reviewed; recorded: Ann" in done.output
     with world.ops() as ops:
-        (closed,) = ops.list_alerts("churn")
+        (closed,) = list_alerts(ops, "churn")
         assert (closed.resolved_by, closed.resolution) == ("Ann", "read, still right")
-        (decision,) = ops.list_decisions("churn", kind="card_review")
+        (decision,) = list_decisions(ops, "churn", kind="card_review")
         assert (decision.action, decision.reason) == ("reviewed", "Ann: read, still right")
         assert decision.evidence == {"version": 1}
         reviewed = datetime(2026, 12, 24, tzinfo=UTC)
@@ -131,7 +134,7 @@ def test_reminder_without_a_champion_raises_nothing(world: World) -> None:
     with world.ops() as ops:
         said = remind_of_review(ops, world.use_case, now=datetime(2030, 1, 1, tzinfo=UTC))
         assert said == "there is no champion, so no card to review"
-        assert ops.list_alerts("churn") == []
+        assert list_alerts(ops, "churn") == []
 
 
 @pytest.mark.parametrize(("by", "reason"), [(" ", "read"), ("Ann", "")])
@@ -149,7 +152,7 @@ def test_card_review_job_raises_the_alert(world: World) -> None:
         job = defs.get_repository_def().get_job("churn_card_review")
         assert job.execute_in_process(instance=instance).success
     with world.ops() as ops:
-        (alert,) = ops.list_alerts("churn", open_only=True)
+        (alert,) = list_alerts(ops, "churn", open_only=True)
         count, _ = ops.audit_head()
     assert alert.kind == "review_due"
     newest = (world.data / "audit" / "anchors.jsonl").read_text().splitlines()[-1]
@@ -190,7 +193,7 @@ def test_pack_lists_every_file_with_its_hash_and_links_to_what_is_there(
     assert {"rollout", "decision"} <= {event["kind"] for event in events}
     assert {event["use_case"] for event in events} == {"churn"}
     state = json.loads((folder / "approvals.json").read_text())
-    assert (state["state"], len(state["events"])) == ("full", 1)
+    assert (state["state"], len(state["events"])) == ("champion", 1)
     assert (
         "data_gb_mean_28d"
         in json.loads((folder / "features.json").read_text())["views"]["usage"]["columns"]

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from mlops_pipeline.lifecycle.registry_history import registry_history
+from mlops_pipeline.lifecycle.deployments import registry_history
 from mlops_pipeline.stores.ops import OpsDatabase
-from mlops_pipeline_tests.stores.ops.rollout_steps import open_version
+from mlops_pipeline_tests.stores.ops.rollout_steps import approve, open_version
 from mlops_pipeline_tests.stores.ops.timestamps import NOON, later
 
 
@@ -17,10 +17,10 @@ def database(tmp_path: Path) -> Iterator[OpsDatabase]:
 
 
 def test_history_says_what_each_version_was_from_when_to_when(database: OpsDatabase) -> None:
-    open_version(database, 1, state="full")
+    open_version(database, 1, state="champion")
     open_version(database, 2, state="awaiting_approval", now=later(10))
     end = datetime(2024, 6, 1, tzinfo=UTC)
-    database.approve("churn", 2, by="ada", reason="better", expires_at=end, now=later(20))
+    approve(database, "churn", 2, by="ada", reason="better", expires_at=end, now=later(20))
     found = registry_history(database, "churn")
     spans = [
         (span["version"], span["state"], span["alias"], span["since"], span["until"], span["by"])
@@ -28,10 +28,10 @@ def test_history_says_what_each_version_was_from_when_to_when(database: OpsDatab
     ]
     noon, ten, twenty = (later(seconds) for seconds in (0, 10, 20))
     assert spans == [
-        (1, "full", "champion", noon, twenty, "run dagster-1"),
+        (1, "champion", "champion", noon, twenty, "run dagster-1"),
         (2, "awaiting_approval", "challenger", ten, twenty, "run dagster-2"),
         (1, "previous", "previous", twenty, None, "ada"),
-        (2, "full", "champion", twenty, None, "ada"),
+        (2, "champion", "champion", twenty, None, "ada"),
     ]
     assert found["history"][3]["reason"] == "better"
     assert found["approvals"] == [
@@ -48,7 +48,7 @@ def test_history_says_what_each_version_was_from_when_to_when(database: OpsDatab
 
 
 def test_history_of_a_use_case_without_a_version_is_empty(database: OpsDatabase) -> None:
-    open_version(database, 1, state="full", now=NOON)
+    open_version(database, 1, state="champion", now=NOON)
     assert registry_history(database, "fraud") == {
         "use_case": "fraud",
         "history": [],

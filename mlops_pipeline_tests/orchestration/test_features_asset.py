@@ -11,8 +11,10 @@ import pytest
 
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.core.features import frames
-from mlops_pipeline.lifecycle.champions import documents_folder
+from mlops_pipeline.lifecycle.bookkeeping import feature_uses, get_pointer, set_pointer
 from mlops_pipeline.lifecycle.features import offline
+from mlops_pipeline.lifecycle.release import documents_folder
+from mlops_pipeline.lifecycle.rollouts import open_rollout
 from mlops_pipeline.orchestration.assets.data import data_assets
 from mlops_pipeline.orchestration.resources import Platform
 from mlops_pipeline.stores.lake.tables import Lake
@@ -50,7 +52,7 @@ def world(tmp_path: Path) -> World:
     with made.open() as work, ops_of(made) as ops:
         ingest_all(work)
         accepted = {name: item.to_dict() for name, item in accept_all(work).items()}
-        ops.set_pointer("shop", "accepted", accepted, run_id="before", now=NOW)
+        set_pointer(ops, "shop", "accepted", accepted, run_id="before", now=NOW)
     return made
 
 
@@ -85,7 +87,7 @@ def message_of(done: dg.ExecuteInProcessResult) -> str:
 
 def features_pointer(world: World) -> Any:
     with ops_of(world) as ops:
-        return ops.get_pointer("shop", "features")
+        return get_pointer(ops, "shop", "features")
 
 
 def deploy(world: World, inputs: list[str], version: int = 1) -> None:
@@ -96,14 +98,15 @@ def deploy(world: World, inputs: list[str], version: int = 1) -> None:
     document = {"signature": {"inputs": [{"name": name, "type": "number"} for name in inputs]}}
     (folder / "metadata.json").write_text(json.dumps(document))
     with ops_of(world) as ops:
-        ops.open_rollout(
+        open_rollout(
+            ops,
             "shop",
             version,
             mlflow_run_id="m",
             dagster_run_id="d",
             fingerprint=fingerprint,
             stages=["full"],
-            state="full",
+            state="champion",
             reason="gate passed",
             waiting_for=None,
             now=NOW,
@@ -119,7 +122,7 @@ def test_features_without_a_leak_pass_the_check_and_are_noted(world: World) -> N
     assert check.metadata["rows_compared"].value == 10
     assert check.metadata["leaking"].value == []
     with ops_of(world) as ops:
-        uses = [(use.feature, use.reader, use.first_used_at) for use in ops.feature_uses("shop")]
+        uses = [(use.feature, use.reader, use.first_used_at) for use in feature_uses(ops, "shop")]
     assert uses == [("spent", "computation", NOW), ("visits", "computation", NOW)]
 
 
@@ -153,7 +156,7 @@ def test_values_of_other_code_block_before_the_first_pass_and_warn_after_it(
     with ops_of(world) as ops:
         definitions = offline.definitions_hash(world.use_case)
         passed = {"as_of": "2025-05-01T00:00:00+00:00", "definitions": definitions}
-        ops.set_pointer("shop", "features", passed, run_id="earlier", now=NOW)
+        set_pointer(ops, "shop", "features", passed, run_id="earlier", now=NOW)
     warned = materialize(world, "2025-05-01")
     assert warned.success
     check = check_of(warned)

@@ -17,9 +17,11 @@ import pytest
 
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.errors import NotFoundError
+from mlops_pipeline.lifecycle.bookkeeping import get_pointer
 from mlops_pipeline.lifecycle.context import open_context
 from mlops_pipeline.lifecycle.evaluate import read_mitigated
 from mlops_pipeline.lifecycle.predictions import score_period
+from mlops_pipeline.lifecycle.rollouts import find_champion
 from mlops_pipeline_tests.world import FIRST, World, write_world
 
 CHAIN = (  # without the documents of the data, which take their time
@@ -47,7 +49,7 @@ def test_mitigated_variant_is_champion(mitigated: World) -> None:
     assert base["test"]["disparity of region"] > 0.12 >= chosen["test"]["disparity of region"]
     assert chosen["method"] == "group_thresholds"
     with mitigated.ops() as ops:
-        champion = ops.champion("churn")
+        champion = find_champion(ops, "churn")
     assert champion is not None
     assert champion.version == 1
     stored = json.loads(mitigated.model_files(1)["model.json"])
@@ -84,8 +86,8 @@ def test_evaluation_again_after_a_kill_half_way_ends_the_same(
 
 
 def test_batch_scores_of_a_mitigated_champion_follow_its_groups(mitigated: World) -> None:
-    files = {name: text.decode() for name, text in mitigated.model_files(1).items()}
-    model = ScoringModel.of_files(files)
+    files = mitigated.model_files(1)
+    model = ScoringModel(json.loads(files["model.json"]), files["model.txt"].decode())
     with open_context(mitigated.use_case, mitigated.settings) as work:
         scored = score_period(work, model, 1, FIRST, run_id="run", now=datetime.now(UTC))
         state = work.lake.state(scored.uri)
@@ -142,7 +144,7 @@ def _blocking(document: dict[str, Any]) -> None:
 
 def _folder(world: World, suffix: str = "") -> Path:
     with world.ops() as ops:
-        pointer = ops.get_pointer("churn", "trained_model")
+        pointer = get_pointer(ops, "churn", "trained_model")
     assert pointer is not None
     return world.artifacts / f"{pointer.value['fingerprint']}{suffix}"
 

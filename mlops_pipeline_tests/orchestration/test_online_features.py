@@ -7,6 +7,7 @@ import dagster as dg
 import pytest
 
 from mlops_pipeline.errors import NotFoundError
+from mlops_pipeline.lifecycle.bookkeeping import set_pointer
 from mlops_pipeline.lifecycle.context import Snapshot
 from mlops_pipeline.lifecycle.features.offline import build_features, definitions_hash
 from mlops_pipeline.lifecycle.features.online.materialize import materialize_accepted, open_writer
@@ -41,14 +42,14 @@ def world(tmp_path: Path) -> World:
         advance(work, NOW, utc(on(2)))
         accepted = {name: item.to_dict() for name, item in accept_all(work).items()}
     with OpsDatabase.open(world.settings.database_url) as ops:
-        ops.set_pointer("shop", "accepted", accepted, run_id="test", now=NOW)
+        set_pointer(ops, "shop", "accepted", accepted, run_id="test", now=NOW)
     return world
 
 
 def accept_features(world: World, as_of: str, definitions: str | None = None) -> None:
     value = {"as_of": as_of, "definitions": definitions or definitions_hash(world.use_case)}
     with OpsDatabase.open(world.settings.database_url) as ops:
-        ops.set_pointer("shop", "features", value, run_id="test", now=NOW)
+        set_pointer(ops, "shop", "features", value, run_id="test", now=NOW)
 
 
 def platform_of(world: World) -> Platform:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from mlops_pipeline.lifecycle.alerts import list_alerts
 from mlops_pipeline.stores.lake.tables import Lake
 from mlops_pipeline.stores.pseudonyms import pseudonymiser
 from mlops_pipeline_tests.world import FIRST_ID, NAME, World
@@ -77,7 +78,7 @@ def test_runs_that_fail_and_pages_for_people_name_nobody(world: World) -> None:
         text.write_text("\n".join([*lines, broken]) + "\n")
         assert world.start(assets=["raw_data"]).wait() != 0
     with world.ops() as ops:
-        assert len(ops.list_alerts("churn", open_only=True)) == 2
+        assert len(list_alerts(ops, "churn", open_only=True)) == 2
     assert named(world) == {}
     shown = [  # of a protected column, in examples of quarantined rows and on pages of their rules
         str(path)

@@ -12,9 +12,19 @@ import pytest
 import yaml
 
 from mlops_pipeline.errors import SourceError
+from mlops_pipeline.lifecycle.alerts import NewAlert, list_alerts, raise_alert, resolve_alert
+from mlops_pipeline.lifecycle.bookkeeping import (
+    finish_lifecycle,
+    get_pointer,
+    list_decisions,
+    list_lifecycles,
+    set_pointer,
+    start_lifecycle,
+)
 from mlops_pipeline.orchestration.build import build_definitions
 from mlops_pipeline.orchestration.resources import Platform
 from mlops_pipeline.stores.ops import OpsDatabase
+from mlops_pipeline.stores.ops.lease import claim_lease, get_lease, release_lease
 from mlops_pipeline_tests.world import PATIENCE_S, World
 
 LEASE = "lifecycle:churn"
@@ -54,13 +64,13 @@ class Ticks:
 
 def _decisions(world: World, kind: str = "new_labels") -> list[tuple[str, str]]:
     with world.ops() as ops:
-        return [(item.action, item.reason) for item in ops.list_decisions("churn", kind=kind)]
+        return [(item.action, item.reason) for item in list_decisions(ops, "churn", kind=kind)]
 
 
 def _crash(ops: OpsDatabase, attempt: int) -> None:
     """Leave what a killed run leaves: a lease nobody renews."""
     then = datetime.now(UTC) - timedelta(minutes=10 - attempt)
-    ops.claim_lease(LEASE, f"run {attempt}", host="elsewhere", pid=1, ttl_s=30, now=then)
+    claim_lease(ops, LEASE, f"run {attempt}", process=("elsewhere", 1), ttl_s=30, now=then)
 
 
 def test_first_tick_without_a_lifecycle_asks_a_person_to_start(
@@ -108,9 +118,9 @@ def test_refused_lifecycle_does_not_fire_again(world: World, instance: dg.Dagste
     now = datetime.now(UTC)
     with world.ops() as ops:
         as_of = datetime(2024, 4, 1, tzinfo=UTC)
-        ops.start_lifecycle("churn", "refused", as_of=as_of, trigger="new_labels", now=now)
-        ops.finish_lifecycle(
-            "churn", "refused", verdict="refused", fingerprint="f", summary={}, now=now
+        start_lifecycle(ops, "churn", "refused", as_of=as_of, trigger="new_labels", now=now)
+        finish_lifecycle(
+            ops, "churn", "refused", verdict="refused", fingerprint="f", summary={}, now=now
         )
     assert ticks.tick() == []
     action, reason = _decisions(world)[0]
@@ -140,10 +150,10 @@ def test_crashed_runs_are_tried_again_up_to_the_bound(
 def test_run_at_work_is_waited_for(world: World, instance: dg.DagsterInstance) -> None:
     ticks, now = Ticks(world, instance), datetime.now(UTC)
     with world.ops() as ops:
-        ops.claim_lease(LEASE, "by hand", host="elsewhere", pid=1, ttl_s=3_600, now=now)
+        claim_lease(ops, LEASE, "by hand", process=("elsewhere", 1), ttl_s=3_600, now=now)
         assert ticks.tick() == []
         assert _decisions(world) == [("skip", "a run is under way")]
-        ops.release_lease(LEASE, "by hand")
+        release_lease(ops, LEASE, "by hand")
     assert len(ticks.tick()) == 1
 
 
@@ -172,10 +182,10 @@ def test_new_data_fires_on_rows_newer_than_the_accepted_ones(
     assert ticks.tick() == []
     assert _decisions(world, "new_data") == [("skip", "no source is newer than what was accepted")]
     with world.ops() as ops:
-        pointer = ops.get_pointer("churn", "accepted")
+        pointer = get_pointer(ops, "churn", "accepted")
         assert pointer is not None
         held = {**pointer.value, "tickets": {**pointer.value["tickets"], "watermark": None}}
-        ops.set_pointer("churn", "accepted", held, run_id="r", now=datetime.now(UTC))
+        set_pointer(ops, "churn", "accepted", held, run_id="r", now=datetime.now(UTC))
     again = Ticks(world, instance, "churn_new_data")
     assert len(again.tick()) == 1
 
@@ -197,7 +207,7 @@ def test_monthly_schedule_runs_when_as_of_moves_on(world: World) -> None:
 
 def _labels(world: World) -> int:
     with world.ops() as ops:
-        (decision,) = ops.list_decisions("churn", kind="monthly")
+        (decision,) = list_decisions(ops, "churn", kind="monthly")
     return int(decision.evidence["new_labels"])
 
 
@@ -231,7 +241,7 @@ def test_run_that_died_silently_leaves_one_alert(
     _fail(world, instance, "one")
     _fail(world, instance, "one")
     with world.ops() as ops:
-        (alert,) = ops.list_alerts("churn")
+        (alert,) = list_alerts(ops, "churn")
     assert (alert.kind, alert.message, alert.run_id) == ("run_failed", "it died", "one")
     assert alert.action == "open run one in the Dagster UI, mend the cause, run it again"
 
@@ -241,14 +251,17 @@ def test_run_whose_asset_said_why_gets_no_second_alert_even_when_resolved(
 ) -> None:
     now = datetime.now(UTC)
     with world.ops() as ops:
-        made = ops.raise_alert(
-            "churn", "run_failed", "error", "m", "a", now=now, dedupe_key="run_failed:two"
+        made = raise_alert(
+            ops,
+            "churn",
+            NewAlert("run_failed", "error", "m", "a", dedupe_key="run_failed:two"),
+            now=now,
         )
-        ops.resolve_alert("churn", made, by="run", reason="a later lifecycle finished", now=now)
+        resolve_alert(ops, "churn", made, by="run", reason="a later lifecycle finished", now=now)
     _fail(world, instance, "two")
     with world.ops() as ops:
-        assert len(ops.list_alerts("churn")) == 1
-        assert ops.list_alerts("churn", open_only=True) == []
+        assert len(list_alerts(ops, "churn")) == 1
+        assert list_alerts(ops, "churn", open_only=True) == []
 
 
 # a real daemon
@@ -276,10 +289,10 @@ def test_daemon_runs_the_lifecycle_by_itself_once(world: World) -> None:
                 lambda: (
                     len(_decisions(world)) > 1
                     and _decisions(world)[0][1].startswith("nothing is newer")
-                    and ops.get_lease(LEASE) is None
+                    and get_lease(ops, LEASE) is None
                 )
             )
-            lifecycles = ops.list_lifecycles("churn")
+            lifecycles = list_lifecycles(ops, "churn")
     finally:
         os.kill(daemon.process.pid, signal.SIGTERM)
         daemon.process.join(PATIENCE_S)

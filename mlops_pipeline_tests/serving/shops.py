@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from mlops_pipeline.config import UseCase
+from mlops_pipeline.lifecycle.bookkeeping import set_pointer
 from mlops_pipeline.lifecycle.context import open_context
 from mlops_pipeline.lifecycle.features.online.materialize import materialize_accepted, open_writer
 from mlops_pipeline.stores.ops import OpsDatabase
@@ -102,9 +103,9 @@ def write_shops(root: Path) -> None:
         with world.open() as work, OpsDatabase.open(world.settings.database_url) as ops:
             built = advance(work, NOW)
             accepted = {name: item.to_dict() for name, item in accept_all(work).items()}
-            ops.set_pointer(case.name, "accepted", accepted, run_id="run", now=NOW)
+            set_pointer(ops, case.name, "accepted", accepted, run_id="run", now=NOW)
             features = {"as_of": NOW.isoformat(), "definitions": built.definitions}
-            ops.set_pointer(case.name, "features", features, run_id="run", now=NOW)
+            set_pointer(ops, case.name, "features", features, run_id="run", now=NOW)
 
 
 def settings_at(root: Path, now: datetime = NOW) -> Settings:

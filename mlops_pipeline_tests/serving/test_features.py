@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
+from mlops_pipeline.lifecycle.bookkeeping import feature_uses
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline_tests.serving.client import client_at, problem_of
 from mlops_pipeline_tests.serving.shops import FRESH_DAYS, SHOP_CASE, TTL_DAYS, settings_at
@@ -158,7 +159,7 @@ def test_reads_are_told_to_the_catalogue_once_a_day(changed: Path) -> None:
 
     def last_used() -> dict[str, datetime]:
         with OpsDatabase.open(settings_at(changed).database_url) as ops:
-            uses = ops.feature_uses("shop")
+            uses = feature_uses(ops, "shop")
         return {use.feature: use.last_used_at for use in uses if use.reader == "online"}
 
     with client_at(changed) as client:

@@ -1,110 +1,37 @@
-"""Holds the records that decide - rollouts, approvals, exceptions - against the audit chain.
+"""The audit events: as they are appended, and as the ledger gives them back."""
 
-The chain (audit_chain.py) shows that nobody changed the events. This shows that the rows which
-the program goes by still say what their events say, and that each has one.
-"""
-
-import json
-from collections.abc import Callable, Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from mlops_pipeline.core.audit.chain import EPOCH, MICROSECOND, StoredEvent
-
-TABLES = {  # by kind of event: where its row is
-    "rollout": "rollout_event",
-    "approval": "approval",
-    "decision": "decision",
-    "exception_granted": "gate_exception",
-    "exception_revoked": "gate_exception",
-    "run": "lifecycle_run",
-}
+UNKNOWN = "unknown"  # an actor who did not say who they are
 
 
 @dataclass(frozen=True)
-class StoredRecord:
-    """A row as it is stored, and what its event has to say.
+class NewAuditEvent:
+    """An event that is to be appended; `use_case` is None where it concerns none or all.
 
-    Attributes
-    ----------
-    kind : str or None
-        The event's; None when the row cannot be read.
-    actor : str or None
-        None when the row does not hold it.
-    detail : str
-        Canonical JSON.
+    `detail` is plain JSON without personal data, for an event is never erased; `actor` a person's
+    self-asserted name, or ``run <id>``.
     """
 
-    table: str
-    id: int
-    kind: str | None
-    use_case: str | None = None
-    actor: str | None = None
-    at: datetime | None = None
-    detail: str = ""
-
-    @property
-    def name(self) -> str:
-        """Return what a person calls the row by."""
-        return f"{self.table} {self.id}"
-
-    def differs_from(self, event: StoredEvent) -> bool:
-        """Whether the row says something else than its event."""
-        return (
-            (event.kind, event.use_case, event.detail) != (self.kind, self.use_case, self.detail)
-            or self.at is None
-            or event.at_us != (self.at - EPOCH) // MICROSECOND
-            or self.actor not in (None, event.actor)
-        )
+    kind: str
+    detail: Mapping[str, Any]
+    use_case: str | None
+    actor: str
+    at: datetime
 
 
-class RecordCheck:
-    """Reads the events of a chain once and says which rows they do not agree with.
+@dataclass(frozen=True)
+class AuditEvent:
+    """What happened, chained: `hash` covers every other field, `previous_hash` the event before."""
 
-    Parameters
-    ----------
-    records : iterable of StoredRecord
-        Every row that has to have an event; read before the events are.
-    known : int
-        The number of events when reading the rows began: later ones may tell of later rows.
-    report : callable
-        Takes what is wrong, and the event that says otherwise if there is one.
-    """
-
-    def __init__(
-        self,
-        records: Iterable[StoredRecord],
-        known: int,
-        report: Callable[[str, StoredEvent | None], None],
-    ) -> None:
-        self._untold = {(record.table, record.id): record for record in records}
-        self._known, self._report = known, report
-
-    def add(self, event: StoredEvent) -> None:
-        """Hold an event against its row."""
-        table = TABLES.get(str(event.kind))
-        row_id = None if table is None else _id(event.detail)
-        if table is None or row_id is None:
-            return
-        record = self._untold.pop((table, row_id), None)
-        if record is None:
-            if event.seq <= self._known:
-                self._report(f"{table} {row_id}, of which it tells, is gone", event)
-        elif record.differs_from(event):
-            self._report(f"{record.name} does not say what it says: the row was altered", event)
-
-    def finish(self) -> None:
-        """Say which rows no event tells of."""
-        for record in self._untold.values():
-            self._report(f"{record.name} has no event: the row was put there", None)
-
-
-def _id(detail: Any) -> int | None:
-    """Return the id in a detail; None when it cannot be read, which the chain's hashes show."""
-    try:
-        document = json.loads(detail)
-    except (TypeError, ValueError):
-        return None
-    found = document.get("id") if isinstance(document, dict) else None
-    return found if isinstance(found, int) else None
+    seq: int
+    at: datetime
+    use_case: str | None
+    kind: str
+    actor: str
+    detail: Mapping[str, Any]
+    previous_hash: str
+    hash: str

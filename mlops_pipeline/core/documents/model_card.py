@@ -26,20 +26,18 @@ from mlops_pipeline.core.evaluation.evaluation import Evaluation, Slice, worst_s
 from mlops_pipeline.core.evaluation.gates import PARITY_RULE, Gate
 from mlops_pipeline.core.fairness.group_audit import FOUR_FIFTHS, GroupAudit, GroupRates
 from mlops_pipeline.core.modelling.calibration import threshold_from_costs
-from mlops_pipeline.spec.kinds import KINDS
+from mlops_pipeline.core.rollout.records import MEANINGS
 
 Row = Mapping[str, Any]  # of the ops database
 WORST_SLICES = 5
 TOP_FEATURES = 10
 SCALES = (1_000, 10_000, 100_000)  # of the smallest, at least ten cases are positive
-STATES: Mapping[str, str] = {
-    "awaiting_approval": "waiting for a person's approval; not in use",
-    "full": "in use (the champion)",
-    "previous": "replaced; kept to go back to",
-    "rejected": "rejected by a person; not in use",
-    "superseded": "superseded by a newer version before anybody decided; not in use",
-    "archived": "archived; not in use",
-    "rolled_back": "rolled back; not in use",
+STATES: Mapping[str, str] = {state: meaning.text for state, meaning in MEANINGS.items()}
+KINDS: Mapping[str, str] = {
+    "lightgbm": "gradient-boosted decision trees (LightGBM)",
+    "random_forest": "a random forest (LightGBM)",
+    "logistic": "logistic regression",
+    "dummy": "the base rate for everyone",
 }
 QUALITY = (  # lower ends of ROC AUC; Hosmer, Lemeshow & Sturdivant 2013, section 5.2.4
     (0.9, "very well"),
@@ -254,7 +252,7 @@ def model_card(facts: CardFacts) -> str:
         "model_card.md.jinja",
         facts=facts,
         standing=facts.standing,
-        kinds={name: kind.described for name, kind in KINDS.items()},
+        kinds=KINDS,
         states=STATES,
         quality=next(word for low, word in QUALITY if (auc or 0.0) >= low),
         typical=outcomes(facts),

@@ -1,13 +1,15 @@
 """Exceptions from gate rules: a person lets a failed rule pass for a time, with a reason.
 
-Belongs here: what an exception is and whether one may be granted. Granting and revoking is in
-stores/; what an exception changes is core/evaluation/gates.py's.
+Belongs here: what an exception is and whether one may be granted. Granting and revoking is
+lifecycle/exceptions.py's; what an exception changes is gates.py's.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
 from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.core.evaluation.records import ExceptionEntry
 from mlops_pipeline.errors import ConfigError, StateError
 from mlops_pipeline.spec.gates import GateRule, ParityRule
 
@@ -47,6 +49,28 @@ class GateException:
         """Who lets what pass, until when and why."""
         until = f"until {self.expires_at.date().isoformat()}"
         return f"excepted{_of(self.attribute)} by {self.by} {until}: {self.reason}"
+
+
+def exceptions_of(entries: Iterable[ExceptionEntry]) -> list[GateException]:
+    """Return the exceptions that were granted, in that order, also those that ended."""
+    rows = list(entries)
+    ends = {row.revokes: row for row in rows if row.revokes is not None}
+    return [
+        _exception(row, row.expires_at, ends.get(row.id))
+        for row in rows
+        if row.revokes is None and row.expires_at is not None
+    ]
+
+
+def _exception(
+    row: ExceptionEntry, expires_at: datetime, end: ExceptionEntry | None
+) -> GateException:
+    given = (row.id, row.use_case, row.rule, row.attribute, row.by, row.reason, row.at, expires_at)
+    return (
+        GateException(*given)
+        if end is None
+        else GateException(*given, revoked_at=end.at, revoked_by=end.by, revocation=end.reason)
+    )
 
 
 def rule_key(rule: GateRule) -> str:

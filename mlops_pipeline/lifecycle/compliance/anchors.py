@@ -3,7 +3,7 @@
     <folder of the lake>/../audit/anchors.jsonl   append-only, each line hashed into the next
     MLflow, experiment `audit-anchors`            a tag `audit.anchor.<count>` for each line
 
-Belongs here: reading and writing the two witnesses. What they mean is in governance/.
+Belongs here: reading and writing the two witnesses. What they mean is in core/audit/.
 """
 
 import os
@@ -23,10 +23,19 @@ from mlops_pipeline.core.audit.anchors import (
     read_line,
 )
 from mlops_pipeline.core.audit.chain import ChainCheck, time_text
-from mlops_pipeline.core.audit.records import RecordCheck
+from mlops_pipeline.core.audit.records import AuditEvent
+from mlops_pipeline.core.audit.rows import RecordCheck
+from mlops_pipeline.lifecycle.alerts import NewAlert, raise_alert
 from mlops_pipeline.stores.lake.tables import Lake
 from mlops_pipeline.stores.models.tracking import Tracking, is_in_use, open_tracking
 from mlops_pipeline.stores.ops import OpsDatabase
+from mlops_pipeline.stores.ops.audit import (
+    anchoring,
+    stored_events,
+    stored_records,
+    unexplained_states,
+)
+from mlops_pipeline.stores.ops.tables import AUDITED_KINDS
 from mlops_pipeline.stores.settings import Settings
 
 EXPERIMENT = "audit-anchors"  # no use case can be called this
@@ -60,7 +69,7 @@ def anchor_chain(
     changed. An alert is raised if the chain is not the one that was anchored last.
     """
     path = anchors_file(settings)
-    with ops.anchoring() as (count, head):
+    with anchoring(ops) as (count, head):
         lines = anchor_lines(path)
         last = read_line(lines[-1]) if lines else None
         if count and (last is None or (last["count"], last["head"]) != (count, head)):
@@ -73,15 +82,19 @@ def anchor_chain(
             lines.append(line)
     if is_in_use(settings):  # if not, a later anchor tells it of this one, too
         _tell_mlflow(settings, lines)
-    if last is not None and ops.audit_hash(last["count"]) != last["head"]:
-        ops.raise_alert(
+    anchored = None if last is None else ops.find(AuditEvent, seq=last["count"])
+    if last is not None and (anchored is None or anchored.hash != last["head"]):
+        raise_alert(
+            ops,
             use_case.name,
-            BROKEN,
-            "error",
-            f"the audit chain is not the one that was anchored at {last['count']} events",
-            "mlops audit verify; see docs/runbook.md",
+            NewAlert(
+                BROKEN,
+                "error",
+                f"the audit chain is not the one that was anchored at {last['count']} events",
+                "mlops audit verify; see docs/runbook.md",
+                dedupe_key=BROKEN,
+            ),
             now=now,
-            dedupe_key=BROKEN,
         )
 
 
@@ -95,11 +108,11 @@ def verify_audit(settings: Settings) -> Verification:
         check.report(text)
     with OpsDatabase.open(settings.database_url) as ops:
         known, _ = ops.audit_head()
-        records = RecordCheck(ops.stored_records(), known, check.report)
-        for event in ops.stored_events():
+        records = RecordCheck(stored_records(ops), known, AUDITED_KINDS, check.report)
+        for event in stored_events(ops):
             check.add(event)
             records.add(event)
-        for text in ops.states_untold():
+        for text in unexplained_states(ops):
             check.report(text)
     check.finish()
     records.finish()
@@ -116,7 +129,7 @@ def verify_audit(settings: Settings) -> Verification:
 def exported_lines(settings: Settings, use_case: str | None = None) -> Iterator[str]:
     """Yield each event as a line of canonical JSON, as stored."""
     with OpsDatabase.open(settings.database_url) as ops:
-        for event in ops.stored_events():
+        for event in stored_events(ops):
             if use_case is None or event.use_case == use_case:
                 yield canonical(event.document())
 

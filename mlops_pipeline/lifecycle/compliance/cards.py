@@ -10,12 +10,22 @@ from pathlib import Path
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.core.documents.model_card import CardFacts, Standing, later
 from mlops_pipeline.core.evaluation.exceptions import GateException
+from mlops_pipeline.core.rollout.records import Rollout
 from mlops_pipeline.errors import NotFoundError, StateError
-from mlops_pipeline.lifecycle.champions import documents_folder
+from mlops_pipeline.lifecycle.alerts import NewAlert, raise_alert, resolve_alerts_by_key
+from mlops_pipeline.lifecycle.bookkeeping import NewDecision, list_decisions, record_decision
 from mlops_pipeline.lifecycle.compliance.card_documents import read_facts
 from mlops_pipeline.lifecycle.costs import use_case_costs
+from mlops_pipeline.lifecycle.exceptions import list_exceptions
+from mlops_pipeline.lifecycle.release import documents_folder
+from mlops_pipeline.lifecycle.rollouts import (
+    find_champion,
+    get_rollout,
+    list_approvals,
+    rollout_events,
+)
 from mlops_pipeline.stores.lake.tables import Lake
-from mlops_pipeline.stores.ops import OpsDatabase, Rollout
+from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
 
 REVIEW = "card_review"  # kind of the decisions that record a review
@@ -39,7 +49,9 @@ def present_version(
     NotFoundError
         When there is no such version, or no champion, or a document is missing.
     """
-    rollout = _champion(ops, use_case) if version is None else ops.rollout(use_case.name, version)
+    rollout = (
+        _champion(ops, use_case) if version is None else get_rollout(ops, use_case.name, version)
+    )
     lake = Lake(settings.lake_uri)
     folder = documents_folder(lake, use_case, rollout.fingerprint)
     cost = use_case_costs(use_case, ops, lake).to_dict()
@@ -54,12 +66,12 @@ def read_standing(ops: OpsDatabase, rollout: Rollout) -> Standing:
         state=rollout.state,
         since=rollout.changed_at,
         waiting_for=rollout.waiting_for,
-        approvals=[asdict(item) for item in ops.approvals(name) if item.version == version],
-        exceptions=[_told(item) for item in ops.list_exceptions(name)],
-        events=[asdict(item) for item in ops.rollout_events(name, version)],
+        approvals=[asdict(item) for item in list_approvals(ops, name) if item.version == version],
+        exceptions=[_told(item) for item in list_exceptions(ops, name)],
+        events=[asdict(item) for item in rollout_events(ops, name, version)],
         reviews=[
             asdict(item)
-            for item in reversed(ops.list_decisions(name, kind=REVIEW))
+            for item in reversed(list_decisions(ops, name, kind=REVIEW))
             if item.evidence["version"] == version
         ],
     )
@@ -89,36 +101,42 @@ def record_review(
         )
     version = _champion(ops, use_case).version
     said = f"{by.strip()}: {reason.strip()}"
-    ops.record_decision(
-        use_case.name, REVIEW, "reviewed", said, {"version": version}, now=now, actor=by.strip()
+    record_decision(
+        ops,
+        use_case.name,
+        NewDecision(REVIEW, "reviewed", said, {"version": version}, actor=by.strip()),
+        now=now,
     )
-    ops.resolve_alerts_by_key(use_case.name, REVIEW, by=by.strip(), reason=reason.strip(), now=now)
+    resolve_alerts_by_key(ops, use_case.name, REVIEW, by=by.strip(), reason=reason.strip(), now=now)
     return version
 
 
 def remind_of_review(ops: OpsDatabase, use_case: UseCase, *, now: datetime) -> str:
     """Raise an alert when the champion's card is due for review; return what was found."""
-    champion = ops.champion(use_case.name)
+    champion = find_champion(ops, use_case.name)
     if champion is None:
         return "there is no champion, so no card to review"
     standing = read_standing(ops, champion)
     months = use_case.governance.review.card_months
     due = later(standing.last_review.date(), months)
     if now.date() < due:
-        ops.resolve_alerts_by_key(
-            use_case.name, REVIEW, by="reminder", reason="not due any more", now=now
+        resolve_alerts_by_key(
+            ops, use_case.name, REVIEW, by="reminder", reason="not due any more", now=now
         )
         return f"the card of version {champion.version} is due on {due}"
     message = f"the model card of version {champion.version} was due for review on {due}"
-    ops.raise_alert(
+    raise_alert(
+        ops,
         use_case.name,
-        "review_due",
-        "warning",
-        message,
-        f"read `mlops card {use_case.name}`, then "
-        f"`mlops card review {use_case.name} --by NAME --reason TEXT`",
+        NewAlert(
+            "review_due",
+            "warning",
+            message,
+            f"read `mlops card {use_case.name}`, then "
+            f"`mlops card review {use_case.name} --by NAME --reason TEXT`",
+            dedupe_key=REVIEW,
+        ),
         now=now,
-        dedupe_key=REVIEW,
     )
     return message
 
@@ -132,7 +150,7 @@ def _told(item: GateException) -> dict[str, str]:
 
 
 def _champion(ops: OpsDatabase, use_case: UseCase) -> Rollout:
-    champion = ops.champion(use_case.name)
+    champion = find_champion(ops, use_case.name)
     if champion is None:
         raise NotFoundError(
             f"{use_case.name} has no champion",

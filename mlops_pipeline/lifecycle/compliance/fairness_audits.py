@@ -14,6 +14,8 @@ from mlops_pipeline.core.data.labels import labelled_periods
 from mlops_pipeline.core.evaluation.gates import PARITY_RULE, Gate
 from mlops_pipeline.core.fairness.live_fairness import LiveAudit, LiveDecisions
 from mlops_pipeline.core.features.frames import EVENT_ROW
+from mlops_pipeline.lifecycle.alerts import NewAlert, raise_alert, resolve_alerts_by_key
+from mlops_pipeline.lifecycle.bookkeeping import NewDecision, record_decision
 from mlops_pipeline.lifecycle.context import Accepted, Context, Snapshot
 from mlops_pipeline.lifecycle.features.labelled import with_labels
 from mlops_pipeline.lifecycle.features.offline import features_uri, use_case_periods
@@ -134,22 +136,21 @@ def record_live_audit(
         "limit": audit.limit,
         "above": list(audit.parity.above),
     }
-    ops.record_decision(
-        name, FOLDER, audit.action, audit.sentence, evidence, now=now, actor=f"run {run_id}"
+    record_decision(
+        ops,
+        name,
+        NewDecision(FOLDER, audit.action, audit.sentence, evidence, actor=f"run {run_id}"),
+        now=now,
     )
     if audit.action == "alert":
-        ops.raise_alert(
+        raise_alert(
+            ops,
             name,
-            ALERT,
-            "warning",
-            audit.sentence,
-            WAY_OUT,
+            NewAlert(ALERT, "warning", audit.sentence, WAY_OUT, run_id=run_id, dedupe_key=ALERT),
             now=now,
-            run_id=run_id,
-            dedupe_key=ALERT,
         )
     elif audit.action == "within_limits":
-        ops.resolve_alerts_by_key(name, ALERT, by=run_id, reason=audit.sentence, now=now)
+        resolve_alerts_by_key(ops, name, ALERT, by=run_id, reason=audit.sentence, now=now)
     return context.lake.artifact_folder(name, FOLDER) / FILE
 
 
@@ -165,16 +166,19 @@ def raise_parity_alert(
     ]
     if not broken:
         why = "the newest model breaks no parity rule on its test part"
-        ops.resolve_alerts_by_key(use_case.name, TEST_ALERT, by=run_id, reason=why, now=now)
+        resolve_alerts_by_key(ops, use_case.name, TEST_ALERT, by=run_id, reason=why, now=now)
         return
     said = "; ".join(f"{rule.name} ({rule.effect}): {rule.reason}" for rule in broken)
-    ops.raise_alert(
+    raise_alert(
+        ops,
         use_case.name,
-        ALERT,
-        "warning",
-        f"on the test part of the newest model: {said}",
-        WAY_OUT,
+        NewAlert(
+            ALERT,
+            "warning",
+            f"on the test part of the newest model: {said}",
+            WAY_OUT,
+            run_id=run_id,
+            dedupe_key=TEST_ALERT,
+        ),
         now=now,
-        run_id=run_id,
-        dedupe_key=TEST_ALERT,
     )

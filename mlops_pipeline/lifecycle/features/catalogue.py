@@ -15,6 +15,8 @@ from typing import Any
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.errors import ConfigError, NotFoundError
+from mlops_pipeline.lifecycle.bookkeeping import feature_uses, get_pointer
+from mlops_pipeline.lifecycle.rollouts import list_rollouts
 from mlops_pipeline.stores.lake.tables import Lake
 from mlops_pipeline.stores.models.registry import ALIASES
 from mlops_pipeline.stores.ops import OpsDatabase
@@ -79,7 +81,7 @@ def catalog(use_case: UseCase, settings: Settings) -> list[FeatureEntry]:
     """
     with OpsDatabase.open(settings.database_url) as ops:
         models = model_inputs(ops, Lake(settings.lake_uri), use_case)
-        uses = ops.feature_uses(use_case.name)
+        uses = feature_uses(ops, use_case.name)
     since = {use.feature: use.first_used_at for use in uses if use.reader == "computation"}
     last: dict[str, datetime] = {}
     for use in uses:
@@ -131,9 +133,9 @@ def model_inputs(ops: OpsDatabase, lake: Lake, use_case: UseCase) -> list[ModelI
     """
     roles: dict[int, tuple[str | None, str, str]] = {
         item.version: (ALIASES.get(item.state), item.state, item.fingerprint)
-        for item in ops.list_rollouts(use_case.name)
+        for item in list_rollouts(ops, use_case.name)
     }
-    registered = ops.get_pointer(use_case.name, "registry")
+    registered = get_pointer(ops, use_case.name, "registry")
     if registered is not None:  # between registry_entry and deployment there is no rollout yet
         version, fingerprint = int(registered.value["version"]), registered.value["fingerprint"]
         roles.setdefault(version, ("challenger", "registered", str(fingerprint)))
@@ -243,6 +245,6 @@ def _inputs_of(lake: Lake, use_case: UseCase, fingerprint: str) -> tuple[str, ..
 
 
 def _document(lake: Lake, use_case: UseCase, fingerprint: str) -> Path:
-    from mlops_pipeline.lifecycle.champions import documents_folder
+    from mlops_pipeline.lifecycle.release import documents_folder  # it imports scikit-learn
 
     return documents_folder(lake, use_case, fingerprint) / "metadata.json"

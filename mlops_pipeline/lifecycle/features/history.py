@@ -13,6 +13,7 @@ from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.features.derived import with_derived
 from mlops_pipeline.core.features.frames import EVENT_ROW, Facts, asked_rows
 from mlops_pipeline.errors import NotFoundError
+from mlops_pipeline.lifecycle.bookkeeping import record_feature_use
 from mlops_pipeline.lifecycle.context import AcceptedSource, Context, open_context
 from mlops_pipeline.lifecycle.features.entity_rows import asked_period, register_asked
 from mlops_pipeline.lifecycle.features.late_gather import STRETCH, Question, answers
@@ -109,7 +110,7 @@ def _opened(
     with OpsDatabase.open(settings.database_url) as ops:
         accepted = accepted_sources(ops, use_case)
         names = feature_names(use_case, features)
-        ops.record_feature_use(use_case.name, names, "history", now=settings.now())
+        record_feature_use(ops, use_case.name, names, "history", now=settings.now())
     with open_context(use_case, settings) as context:
         yield context, accepted, names
 

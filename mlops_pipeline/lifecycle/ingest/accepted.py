@@ -12,6 +12,7 @@ from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.data.periods import default_as_of, floor_to, step_of
 from mlops_pipeline.core.features.frames import Facts
 from mlops_pipeline.errors import DataError, NotFoundError
+from mlops_pipeline.lifecycle.bookkeeping import get_pointer
 from mlops_pipeline.lifecycle.context import Accepted, AcceptedSource, Context, Snapshot
 from mlops_pipeline.lifecycle.ingest.ingestion import superseded_at
 from mlops_pipeline.stores.lake.engine import Engine, quoted
@@ -21,7 +22,7 @@ from mlops_pipeline.stores.ops import OpsDatabase
 
 def accepted_sources(ops: OpsDatabase, use_case: UseCase) -> dict[str, AcceptedSource]:
     """Return the accepted version of every source; NotFoundError when nothing was accepted yet."""
-    pointer = ops.get_pointer(use_case.name, "accepted")
+    pointer = get_pointer(ops, use_case.name, "accepted")
     if pointer is None:
         raise NotFoundError(
             "there are no accepted data yet",

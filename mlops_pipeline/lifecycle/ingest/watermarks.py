@@ -15,6 +15,8 @@ from mlops_pipeline.core.data.periods import default_as_of, periods
 from mlops_pipeline.core.features.frames import population
 from mlops_pipeline.core.monitoring.retraining import Evidence, Trigger
 from mlops_pipeline.errors import SourceError
+from mlops_pipeline.lifecycle.bookkeeping import get_pointer, last_finished_lifecycle
+from mlops_pipeline.lifecycle.compliance.erasure.tombstones import forgotten_pseudonyms
 from mlops_pipeline.lifecycle.context import AcceptedSource, Context, open_context
 from mlops_pipeline.lifecycle.ingest.accepted import decisive_marks
 from mlops_pipeline.lifecycle.ingest.erased import without_forgotten
@@ -42,9 +44,9 @@ def gather_evidence(
     use_case: UseCase, settings: Settings, ops: OpsDatabase, trigger: Trigger, *, now: datetime
 ) -> Evidence:
     """Count what is new in the source files since the last finished lifecycle."""
-    last = ops.last_finished_lifecycle(use_case.name)
+    last = last_finished_lifecycle(ops, use_case.name)
     with open_context(use_case, settings) as context:
-        forgotten = ops.forgotten(use_case.name, use_case.entity.name)
+        forgotten = forgotten_pseudonyms(ops, use_case.name, use_case.entity.name)
         marks = _watermarks(context, now, forgotten)
         if marks is None:
             return Evidence(trigger, 0, False, 0, _date(last.as_of if last else None), None)
@@ -52,7 +54,7 @@ def gather_evidence(
         labels = 0
         if last is not None and next_as_of > last.as_of:
             labels = _new_labels(context, last.as_of, next_as_of)
-    pointer = ops.get_pointer(use_case.name, "accepted")
+    pointer = get_pointer(ops, use_case.name, "accepted")
     return Evidence(
         trigger=trigger,
         new_labels=labels,

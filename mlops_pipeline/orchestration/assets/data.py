@@ -48,12 +48,13 @@ def _raw_data(use_case: UseCase) -> dg.AssetsDefinition:
         after=(),
     )
     def raw_data(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+        from mlops_pipeline.lifecycle.compliance.erasure.tombstones import forgotten_pseudonyms
         from mlops_pipeline.lifecycle.features.offline import finished_through
         from mlops_pipeline.lifecycle.ingest.ingestion import ingest
 
         with asset_run(context, use_case) as run:
             finished = finished_through(run)
-            forgotten = run.ops.forgotten(use_case.name, use_case.entity.name)
+            forgotten = forgotten_pseudonyms(run.ops, use_case.name, use_case.entity.name)
             done = []
             for name in use_case.sources:
                 done.append(
@@ -185,6 +186,7 @@ def _features(use_case: UseCase) -> dg.AssetsDefinition:
     def features(
         context: dg.AssetExecutionContext, config: AsOf
     ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[Any]]:
+        from mlops_pipeline.lifecycle.bookkeeping import record_feature_use, start_lifecycle
         from mlops_pipeline.lifecycle.features.catalogue import (
             model_inputs,
             refuse_deleted_features,
@@ -202,7 +204,8 @@ def _features(use_case: UseCase) -> dg.AssetsDefinition:
             )
             as_of = snapshot.as_of
             if is_whole_lifecycle(context, use_case):
-                run.ops.start_lifecycle(
+                start_lifecycle(
+                    run.ops,
                     use_case.name,
                     run.run_id,
                     as_of=as_of,
@@ -219,7 +222,9 @@ def _features(use_case: UseCase) -> dg.AssetsDefinition:
             yield judged.result(key, NO_LEAK)
             judged.refuse_if_blocked()
             run.set_pointer("features", _features_pointer(built, as_of))
-            run.ops.record_feature_use(use_case.name, use_case.features, "computation", now=run.now)
+            record_feature_use(
+                run.ops, use_case.name, use_case.features, "computation", now=run.now
+            )
             yield dg.MaterializeResult(
                 data_version=dg.DataVersion(f"{built.definitions}-{built.content_hash}"),
                 metadata={**_features_metadata(built, as_of), "features": len(use_case.features)},

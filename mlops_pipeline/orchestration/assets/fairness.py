@@ -45,9 +45,10 @@ def fairness_audit(use_case: UseCase) -> dg.AssetsDefinition:
             record_live_audit,
         )
         from mlops_pipeline.lifecycle.ingest.accepted import accepted_sources
+        from mlops_pipeline.lifecycle.rollouts import find_champion
 
         with asset_run(context, use_case, wait_s=BESIDE_SECONDS) as run:
-            champion, found = run.ops.champion(use_case.name), None
+            champion, found = find_champion(run.ops, use_case.name), None
             if champion is not None:
                 accepted = accepted_sources(run.ops, use_case)
                 found = live_decisions(run, accepted, champion.version, now=run.now)

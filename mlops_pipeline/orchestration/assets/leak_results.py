@@ -84,9 +84,10 @@ class JudgedLeaks:
 
 def check_leaks(run: "RunContext", snapshot: "Snapshot", built: "BuiltFeatures") -> JudgedLeaks:
     """Check the newest period that a run built or found finished."""
+    from mlops_pipeline.lifecycle.bookkeeping import get_pointer
     from mlops_pipeline.lifecycle.features.leak_check import leak_check
 
-    before = run.ops.get_pointer(run.use_case.name, "features")
+    before = get_pointer(run.ops, run.use_case.name, "features")
     has_passed = (
         before is not None
         and before.value["definitions"] == built.definitions

@@ -38,6 +38,7 @@ def batch_predictions(use_case: UseCase) -> dg.AssetsDefinition:
     def predictions(
         context: dg.AssetExecutionContext, config: ScoredPeriod
     ) -> dg.MaterializeResult[Any]:
+        from mlops_pipeline.lifecycle.bookkeeping import record_feature_use
         from mlops_pipeline.lifecycle.champions import champion_model, trial_model
         from mlops_pipeline.lifecycle.predictions import score_period
 
@@ -57,8 +58,8 @@ def batch_predictions(use_case: UseCase) -> dg.AssetsDefinition:
                 is_trial=config.version is not None,
                 now=run.now,
             )
-            run.ops.record_feature_use(
-                use_case.name, model.input_names, "batch_scoring", now=run.now
+            record_feature_use(
+                run.ops, use_case.name, model.input_names, "batch_scoring", now=run.now
             )
             return dg.MaterializeResult(
                 data_version=dg.DataVersion(f"{scored.period}-v{version}"),

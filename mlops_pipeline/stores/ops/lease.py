@@ -1,10 +1,10 @@
-"""Holding a lease while work goes on: waiting for it, heartbeats, giving it back.
+"""Leases: who may work on something now. Waiting for one, heartbeats, giving it back.
 
     with HeldLease(url, "lifecycle:churn", run_id, clock=clock.now) as lease:
         ...
         lease.check()  # before each write that another holder must not overlap
 
-Belongs here: what involves time passing. Single steps in the database are in lease_rows.py.
+`now` must be the time of day: a lease is about now.
 """
 
 import os
@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Self
 
@@ -19,12 +20,128 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from mlops_pipeline.errors import LeaseError
 from mlops_pipeline.stores.lake.scratch import is_gone
-from mlops_pipeline.stores.ops.database import OpsDatabase
-from mlops_pipeline.stores.ops.lease_rows import has_moved, held_by_other
-from mlops_pipeline.stores.ops.records import Lease
+from mlops_pipeline.stores.ops.ledger import Ledger, OpsDatabase
+from mlops_pipeline.stores.ops.tables import Lease
 
 MAX_POLL_S = 1.0  # of a holder that may be silent
 WAIT_POLL_S = 5.0  # of one that works for minutes
+
+
+def claim_lease(
+    ops: Ledger,
+    name: str,
+    holder: str,
+    *,
+    process: tuple[str, int],
+    ttl_s: float,
+    now: datetime,
+    unless_moved: Lease | None = None,
+) -> Lease:
+    """Take a lease if that is allowed, and return the one in force, ours or not.
+
+    Parameters
+    ----------
+    process : (host, pid)
+        Who will send heartbeats.
+    unless_moved : Lease, optional
+        A lease whose holder is believed dead. It is taken over too, unless it has changed.
+    """
+    with ops.write(_scope(name)) as tx:
+        present = tx.find(Lease, name=name)
+        is_ours = present is not None and present.holder == holder
+        if present is not None and not is_ours:
+            is_dead = unless_moved is not None and not has_moved(unless_moved, present)
+            if present.state != "released" and now < present.expires_at and not is_dead:
+                return present
+        host, pid = process
+        taken = Lease(
+            name=name,
+            holder=holder,
+            host=host,
+            pid=pid,
+            state="held",
+            token=1 if present is None else present.token + (not is_ours),
+            beats=present.beats + 1 if present is not None and is_ours else 0,
+            acquired_at=now,
+            heartbeat_at=now,
+            expires_at=now + timedelta(seconds=ttl_s),
+        )
+        if present is not None and is_ours and present.state != "released":
+            taken = replace(taken, acquired_at=present.acquired_at)
+        tx.replace(taken)
+        return taken
+
+
+def renew_lease(
+    ops: Ledger,
+    name: str,
+    holder: str,
+    *,
+    ttl_s: float,
+    now: datetime,
+    token: int | None = None,
+    process: tuple[str, int] | None = None,
+) -> bool:
+    """Send a heartbeat; False if the lease was lost or released.
+
+    One that expired but that nobody took is renewed. `token`, from when it was taken, also refuses
+    if another holder was in between; `process` says which of several of one holder sends it.
+    """
+    with ops.write(_scope(name)) as tx:
+        present = _find_own(tx, name, holder, token)
+        if present is None:
+            return False
+        host, pid = process or (present.host, present.pid)
+        expires_at = now + timedelta(seconds=ttl_s)
+        kept = replace(present, state="held", host=host, pid=pid, expires_at=expires_at)
+        tx.replace(replace(kept, beats=present.beats + 1, heartbeat_at=now))
+        return True
+
+
+def linger_lease(
+    ops: Ledger,
+    name: str,
+    holder: str,
+    *,
+    linger_s: float,
+    now: datetime,
+    token: int | None = None,
+) -> bool:
+    """Keep a lease for its holder's next process, without heartbeats, for `linger_s` seconds.
+
+    Nobody else gets it in that time, although the present process ends. Returns False if the
+    lease was lost or released.
+    """
+    with ops.write(_scope(name)) as tx:
+        present = _find_own(tx, name, holder, token)
+        if present is None:
+            return False
+        expires_at = now + timedelta(seconds=linger_s)
+        kept = replace(present, state="lingering", heartbeat_at=now, expires_at=expires_at)
+        tx.replace(replace(kept, beats=present.beats + 1))
+        return True
+
+
+def release_lease(ops: Ledger, name: str, holder: str, *, token: int | None = None) -> bool:
+    """Give a lease back; returns False, and changes nothing, if it is not the holder's."""
+    with ops.write(_scope(name)) as tx:
+        present = _find_own(tx, name, holder, token)
+        if present is None:
+            return False
+        tx.replace(replace(present, state="released"))
+        return True
+
+
+def get_lease(ops: Ledger, name: str) -> Lease | None:
+    """Return a lease, expired or not; None if it is free because nobody took or kept it."""
+    found = ops.find(Lease, name=name)
+    return None if found is None or found.state == "released" else found
+
+
+def lease_token(ops: Ledger, name: str) -> int:
+    """Return the newest fencing token: how many holders a lease has had."""
+    found = ops.find(Lease, name=name)
+    return 0 if found is None else found.token
 
 
 class HeldLease:
@@ -107,7 +224,8 @@ class HeldLease:
         token = self.lease.token
         try:
             if error_type is None and self._linger_s > 0:
-                self._database.linger_lease(
+                linger_lease(
+                    self._database,
                     self._name,
                     self._holder,
                     linger_s=self._linger_s,
@@ -115,7 +233,7 @@ class HeldLease:
                     token=token,
                 )
             else:
-                self._database.release_lease(self._name, self._holder, token=token)
+                release_lease(self._database, self._name, self._holder, token=token)
         finally:
             self._database.close()
 
@@ -126,7 +244,8 @@ class HeldLease:
         """
         now = self._clock()
         try:
-            kept = self._database.renew_lease(
+            kept = renew_lease(
+                self._database,
                 self._name,
                 self._holder,
                 ttl_s=self._ttl_s,
@@ -202,16 +321,44 @@ class HeldLease:
             waited_s += pause_s
 
     def _claim(self, now: datetime, unless_moved: Lease | None = None) -> Lease:
-        host, pid = self._process
-        return self._database.claim_lease(
+        return claim_lease(
+            self._database,
             self._name,
             self._holder,
-            host=host,
-            pid=pid,
+            process=self._process,
             ttl_s=self._ttl_s,
             now=now,
             unless_moved=unless_moved,
         )
+
+
+def has_moved(before: Lease, after: Lease) -> bool:
+    """Whether there was a sign of life, or a new holder, between two looks at a lease."""
+    return (before.token, before.beats) != (after.token, after.beats)
+
+
+def held_by_other(found: Lease, now: datetime) -> LeaseError:
+    """Say who has a lease and until when."""
+    age_s = (now - found.heartbeat_at).total_seconds()
+    left_s = (found.expires_at - now).total_seconds()
+    return LeaseError(
+        f"{found.name} is in use by {found.holder}.",
+        where=f"host {found.host}, process {found.pid}, {found.state}",
+        found=f"last heartbeat {age_s:.0f} s ago; expires {found.expires_at.isoformat()}, "
+        f"in {left_s:.0f} s, unless it is renewed",
+        way_out="Wait for that run to end. If it was killed, try again after it expires.",
+    )
+
+
+def _scope(name: str) -> str:
+    return f"lease:{name}"
+
+
+def _find_own(ops: Ledger, name: str, holder: str, token: int | None) -> Lease | None:
+    found = get_lease(ops, name)
+    if found is None or found.holder != holder or token not in {None, found.token}:
+        return None
+    return found
 
 
 def is_at_work(found: Lease | None, now: datetime) -> bool:

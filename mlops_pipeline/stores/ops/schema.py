@@ -1,32 +1,32 @@
-"""Bringing a database to the schema that this code expects.
+"""The schema in a database: made once, whole; its number says which.
 
-The common case, a database that is up to date, costs one query and does not import Alembic.
+A change of tables.py needs the next number and the statements that bring the one before to it.
 """
 
 import time
 
-from sqlalchemy import Connection, Engine, inspect, text
+from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, inspect, text
 from sqlalchemy.exc import OperationalError
 
 from mlops_pipeline.errors import StateError
-from mlops_pipeline.stores.ops.transactions import write_transaction
+from mlops_pipeline.stores.ops.declarations import Declared, metadata
+from mlops_pipeline.stores.ops.engine import write_transaction
+from mlops_pipeline.stores.ops.tables import TABLES
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
-"""Every revision in migrations/versions, oldest first (a test holds the two equal)."""
-
-HEAD = REVISIONS[-1]
+REVISION = 1
+NUMBER = Table("ledger_schema", MetaData(), Column("revision", Integer, nullable=False))
 
 WAL_ATTEMPTS = 500
 WAL_PAUSE_S = 0.03
 
 
-def upgrade(engine: Engine) -> None:
-    """Create or migrate the tables; any number of processes may do this at once.
+def create(engine: Engine) -> None:
+    """Make the tables if they are not there; any number of processes may do this at once.
 
     Raises
     ------
     StateError
-        If the database was written by a newer version of this package.
+        If the database was written by another version of this package.
     """
     with engine.begin() as connection:
         if _is_current(connection):
@@ -35,32 +35,67 @@ def upgrade(engine: Engine) -> None:
         _switch_to_wal(engine)
     with write_transaction(engine, "schema") as connection:
         if not _is_current(connection):  # another process may have been first
-            _migrate(connection)
+            _create_tables(connection)
 
 
 def _is_current(connection: Connection) -> bool:
-    if not inspect(connection).has_table("alembic_version"):
+    look = inspect(connection)
+    if not look.has_table(NUMBER.name):
+        if look.has_table("alembic_version") and look.has_table("rollout_event"):
+            raise _other_version(connection, "tables of the first kind, with Alembic revisions")
         return False
-    revision: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
-    if revision is not None and revision not in REVISIONS:
-        raise StateError(
-            "The ops database was written by another version of this package.",
-            where=connection.engine.url.render_as_string(hide_password=True),
-            expected=f"schema revision {HEAD} or older",
-            found=f"schema revision {revision}",
-            way_out="Install the newer version, or point MLOPS_DATABASE_URL elsewhere.",
+    revision: int | None = connection.scalar(NUMBER.select())
+    if revision != REVISION:
+        raise _other_version(connection, f"schema revision {revision}")
+    return True
+
+
+def _other_version(connection: Connection, found: str) -> StateError:
+    return StateError(
+        "The ops database was written by another version of this package.",
+        where=connection.engine.url.render_as_string(hide_password=True),
+        expected=f"schema revision {REVISION}",
+        found=found,
+        way_out="Open it with the version that wrote it (`mlops audit export` keeps its record), "
+        "or point MLOPS_DATABASE_URL elsewhere.",
+    )
+
+
+def _create_tables(connection: Connection) -> None:
+    metadata.create_all(connection)
+    NUMBER.create(connection)
+    connection.execute(NUMBER.insert().values(revision=REVISION))
+    is_sqlite = connection.dialect.name == "sqlite"
+    if not is_sqlite:
+        connection.execute(
+            text(
+                "CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS "
+                "$$ BEGIN RAISE EXCEPTION '% is append-only', TG_TABLE_NAME; END $$"
+            )
         )
-    return revision == HEAD
+    for declared in TABLES.values():
+        if declared.append_only:
+            for statement in _triggers(declared, is_sqlite=is_sqlite):
+                connection.execute(text(statement))
 
 
-def _migrate(connection: Connection) -> None:
-    from alembic import command
-    from alembic.config import Config
-
-    config = Config()
-    config.set_main_option("script_location", "mlops_pipeline.stores.ops:migrations")
-    config.attributes["connection"] = connection
-    command.upgrade(config, HEAD)
+def _triggers(declared: Declared, *, is_sqlite: bool) -> list[str]:
+    """Return the statements that make a table append-only."""
+    name, key = declared.table.name, declared.key[0]
+    if not is_sqlite:
+        return [
+            f"CREATE TRIGGER {name}_no_{change.lower()} BEFORE {change} ON {name} "
+            "FOR EACH ROW EXECUTE FUNCTION refuse_change()"
+            for change in ("UPDATE", "DELETE")
+        ]
+    refusal = f"BEGIN SELECT RAISE(ABORT, '{name} is append-only'); END"
+    # REPLACE fires no trigger of DELETE; PostgreSQL has none
+    is_there = f"WHEN EXISTS (SELECT 1 FROM {name} WHERE {key} = NEW.{key})"
+    return [
+        f"CREATE TRIGGER {name}_no_update BEFORE UPDATE ON {name} {refusal}",
+        f"CREATE TRIGGER {name}_no_delete BEFORE DELETE ON {name} {refusal}",
+        f"CREATE TRIGGER {name}_no_replace BEFORE INSERT ON {name} {is_there} {refusal}",
+    ]
 
 
 def _switch_to_wal(engine: Engine) -> None:

@@ -235,7 +235,7 @@ def test_exceptions_are_shown_with_reason_and_expiry() -> None:
         "reason": "known",
         "until": "2025-06-01",
     }
-    standing = Standing("full", datetime(2025, 1, 11, tzinfo=UTC), None, exceptions=[exception])
+    standing = Standing("champion", datetime(2025, 1, 11, tzinfo=UTC), None, exceptions=[exception])
     text = section(model_card(facts(standing=standing)), "Fairness")
     assert (
         "- rule: demographic_parity (region); by: Ann; reason: known; until: 2025-06-01\n" in text
@@ -307,7 +307,7 @@ def test_review_band_and_cost_are_shown_where_they_are() -> None:
     )
     cost = {"currency": "EUR", "per_training_run": 0.00001, "per_1000_predictions": 0.0123}
     at = datetime(2025, 1, 11, tzinfo=UTC)
-    standing = Standing("full", at, None, cost={**cost, "per_accepted_improvement": None})
+    standing = Standing("champion", at, None, cost={**cost, "per_accepted_improvement": None})
     card = model_card(facts(evaluation=evaluation(review_band=band), standing=standing))
     text = section(card, "Human review")
     assert "Scores from 0.150 to 0.250 go to a person: 12.0% of the cases." in text

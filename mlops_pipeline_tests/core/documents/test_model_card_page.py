@@ -61,7 +61,7 @@ def test_present_card_tells_state_approvals_and_history() -> None:
     at = datetime(2025, 1, 11, tzinfo=UTC)
     said = {"stage": "production", "verdict": "approved", "by": "Ann", "reason": "good", "at": at}
     standing = Standing(
-        state="full",
+        state="champion",
         since=at,
         waiting_for=None,
         approvals=[said, {**said, "expires_at": datetime(2025, 7, 1, tzinfo=UTC)}],
@@ -89,7 +89,7 @@ def test_review_dates_follow_registration_as_of_and_the_last_review() -> None:
     ]:
         assert line in text, line
     review = {"at": datetime(2024, 11, 1, tzinfo=UTC), "reason": "Ann: read"}
-    standing = Standing("full", datetime(2024, 6, 1, tzinfo=UTC), None, reviews=[review])
+    standing = Standing("champion", datetime(2024, 6, 1, tzinfo=UTC), None, reviews=[review])
     rules = {"governance": {"review": {"card_months": 2, "retraining_months": 18}}}
     text = section(model_card(facts(case=rules, standing=standing)), "Reviews")
     assert "| this card | every 2 months | 2025-01-01 (overdue) |" in text
@@ -137,11 +137,11 @@ def test_markup_in_configuration_data_and_reasons_shows_as_typed() -> None:
     said = {"stage": "production", "verdict": "approved", "by": HOSTILE, "reason": HOSTILE}
     at = datetime(2025, 1, 11, tzinfo=UTC)
     standing = Standing(
-        "full",
+        "champion",
         at,
         None,
         approvals=[{**said, "at": at}],
-        events=[{"at": at, "to_state": "full", "actor": HOSTILE, "reason": HOSTILE}],
+        events=[{"at": at, "to_state": "champion", "actor": HOSTILE, "reason": HOSTILE}],
         reviews=[{"at": at, "reason": HOSTILE}],
     )
     measured = evaluation(

@@ -6,13 +6,14 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from mlops_pipeline.lifecycle.bookkeeping import set_pointer
 from mlops_pipeline.lifecycle.compliance.erasure import Erased, forget, person_of
+from mlops_pipeline.lifecycle.compliance.erasure.tombstones import EVERY, forgotten_pseudonyms
 from mlops_pipeline.lifecycle.context import Context, Snapshot
 from mlops_pipeline.lifecycle.features.offline import features_uri, finished_periods
 from mlops_pipeline.lifecycle.ingest.accepted import accepted_sources
 from mlops_pipeline.lifecycle.predictions import predictions_uri
 from mlops_pipeline.stores.ops import OpsDatabase
-from mlops_pipeline.stores.ops.tombstones import EVERY
 from mlops_pipeline_tests.worlds import (
     NOW,
     PLANS,
@@ -81,14 +82,14 @@ def ingest_and_accept(work: Context, ops: OpsDatabase, now: datetime = NOW) -> A
     from mlops_pipeline.lifecycle.features.offline import finished_through
     from mlops_pipeline.lifecycle.ingest.ingestion import ingest
 
-    forgotten = ops.forgotten(work.use_case.name, "customer")
+    forgotten = forgotten_pseudonyms(ops, work.use_case.name, "customer")
     finished = finished_through(work)
     done = {
         name: ingest(work, name, now=now, finished_through=finished, forgotten=forgotten)
         for name in work.use_case.sources
     }
     accepted = {name: item.to_dict() for name, item in accept_all(work, now).items()}
-    ops.set_pointer(work.use_case.name, "accepted", accepted, run_id="test", now=now)
+    set_pointer(ops, work.use_case.name, "accepted", accepted, run_id="test", now=now)
     return done
 
 

@@ -10,8 +10,14 @@ import pytest
 from deltalake import DeltaTable
 
 from mlops_pipeline.errors import DataError, LeaseError, NotFoundError, StateError
+from mlops_pipeline.lifecycle.bookkeeping import get_pointer, set_pointer
 from mlops_pipeline.lifecycle.compliance.erasure import find, forget, person_of
 from mlops_pipeline.lifecycle.compliance.erasure.tables import PersonRows
+from mlops_pipeline.lifecycle.compliance.erasure.tombstones import (
+    EVERY,
+    forgotten_pseudonyms,
+    get_tombstone,
+)
 from mlops_pipeline.lifecycle.context import AcceptedSource, Context
 from mlops_pipeline.lifecycle.features.leak_check import leak_check
 from mlops_pipeline.lifecycle.features.offline import features_uri
@@ -22,7 +28,6 @@ from mlops_pipeline.lifecycle.ingest.accepted import (
 from mlops_pipeline.lifecycle.ingest.watermarks import gather_evidence
 from mlops_pipeline.stores.documents import write_json
 from mlops_pipeline.stores.ops import HeldLease, OpsDatabase
-from mlops_pipeline.stores.ops.tombstones import EVERY
 from mlops_pipeline_tests.lifecycle.compliance.erasure_world import (
     CUSTOMERS,
     GONE,
@@ -155,11 +160,11 @@ def test_person_is_asked_for_with_leading_zeros(world: World) -> None:
 
 def test_accepted_version_behind_the_newest_is_kept_apart_from_it(world: World) -> None:
     with world.open() as work, OpsDatabase.open(world.settings.database_url) as ops:
-        accepted = ops.get_pointer("shop", "accepted")
+        accepted = get_pointer(ops, "shop", "accepted")
         assert accepted is not None
         world.deliver("visits", visits((1, GONE), (4,)))
         ingest_and_accept(work, ops)
-        ops.set_pointer("shop", "accepted", accepted.value, run_id="refused", now=NOW)
+        set_pointer(ops, "shop", "accepted", accepted.value, run_id="refused", now=NOW)
     erase(world)
     with world.open() as work, OpsDatabase.open(world.settings.database_url) as ops:
         held = accepted_sources(ops, work.use_case)
@@ -238,15 +243,15 @@ def test_forget_that_was_killed_is_finished_by_the_next(
             erase(world)
     with world.open() as work, OpsDatabase.open(world.settings.database_url) as ops:
         ingest_and_accept(work, ops)  # a lifecycle in between reads what is there
-        (pseudonym,) = ops.forgotten("shop", "customer")
-        held = ops.get_tombstone("customer", pseudonym, EVERY)
+        (pseudonym,) = forgotten_pseudonyms(ops, "shop", "customer")
+        held = get_tombstone(ops, "customer", pseudonym, EVERY)
         assert held is not None
         assert held.finished_at is None
     erase(world)
     assert content(world) == content(without)
     assert files_with(world.folder / "lake", NAME) == []
     with OpsDatabase.open(world.settings.database_url) as ops:
-        held = ops.get_tombstone("customer", pseudonym, EVERY)
+        held = get_tombstone(ops, "customer", pseudonym, EVERY)
         assert held is not None
         assert held.finished_at == NOW
 
@@ -255,7 +260,7 @@ def test_forget_of_an_unknown_id_says_so_and_records_nothing(world: World) -> No
     with pytest.raises(NotFoundError, match="nothing is known of a customer with this id"):
         erase(world, 99)
     with OpsDatabase.open(world.settings.database_url) as ops:
-        assert ops.forgotten("shop", "customer") == frozenset()
+        assert forgotten_pseudonyms(ops, "shop", "customer") == frozenset()
         assert ops.audit_events(kind="forget") == []
 
 
@@ -272,7 +277,7 @@ def test_forget_waits_for_no_lifecycle(world: World) -> None:
         erase(world)
     assert content(world) == before
     with OpsDatabase.open(world.settings.database_url) as ops:
-        assert ops.forgotten("shop", "customer") == frozenset()
+        assert forgotten_pseudonyms(ops, "shop", "customer") == frozenset()
 
 
 def test_person_of_a_file_that_was_not_ingested_is_kept_out(world: World) -> None:
@@ -302,8 +307,8 @@ def test_only_the_named_use_case_forgets(world: World) -> None:
     erase(world, scope="shop")
     assert {path: path.read_bytes() for path in _lake_files(world, "other")} == before
     with OpsDatabase.open(world.settings.database_url) as ops:
-        assert len(ops.forgotten("shop", "customer")) == 1
-        assert ops.forgotten("other", "customer") == frozenset()
+        assert len(forgotten_pseudonyms(ops, "shop", "customer")) == 1
+        assert forgotten_pseudonyms(ops, "other", "customer") == frozenset()
 
 
 def test_every_use_case_of_the_entity_forgets(world: World) -> None:
@@ -312,7 +317,9 @@ def test_every_use_case_of_the_entity_forgets(world: World) -> None:
     person = person_of(world.settings, [world.use_case, other.use_case], str(GONE), EVERY)
     with OpsDatabase.open(world.settings.database_url) as ops:
         done = forget(person, world.settings, ops, by="ada", reason="asked for it")
-        assert ops.forgotten("one that is still to come", "customer") == {person.pseudonym}
+        assert forgotten_pseudonyms(ops, "one that is still to come", "customer") == {
+            person.pseudonym
+        }
         events = ops.audit_events()
     assert [item.found.use_case for item in done] == ["shop", "other"]
     assert files_with(world.folder / "lake", NAME) == []

@@ -15,6 +15,8 @@ from mlops_pipeline.config import UseCase
 from mlops_pipeline.core.evaluation.gates import Gate, RuleResult
 from mlops_pipeline.core.fairness.live_fairness import LiveAudit, LiveDecisions, audit_decisions
 from mlops_pipeline.core.modelling.scoring import ScoringModel
+from mlops_pipeline.lifecycle.alerts import list_alerts
+from mlops_pipeline.lifecycle.bookkeeping import list_decisions, set_pointer
 from mlops_pipeline.lifecycle.compliance.fairness_audits import (
     live_decisions,
     raise_parity_alert,
@@ -22,6 +24,7 @@ from mlops_pipeline.lifecycle.compliance.fairness_audits import (
 )
 from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.lifecycle.predictions import score_period
+from mlops_pipeline.lifecycle.rollouts import open_rollout
 from mlops_pipeline.orchestration.assets.fairness import fairness_audit
 from mlops_pipeline.orchestration.resources import Platform
 from mlops_pipeline.stores.ops import OpsDatabase
@@ -63,9 +66,9 @@ def test_model_that_breaks_a_parity_rule_on_its_test_part_is_an_alert(tmp_path: 
     with OpsDatabase.open(f"sqlite:///{tmp_path}/ops.db") as ops:
         for rules in ((other, broken), (broken,), (other,)):
             raise_parity_alert(ops, case, Gate(True, False, rules), run_id="r", now=NOW)
-            alerts = ops.list_alerts("shop", open_only=True)
+            alerts = list_alerts(ops, "shop", open_only=True)
             assert len(alerts) == (broken in rules)
-        (alert,) = ops.list_alerts("shop")
+        (alert,) = list_alerts(ops, "shop")
     assert (alert.kind, alert.times_raised) == ("fairness", 2)
     assert alert.message == (f"on the test part of the newest model: {name} (warn): region 0.200")
     assert alert.resolved_at == NOW
@@ -275,16 +278,16 @@ def test_breach_alerts_once_and_the_next_audit_within_limits_resolves_it(
     with OpsDatabase.open(world.settings.database_url) as ops:
         for _ in range(2):
             file = record_live_audit(work, ops, breach, run_id="one", now=NOW)
-        (alert,) = ops.list_alerts("shop", open_only=True)
+        (alert,) = list_alerts(ops, "shop", open_only=True)
         assert (alert.kind, alert.severity, alert.times_raised) == ("fairness", "warning", 2)
         assert "docs/runbook.md" in alert.action
         record_live_audit(work, ops, audited(None), run_id="two", now=NOW)
-        assert len(ops.list_alerts("shop", open_only=True)) == 1  # nothing is known of it
+        assert len(list_alerts(ops, "shop", open_only=True)) == 1  # nothing is known of it
         later = NOW + timedelta(days=30)
         record_live_audit(work, ops, fine, run_id="three", now=later)
-        (alert,) = ops.list_alerts("shop")
+        (alert,) = list_alerts(ops, "shop")
         assert (alert.resolved_at, alert.resolved_by) == (later, "three")
-        kept = ops.list_decisions("shop", kind="fairness_audit")
+        kept = list_decisions(ops, "shop", kind="fairness_audit")
     actions = [item.action for item in kept]
     assert actions == ["within_limits", "not_computable", "alert", "alert"]
     assert kept[-1].reason == breach.sentence
@@ -313,15 +316,16 @@ def test_asset_of_a_breach_is_green_warns_and_shows_the_groups(world: World, wor
     score(work, 2)
     with OpsDatabase.open(world.settings.database_url) as ops:
         accepted = {name: item.to_dict() for name, item in accept_all(work).items()}
-        ops.set_pointer("shop", "accepted", accepted, run_id="before", now=NOW)
-        ops.open_rollout(
+        set_pointer(ops, "shop", "accepted", accepted, run_id="before", now=NOW)
+        open_rollout(
+            ops,
             "shop",
             1,
             mlflow_run_id="m",
             dagster_run_id="d",
             fingerprint="f",
             stages=["full"],
-            state="full",
+            state="champion",
             reason="a test",
             waiting_for=None,
             now=NOW,

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from mlops_pipeline.config import UseCase
+from mlops_pipeline.core.rollout.records import OpeningState
 from mlops_pipeline.errors import ConfigError, NotFoundError
-from mlops_pipeline.lifecycle.champions import documents_folder
+from mlops_pipeline.lifecycle.bookkeeping import record_feature_use, set_pointer
 from mlops_pipeline.lifecycle.features.catalogue import (
     FeatureEntry,
     ModelInputs,
@@ -22,9 +23,12 @@ from mlops_pipeline.lifecycle.features.catalogue import (
     refuse_deleted_features,
     unused_features,
 )
+from mlops_pipeline.lifecycle.release import documents_folder
+from mlops_pipeline.lifecycle.rollouts import open_rollout
 from mlops_pipeline.stores.lake.tables import Lake
-from mlops_pipeline.stores.ops import OpeningState, OpsDatabase
+from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import PACKAGE_PARENT, Settings
+from mlops_pipeline_tests.stores.ops.rollout_steps import reject
 from mlops_pipeline_tests.worlds import PLANS, VISITS, shop
 
 NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
@@ -76,8 +80,9 @@ def release(settings: Settings, version: int, inputs: Sequence[str]) -> None:
     (folder / "metadata.json").write_text(json.dumps(document))
 
 
-def open_version(ops: OpsDatabase, version: int, state: OpeningState = "full") -> None:
-    ops.open_rollout(
+def open_version(ops: OpsDatabase, version: int, state: OpeningState = "champion") -> None:
+    open_rollout(
+        ops,
         "shop",
         version,
         mlflow_run_id="mlflow",
@@ -196,11 +201,11 @@ def test_version_that_is_registered_and_not_deployed_is_live(
 ) -> None:
     release(settings, 5, ["visits"])
     entry = {"version": 5, "fingerprint": "fingerprint-5", "needs_review": False}
-    ops.set_pointer("shop", "registry", entry, run_id="run", now=NOON)
+    set_pointer(ops, "shop", "registry", entry, run_id="run", now=NOON)
     (found,) = model_inputs(ops, Lake(settings.lake_uri), case_of())
     assert found == ModelInputs(5, "challenger", True, ("visits",))
     open_version(ops, 5, "awaiting_approval")
-    ops.reject("shop", 5, by="ada", reason="no", now=NOON)
+    reject(ops, "shop", 5, by="ada", reason="no", now=NOON)
     (found,) = model_inputs(ops, Lake(settings.lake_uri), case_of())
     assert found == ModelInputs(5, "rejected", False, ("visits",))
 
@@ -230,8 +235,8 @@ def test_catalog_says_when_a_feature_was_computed_first_and_read_last(
 ) -> None:
     for days, reader in enumerate(("computation", "training", "online", "batch_scoring")):
         moment = NOON + timedelta(days=days)
-        ops.record_feature_use("shop", ["visits"], reader, now=moment)  # type: ignore[arg-type] # the loop loses the literal
-    ops.record_feature_use("shop", ["visits", "tier"], "computation", now=NOON + timedelta(days=9))
+        record_feature_use(ops, "shop", ["visits"], reader, now=moment)  # type: ignore[arg-type] # the loop loses the literal
+    record_feature_use(ops, "shop", ["visits", "tier"], "computation", now=NOON + timedelta(days=9))
     found = catalog(case_of(), settings)
     visits, tier, spent = (entry_of(found, name) for name in ("visits", "tier", "spent"))
     assert (visits.computed_since, visits.last_used_at) == (NOON, NOON + timedelta(days=3))
@@ -240,7 +245,7 @@ def test_catalog_says_when_a_feature_was_computed_first_and_read_last(
 
 
 def test_entry_is_plain_json(settings: Settings, ops: OpsDatabase) -> None:
-    ops.record_feature_use("shop", ["visits"], "training", now=NOON)
+    record_feature_use(ops, "shop", ["visits"], "training", now=NOON)
     document = [entry.to_dict() for entry in catalog(case_of(), settings)]
     first = json.loads(json.dumps(document))[0]
     assert first["name"] == "customer:visits"

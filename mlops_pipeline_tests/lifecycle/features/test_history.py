@@ -11,6 +11,7 @@ import pytest
 
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.errors import DataError, MlopsError, NotFoundError
+from mlops_pipeline.lifecycle.bookkeeping import feature_uses, set_pointer
 from mlops_pipeline.lifecycle.features import history as module
 from mlops_pipeline.lifecycle.features.history import (
     feature_names,
@@ -32,7 +33,7 @@ def accepted_pointer(world: World) -> None:
     with world.open() as work:
         found = {name: item.to_dict() for name, item in accept_all(work, utc(MONTHS[-1])).items()}
     with OpsDatabase.open(world.settings.database_url) as ops:
-        ops.set_pointer("shop", "accepted", found, run_id="test", now=utc(MONTHS[-1]))
+        set_pointer(ops, "shop", "accepted", found, run_id="test", now=utc(MONTHS[-1]))
 
 
 @pytest.fixture(scope="module", params=["month", "event"])
@@ -145,7 +146,7 @@ def test_history_is_a_use_of_its_features(lived: World, finished: list[Row]) -> 
         lived.use_case, asked_of(finished[:1]), [f"customer:{name}"], settings=lived.settings
     )
     with OpsDatabase.open(lived.settings.database_url) as ops:
-        uses = {use.feature for use in ops.feature_uses("shop") if use.reader == "history"}
+        uses = {use.feature for use in feature_uses(ops, "shop") if use.reader == "history"}
     assert name in uses
 
 

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import URL, NullPool, create_engine, make_url, text
 
 from mlops_pipeline.stores.ops import OpsDatabase
-from mlops_pipeline.stores.ops.tables import metadata
+from mlops_pipeline.stores.ops.declarations import metadata
 
 # TRUNCATE passes the append-only triggers, but costs several files for each table and index.
 EMPTY_USED_TABLES = "DO $$ BEGIN {} END $$".format(

@@ -1,8 +1,10 @@
-"""Opening rollouts with everything that does not matter to a test filled in."""
+"""Opening and deciding rollouts with everything that does not matter to a test filled in."""
 
 from datetime import datetime
 
-from mlops_pipeline.stores.ops import OpeningState, OpsDatabase, Rollout
+from mlops_pipeline.core.rollout.records import OpeningState, Rollout, Stage
+from mlops_pipeline.lifecycle.rollouts import PersonsDecision, decide, list_rollouts, open_rollout
+from mlops_pipeline.stores.ops import Ledger, OpsDatabase
 from mlops_pipeline_tests.stores.ops.timestamps import NOON
 
 
@@ -15,7 +17,8 @@ def open_version(
     fingerprint: str | None = None,
     now: datetime = NOON,
 ) -> Rollout:
-    return database.open_rollout(
+    return open_rollout(
+        database,
         use_case,
         version,
         mlflow_run_id=f"mlflow-{version}",
@@ -33,9 +36,38 @@ def open_waiting(database: OpsDatabase, version: int, use_case: str = "churn") -
     return open_version(database, version, state="awaiting_approval", use_case=use_case)
 
 
-def open_full(database: OpsDatabase, version: int, use_case: str = "churn") -> Rollout:
-    return open_version(database, version, state="full", use_case=use_case)
+def open_champion(database: OpsDatabase, version: int, use_case: str = "churn") -> Rollout:
+    return open_version(database, version, state="champion", use_case=use_case)
 
 
 def states(database: OpsDatabase, use_case: str = "churn") -> dict[int, str]:
-    return {found.version: found.state for found in database.list_rollouts(use_case)}
+    return {found.version: found.state for found in list_rollouts(database, use_case)}
+
+
+def approve(
+    ops: Ledger,
+    use_case: str,
+    version: int,
+    *,
+    by: str,
+    reason: str,
+    now: datetime,
+    stage: Stage = "production",
+    expires_at: datetime | None = None,
+    four_eyes: bool = False,
+) -> Rollout:
+    said = PersonsDecision("approved", by, reason, stage, expires_at)
+    return decide(ops, use_case, version, said, four_eyes=four_eyes, now=now)
+
+
+def reject(
+    ops: Ledger,
+    use_case: str,
+    version: int,
+    *,
+    by: str,
+    reason: str,
+    now: datetime,
+    stage: Stage = "production",
+) -> Rollout:
+    return decide(ops, use_case, version, PersonsDecision("rejected", by, reason, stage), now=now)

@@ -10,7 +10,7 @@ APPEND_ONLY = ("audit_event", "rollout_event", "approval", "gate_exception")
 def tamper(database: OpsDatabase, *statements: str) -> None:
     """Run statements without the triggers that refuse changes."""
     is_sqlite = database.url.startswith("sqlite")
-    with database._engine.begin() as connection:
+    with database.engine.begin() as connection:
         for table in APPEND_ONLY:
             for change in ("update", "delete"):
                 on = "" if is_sqlite else f" ON {table}"

@@ -3,90 +3,106 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import update
 
+from mlops_pipeline.core.rollout.approvals import approval_state, has_ended, last_approval
+from mlops_pipeline.core.rollout.records import Rollout
 from mlops_pipeline.errors import NotFoundError, StateError
-from mlops_pipeline.stores.ops import (
-    OpsDatabase,
-    Rollout,
-    approval_state,
-    has_ended,
-    last_approval,
+from mlops_pipeline.lifecycle.bookkeeping import start_lifecycle
+from mlops_pipeline.lifecycle.rollouts import (
+    find_champion,
+    get_rollout,
+    list_approvals,
+    roll_back,
+    rollout_events,
 )
-from mlops_pipeline.stores.ops.tables import rollout
+from mlops_pipeline.stores.ops import OpsDatabase
+from mlops_pipeline.stores.ops.tables import ROLLOUT
 from mlops_pipeline_tests.stores.ops.concurrent_writers import run_at_once
-from mlops_pipeline_tests.stores.ops.rollout_steps import open_full, open_waiting, states
+from mlops_pipeline_tests.stores.ops.rollout_steps import (
+    approve,
+    open_champion,
+    open_waiting,
+    reject,
+    states,
+)
 from mlops_pipeline_tests.stores.ops.timestamps import NOON, later
 
-
-def approve(version: int, by: str = "ada") -> Callable[[OpsDatabase], Rollout]:
-    return lambda database: database.approve("churn", version, by=by, reason="fine", now=NOON)
+DECIDE: dict[str, Callable[..., Rollout]] = {"approve": approve, "reject": reject}
 
 
-def reject(version: int) -> Callable[[OpsDatabase], Rollout]:
-    return lambda database: database.reject("churn", version, by="bob", reason="bias", now=NOON)
+def approving(version: int, by: str = "ada") -> Callable[[OpsDatabase], Rollout]:
+    return lambda database: approve(database, "churn", version, by=by, reason="fine", now=NOON)
+
+
+def rejecting(version: int) -> Callable[[OpsDatabase], Rollout]:
+    return lambda database: reject(database, "churn", version, by="bob", reason="bias", now=NOON)
 
 
 def test_approve_waiting_version_makes_it_champion(database: OpsDatabase) -> None:
-    open_full(database, 1)
+    open_champion(database, 1)
     open_waiting(database, 2)
-    approved = database.approve("churn", 2, by=" ada ", reason="better", now=later(60))
-    assert (approved.state, approved.waiting_for, approved.changed_at) == ("full", None, later(60))
-    assert database.champion("churn") == approved
-    assert states(database) == {2: "full", 1: "previous"}
+    approved = approve(database, "churn", 2, by=" ada ", reason="better", now=later(60))
+    assert (approved.state, approved.waiting_for, approved.changed_at) == (
+        "champion",
+        None,
+        later(60),
+    )
+    assert find_champion(database, "churn") == approved
+    assert states(database) == {2: "champion", 1: "previous"}
 
 
 def test_approve_writes_approval_and_events(database: OpsDatabase) -> None:
-    open_full(database, 1)
+    open_champion(database, 1)
     open_waiting(database, 2)
-    database.approve("churn", 2, by="ada", reason="better", expires_at=later(99), now=later(60))
-    (given,) = database.approvals("churn")
+    approve(database, "churn", 2, by="ada", reason="better", expires_at=later(99), now=later(60))
+    (given,) = list_approvals(database, "churn")
     assert (given.use_case, given.version, given.stage) == ("churn", 2, "production")
     assert (given.verdict, given.by, given.reason) == ("approved", "ada", "better")
     assert (given.at, given.expires_at) == (later(60), later(99))
     assert [
         (event.version, event.to_state, event.actor, event.reason)
-        for event in database.rollout_events("churn")[2:]
-    ] == [(1, "previous", "ada", "version 2 became full"), (2, "full", "ada", "better")]
+        for event in rollout_events(database, "churn")[2:]
+    ] == [(1, "previous", "ada", "version 2 became champion"), (2, "champion", "ada", "better")]
 
 
 def test_reject_waiting_version_keeps_champion(database: OpsDatabase) -> None:
-    open_full(database, 1)
+    open_champion(database, 1)
     open_waiting(database, 2)
-    assert reject(2)(database).state == "rejected"
-    assert states(database) == {2: "rejected", 1: "full"}
-    (given,) = database.approvals("churn")
+    assert rejecting(2)(database).state == "rejected"
+    assert states(database) == {2: "rejected", 1: "champion"}
+    (given,) = list_approvals(database, "churn")
     assert (given.verdict, given.stage) == ("rejected", "production")
 
 
-@pytest.mark.parametrize("decide", [approve, reject])
+@pytest.mark.parametrize("decide", [approving, rejecting])
 def test_decide_on_champion_names_state_and_what_waits(
     database: OpsDatabase, decide: Callable[[int], Callable[[OpsDatabase], Rollout]]
 ) -> None:
-    open_full(database, 1)
+    open_champion(database, 1)
     open_waiting(database, 5)
-    with pytest.raises(StateError, match=r"(?s)state full.*Waiting for a decision: version 5"):
+    with pytest.raises(StateError, match=r"(?s)state champion.*Waiting for a decision: version 5"):
         decide(1)(database)
-    assert database.approvals("churn") == []
+    assert list_approvals(database, "churn") == []
 
 
 def test_approve_twice_is_refused(database: OpsDatabase) -> None:
     open_waiting(database, 1)
-    approve(1)(database)
+    approving(1)(database)
     with pytest.raises(StateError, match="No version is waiting"):
-        approve(1)(database)
-    assert len(database.approvals("churn")) == 1
+        approving(1)(database)
+    assert len(list_approvals(database, "churn")) == 1
 
 
 def test_approve_superseded_version_is_refused(database: OpsDatabase) -> None:
     open_waiting(database, 1)
     open_waiting(database, 2)
     with pytest.raises(StateError, match="state superseded"):
-        approve(1)(database)
+        approving(1)(database)
 
 
 def test_approve_unknown_version_lists_known(database: OpsDatabase) -> None:
     open_waiting(database, 4)
     with pytest.raises(NotFoundError, match="one of 4"):
-        approve(5)(database)
+        approving(5)(database)
 
 
 @pytest.mark.parametrize(("by", "reason", "missing"), [("", "x", "'by'"), ("x", " ", "'reason'")])
@@ -96,20 +112,22 @@ def test_decide_without_name_or_reason_is_refused(
 ) -> None:
     open_waiting(database, 1)
     with pytest.raises(StateError, match=missing):
-        getattr(database, verb)("churn", 1, by=by, reason=reason, now=NOON)
+        DECIDE[verb](database, "churn", 1, by=by, reason=reason, now=NOON)
     assert states(database) == {1: "awaiting_approval"}
 
 
 def test_approve_two_versions_at_once_leaves_one_champion(database: OpsDatabase, url: str) -> None:
-    open_full(database, 1)
+    open_champion(database, 1)
     open_waiting(database, 2)
     open_waiting(database, 3)
-    with database._write("test") as connection:  # two that wait: only a foreign writer does this
-        waiting = rollout.c.version.in_([2, 3])
-        connection.execute(update(rollout).where(waiting).values(state="awaiting_approval"))
-    results = run_at_once(url, [approve(2), approve(3)])
+    with database.write("test") as tx:  # two that wait: only a foreign writer does this
+        waiting = ROLLOUT.table.c.version.in_([2, 3])
+        tx.connection.execute(
+            update(ROLLOUT.table).where(waiting).values(state="awaiting_approval")
+        )
+    results = run_at_once(url, [approving(2), approving(3)])
     assert all(isinstance(result, Rollout) for result in results)
-    assert sorted(states(database).values()) == ["archived", "full", "previous"]
+    assert sorted(states(database).values()) == ["archived", "champion", "previous"]
     assert states(database)[1] == "archived"
 
 
@@ -117,37 +135,37 @@ def test_approve_and_reject_one_version_at_once_counts_once(
     database: OpsDatabase, url: str
 ) -> None:
     open_waiting(database, 1)
-    results = run_at_once(url, [approve(1), reject(1)] * 4)
+    results = run_at_once(url, [approving(1), rejecting(1)] * 4)
     assert sum(isinstance(result, Rollout) for result in results) == 1
     assert sum(isinstance(result, StateError) for result in results) == 7
-    assert len(database.approvals("churn")) == 1
-    assert len(database.rollout_events("churn")) == 2
+    assert len(list_approvals(database, "churn")) == 1
+    assert len(rollout_events(database, "churn")) == 2
 
 
 def test_approve_while_newer_version_becomes_full_leaves_one_champion(
     database: OpsDatabase, url: str
 ) -> None:
     open_waiting(database, 1)
-    run_at_once(url, [approve(1), lambda contender: open_full(contender, 2)])
-    assert sorted(states(database).values()) == ["full", "previous"]
+    run_at_once(url, [approving(1), lambda contender: open_champion(contender, 2)])
+    assert sorted(states(database).values()) == ["champion", "previous"]
 
 
 # stages, ends, four eyes
 
 
 def state_of(database: OpsDatabase, version: int, seconds: float = 0) -> str:
-    found = database.rollout("churn", version)
-    return approval_state(found, database.approvals("churn"), now=later(seconds))
+    found = get_rollout(database, "churn", version)
+    return approval_state(found, list_approvals(database, "churn"), now=later(seconds))
 
 
 def say(database: OpsDatabase, verb: str, version: int, **options: object) -> None:
     given = {"by": "ada", "reason": "because", "now": NOON, **options}
-    getattr(database, verb)("churn", version, **given)
+    DECIDE[verb](database, "churn", version, **given)
 
 
 def test_approval_states_follow_from_rollout_and_approvals(database: OpsDatabase) -> None:
     for version in (1, 2, 3):
-        open_full(database, version)
+        open_champion(database, version)
     open_waiting(database, 4)
     found = {version: state_of(database, version) for version in (1, 2, 3, 4)}
     assert found == {1: "archived", 2: "production", 3: "production", 4: "candidate"}
@@ -160,7 +178,7 @@ def test_staging_is_given_taken_back_and_ends(database: OpsDatabase) -> None:
     open_waiting(database, 1)
     say(database, "approve", 1, stage="staging", expires_at=later(60))
     assert states(database) == {1: "awaiting_approval"}
-    assert database.rollout("churn", 1).waiting_for == "approval of production"
+    assert get_rollout(database, "churn", 1).waiting_for == "approval of production"
     assert (state_of(database, 1, 59), state_of(database, 1, 60)) == ("staging", "candidate")
     say(database, "approve", 1, stage="staging")
     assert state_of(database, 1, 1_000) == "staging"
@@ -173,11 +191,15 @@ def test_staging_is_given_taken_back_and_ends(database: OpsDatabase) -> None:
 def test_champion_whose_approval_has_an_end_can_be_renewed(database: OpsDatabase) -> None:
     open_waiting(database, 1)
     say(database, "approve", 1, expires_at=later(60))
-    said = last_approval(database.rollout("churn", 1), database.approvals("churn"), "production")
+    said = last_approval(
+        get_rollout(database, "churn", 1), list_approvals(database, "churn"), "production"
+    )
     assert (has_ended(said, later(59)), has_ended(said, later(60))) == (False, True)
     say(database, "approve", 1, now=later(90))
-    assert len(database.rollout_events("churn")) == 2  # it was champion all the time
-    said = last_approval(database.rollout("churn", 1), database.approvals("churn"), "production")
+    assert len(rollout_events(database, "churn")) == 2  # it was champion all the time
+    said = last_approval(
+        get_rollout(database, "churn", 1), list_approvals(database, "churn"), "production"
+    )
     assert not has_ended(said, later(1_000))
     with pytest.raises(StateError, match="No version is waiting"):
         say(database, "approve", 1, now=later(91))  # nothing to renew
@@ -204,18 +226,24 @@ def test_approval_that_ends_before_it_begins_is_refused(database: OpsDatabase) -
 def test_four_eyes_refuse_who_triggered_the_run(
     database: OpsDatabase, triggered_by: str | None, by: str, refused: bool
 ) -> None:
-    database.start_lifecycle(
-        "churn", "dagster-1", as_of=NOON, trigger="manual", triggered_by=triggered_by, now=NOON
+    start_lifecycle(
+        database,
+        "churn",
+        "dagster-1",
+        as_of=NOON,
+        trigger="manual",
+        triggered_by=triggered_by,
+        now=NOON,
     )
     open_waiting(database, 1)
     if refused:
         with pytest.raises(StateError, match="approval of somebody else"):
             say(database, "approve", 1, by=by, four_eyes=True)
-        assert database.approvals("churn") == []
+        assert list_approvals(database, "churn") == []
         say(database, "reject", 1, by=by)  # to refuse one's own needs no second pair
     else:
         say(database, "approve", 1, by=by, four_eyes=True)
-        assert states(database) == {1: "full"}
+        assert states(database) == {1: "champion"}
 
 
 def test_four_eyes_need_a_run_that_said_who(database: OpsDatabase) -> None:
@@ -226,15 +254,15 @@ def test_four_eyes_need_a_run_that_said_who(database: OpsDatabase) -> None:
 
 def test_rollback_makes_the_version_before_champion_again(database: OpsDatabase) -> None:
     for version in (1, 2, 3):
-        open_full(database, version)
-    removed, rollout = database.roll_back("churn", by=" ada ", reason="scores doubled", now=NOON)
+        open_champion(database, version)
+    removed, rollout = roll_back(database, "churn", by=" ada ", reason="scores doubled", now=NOON)
     assert (removed.version, removed.state) == (3, "rolled_back")
-    assert (rollout.version, rollout.state) == (2, "full")
-    assert states(database) == {1: "archived", 2: "full", 3: "rolled_back"}
+    assert (rollout.version, rollout.state) == (2, "champion")
+    assert states(database) == {1: "archived", 2: "champion", 3: "rolled_back"}
     assert state_of(database, 3) == "archived"
     told = [event.detail for event in database.audit_events(kind="rollout")[:2]]
     assert [(item["version"], item["to_state"]) for item in told] == [
-        (2, "full"),
+        (2, "champion"),
         (3, "rolled_back"),
     ]
     assert {event.actor for event in database.audit_events(kind="rollout")[:2]} == {"ada"}
@@ -247,7 +275,7 @@ def test_rollback_without_a_way_back_is_refused(
     database: OpsDatabase, versions: tuple[int, ...], found: str
 ) -> None:
     for version in versions:
-        open_full(database, version)
+        open_champion(database, version)
     with pytest.raises(StateError, match=found):
-        database.roll_back("churn", by="ada", reason="why", now=NOON)
-    assert states(database) == dict.fromkeys(versions, "full")
+        roll_back(database, "churn", by="ada", reason="why", now=NOON)
+    assert states(database) == dict.fromkeys(versions, "champion")

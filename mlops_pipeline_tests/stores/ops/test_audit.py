@@ -4,10 +4,14 @@ from functools import partial
 
 import pytest
 
+from mlops_pipeline.core.audit.records import AuditEvent
+from mlops_pipeline.core.rollout.machine import Event
 from mlops_pipeline.errors import StateError
-from mlops_pipeline.stores.ops import AuditEvent, OpsDatabase, rollouts
+from mlops_pipeline.lifecycle.bookkeeping import NewDecision, record_decision
+from mlops_pipeline.lifecycle.rollouts import get_rollout, send
+from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline_tests.stores.ops.concurrent_writers import run_at_once
-from mlops_pipeline_tests.stores.ops.rollout_steps import open_waiting
+from mlops_pipeline_tests.stores.ops.rollout_steps import approve, open_waiting
 from mlops_pipeline_tests.stores.ops.timestamps import NOON, later
 
 
@@ -70,7 +74,7 @@ def test_events_are_filtered_and_the_newest_first(database: OpsDatabase) -> None
 
 def test_approval_and_rollout_are_audited_in_the_order_they_happened(database: OpsDatabase) -> None:
     open_waiting(database, 1)
-    database.approve("churn", 1, by="ada", reason="good", now=later(60))
+    approve(database, "churn", 1, by="ada", reason="good", now=later(60))
     told = [(event.kind, event.actor, event.at) for event in reversed(database.audit_events())]
     assert told == [
         ("rollout", "run dagster-1", NOON),
@@ -86,11 +90,16 @@ def test_approval_and_rollout_are_audited_in_the_order_they_happened(database: O
         "reason": "gate passed",
     }
     assert (approved.detail["verdict"], approved.detail["stage"]) == ("approved", "production")
-    assert (moved.detail["from_state"], moved.detail["to_state"]) == ("awaiting_approval", "full")
+    assert (moved.detail["from_state"], moved.detail["to_state"]) == (
+        "awaiting_approval",
+        "champion",
+    )
 
 
 def test_decision_is_audited_whole(database: OpsDatabase) -> None:
-    key = database.record_decision("churn", "monthly", "skip", "too early", {"labels": 3}, now=NOON)
+    key = record_decision(
+        database, "churn", NewDecision("monthly", "skip", "too early", {"labels": 3}), now=NOON
+    )
     (event,) = database.audit_events()
     assert (event.kind, event.use_case, event.actor) == ("decision", "churn", "mlops")
     assert event.detail == {
@@ -105,9 +114,8 @@ def test_decision_is_audited_whole(database: OpsDatabase) -> None:
 
 def test_change_that_fails_leaves_no_event(database: OpsDatabase) -> None:
     open_waiting(database, 1)
-    with pytest.raises(StateError), database._write("rollout:churn") as connection:  # noqa: PT012 # it fails at its end
-        waiting = rollouts.get(connection, "churn", 1)
-        rollouts.move(connection, waiting, "rejected", rollouts.Change("ada", "no", NOON))
+    with pytest.raises(StateError), database.write("churn") as tx:  # noqa: PT012 # it fails at its end
+        send(tx, get_rollout(tx, "churn", 1), Event("reject", "ada", "no", NOON))
         raise StateError("power cut")
     assert database.audit_head()[0] == 1
-    assert database.rollout("churn", 1).state == "awaiting_approval"
+    assert get_rollout(database, "churn", 1).state == "awaiting_approval"

@@ -7,8 +7,9 @@ import pytest
 
 from mlops_pipeline.core.audit.anchors import Anchor
 from mlops_pipeline.core.audit.chain import MAX_PROBLEMS, ChainCheck
+from mlops_pipeline.core.audit.records import NewAuditEvent
 from mlops_pipeline.stores.ops import OpsDatabase
-from mlops_pipeline.stores.ops.audit import NewAuditEvent
+from mlops_pipeline.stores.ops.audit import stored_events
 from mlops_pipeline_tests.sizes import size
 from mlops_pipeline_tests.stores.ops.tampering import tamper
 from mlops_pipeline_tests.stores.ops.timestamps import NOON, later
@@ -54,7 +55,7 @@ def swap(left: int, right: int) -> tuple[str, str, str]:
 
 def check(database: OpsDatabase, anchors: Sequence[Anchor] = ()) -> ChainCheck:
     found = ChainCheck(anchors)
-    for event in database.stored_events():
+    for event in stored_events(database):
         found.add(event)
     found.finish()
     return found
@@ -166,10 +167,10 @@ def test_swapped_contents_under_hashes_that_stay_are_named(database: OpsDatabase
 
 def test_rewritten_event_with_a_right_hash_breaks_its_link(database: OpsDatabase) -> None:
     fill(database)
-    *_, fifth = [event for event in database.stored_events() if event.seq <= 5]
+    *_, fifth = [event for event in stored_events(database) if event.seq <= 5]
     forged = '{"number":500}'
     tamper(database, f"UPDATE audit_event SET detail = '{forged}' WHERE seq = 5")
-    *_, changed = [event for event in database.stored_events() if event.seq <= 5]
+    *_, changed = [event for event in stored_events(database) if event.seq <= 5]
     new_hash = changed.hash_as(5, fifth.previous_hash)
     tamper(database, f"UPDATE audit_event SET hash = '{new_hash}' WHERE seq = 5")
     assert problems(database) == [f"{at(6)}: it does not follow event 5: one of them was rewritten"]
@@ -262,6 +263,6 @@ def test_export_of_damaged_bytes_is_still_a_line(tmp_path: object) -> None:
     with OpsDatabase.open(f"sqlite:///{tmp_path}/ops.db") as database:
         fill(database, 1)
         tamper(database, "UPDATE audit_event SET actor = x'616461', detail = 'no', at = 'x'")
-        (event,) = database.stored_events()
+        (event,) = stored_events(database)
     assert event.document()["actor"] == "b'ada'"
     assert (event.document()["detail"], event.document()["at"]) == ("no", "x")

@@ -6,9 +6,13 @@ from datetime import timedelta, timezone
 import pytest
 
 from mlops_pipeline.core.audit.chain import ChainCheck
-from mlops_pipeline.core.audit.records import RecordCheck
+from mlops_pipeline.core.audit.rows import RecordCheck
+from mlops_pipeline.lifecycle.bookkeeping import NewDecision, record_decision, start_lifecycle
+from mlops_pipeline.lifecycle.exceptions import grant_exception, revoke_exception
 from mlops_pipeline.stores.ops import OpsDatabase
-from mlops_pipeline_tests.stores.ops.rollout_steps import open_version
+from mlops_pipeline.stores.ops.audit import stored_events, stored_records, unexplained_states
+from mlops_pipeline.stores.ops.tables import AUDITED_KINDS
+from mlops_pipeline_tests.stores.ops.rollout_steps import approve, open_version
 from mlops_pipeline_tests.stores.ops.tampering import tamper
 from mlops_pipeline_tests.stores.ops.timestamps import NOON, later
 
@@ -16,20 +20,29 @@ from mlops_pipeline_tests.stores.ops.timestamps import NOON, later
 @pytest.fixture
 def filled(database: OpsDatabase) -> OpsDatabase:
     """A database with a row of every kind that has an event."""
-    open_version(database, 1, state="full")
+    open_version(database, 1, state="champion")
     open_version(database, 2, state="awaiting_approval", now=later(10))
     east = timezone(timedelta(hours=5, minutes=30))
     end = (NOON + timedelta(days=30)).astimezone(east)
-    database.approve("churn", 2, by="ada", reason="better", expires_at=end, now=later(20))
+    approve(database, "churn", 2, by="ada", reason="better", expires_at=end, now=later(20))
     evidence = {"auc": 0.1 + 0.2, "by_month": {1: None}, "names": ["é", "b"]}
-    database.record_decision("churn", "retraining", "wait", "few labels", evidence, now=later(30))
-    held = database.grant_exception(
-        "churn", "demographic_parity", "region", by="bo", reason="r", expires_at=end, now=later(40)
+    record_decision(
+        database, "churn", NewDecision("retraining", "wait", "few labels", evidence), now=later(30)
     )
-    database.revoke_exception("churn", held.id, by="cy", reason="mended", now=later(50))
-    database.start_lifecycle("churn", "run-1", as_of=NOON, trigger="manual", now=later(60))
-    database.start_lifecycle(
-        "churn", "run-2", as_of=NOON, trigger="monthly", triggered_by="ada", now=later(61)
+    held = grant_exception(
+        database,
+        "churn",
+        "demographic_parity",
+        "region",
+        by="bo",
+        reason="r",
+        expires_at=end,
+        now=later(40),
+    )
+    revoke_exception(database, "churn", held.id, by="cy", reason="mended", now=later(50))
+    start_lifecycle(database, "churn", "run-1", as_of=NOON, trigger="manual", now=later(60))
+    start_lifecycle(
+        database, "churn", "run-2", as_of=NOON, trigger="monthly", triggered_by="ada", now=later(61)
     )
     return database
 
@@ -37,14 +50,14 @@ def filled(database: OpsDatabase) -> OpsDatabase:
 def problems(database: OpsDatabase, *, meanwhile: Callable[[], object] | None = None) -> list[str]:
     chain = ChainCheck([])
     known, _ = database.audit_head()
-    records = RecordCheck(database.stored_records(), known, chain.report)
+    records = RecordCheck(stored_records(database), known, AUDITED_KINDS, chain.report)
     if meanwhile is not None:
         meanwhile()
-    for event in database.stored_events():
+    for event in stored_events(database):
         chain.add(event)
         records.add(event)
     records.finish()
-    return [*map(str, chain.problems), *database.states_untold()]
+    return [*map(str, chain.problems), *unexplained_states(database)]
 
 
 def test_rows_that_nobody_touched_agree_with_their_events(filled: OpsDatabase) -> None:
@@ -53,7 +66,9 @@ def test_rows_that_nobody_touched_agree_with_their_events(filled: OpsDatabase) -
 
 def test_rows_written_while_the_check_reads_are_no_problem(filled: OpsDatabase) -> None:
     def write() -> None:
-        filled.record_decision("churn", "retraining", "wait", "again", {}, now=later(70))
+        record_decision(
+            filled, "churn", NewDecision("retraining", "wait", "again", {}), now=later(70)
+        )
 
     assert problems(filled, meanwhile=write) == []
 
@@ -97,7 +112,8 @@ def test_version_of_a_rollout_altered_shows_in_all_its_rows(filled: OpsDatabase)
 def test_state_altered_without_an_event_is_named(filled: OpsDatabase) -> None:
     tamper(filled, "UPDATE rollout SET state = 'archived' WHERE version = 2")
     assert problems(filled) == [
-        "version 2 of churn is in state archived, its newest event says full: the state was altered"
+        "version 2 of churn is in state archived, its newest event says champion: "
+        "the state was altered"
     ]
 
 

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from mlops_pipeline.errors import ConfigError
+from mlops_pipeline.lifecycle.bookkeeping import get_pointer, set_pointer
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline_tests.stores.ops.timestamps import NOON
 
@@ -38,8 +39,8 @@ def test_open_file_that_is_no_database_says_so(tmp_path: Path) -> None:
 
 def test_reopened_database_holds_what_was_written(url: str) -> None:
     with OpsDatabase.open(url) as database:
-        database.set_pointer("churn", "accepted", {"orders": 3}, run_id="run-1", now=NOON)
+        set_pointer(database, "churn", "accepted", {"orders": 3}, run_id="run-1", now=NOON)
     with OpsDatabase.open(url) as database:
-        found = database.get_pointer("churn", "accepted")
+        found = get_pointer(database, "churn", "accepted")
     assert found is not None
     assert found.value == {"orders": 3}

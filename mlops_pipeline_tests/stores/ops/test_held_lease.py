@@ -12,8 +12,10 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from mlops_pipeline.errors import LeaseError
-from mlops_pipeline.stores.ops import HeldLease, OpsDatabase
+from mlops_pipeline.stores.ops import HeldLease, OpsDatabase, lease
+from mlops_pipeline.stores.ops.lease import get_lease, linger_lease, release_lease, renew_lease
 from mlops_pipeline_tests.stores.ops.concurrent_writers import run_at_once
+from mlops_pipeline_tests.stores.ops.lease_steps import acquire_lease
 from mlops_pipeline_tests.stores.ops.timestamps import NOON, ManualClock, later, never_sleep
 
 NAME = "lifecycle:churn"
@@ -31,22 +33,22 @@ with HeldLease(sys.argv[1], "lifecycle:churn", "run-1", clock=lambda: now):
 
 
 def hold_elsewhere(database: OpsDatabase, ttl_s: float = 30) -> None:
-    database.acquire_lease(NAME, "run-1", host="other-host", pid=1, ttl_s=ttl_s, now=NOON)
+    acquire_lease(database, NAME, "run-1", host="other-host", pid=1, ttl_s=ttl_s, now=NOON)
 
 
 def test_held_lease_is_held_inside_and_released_after(database: OpsDatabase) -> None:
     with HeldLease(database, NAME, "run-1", clock=ManualClock(), sleep=never_sleep) as held:
-        found = database.get_lease(NAME)
+        found = get_lease(database, NAME)
         assert found == held.lease
         assert (found.host, found.pid) == (socket.gethostname(), os.getpid())
         held.check()
-    assert database.get_lease(NAME) is None
+    assert get_lease(database, NAME) is None
 
 
 def test_held_lease_lingers_after_clean_exit(url: str, database: OpsDatabase) -> None:
     with HeldLease(url, NAME, "run-1", clock=ManualClock(), linger_s=120):
         pass
-    found = database.get_lease(NAME)
+    found = get_lease(database, NAME)
     assert found is not None
     assert (found.state, found.expires_at) == ("lingering", later(120))
 
@@ -57,7 +59,7 @@ def test_held_lease_is_released_on_error_despite_linger(database: OpsDatabase) -
         HeldLease(database, NAME, "run-1", clock=ManualClock(), linger_s=120),
     ):
         raise ValueError("broken step")
-    assert database.get_lease(NAME) is None
+    assert get_lease(database, NAME) is None
 
 
 def test_held_lease_next_step_of_same_run_continues_lingering(database: OpsDatabase) -> None:
@@ -74,7 +76,7 @@ def test_held_lease_whose_heartbeat_moves_refuses_contender_at_once(database: Op
 
     def sleep_while_holder_beats(seconds: float) -> None:
         clock.sleep(seconds)
-        database.renew_lease(NAME, "run-1", ttl_s=30, now=clock())
+        renew_lease(database, NAME, "run-1", ttl_s=30, now=clock())
 
     contender = HeldLease(database, NAME, "run-2", clock=clock, sleep=sleep_while_holder_beats)
     with pytest.raises(LeaseError, match="in use by run-1"):
@@ -91,9 +93,9 @@ def test_held_lease_waits_for_a_holder_that_works_as_long_as_it_is_told(
     def sleep_while_holder_works(seconds: float) -> None:
         clock.sleep(seconds)
         if clock.slept_s < ends_s:
-            database.renew_lease(NAME, "run-1", ttl_s=30, now=clock())
+            renew_lease(database, NAME, "run-1", ttl_s=30, now=clock())
         else:
-            database.release_lease(NAME, "run-1")
+            release_lease(database, NAME, "run-1")
 
     def contender(wait_s: float) -> HeldLease:
         return HeldLease(
@@ -118,7 +120,7 @@ def test_held_lease_whose_holder_is_silent_is_taken_over(database: OpsDatabase) 
 def test_held_lease_of_holder_with_fast_clock_is_taken_over_after_its_ttl(
     database: OpsDatabase,
 ) -> None:
-    database.acquire_lease(NAME, "run-1", host="fast", pid=1, ttl_s=30, now=later(7200))
+    acquire_lease(database, NAME, "run-1", host="fast", pid=1, ttl_s=30, now=later(7200))
     clock = ManualClock()
     with HeldLease(database, NAME, "run-2", clock=clock, sleep=clock.sleep) as held:
         assert (held.lease.holder, clock.slept_s) == ("run-2", 30)
@@ -128,8 +130,8 @@ def test_held_lease_lingering_is_waited_for_although_its_process_ended(
     database: OpsDatabase,
 ) -> None:
     host, gone = socket.gethostname(), ended_process()
-    database.acquire_lease(NAME, "run-1", host=host, pid=gone, ttl_s=30, now=NOON)
-    database.linger_lease(NAME, "run-1", linger_s=90, now=NOON)
+    acquire_lease(database, NAME, "run-1", host=host, pid=gone, ttl_s=30, now=NOON)
+    linger_lease(database, NAME, "run-1", linger_s=90, now=NOON)
     clock = ManualClock()
     with HeldLease(database, NAME, "run-2", clock=clock, sleep=clock.sleep):
         assert clock.slept_s == 90
@@ -146,7 +148,7 @@ def test_held_lease_of_killed_process_is_taken_over_at_once(
         assert process.stdout.readline() == "held\n"
         process.send_signal(signal.SIGKILL)
         process.wait(timeout=20)
-    found = database.get_lease(NAME)
+    found = get_lease(database, NAME)
     assert found is not None
     assert found.pid == process.pid
     with HeldLease(url, NAME, "run-2", clock=ManualClock(), sleep=never_sleep) as held:
@@ -155,7 +157,7 @@ def test_held_lease_of_killed_process_is_taken_over_at_once(
 
 def test_held_lease_of_ended_process_goes_to_one_of_eight(url: str, database: OpsDatabase) -> None:
     host, gone = socket.gethostname(), ended_process()
-    database.acquire_lease(NAME, "dead", host=host, pid=gone, ttl_s=30, now=NOON)
+    acquire_lease(database, NAME, "dead", host=host, pid=gone, ttl_s=30, now=NOON)
     entered = [
         HeldLease(url, NAME, f"run-{number}", clock=ManualClock(), sleep=beaten_by(database))
         for number in range(8)
@@ -171,12 +173,12 @@ def test_held_lease_taken_by_other_is_lost_at_next_beat(database: OpsDatabase) -
     with HeldLease(database, NAME, "run-1", clock=clock, heartbeat_s=IDLE_S) as held:
         held.beat()
         held.check()
-        database.acquire_lease(NAME, "run-2", host="h", pid=1, ttl_s=30, now=later(31))
+        acquire_lease(database, NAME, "run-2", host="h", pid=1, ttl_s=30, now=later(31))
         held.beat()
         assert held.lost
         with pytest.raises(LeaseError, match="run-1 lost the lease"):
             held.check()
-    found = database.get_lease(NAME)
+    found = get_lease(database, NAME)
     assert found is not None
     assert found.holder == "run-2"
 
@@ -186,7 +188,7 @@ def test_check_after_expiry_renews_if_nobody_took_it(database: OpsDatabase) -> N
     with HeldLease(database, NAME, "run-1", clock=clock, heartbeat_s=IDLE_S) as held:
         clock.sleep(300)
         held.check()
-        found = database.get_lease(NAME)
+        found = get_lease(database, NAME)
         assert found is not None
         assert found.expires_at == later(330)
 
@@ -197,7 +199,7 @@ def test_check_after_expiry_notices_without_heartbeat_that_other_took_it(
     clock = ManualClock()
     with HeldLease(database, NAME, "run-1", clock=clock, heartbeat_s=IDLE_S) as held:
         clock.sleep(300)
-        database.acquire_lease(NAME, "run-2", host="h", pid=1, ttl_s=30, now=clock())
+        acquire_lease(database, NAME, "run-2", host="h", pid=1, ttl_s=30, now=clock())
         with pytest.raises(LeaseError, match="lost the lease"):
             held.check()
 
@@ -214,7 +216,7 @@ def test_heartbeat_thread_renews_and_stops(database: OpsDatabase) -> None:
 
     with HeldLease(database, NAME, "run-1", clock=clock, heartbeat_s=0.001) as held:
         assert beaten.wait(timeout=20)
-        found = database.get_lease(NAME)
+        found = get_lease(database, NAME)
         assert found is not None
         assert found.beats >= 3
         assert not held.lost
@@ -229,7 +231,7 @@ def test_database_that_does_not_answer_is_a_loss_only_after_expiry(
 
     clock = ManualClock()
     with HeldLease(database, NAME, "run-1", clock=clock, heartbeat_s=IDLE_S) as held:
-        monkeypatch.setattr(OpsDatabase, "renew_lease", fail)
+        monkeypatch.setattr(lease, "renew_lease", fail)
         clock.sleep(29)
         held.beat()
         held.check()
@@ -247,9 +249,9 @@ def beaten_by(database: OpsDatabase) -> Callable[[float], None]:
     """Instead of sleeping, let the present holder show that it lives."""
 
     def beat(_: float) -> None:
-        found = database.get_lease(NAME)
+        found = get_lease(database, NAME)
         assert found is not None
-        database.renew_lease(NAME, found.holder, ttl_s=30, now=NOON)
+        renew_lease(database, NAME, found.holder, ttl_s=30, now=NOON)
 
     return beat
 

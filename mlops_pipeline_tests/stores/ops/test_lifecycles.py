@@ -3,32 +3,47 @@ from functools import partial
 import pytest
 
 from mlops_pipeline.errors import NotFoundError, StateError
+from mlops_pipeline.lifecycle.bookkeeping import (
+    finish_lifecycle,
+    last_finished_lifecycle,
+    last_lifecycle,
+    list_lifecycles,
+    record_step_seconds,
+    start_lifecycle,
+    step_seconds,
+)
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline_tests.stores.ops.concurrent_writers import run_at_once
 from mlops_pipeline_tests.stores.ops.timestamps import NOON, later
 
 
 def start(database: OpsDatabase, run_id: str, at_s: float = 0) -> None:
-    database.start_lifecycle("churn", run_id, as_of=NOON, trigger="manual", now=later(at_s))
+    start_lifecycle(database, "churn", run_id, as_of=NOON, trigger="manual", now=later(at_s))
 
 
 def finish(database: OpsDatabase, run_id: str, verdict: str = "promoted", at_s: float = 9) -> None:
-    database.finish_lifecycle(
-        "churn", run_id, verdict=verdict, fingerprint="f", summary={"auc": 0.8}, now=later(at_s)
+    finish_lifecycle(
+        database,
+        "churn",
+        run_id,
+        verdict=verdict,
+        fingerprint="f",
+        summary={"auc": 0.8},
+        now=later(at_s),
     )
 
 
 def test_lifecycle_started_twice_keeps_the_first(database: OpsDatabase) -> None:
     start(database, "run-1")
     start(database, "run-1", at_s=60)
-    (found,) = database.list_lifecycles("churn")
+    (found,) = list_lifecycles(database, "churn")
     assert (found.started_at, found.finished_at, found.verdict) == (NOON, None, None)
 
 
 def test_lifecycle_finished_holds_verdict_and_summary(database: OpsDatabase) -> None:
     start(database, "run-1")
     finish(database, "run-1", verdict="champion kept")
-    found = database.last_finished_lifecycle("churn")
+    found = last_finished_lifecycle(database, "churn")
     assert found is not None
     assert (found.run_id, found.as_of, found.trigger) == ("run-1", NOON, "manual")
     assert (found.verdict, found.fingerprint) == ("champion kept", "f")
@@ -39,7 +54,7 @@ def test_lifecycle_finished_twice_keeps_the_first(database: OpsDatabase) -> None
     start(database, "run-1")
     finish(database, "run-1")
     finish(database, "run-1", at_s=60)
-    found = database.last_lifecycle("churn")
+    found = last_lifecycle(database, "churn")
     assert found is not None
     assert found.finished_at == later(9)
     with pytest.raises(StateError, match="verdict 'promoted' again"):
@@ -52,35 +67,35 @@ def test_lifecycle_finished_without_start_is_not_found(database: OpsDatabase) ->
 
 
 def test_lifecycle_lists_newest_first_and_last_finished_by_its_end(database: OpsDatabase) -> None:
-    assert database.last_lifecycle("churn") is None
-    assert database.last_finished_lifecycle("churn") is None
+    assert last_lifecycle(database, "churn") is None
+    assert last_finished_lifecycle(database, "churn") is None
     for at_s, run_id in enumerate(("slow", "quick", "open")):
         start(database, run_id, at_s=at_s)
     finish(database, "quick", at_s=10)
     finish(database, "slow", at_s=20, verdict="champion kept")
-    last, finished = database.last_lifecycle("churn"), database.last_finished_lifecycle("churn")
+    last, finished = last_lifecycle(database, "churn"), last_finished_lifecycle(database, "churn")
     assert last is not None
     assert finished is not None
     assert (last.run_id, finished.run_id) == ("open", "slow")
-    listed = [found.run_id for found in database.list_lifecycles("churn", limit=2)]
+    listed = [found.run_id for found in list_lifecycles(database, "churn", limit=2)]
     assert listed == ["open", "quick"]
-    assert database.last_lifecycle("fraud") is None
+    assert last_lifecycle(database, "fraud") is None
 
 
 def test_step_seconds_of_attempts_add_up(database: OpsDatabase) -> None:
-    database.record_step_seconds("churn", "run-1", "features", 1.5)
-    database.record_step_seconds("churn", "run-1", "features", 2.0)
-    database.record_step_seconds("churn", "run-1", "raw_data", 0.25)
-    assert database.step_seconds("churn", "run-1") == {"features": 3.5, "raw_data": 0.25}
-    assert database.step_seconds("churn", "run-2") == {}
+    record_step_seconds(database, "churn", "run-1", "features", 1.5)
+    record_step_seconds(database, "churn", "run-1", "features", 2.0)
+    record_step_seconds(database, "churn", "run-1", "raw_data", 0.25)
+    assert step_seconds(database, "churn", "run-1") == {"features": 3.5, "raw_data": 0.25}
+    assert step_seconds(database, "churn", "run-2") == {}
 
 
 def test_step_seconds_of_concurrent_steps_are_all_kept(database: OpsDatabase, url: str) -> None:
     names = ["shared", "shared", "shared", "shared", "a", "b", "c", "d"]
     run_at_once(url, [partial(record_second, asset=name) for name in names])
     expected = {"a": 1.0, "b": 1.0, "c": 1.0, "d": 1.0, "shared": 4.0}
-    assert database.step_seconds("churn", "run-1") == expected
+    assert step_seconds(database, "churn", "run-1") == expected
 
 
 def record_second(database: OpsDatabase, asset: str) -> None:
-    database.record_step_seconds("churn", "run-1", asset, 1.0)
+    record_step_seconds(database, "churn", "run-1", asset, 1.0)

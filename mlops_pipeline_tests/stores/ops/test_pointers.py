@@ -4,20 +4,21 @@ from functools import partial
 import pytest
 
 from mlops_pipeline.errors import StateError
+from mlops_pipeline.lifecycle.bookkeeping import get_pointer, set_pointer
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline_tests.stores.ops.concurrent_writers import run_at_once
 from mlops_pipeline_tests.stores.ops.timestamps import NOON, later
 
 
 def test_pointer_never_set_is_none(database: OpsDatabase) -> None:
-    assert database.get_pointer("churn", "accepted") is None
+    assert get_pointer(database, "churn", "accepted") is None
 
 
 def test_pointer_set_twice_holds_the_last_document(database: OpsDatabase) -> None:
-    database.set_pointer("churn", "accepted", {"orders": 1}, run_id="run-1", now=NOON)
+    set_pointer(database, "churn", "accepted", {"orders": 1}, run_id="run-1", now=NOON)
     document = {"orders": 2, "nested": {"list": [1, 0.1, None, True, "é\x00"]}}
-    database.set_pointer("churn", "accepted", document, run_id="run-2", now=later(1))
-    found = database.get_pointer("churn", "accepted")
+    set_pointer(database, "churn", "accepted", document, run_id="run-2", now=later(1))
+    found = get_pointer(database, "churn", "accepted")
     assert found is not None
     assert (found.value, found.run_id, found.updated_at) == (document, "run-2", later(1))
 
@@ -31,14 +32,14 @@ def test_pointers_set_at_once_hold_one_whole_document(database: OpsDatabase, url
             for document in documents
         ],
     )
-    found = database.get_pointer("churn", "accepted")
+    found = get_pointer(database, "churn", "accepted")
     assert found is not None
     assert found.value in documents
     assert found.run_id == f"run-{found.value['a']}"
 
 
 def set_accepted(database: OpsDatabase, document: dict[str, int], run_id: str) -> None:
-    database.set_pointer("churn", "accepted", document, run_id=run_id, now=NOON)
+    set_pointer(database, "churn", "accepted", document, run_id=run_id, now=NOON)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), NOON, {1, 2}])
@@ -46,8 +47,8 @@ def test_pointer_with_value_that_is_not_json_is_refused(
     database: OpsDatabase, value: object
 ) -> None:
     with pytest.raises(StateError, match="not plain JSON"):
-        database.set_pointer("churn", "accepted", {"x": value}, run_id="run-1", now=NOON)
-    assert database.get_pointer("churn", "accepted") is None
+        set_pointer(database, "churn", "accepted", {"x": value}, run_id="run-1", now=NOON)
+    assert get_pointer(database, "churn", "accepted") is None
 
 
 @pytest.mark.parametrize(
@@ -61,8 +62,8 @@ def test_pointer_with_value_that_is_not_json_is_refused(
     ],
 )
 def test_timestamp_comes_back_equal_and_in_utc(database: OpsDatabase, moment: datetime) -> None:
-    database.set_pointer("churn", "accepted", {}, run_id="run-1", now=moment)
-    found = database.get_pointer("churn", "accepted")
+    set_pointer(database, "churn", "accepted", {}, run_id="run-1", now=moment)
+    found = get_pointer(database, "churn", "accepted")
     assert found is not None
     assert found.updated_at == moment
     assert found.updated_at.tzinfo is UTC
@@ -71,4 +72,4 @@ def test_timestamp_comes_back_equal_and_in_utc(database: OpsDatabase, moment: da
 def test_timestamp_without_time_zone_is_refused(database: OpsDatabase) -> None:
     naive = NOON.replace(tzinfo=None)
     with pytest.raises(StateError, match="without a time zone"):
-        database.set_pointer("churn", "accepted", {}, run_id="run-1", now=naive)
+        set_pointer(database, "churn", "accepted", {}, run_id="run-1", now=naive)

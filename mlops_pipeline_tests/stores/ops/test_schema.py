@@ -6,17 +6,16 @@ from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
-from alembic.config import Config
 from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, func, inspect, select, text
+from sqlalchemy import Connection, Engine, func, inspect, select, text
 from sqlalchemy.exc import DBAPIError
 
 from mlops_pipeline.errors import StateError
+from mlops_pipeline.lifecycle.exceptions import grant_exception
 from mlops_pipeline.stores.ops import OpsDatabase, schema
-from mlops_pipeline.stores.ops.tables import metadata
-from mlops_pipeline.stores.ops.transactions import make_engine
-from mlops_pipeline_tests.stores.ops.rollout_steps import open_waiting
+from mlops_pipeline.stores.ops.declarations import metadata
+from mlops_pipeline.stores.ops.engine import make_engine
+from mlops_pipeline_tests.stores.ops.rollout_steps import approve, open_waiting
 from mlops_pipeline_tests.stores.ops.timestamps import NOON
 
 OPEN_WHEN_TOLD = """
@@ -44,17 +43,11 @@ def engine_of(url: str) -> Iterator[Engine]:
         engine.dispose()
 
 
-def test_migrated_schema_is_what_tables_declare(url: str) -> None:
+def test_created_schema_is_what_tables_declare(url: str) -> None:
     OpsDatabase.open(url).close()
     with engine_of(url) as engine, engine.begin() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
-
-
-def test_revisions_are_those_in_the_migrations_folder() -> None:
-    config = Config()
-    config.set_main_option("script_location", "mlops_pipeline.stores.ops:migrations")
-    found = [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()]
-    assert tuple(reversed(found)) == schema.REVISIONS
+        found = compare_metadata(MigrationContext.configure(connection), metadata)
+        assert [change for change in found if change[1].name != schema.NUMBER.name] == []
 
 
 def test_open_empty_database_from_four_processes_creates_it_once(empty_url: str) -> None:
@@ -78,27 +71,27 @@ def test_open_empty_database_from_four_processes_creates_it_once(empty_url: str)
     errors = [process.communicate(timeout=20)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0, 0], errors
     with engine_of(empty_url) as engine, engine.begin() as connection:
-        versions = connection.scalars(text("SELECT version_num FROM alembic_version")).all()
-        assert versions == [schema.HEAD]
+        versions = connection.scalars(text("SELECT revision FROM ledger_schema")).all()
+        assert versions == [schema.REVISION]
 
 
-def test_open_up_to_date_database_does_not_import_alembic(tmp_path: Path) -> None:
+def test_open_database_does_not_import_alembic(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/ops.db"
     OpsDatabase.open(url).close()
     command = [sys.executable, "-c", OPEN_WITHOUT_ALEMBIC, url]
     assert subprocess.run(command, check=False, capture_output=True).returncode == 0
 
 
-def test_migration_that_fails_leaves_nothing(
+def test_creation_that_fails_leaves_nothing(
     empty_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    migrate = schema._migrate
+    create_tables = schema._create_tables
 
-    def migrate_then_fail(*args: object) -> None:
-        migrate(*args)  # type: ignore[arg-type]
+    def create_then_fail(connection: Connection) -> None:
+        create_tables(connection)
         raise RuntimeError("power cut")
 
-    monkeypatch.setattr(schema, "_migrate", migrate_then_fail)
+    monkeypatch.setattr(schema, "_create_tables", create_then_fail)
     with pytest.raises(RuntimeError, match="power cut"):
         OpsDatabase.open(empty_url)
     with engine_of(empty_url) as engine:
@@ -109,9 +102,19 @@ def test_open_database_of_newer_version_says_so(empty_url: str) -> None:
     OpsDatabase.open(empty_url).close()
     with engine_of(empty_url) as engine:
         with engine.begin() as connection:
-            connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+            connection.execute(text("UPDATE ledger_schema SET revision = 9999"))
         with pytest.raises(StateError, match="revision 9999"):
             OpsDatabase.open(empty_url)
+
+
+def test_open_database_with_alembic_revisions_is_refused_with_a_way_out(empty_url: str) -> None:
+    with engine_of(empty_url) as engine:
+        with engine.begin() as connection:
+            connection.execute(text("CREATE TABLE alembic_version (version_num TEXT)"))
+            connection.execute(text("CREATE TABLE rollout_event (id INTEGER)"))
+        with pytest.raises(StateError, match=r"(?s)Alembic.*audit export.*MLOPS_DATABASE_URL"):
+            OpsDatabase.open(empty_url)
+        assert sorted(inspect(engine).get_table_names()) == ["alembic_version", "rollout_event"]
 
 
 def test_sqlite_database_is_in_wal_mode(tmp_path: Path) -> None:
@@ -127,8 +130,8 @@ def test_append_only_table_refuses_a_row_in_place_of_another(tmp_path: Path, tab
     url = f"sqlite:///{tmp_path}/ops.db"  # PostgreSQL has no REPLACE
     with OpsDatabase.open(url) as database:
         open_waiting(database, 1)
-        database.approve("churn", 1, by="ada", reason="good", now=NOON)
-        database.grant_exception("churn", "r", by="ada", reason="b", expires_at=NOON, now=NOON)
+        approve(database, "churn", 1, by="ada", reason="good", now=NOON)
+        grant_exception(database, "churn", "r", by="ada", reason="b", expires_at=NOON, now=NOON)
     names = ", ".join(f'"{column.name}"' for column in records.columns)
     statement = f"INSERT OR REPLACE INTO {table} ({names}) SELECT {names} FROM {table}"
     with (
@@ -146,8 +149,8 @@ def test_append_only_table_refuses_change(
 ) -> None:
     records = metadata.tables[table]
     open_waiting(database, 1)
-    database.approve("churn", 1, by="ada", reason="good", now=NOON)
-    database.grant_exception("churn", "r", by="ada", reason="b", expires_at=NOON, now=NOON)
+    approve(database, "churn", 1, by="ada", reason="good", now=NOON)
+    grant_exception(database, "churn", "r", by="ada", reason="b", expires_at=NOON, now=NOON)
     column = "actor" if table == "audit_event" else "reason"
     changed = records.update().values({column: "changed"})
     statement = changed if change == "update" else records.delete()

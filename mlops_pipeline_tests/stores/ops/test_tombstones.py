@@ -1,7 +1,13 @@
 from typing import Any
 
+from mlops_pipeline.lifecycle.compliance.erasure.tombstones import (
+    EVERY,
+    finish_tombstone,
+    forgotten_pseudonyms,
+    get_tombstone,
+    set_tombstone,
+)
 from mlops_pipeline.stores.ops import OpsDatabase, Tombstone
-from mlops_pipeline.stores.ops.tombstones import EVERY
 from mlops_pipeline_tests.stores.ops.timestamps import NOON, later
 
 
@@ -10,30 +16,30 @@ def set_one(database: OpsDatabase, use_case: str = EVERY, **changed: Any) -> Tom
         **{"model_versions": {"churn": [2]}, "by": "ada", "reason": "asked", "now": NOON},
         **changed,
     }
-    return database.set_tombstone("customer", "0f", use_case=use_case, **values)
+    return set_tombstone(database, "customer", "0f", use_case=use_case, **values)
 
 
 def test_tombstone_of_every_use_case_keeps_out_of_all_and_of_that_entity_only(
     database: OpsDatabase,
 ) -> None:
     set_one(database)
-    assert database.forgotten("churn", "customer") == {"0f"}
-    assert database.forgotten("fraud", "customer") == {"0f"}
-    assert database.forgotten("churn", "merchant") == frozenset()
+    assert forgotten_pseudonyms(database, "churn", "customer") == {"0f"}
+    assert forgotten_pseudonyms(database, "fraud", "customer") == {"0f"}
+    assert forgotten_pseudonyms(database, "churn", "merchant") == frozenset()
 
 
 def test_tombstone_of_one_use_case_keeps_out_of_that_one(database: OpsDatabase) -> None:
     set_one(database, "churn")
-    assert database.forgotten("churn", "customer") == {"0f"}
-    assert database.forgotten("fraud", "customer") == frozenset()
-    assert database.get_tombstone("customer", "0f", EVERY) is None
+    assert forgotten_pseudonyms(database, "churn", "customer") == {"0f"}
+    assert forgotten_pseudonyms(database, "fraud", "customer") == frozenset()
+    assert get_tombstone(database, "customer", "0f", EVERY) is None
 
 
 def test_tombstone_again_keeps_the_first_reason_and_adds_model_versions(
     database: OpsDatabase,
 ) -> None:
     held = set_one(database)
-    database.finish_tombstone(held, {"rows": 3}, by="ada", now=later(1))
+    finish_tombstone(database, held, {"rows": 3}, by="ada", now=later(1))
     again = set_one(
         database, model_versions={"churn": [1, 2], "fraud": [4]}, by="bob", now=later(9)
     )
@@ -44,7 +50,7 @@ def test_tombstone_again_keeps_the_first_reason_and_adds_model_versions(
 
 def test_tombstone_is_told_to_the_audit_chain_twice(database: OpsDatabase) -> None:
     held = set_one(database, "churn")
-    done = database.finish_tombstone(held, {"rows": 3}, by="ada", now=later(1))
+    done = finish_tombstone(database, held, {"rows": 3}, by="ada", now=later(1))
     assert done.finished_at == later(1)
     finished, begun = database.audit_events()
     assert (begun.kind, begun.use_case, begun.actor) == ("forget", "churn", "ada")

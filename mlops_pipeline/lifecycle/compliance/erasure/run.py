@@ -12,17 +12,23 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.core.rollout.approvals import signed
 from mlops_pipeline.errors import DataError, NotFoundError
+from mlops_pipeline.lifecycle.bookkeeping import get_pointer, set_pointer
 from mlops_pipeline.lifecycle.compliance.erasure.others import (
     forget_online,
     rows_delivered,
     rows_in_mlflow,
 )
 from mlops_pipeline.lifecycle.compliance.erasure.tables import PersonRows
+from mlops_pipeline.lifecycle.compliance.erasure.tombstones import (
+    finish_tombstone,
+    get_tombstone,
+    set_tombstone,
+)
 from mlops_pipeline.lifecycle.context import AcceptedSource, open_context
 from mlops_pipeline.lifecycle.features.online.materialize import open_writer
 from mlops_pipeline.stores.ops import HeldLease, OpsDatabase
-from mlops_pipeline.stores.ops.approvals import signed
 from mlops_pipeline.stores.pseudonyms import pseudonymiser
 from mlops_pipeline.stores.settings import Settings
 
@@ -130,19 +136,20 @@ def forget(
             for item in person.use_cases
         ]
         found = find(person, settings)
-        before = ops.get_tombstone(person.entity, person.pseudonym, person.scope)
+        before = get_tombstone(ops, person.entity, person.pseudonym, person.scope)
         if before is None and not any(item.is_anywhere for item in found):
             raise unknown(person)
-        held = ops.set_tombstone(
+        held = set_tombstone(
+            ops,
             person.entity,
             person.pseudonym,
             use_case=person.scope,
             model_versions={
                 item.use_case: list(item.model_versions) for item in found if item.model_versions
             },
-            by=said.actor,
+            by=said.by,
             reason=said.reason,
-            now=said.now,
+            now=said.at,
         )
         erased = []
         for use_case, item, hold in zip(person.use_cases, found, holds, strict=True):
@@ -150,7 +157,8 @@ def forget(
             versions = tuple(held.model_versions.get(use_case.name, ()))
             erased.append(Erased(item, online, versions))
         rows = sum(sum(item.found.rows.values()) for item in erased)
-        ops.finish_tombstone(
+        finish_tombstone(
+            ops,
             held,
             {
                 "rows": rows,
@@ -199,7 +207,7 @@ def _erase(
     """Remove a person from the stores of one use case; return how much was online."""
     with open_context(use_case, settings) as context:
         rows = PersonRows(context, person.entity_id)
-        pointer = ops.get_pointer(use_case.name, "accepted")
+        pointer = get_pointer(ops, use_case.name, "accepted")
         accepted = {
             name: AcceptedSource.from_dict(item)
             for name, item in (pointer.value if pointer else {}).items()
@@ -209,7 +217,7 @@ def _erase(
             check()
             document = {name: item.to_dict() for name, item in renewed.items()}
             now = settings.now()
-            ops.set_pointer(use_case.name, "accepted", document, run_id=holder, now=now)
+            set_pointer(ops, use_case.name, "accepted", document, run_id=holder, now=now)
         rows.erase_periods(check)
         rows.purge(renewed, check)
     with open_writer(settings) as store:

@@ -21,6 +21,7 @@ from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.data.periods import Period, default_as_of
 from mlops_pipeline.core.features.frames import EVENT_ROW, asked_frame
 from mlops_pipeline.errors import DataError, NotFoundError
+from mlops_pipeline.lifecycle.bookkeeping import get_pointer
 from mlops_pipeline.lifecycle.context import AcceptedSource, Context
 from mlops_pipeline.lifecycle.features.history import narrowed
 from mlops_pipeline.lifecycle.features.offline import (
@@ -125,7 +126,7 @@ def accepted_through(ops: OpsDatabase, use_case: UseCase) -> datetime | None:
 
     None when no features run of these definitions has ended well: nothing may go online yet.
     """
-    pointer = ops.get_pointer(use_case.name, "features")
+    pointer = get_pointer(ops, use_case.name, "features")
     if pointer is None or pointer.value["definitions"] != definitions_hash(use_case):
         return None
     return datetime.fromisoformat(pointer.value["as_of"])

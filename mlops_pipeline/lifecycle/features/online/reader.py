@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.errors import DataError, NotFoundError
+from mlops_pipeline.lifecycle.bookkeeping import record_feature_use
 from mlops_pipeline.lifecycle.features.online.events import EventStream
 from mlops_pipeline.lifecycle.features.online.feature_values import (
     FeatureStatus,
@@ -197,4 +198,4 @@ def open_reader(
         yield reader
         if is_noted and reader.used:
             with OpsDatabase.open(settings.database_url) as ops:
-                ops.record_feature_use(use_case.name, reader.used, "online", now=settings.now())
+                record_feature_use(ops, use_case.name, reader.used, "online", now=settings.now())

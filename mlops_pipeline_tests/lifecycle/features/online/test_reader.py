@@ -16,6 +16,7 @@ from mlops_pipeline.errors import (
     OnlineDefinitionError,
     OnlineUnavailableError,
 )
+from mlops_pipeline.lifecycle.bookkeeping import feature_uses
 from mlops_pipeline.lifecycle.features.online.layout import online_layout
 from mlops_pipeline.lifecycle.features.online.materialize import materialize, open_writer
 from mlops_pipeline.lifecycle.features.online.reader import (
@@ -344,5 +345,5 @@ def test_reading_is_a_use_of_the_features(world: World) -> None:
     with open_reader(world.use_case, settings) as reader:
         one(reader, 1, "tier", "count_2d", at=READ_AT)
     with OpsDatabase.open(settings.database_url) as ops:
-        uses = ops.feature_uses(world.use_case.name)
+        uses = feature_uses(ops, world.use_case.name)
     assert {use.feature for use in uses if use.reader == "online"} == {"tier", "count_2d"}

@@ -16,6 +16,7 @@ import pytest
 import redis
 
 from mlops_pipeline.config import UseCase, load_use_case
+from mlops_pipeline.lifecycle.bookkeeping import set_pointer
 from mlops_pipeline.lifecycle.context import AcceptedSource
 from mlops_pipeline.lifecycle.features.history import get_historical_features
 from mlops_pipeline.lifecycle.features.online.reader import OnlineFeatures
@@ -68,7 +69,7 @@ def publish(settings: Settings, use_case: UseCase, accepted: Mapping[str, Accept
     """Move the accepted pointer, as `validated_data` does."""
     value = {name: item.to_dict() for name, item in accepted.items()}
     with OpsDatabase.open(settings.database_url) as ops:
-        ops.set_pointer(use_case.name, "accepted", value, run_id="test", now=NOW)
+        set_pointer(ops, use_case.name, "accepted", value, run_id="test", now=NOW)
 
 
 def offline(

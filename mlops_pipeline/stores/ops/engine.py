@@ -1,8 +1,8 @@
 """Connections and transactions: the same promises on SQLite and PostgreSQL.
 
 A write transaction is alone in its scope: BEGIN IMMEDIATE on SQLite (one writer in the file), an
-advisory lock on PostgreSQL (one writer for each scope). So every method may read, decide and
-write without looking over its shoulder, and no statement needs a dialect of its own.
+advisory lock on PostgreSQL (one writer for each scope). So whoever holds one may read, decide and
+write without looking over their shoulder, and no statement needs a dialect of its own.
 """
 
 import hashlib
@@ -22,75 +22,11 @@ WRITES = "opsdb_writes"
 POSTGRES_DRIVER = "postgresql+psycopg"
 
 
-class Transactions:
-    """The engine, and the two kinds of transaction that the topics are written in.
-
-    Parameters
-    ----------
-    engine : Engine
-        From `make_engine`.
-    """
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    @contextmanager
-    def _read(self) -> Iterator[Connection]:
-        """One consistent look; takes no lock."""
-        with self._engine.begin() as connection:
-            yield connection
-
-    @contextmanager
-    def _read_damaged(self) -> Iterator[Connection]:
-        """One look at what somebody may have tampered with; text that is no UTF-8 is read, too.
-
-        Raises
-        ------
-        StateError
-            If the database is too damaged to be read.
-        """
-        with self._read() as connection, _any_text(connection):
-            try:
-                yield connection
-            except DatabaseError as error:
-                raise StateError(
-                    "The audit chain cannot be read: the database is damaged.",
-                    where=self._engine.url.render_as_string(hide_password=True),
-                    found=str(error.orig),
-                    way_out="Restore it from a backup; docs/runbook.md says how to go on.",
-                ) from error
-
-    @contextmanager
-    def _write(self, scope: str) -> Iterator[Connection]:
-        """All or nothing, alone in `scope`."""
-        with write_transaction(self._engine, scope) as connection:
-            yield connection
-
-
-@contextmanager
-def _any_text(connection: Connection) -> Iterator[None]:
-    """Let SQLite give back text whose bytes are no longer UTF-8, which is to be found."""
-    if connection.dialect.name != "sqlite":
-        yield
-        return
-    driver: Any = connection.connection.driver_connection
-    driver.text_factory = lambda stored: stored.decode(errors="backslashreplace")
-    try:
-        yield
-    finally:
-        driver.text_factory = str
-
-
 @contextmanager
 def write_transaction(engine: Engine, scope: str) -> Iterator[Connection]:
     """Open a transaction that no other writer of the same scope can overlap.
 
-    Parameters
-    ----------
-    engine : Engine
-        From `make_engine`.
-    scope : str
-        What is being written, for example ``rollout:churn``. SQLite has one scope: the file.
+    SQLite has one scope: the file.
     """
     with engine.connect() as connection:
         connection.execution_options(**{WRITES: True})
@@ -105,6 +41,41 @@ def take_turn(connection: Connection, scope: str) -> None:
         digest = hashlib.sha256(f"mlops:{scope}".encode()).digest()
         key = int.from_bytes(digest[:8], "big", signed=True)
         connection.execute(select(func.pg_advisory_xact_lock(key)))
+
+
+@contextmanager
+def reading_damaged(engine: Engine) -> Iterator[Connection]:
+    """One look at what somebody may have tampered with; text that is no UTF-8 is read, too.
+
+    Raises
+    ------
+    StateError
+        If the database is too damaged to be read.
+    """
+    with engine.begin() as connection, _any_text(connection):
+        try:
+            yield connection
+        except DatabaseError as error:
+            raise StateError(
+                "The audit chain cannot be read: the database is damaged.",
+                where=engine.url.render_as_string(hide_password=True),
+                found=str(error.orig),
+                way_out="Restore it from a backup; docs/runbook.md says how to go on.",
+            ) from error
+
+
+@contextmanager
+def _any_text(connection: Connection) -> Iterator[None]:
+    """Let SQLite give back text whose bytes are no longer UTF-8, which is to be found."""
+    if connection.dialect.name != "sqlite":
+        yield
+        return
+    driver: Any = connection.connection.driver_connection
+    driver.text_factory = lambda stored: stored.decode(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        driver.text_factory = str
 
 
 def make_engine(url: str) -> Engine:

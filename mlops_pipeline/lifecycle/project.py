@@ -1,0 +1,87 @@
+"""What lies outside of the ledger follows it: MLflow's aliases and tags, alerts, anchors.
+
+Writers only write the ledger. `project` compares each target with the ledger and completes what
+is missing, so it may run at any time and twice, and the next process completes what a killed one
+left. It runs at the end of every lifecycle and in commands that change a rollout.
+"""
+
+from datetime import datetime
+
+from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.core.rollout.approvals import approval_state, has_ended, last_approval
+from mlops_pipeline.lifecycle.alerts import (
+    NewAlert,
+    list_alerts,
+    raise_alert,
+    resolve_alerts_by_key,
+)
+from mlops_pipeline.lifecycle.compliance.anchors import anchor_chain
+from mlops_pipeline.lifecycle.rollouts import find_champion, list_approvals, list_rollouts
+from mlops_pipeline.stores.models.registry import Registry
+from mlops_pipeline.stores.models.tracking import is_in_use, open_tracking
+from mlops_pipeline.stores.ops import Ledger, OpsDatabase, Projection
+from mlops_pipeline.stores.settings import Settings
+
+APPROVAL_ENDED = "approval_ended"  # the kind of the alert
+REGISTRY = "registry"  # the target
+CHANGES = ("rollout", "approval")  # kinds of events that the registry follows
+
+
+def pending_effects(ops: Ledger, use_case: str) -> int:
+    """Return how many changes of rollouts and approvals MLflow does not show yet."""
+    followed = ops.find(Projection, use_case=use_case, target=REGISTRY)
+    seq = 0 if followed is None else followed.seq
+    return len(ops.events_after(seq, use_case=use_case, kind=CHANGES))
+
+
+def project(
+    ops: OpsDatabase, settings: Settings, use_case: UseCase, *, reason: str, now: datetime
+) -> None:
+    """Let alerts, MLflow and the anchors follow the ledger; `reason` stands in a new anchor."""
+    check_approval(ops, use_case, now=now)
+    if is_in_use(settings) and list_rollouts(ops, use_case.name):
+        registry = Registry(open_tracking(settings, use_case.name), use_case.name)
+        project_registry(ops, registry, now=now)
+    anchor_chain(ops, settings, use_case, reason=reason, now=now)
+
+
+def project_registry(ops: OpsDatabase, registry: Registry, *, now: datetime) -> None:
+    """Set MLflow's aliases and approval states; again if the ledger went on meanwhile.
+
+    So the last of several processes that project at once leaves what the ledger says.
+    """
+    name, is_behind = registry.name, True
+    while is_behind:
+        with ops.read() as tx:
+            seq, _ = tx.audit_head()
+            rollouts, approvals = list_rollouts(tx, name), list_approvals(tx, name)
+        registry.project(
+            {item.version: item.state for item in rollouts},
+            {item.version: approval_state(item, approvals, now=now) for item in rollouts},
+        )
+        ops.put(Projection(name, REGISTRY, seq))
+        is_behind = bool(ops.events_after(seq, use_case=name, kind=CHANGES))
+
+
+def check_approval(ops: Ledger, use_case: UseCase, *, now: datetime) -> None:
+    """Raise an alert when the champion's approval has ended, and resolve it when one holds."""
+    name, found = use_case.name, find_champion(ops, use_case.name)
+    said = found and last_approval(found, list_approvals(ops, name), "production")
+    if found and said and said.expires_at and has_ended(said, now):
+        raise_alert(
+            ops,
+            name,
+            NewAlert(
+                APPROVAL_ENDED,
+                "error",
+                f"the approval of version {found.version} ended at {said.expires_at.isoformat()}; "
+                "it does not score any more",
+                f"a person renews it: mlops approve {name} {found.version} --by NAME "
+                "--reason TEXT, or approves another version",
+                dedupe_key=APPROVAL_ENDED,
+            ),
+            now=now,
+        )
+    elif any(item.kind == APPROVAL_ENDED for item in list_alerts(ops, name, open_only=True)):
+        why = "the champion's approval holds"
+        resolve_alerts_by_key(ops, name, APPROVAL_ENDED, by="mlops", reason=why, now=now)

@@ -1,0 +1,262 @@
+"""From a record to its table: columns, types and checks follow from the annotations.
+
+    int, float, str, datetime        BIGINT (INTEGER for a key), DOUBLE, TEXT, microseconds UTC
+    Literal["a", "b"]                TEXT, checked
+    mappings, sequences, tuples      JSON as text
+    X | None                         nullable
+
+A declaration adds what annotations cannot say; tables.py has one for each table.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import UnionType
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Dialect,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Select,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    select,
+)
+from sqlalchemy.exc import DontWrapMixin
+
+from mlops_pipeline.core.audit.anchors import canonical
+from mlops_pipeline.core.audit.chain import EPOCH, MICROSECOND
+from mlops_pipeline.core.audit.records import UNKNOWN, NewAuditEvent
+from mlops_pipeline.errors import StateError
+
+Row = Mapping[str, Any]
+metadata = MetaData()
+
+
+class UnstorableValueError(StateError, DontWrapMixin):
+    """A value that both databases cannot give back as it was."""
+
+
+class UtcTimestamp(TypeDecorator[datetime]):
+    """A timestamp, stored as whole microseconds since 1970 in UTC: exact in both databases."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:  # noqa: ARG002 - fixed by SQLAlchemy
+        """Turn a timezone-aware datetime into microseconds."""
+        if value is None:
+            return None
+        if value.utcoffset() is None:
+            raise UnstorableValueError(
+                "A timestamp without a time zone cannot be stored.",
+                expected="a timezone-aware datetime",
+                found=repr(value),
+                way_out="Pass datetime(..., tzinfo=UTC).",
+            )
+        return (value - EPOCH) // MICROSECOND
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - fixed by SQLAlchemy
+        """Turn microseconds into a datetime in UTC."""
+        return None if value is None else EPOCH + value * MICROSECOND
+
+
+class JsonText(TypeDecorator[Any]):
+    """A JSON document as text: the same bytes in both databases, NaN refused in both."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:  # noqa: ARG002 - fixed by SQLAlchemy
+        """Write the document."""
+        if value is None:
+            return None
+        try:
+            return json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise UnstorableValueError(
+                "A document is not plain JSON.",
+                expected="dict, list, str, int, finite float, bool or None",
+                found=str(error),
+                way_out="Convert arrays and dates first; write a missing number as None.",
+            ) from error
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:  # noqa: ARG002 - fixed by SQLAlchemy
+        """Read the document."""
+        return None if value is None else json.loads(value)
+
+
+class CanonicalJson(JsonText):
+    """A JSON document in the one way that is hashed."""
+
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:  # noqa: ARG002 - fixed by SQLAlchemy
+        """Write the document."""
+        return canonical(value)
+
+
+_TYPES: Mapping[Any, Any] = {int: BigInteger, float: Double, str: Text, datetime: UtcTimestamp}
+
+
+@dataclass(frozen=True)
+class Audited:
+    """What the audit event of a row says.
+
+    `actor` and `at` are columns; without an actor, the writer names one. The first event whose
+    column `where` is set, or that has none, is the row's.
+    """
+
+    kind: str
+    detail: tuple[str, ...]
+    at: str = "at"
+    actor: str | None = None
+    where: str | None = None
+
+
+class Owner(NamedTuple):
+    """The table that a row belongs to by `column`, and the fields that are read there."""
+
+    column: str
+    declared: "Declared"
+    fields: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A table and what else was said of it; `columns` also has those of its owner."""
+
+    record: type
+    table: Table
+    columns: Mapping[str, Column[Any]]
+    key: tuple[str, ...]
+    owner: Owner | None
+    append_only: bool
+    audited: tuple[Audited, ...]
+    people: tuple[str, ...]
+    tuples: frozenset[str]
+
+    def select(self) -> Select[Any]:
+        """Return the query of every field of the record."""
+        query = select(*(column.label(name) for name, column in self.columns.items()))
+        if self.owner is None:
+            return query
+        owner = self.owner.declared.table
+        return query.select_from(
+            self.table.outerjoin(owner, owner.c.id == self.table.c[self.owner.column])
+        )
+
+    def restored(self, row: Row) -> Any:
+        """Return a row as its record."""
+        lists = {name: tuple(row[name]) for name in self.tuples if row[name] is not None}
+        return self.record(**{**row, **lists})
+
+    def stored(self, values: Row) -> dict[str, Any]:
+        """Return the values that have a column of this table."""
+        return {name: value for name, value in values.items() if name in self.table.c}
+
+    def event(self, row: Row, actor: str | None = None) -> NewAuditEvent:
+        """Return the audit event of a row."""
+        found = next(item for item in self.audited if not item.where or row[item.where] is not None)
+        detail = {name: _plain(row[name]) for name in found.detail}
+        who = (row[found.actor] or UNKNOWN) if found.actor else (actor or "")
+        return NewAuditEvent(found.kind, detail, row["use_case"], who, row[found.at])
+
+
+def declare(  # noqa: PLR0913 - keywords: everything that can be said of a table
+    record: type,
+    name: str,
+    *,
+    key: Sequence[str] = ("id",),
+    owner: Owner | None = None,
+    refers: Mapping[str, str] | None = None,
+    unique: Sequence[str] = (),
+    index: Sequence[str] = (),
+    append_only: bool = False,
+    audited: Sequence[Audited] = (),
+    people: Sequence[str] = (),
+    types: Mapping[str, Any] | None = None,
+) -> Declared:
+    """Make the table of a record.
+
+    Parameters
+    ----------
+    key : sequence of str
+        The primary key; `id` is given by the database.
+    owner : Owner, optional
+        The row belongs to one of another table.
+    refers : mapping of column to "table.column"
+        Foreign keys besides that of the owner.
+    append_only : bool
+        Triggers refuse UPDATE, DELETE and replacing.
+    audited : sequence of Audited
+        A row has an event, written with it; `mlops audit verify` compares the two.
+    people : sequence of str
+        Columns that hold names or pseudonyms of people.
+    types : mapping of column to type
+        Where it does not follow from the annotation.
+    """
+    hints = get_type_hints(record)
+    own = [field for field in hints if owner is None or field not in owner.fields]
+    foreign = dict(refers or {})
+    if owner is not None:
+        foreign[owner.column] = f"{owner.declared.table.name}.id"
+    columns = []
+    for field in own:
+        kind, is_nullable = _kind(hints[field])
+        kind = (types or {}).get(field, kind)
+        links = [ForeignKey(foreign[field])] if field in foreign else []
+        if field in key:
+            kind = Integer if kind is BigInteger else kind  # the only type that SQLite counts up
+            counted: Any = "auto" if field == "id" else False
+            columns.append(Column(field, kind, *links, primary_key=True, autoincrement=counted))
+        else:
+            columns.append(Column(field, kind, *links, nullable=is_nullable))
+    table = Table(name, metadata, *columns, *_checks(name, own, hints))
+    if unique:
+        table.append_constraint(UniqueConstraint(*unique, name=f"uq_{name}"))
+    if index:
+        Index(f"ix_{name}", *(table.c[column] for column in index))
+    read = {field: table.c[field] for field in own}
+    if owner is not None:
+        read = {f: read[f] if f in read else owner.declared.columns[f] for f in hints}
+    tuples = frozenset(name for name in own if get_origin(hints[name]) is tuple)
+    return Declared(
+        record, table, read, tuple(key), owner, append_only, tuple(audited), tuple(people), tuples
+    )
+
+
+def _kind(hint: Any) -> tuple[Any, bool]:
+    """Return the type of a column, and whether it may be NULL."""
+    if get_origin(hint) in (UnionType, Union):
+        (inner,) = (item for item in get_args(hint) if item is not type(None))
+        return _kind(inner)[0], True
+    if get_origin(hint) is Literal:
+        return Text, False
+    return _TYPES.get(hint, JsonText), False
+
+
+def _checks(table: str, names: Sequence[str], hints: Mapping[str, Any]) -> list[CheckConstraint]:
+    found = []
+    for name in names:
+        inner = next((item for item in (hints[name], *get_args(hints[name]))
+                      if get_origin(item) is Literal), None)  # fmt: skip
+        if inner is not None:
+            allowed = ", ".join(f"'{item}'" for item in get_args(inner))
+            found.append(CheckConstraint(f"{name} IN ({allowed})", name=f"ck_{table}_{name}"))
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """Write a time of a detail: the same for a time as it was given and as it was stored."""
+    return value.astimezone(UTC).isoformat() if isinstance(value, datetime) else value

@@ -1,0 +1,312 @@
+"""The ledger: one way to read, insert, change and audit the rows of every table.
+
+    with OpsDatabase.open(url) as ops:
+        ops.all(Alert, use_case="churn", resolved_at=None)
+        with ops.write("churn") as tx:  # read -> decide -> write, alone in this scope
+            found = tx.find(Rollout, use_case="churn", version=3)
+            tx.change(found, state="archived")
+
+Functions that decide take a `Ledger`: the database, where each call is a transaction, or a
+transaction that was handed in, where all are one. The audit event of a row is written with it.
+"""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Self, TypeVar
+
+from sqlalchemy import ColumnElement, Connection, Engine, insert, update
+from sqlalchemy.exc import DatabaseError
+
+from mlops_pipeline.core.audit.anchors import GENESIS, canonical
+from mlops_pipeline.core.audit.chain import event_hash, time_text
+from mlops_pipeline.core.audit.records import AuditEvent, NewAuditEvent
+from mlops_pipeline.errors import ConfigError, StateError
+from mlops_pipeline.stores.closing import Closing
+from mlops_pipeline.stores.ops.declarations import Declared, UnstorableValueError
+from mlops_pipeline.stores.ops.engine import make_engine, take_turn, write_transaction
+from mlops_pipeline.stores.ops.schema import create
+from mlops_pipeline.stores.ops.tables import TABLES
+
+NEW = 0  # the id of a row that is to be inserted
+AUDIT = "audit"
+AUDIT_EVENT = TABLES[AuditEvent].table
+R = TypeVar("R", bound=Any)
+
+
+class Ledger(ABC):
+    """What can be done in one transaction, or in one for each call."""
+
+    @abstractmethod
+    def read(self) -> "AbstractContextManager[Transaction]":
+        """One consistent look; takes no lock."""
+
+    @abstractmethod
+    def write(self, scope: str) -> "AbstractContextManager[Transaction]":
+        """All or nothing, alone in `scope`: the use case, as a rule."""
+
+    def all(
+        self, record: type[R], *, order: Sequence[str] = (), limit: int | None = None, **equal: Any
+    ) -> list[R]:
+        """Return rows whose columns equal these values; by key.
+
+        Parameters
+        ----------
+        order : sequence of str
+            Columns; ``-`` before one: descending.
+        equal : value, None (NULL) or a collection of values
+        """
+        with self.read() as tx:
+            return tx.rows(record, order=order, limit=limit, **equal)
+
+    def find(self, record: type[R], *, order: Sequence[str] = (), **equal: Any) -> R | None:
+        """Return the first such row, or None."""
+        found = self.all(record, order=order, limit=1, **equal)
+        return found[0] if found else None
+
+    def put(self, row: Any) -> None:
+        """Write a row of a table without an id: the one with its key is replaced."""
+        declared = TABLES[type(row)]
+        with self.write(f"{declared.table.name}:{getattr(row, declared.key[0])}") as tx:
+            tx.replace(row)
+
+    def append_audit(
+        self,
+        kind: str,
+        detail: Mapping[str, Any],
+        *,
+        use_case: str | None,
+        actor: str,
+        now: datetime,
+    ) -> AuditEvent:
+        """Append one audit event that has no row."""
+        return self.append_audits([NewAuditEvent(kind, detail, use_case, actor, now)])[0]
+
+    def append_audits(self, events: Sequence[NewAuditEvent]) -> list[AuditEvent]:
+        """Append audit events in this order, all or none."""
+        with self.write(AUDIT) as tx:
+            return tx.append(events)
+
+    def audit_head(self) -> tuple[int, str]:
+        """Return the number of events and the hash of the newest."""
+        newest = self.find(AuditEvent, order=("-seq",))
+        return (0, GENESIS) if newest is None else (newest.seq, newest.hash)
+
+    def audit_events(
+        self, *, use_case: str | None = None, kind: str | None = None, limit: int = 100
+    ) -> list[AuditEvent]:
+        """List events, the newest first."""
+        wanted = {name: value for name, value in (("use_case", use_case), ("kind", kind)) if value}
+        return self.all(AuditEvent, order=("-seq",), limit=limit, **wanted)
+
+    def events_after(self, seq: int, **equal: Any) -> list[AuditEvent]:
+        """List the events after one, oldest first: what a process that follows has not seen."""
+        with self.read() as tx:
+            return tx.rows(AuditEvent, AUDIT_EVENT.c.seq > seq, **equal)
+
+
+class Transaction(Ledger):
+    """An open transaction, and the scopes whose turn it has; a nested one is the same."""
+
+    def __init__(self, connection: Connection, *scopes: str) -> None:
+        self.connection = connection
+        self._scopes = set(scopes)
+
+    @contextmanager
+    def read(self) -> "Iterator[Transaction]":
+        """Go on in this transaction."""
+        yield self
+
+    @contextmanager
+    def write(self, scope: str) -> "Iterator[Transaction]":
+        """Go on in this transaction, alone in one more scope.
+
+        The turn of `audit` is the last that is taken, so that no two transactions ever wait for
+        each other.
+        """
+        if scope not in self._scopes:
+            if AUDIT in self._scopes:
+                raise StateError(
+                    "A transaction takes its scopes before it writes an audit event.",
+                    expected=f"one of {', '.join(sorted(self._scopes))}",
+                    found=scope,
+                )
+            take_turn(self.connection, scope)
+            self._scopes.add(scope)
+        yield self
+
+    def rows(
+        self,
+        record: type[R],
+        *where: ColumnElement[bool],
+        order: Sequence[str] = (),
+        limit: int | None = None,
+        **equal: Any,
+    ) -> list[R]:
+        """Return rows as records; see `all`."""
+        declared = TABLES[record]
+        query = declared.select().where(*where, *_equal(declared, equal))
+        for name in order or declared.key:
+            column = declared.columns[name.removeprefix("-")]
+            query = query.order_by(column.desc() if name.startswith("-") else column)
+        found = self.connection.execute(query.limit(limit)).mappings()
+        return [declared.restored(dict(row)) for row in found]
+
+    def insert(self, row: R, *, actor: str | None = None) -> R:
+        """Write a new row, and its audit event if its table is audited; return it with its id."""
+        declared = TABLES[type(row)]
+        values = vars(row)
+        if "id" in values:
+            values = {name: value for name, value in values.items() if name != "id"}
+        statement = insert(declared.table).values(declared.stored(values))
+        if "id" in vars(row):
+            given = self.connection.execute(statement.returning(declared.table.c.id))
+            row = replace(row, id=given.scalar_one())
+        else:
+            self.connection.execute(statement)
+        if declared.audited:
+            self.append([declared.event(vars(row), actor)])
+        return row
+
+    def change(self, row: R, **values: Any) -> R:
+        """Change a row that is still as it was read; return it as it is now.
+
+        Raises
+        ------
+        StateError
+            If another writer changed one of these columns meanwhile.
+        """
+        declared = TABLES[type(row)]
+        same = [
+            declared.table.c[name].is_not_distinct_from(getattr(row, name))
+            for name in (*declared.key, *values)
+        ]
+        changed = self.connection.execute(update(declared.table).where(*same).values(values))
+        if changed.rowcount != 1:
+            key = ", ".join(str(getattr(row, name)) for name in declared.key)
+            raise StateError(
+                f"{declared.table.name} {key} was changed by another process meanwhile.",
+                way_out="Look at it again, and decide again.",
+            )
+        return replace(row, **values)
+
+    def replace(self, row: Any) -> None:
+        """Write a row in place of the one with its key, or as a new one."""
+        declared = TABLES[type(row)]
+        same = _equal(declared, {name: getattr(row, name) for name in declared.key})
+        values = declared.stored(vars(row))
+        if (
+            self.connection.execute(update(declared.table).where(*same).values(values)).rowcount
+            == 0
+        ):
+            self.connection.execute(insert(declared.table).values(values))
+
+    def append(self, events: Sequence[NewAuditEvent]) -> list[AuditEvent]:
+        """Append audit events: the last thing that a transaction waits for."""
+        if not events:
+            return []
+        details = [canonical_detail(event.detail) for event in events]
+        if AUDIT not in self._scopes:
+            take_turn(self.connection, AUDIT)
+            self._scopes.add(AUDIT)
+        seq, previous = self.audit_head()
+        rows: list[dict[str, Any]] = []
+        for event, detail in zip(events, details, strict=True):
+            seq += 1
+            row = {**vars(event), "seq": seq, "detail": detail, "previous_hash": previous}
+            previous = event_hash(**{**row, "at": time_text(event.at)})
+            rows.append({**row, "detail": json.loads(detail), "hash": previous})
+        self.connection.execute(insert(AUDIT_EVENT), rows)
+        return [AuditEvent(**row) for row in rows]
+
+
+class OpsDatabase(Ledger, Closing):
+    """The ledger in its database: state that survives a killed run and every process sees.
+
+    Times are timezone-aware and come back in UTC; `now` is always passed in. One object may be
+    shared by threads; a child process opens its own.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    @classmethod
+    def open(cls, url: str) -> Self:
+        """Connect, and create the tables if needed.
+
+        Parameters
+        ----------
+        url : str
+            ``sqlite:///path/to/file.db`` (its folder is created) or
+            ``postgresql+psycopg://user@host:port/database``.
+
+        Raises
+        ------
+        ConfigError
+            If the URL is wrong or the database cannot be reached.
+        StateError
+            If the database was written by another version of this package.
+        """
+        engine = make_engine(url)
+        try:
+            create(engine)
+        except DatabaseError as error:
+            engine.dispose()
+            raise ConfigError(
+                "The ops database cannot be opened.",
+                where=engine.url.render_as_string(hide_password=True),
+                found=str(error.orig),
+                way_out="Check MLOPS_DATABASE_URL, and that the server runs or the file is ours.",
+            ) from error
+        except BaseException:
+            engine.dispose()
+            raise
+        return cls(engine)
+
+    @property
+    def url(self) -> str:
+        """The URL, with its password: for opening the database again, not for showing."""
+        return self.engine.url.render_as_string(hide_password=False)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.engine.dispose()
+
+    @contextmanager
+    def read(self) -> Iterator[Transaction]:
+        """One consistent look; takes no lock."""
+        with self.engine.begin() as connection:
+            yield Transaction(connection)
+
+    @contextmanager
+    def write(self, scope: str) -> Iterator[Transaction]:
+        """All or nothing, alone in `scope`."""
+        with write_transaction(self.engine, scope) as connection:
+            yield Transaction(connection, scope)
+
+
+def canonical_detail(detail: Mapping[str, Any]) -> str:
+    """Return the canonical JSON of what a reader gets back (keys are text there)."""
+    try:
+        return canonical(json.loads(canonical(dict(detail))))
+    except (TypeError, ValueError) as error:
+        raise UnstorableValueError(
+            "The detail of an audit event is not plain JSON.",
+            expected="dict, list, str, int, finite float, bool or None",
+            found=str(error),
+            way_out="Convert arrays and dates first; write a missing number as None.",
+        ) from error
+
+
+def _equal(declared: Declared, equal: Mapping[str, Any]) -> list[ColumnElement[bool]]:
+    found: list[ColumnElement[bool]] = []
+    for name, value in equal.items():
+        column = declared.columns[name]
+        if isinstance(value, Collection) and not isinstance(value, str | Mapping):
+            found.append(column.in_(value))
+        else:
+            found.append(column.is_(None) if value is None else column == value)
+    return found
