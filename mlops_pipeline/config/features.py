@@ -1,31 +1,19 @@
 """Configuration of features: views over sources, derived features, protected attributes."""
 
 from datetime import timedelta
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from mlops_pipeline.errors import ConfigError
+from mlops_pipeline.spec.aggregates import AGGREGATES
 from mlops_pipeline.spec.grammar import Expression
-from mlops_pipeline.spec.section import Days, Section
+from mlops_pipeline.spec.section import Days, OneOf, Section
 
-Aggregate = Literal[
-    "sum",
-    "mean",
-    "min",
-    "max",
-    "std",
-    "count",
-    "count_distinct",
-    "last",
-    "days_since_last",
-    "days_since_first",
-]
+Aggregate = Annotated[str, OneOf(tuple(AGGREGATES))]
 Refresh = Literal["continuous", "daily"]
 FeatureType = Literal["float64", "int64", "string", "boolean"]
 Direction = Literal["increasing", "decreasing"]
-NEEDS_NO_COLUMN = frozenset({"count", "days_since_last", "days_since_first"})
-COUNTS = frozenset({"count", "count_distinct"})
 
 
 class FeatureColumn(Section):
@@ -70,6 +58,16 @@ class FeatureColumn(Section):
         if self.of is None:
             raise ConfigError("a feature column has no expression", expected="`of`")
         return self.of
+
+    @property
+    def is_count(self) -> bool:
+        """The column only counts."""
+        return self.aggregate is not None and AGGREGATES[self.aggregate].is_count
+
+    @property
+    def fill(self) -> float | int | None:
+        """What an entity without rows gets; None: missing."""
+        return 0 if self.unseen is None and self.is_count else self.unseen
 
     @property
     def reads(self) -> frozenset[str]:

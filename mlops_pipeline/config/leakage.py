@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mlops_pipeline.config.features import COUNTS
 from mlops_pipeline.spec.grammar import Expression
 
 if TYPE_CHECKING:
@@ -47,12 +46,11 @@ def check_leakage(use_case: "UseCase") -> None:
     for view_name, view in use_case.views.items():
         for name, column in view.columns.items():
             where = f"views.{view_name}.columns.{name}"
-            counts = column.aggregate in COUNTS
             for key, text in (("of", column.of), ("where", column.where)):
                 if text is not None:
                     read = _read(f"{where}.{key}", view.source, text)
                     _check_protected(use_case, read)
-                    _check_identity(use_case, read, is_value=key == "of" and not counts)
+                    _check_identity(use_case, read, is_value=key == "of" and not column.is_count)
     for name, derived in use_case.derived.items():
         for used in sorted(derived.expression.columns & set(use_case.protected)):
             raise ValueError(

@@ -4,7 +4,6 @@ Belongs here: which columns and features that are. That no feature reads them un
 leakage.py's.
 """
 
-from mlops_pipeline.config.features import COUNTS
 from mlops_pipeline.config.use_case import UseCase
 
 
@@ -35,7 +34,7 @@ def sensitive_features(use_case: UseCase, *, with_counts: bool = False) -> froze
         hidden = hidden_columns(use_case, view.source)
         for name, column in view.columns.items():
             read = column.reads
-            if column.aggregate in COUNTS and not with_counts:
+            if column.is_count and not with_counts:
                 read = column.where.columns if column.where else frozenset()
             if read & hidden:
                 found.add(name)

@@ -7,7 +7,6 @@ from pydantic import Field, model_validator
 
 from mlops_pipeline.config.fairness import Fairness, attribute_pairs
 from mlops_pipeline.config.features import (
-    NEEDS_NO_COLUMN,
     DerivedFeature,
     Direction,
     FeatureColumn,
@@ -27,6 +26,7 @@ from mlops_pipeline.config.modelling import (
 )
 from mlops_pipeline.config.source_checks import check_source, check_value, known
 from mlops_pipeline.config.tables import ColumnType, Entity, Grid, Label, Population, Source
+from mlops_pipeline.spec.aggregates import AGGREGATES
 from mlops_pipeline.spec.gates import GateRule, ParityRule
 from mlops_pipeline.spec.grammar import Expression
 from mlops_pipeline.spec.section import Name, Section
@@ -267,7 +267,7 @@ class UseCase(Section):
                 )
         elif column.aggregate is None:
             raise ValueError(f"{where}.aggregate: required (only request_time views have none)")
-        elif column.of is None and column.aggregate not in NEEDS_NO_COLUMN:
+        elif column.of is None and AGGREGATES[column.aggregate].needs_column:
             raise ValueError(f"{where}.of: required for `aggregate: {column.aggregate}`")
 
     def _check_refresh(self, where: str, view: FeatureView, column: FeatureColumn) -> None:

@@ -1,7 +1,8 @@
 """Expressions as Ibis expressions over the columns of a table.
 
-Belongs here: what each operator is in Ibis. Types are type_check.py's; the same meaning over Python
-values is to_row.py's, and a property test holds both equal.
+Belongs here: what each operator is in Ibis, and a value as its declared type. Types are
+type_check.py's; the same meaning over Python values is to_row.py's, and a property test holds both
+equal.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,6 +26,28 @@ def to_ibis(expression: Expression, table: Any) -> Any:
 def condition(expression: Expression, table: Any) -> Any:
     """Return an expression that has to be true or false of a row (`where`, a check)."""
     return _built(type_check_condition(expression, _kinds(expression, table)), table)
+
+
+def typed(value: Any, dtype: str, precision: int, *, is_finite: bool = False) -> Any:
+    """Return a value as a declared type; floats are rounded, infinities and NaN are missing.
+
+    The twin of values.converter. `is_finite` says that the value can be neither, and spares the
+    test. A text declared as another type is refused: one bad row would fail a whole build.
+    """
+    if value.type().is_string() and dtype != "string":
+        raise ExpressionError("a text is not of the declared type", expected="string", found=dtype)
+    if dtype == "float64":
+        import ibis
+
+        number = value.cast("float64")
+        if not is_finite and not value.type().is_integer():
+            # NaN is above every number: one comparison tells both
+            is_finite_number = number.abs() < ibis.literal(float("inf"))
+            number = ibis.ifelse(is_finite_number, number, ibis.null("float64"))
+        return number.round(precision).cast("float64")
+    if dtype == "int64" and value.type().is_floating():
+        return value.round().cast("int64")
+    return value.cast(dtype)
 
 
 def _kinds(expression: Expression, table: Any) -> dict[str, Kind]:

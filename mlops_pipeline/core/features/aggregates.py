@@ -1,250 +1,136 @@
-"""Feature columns as Ibis aggregates: which rows count, what is computed, how it is rounded.
+"""AGGREGATES: each aggregate as it is computed of a table (Ibis) and of one entity's events.
 
-Belongs here: the meaning of a column's keys. Which rows were known when is frames.py's.
+Belongs here: the arithmetic of both, side by side. Which rows count is aggregation.py's and
+streams.py's; the names are spec/aggregates.py's.
 
 Exactness: sums, means and deviations of floats add integers (the value scaled by its declared
 precision), so that the result does not depend on the order of addition, that is, on threads.
-
-The columns of one source are computed together, in three steps that each name what the next one
-uses, so that nothing is computed twice: prepared columns (scaled values, who counts), their
-aggregates, and the features made of these.
 """
 
-from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
-from typing import Any
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 from mlops_pipeline.config.features import FeatureColumn
-from mlops_pipeline.core.expressions.to_ibis import condition, to_ibis
-from mlops_pipeline.errors import ExpressionError
-from mlops_pipeline.spec.grammar import Expression
+from mlops_pipeline.core.expressions.to_ibis import typed
+from mlops_pipeline.core.expressions.to_row import Function
+from mlops_pipeline.core.expressions.values import Kind, Value, decimal38, double_of, whole
+from mlops_pipeline.core.features.aggregation import Aggregation, Made, given
 
 SECONDS_PER_DAY = 86_400
+US_PER_SECOND = 1e6
 WIDE = "decimal(19, 0)"  # holds every int64; its products have 128 bits
-ORDER = "_order"  # the prepared column that says which row is the latest
-
-Made = Callable[[Any], Any]  # a table of the step before -> a value
 
 
-class Aggregation:
-    """The aggregates of some columns over rows that were known.
+class Event(NamedTuple):
+    """One version of an event of an entity; times are UTC, in microseconds since 1970.
 
-    Parameters
+    Attributes
     ----------
-    rows : ibis.Table
-        Rows of one source known before as_of, with `_available_at` and `_row_no`.
-    event_time : str
-        The source's event time.
-    as_of : datetime or ibis column
-        The moment, or the column of moments `_as_of`.
-    widest : timedelta or None
-        How far back `rows` reach: such a window needs no test of its own.
-    is_unique : bool
-        At most one row of a group has the same event time: it alone says which is the latest.
+    identity : hashable
+        The source's key: a further version of it is a revision, the same again a duplicate.
+    happened_us : int
+        Its event time.
+    declared_us : int
+        Its availability as the source declares it: the order of the versions.
+    known_us : int
+        When it counts as known: `declared_us`, for a late one the time of its arrival.
+    arrival : int
+        Its place in the order of arrival, the last tie-break.
+    values : tuple or None
+        The columns of `stream_columns`, in that order; None: by this version the event is no
+        longer one of the entity (a revision gave it to another).
     """
 
-    def __init__(
-        self, rows: Any, event_time: str, as_of: Any, *, widest: timedelta | None, is_unique: bool
-    ) -> None:
-        self._rows = rows
-        self._happened = rows[event_time]
-        self._as_of = as_of
-        self._widest = widest
-        self._is_unique = is_unique
-        self._prepared: dict[str, Any] = {}
-        self._aggregates: dict[str, Made] = {}
-        self._names: dict[tuple[Any, ...], str] = {}
+    identity: Hashable
+    happened_us: int
+    declared_us: int
+    known_us: int
+    arrival: int
+    values: tuple[Value, ...] | None
 
-    def by(self, group: str, columns: Mapping[str, FeatureColumn], kept: Any = None) -> Any:
-        """Return a table of one row per group: the group's key and the columns.
 
-        `kept` is a test of the rows: only groups with a row that meets it are returned.
-        """
-        features = {
-            name: self._feature(column)
-            for name, column in columns.items()
-            if column.aggregate != "last"
-        }
-        features |= self._latest({n: c for n, c in columns.items() if c.aggregate == "last"})
-        is_kept = None
-        if kept is not None:
-            is_kept = self._simple("any", self._prepare(("kept",), lambda: kept), None)
-        rows = self._rows.select(group, **self._prepared)
-        made = {name: aggregate(rows) for name, aggregate in self._aggregates.items()}
-        table = rows.group_by(group).aggregate(**made)
-        if is_kept is not None:
-            table = table.filter(table[is_kept])
-        return table.select(group, **{name: features[name](table) for name in columns})
+_LATEST = attrgetter("happened_us", "known_us", "arrival")
 
-    # the three steps
 
-    def _prepare(self, key: tuple[Any, ...], value: Callable[[], Any]) -> str:
-        """Return the name of a prepared column, made once for its key."""
-        if key not in self._names:
-            self._names[key] = f"_p{len(self._prepared)}"
-            self._prepared[self._names[key]] = value()
-        return self._names[key]
+class Window(NamedTuple):
+    """The events of an entity that count for a column, and how its value is read from one."""
 
-    def _aggregate(self, key: tuple[Any, ...], aggregate: Made) -> str:
-        """Return the name of an aggregate, made once for its key."""
-        if key not in self._names:
-            self._names[key] = f"_a{len(self._aggregates)}"
-            self._aggregates[self._names[key]] = aggregate
-        return self._names[key]
+    events: Sequence[Event]
+    of: Function | None
+    as_of_us: int
+    scale: int  # of exact sums
 
-    def _feature(self, column: FeatureColumn) -> Made:
-        """Return what makes a column of the aggregates."""
-        flag = self._counted(column)
-        match column.aggregate:
-            case "count":
-                return self._counting(column, flag)
-            case "sum" | "mean" | "std":
-                return self._exact(column, flag)
-            case "days_since_last":
-                return self._days_since("max", column, flag)
-            case "days_since_first":
-                return self._days_since("min", column, flag)
-            case _:
-                function = "nunique" if column.aggregate == "count_distinct" else column.aggregate
-                name = self._simple(str(function), self._value(column.value), flag)
-                return lambda table: typed(table[name], column.dtype, column.precision)
+    def values(self) -> list[Any]:
+        """Return the values that are there; without `of`, what counts are the events."""
+        of = self.of
+        if of is None:
+            return [*self.events]
+        return [value for event in self.events if (value := of(event.values or ())) is not None]
 
-    # columns
 
-    def _counting(self, column: FeatureColumn, flag: str | None) -> Made:
-        if column.of is None:
-            name = self._aggregate(
-                ("rows", flag), lambda rows: rows.count(where=_given(rows, flag))
-            )
-        else:
-            name = self._simple("count", self._value(column.of), flag)
-        return lambda table: typed(table[name], column.dtype, column.precision)
+@dataclass(frozen=True)
+class Computation:
+    """An aggregate of a table and of events.
 
-    def _exact(self, column: FeatureColumn, flag: str | None) -> Made:
-        """Sum, mean or sample standard deviation by exact integer addition."""
-        value = to_ibis(column.value, self._rows)
-        scale = 1 if value.type().is_integer() else 10**column.precision
-        units = self._prepare(("units", column.of, scale), lambda: _units(value, scale))
-        names = [self._simple("sum", units, flag)]
-        if column.aggregate != "sum":
-            names.append(self._simple("count", units, flag))
-        if column.aggregate == "std":
+    Attributes
+    ----------
+    of_table : callable
+        Aggregation, column and the flag of the rows that count -> what makes the feature.
+    of_events : callable
+        The value of a window before it is given its declared type; missing is None.
+    kind : Kind or None
+        The type of `of_events`; None: that of the values.
+    needs_numbers : bool
+        Text and times are refused.
+    reads_values : bool
+        Of events; otherwise only when they happened counts.
+    """
+
+    of_table: Callable[[Aggregation, FeatureColumn, str | None], Made]
+    of_events: Callable[[Window], Any]
+    kind: Kind | None = None
+    needs_numbers: bool = False
+    reads_values: bool = True
+
+
+# exact sums: `of_parts` takes the first of total, count and sum of squares
+
+
+def _exact(
+    parts: int, of_parts: Callable[..., Any], of_units: Callable[[Sequence[int]], float | None]
+) -> Computation:
+    def of_table(build: Aggregation, column: FeatureColumn, flag: str | None) -> Made:
+        units, scale = build.units(column.value, column.precision)
+        names = [build.aggregate(function, units, flag) for function in ("sum", "count")[:parts]]
+        if parts > len(names):
             squares = ("squares", units, flag)
-            names.append(self._aggregate(squares, lambda rows: _squares(rows, units, flag)))
+            names.append(build.aggregate_rows(squares, lambda rows: _squares(rows, units, flag)))
+        return lambda table: typed(
+            of_parts(*(table[name] for name in names)) / scale,
+            column.dtype,
+            column.precision,
+            is_finite=True,
+        )
 
-        def exact(table: Any) -> Any:
-            made = EXACT[column.aggregate](*(table[name] for name in names)) / scale
-            return typed(made, column.dtype, column.precision, is_finite=True)
-
-        return exact
-
-    def _days_since(self, function: str, column: FeatureColumn, flag: str | None) -> Made:
-        name = self._simple(function, self._prepare(("happened",), lambda: self._happened), flag)
-        is_literal = isinstance(self._as_of, datetime)
-        moment = None
-        if not is_literal:
-            moments = self._prepare(("as_of",), lambda: self._as_of)
-            moment = self._simple("max", moments, None)
-
-        def days(table: Any) -> Any:
-            import ibis
-
-            until = ibis.literal(self._as_of) if moment is None else table[moment]
-            passed = (until.epoch_seconds() - table[name].epoch_seconds()) / SECONDS_PER_DAY
-            return typed(passed, column.dtype, column.precision, is_finite=True)
-
-        return days
-
-    def _latest(self, columns: Mapping[str, FeatureColumn]) -> dict[str, Made]:
-        """Take values of the latest row: by event time, then availability, then arrival."""
-        import ibis
-
-        alike: dict[str | None, list[str]] = {}
-        for column in columns.values():
-            values = alike.setdefault(self._counted(column), [])
-            values.append(self._value(column.value))
-        if columns:
-            self._prepared[ORDER] = self._order()
-        found = {}
-        for flag, values in alike.items():
-
-            def take(rows: Any, flag: str | None = flag, values: list[str] = values) -> Any:
-                row = ibis.struct({value: rows[value] for value in values})
-                return row.argmax(rows[ORDER], where=_given(rows, flag))
-
-            found[flag] = self._aggregate(("latest", flag), take)
-        made: dict[str, Made] = {}
-        for name, column in columns.items():
-            row, value = found[self._counted(column)], self._value(column.value)
-
-            def field(
-                table: Any, row: str = row, value: str = value, column: FeatureColumn = column
-            ) -> Any:
-                return typed(table[row][value], column.dtype, column.precision)
-
-            made[name] = field
-        return made
-
-    def _order(self) -> Any:
-        import ibis
-
-        if self._is_unique:
-            return self._happened
-        rows = self._rows
-        return ibis.struct({"a": self._happened, "b": rows._available_at, "c": rows._row_no})
-
-    # parts of columns
-
-    def _value(self, of: Expression) -> str:
-        return self._prepare(("value", of), lambda: to_ibis(of, self._rows))
-
-    def _simple(self, function: str, value: str, flag: str | None) -> str:
-        def aggregate(rows: Any) -> Any:
-            return getattr(rows[value], function)(where=_given(rows, flag))
-
-        return self._aggregate((function, value, flag), aggregate)
-
-    def _counted(self, column: FeatureColumn) -> str | None:
-        """Return the prepared flag of the rows that count for a column; None: all do."""
-        is_whole = column.reach == self._widest and not column.offset_days
-        if is_whole and not column.where:
+    def of_events(window: Window) -> float | None:
+        values, scale = window.values(), window.scale
+        if not values:
             return None
-        key = ("counts", None if is_whole else column.reach, column.offset_days, column.where)
-        return self._prepare(key, lambda: self._counts(column, is_whole=is_whole))
+        units = values if scale == 1 else [whole(float(value) * scale) for value in values]
+        made = of_units(units)
+        return None if made is None else made / scale
 
-    def _counts(self, column: FeatureColumn, *, is_whole: bool) -> Any:
-        tests = []
-        if column.reach is not None and not is_whole:
-            tests.append(self._happened >= before(self._as_of, column.reach))
-        if column.offset_days:
-            tests.append(self._happened < before(self._as_of, timedelta(days=column.offset_days)))
-        if column.where:
-            tests.append(condition(column.where, self._rows))
-        result = tests[0]
-        for test in tests[1:]:
-            result &= test
-        return result
-
-
-def _given(rows: Any, flag: str | None) -> Any:
-    return None if flag is None else rows[flag]
-
-
-def _units(value: Any, scale: int) -> Any:
-    if scale == 1:
-        return value.cast("int64")
-    return (value.cast("float64") * scale).round().cast("int64")
+    return Computation(of_table, of_events, "float64", needs_numbers=True)
 
 
 def _squares(rows: Any, units: str, flag: str | None) -> Any:
     # 128-bit integers: squares leave 64 bits from 3e9 units on, and in floats the difference of
     # two nearly equal numbers would leave noise
     wide = rows[units].cast(WIDE)
-    return (wide * wide).sum(where=_given(rows, flag))
-
-
-def _sum(total: Any) -> Any:
-    return total.cast("float64")
+    return (wide * wide).sum(where=given(rows, flag))
 
 
 def _mean(total: Any, count: Any) -> Any:
@@ -252,44 +138,116 @@ def _mean(total: Any, count: Any) -> Any:
 
 
 def _deviation(total: Any, count: Any, squares: Any) -> Any:
+    """Return the sample standard deviation, missing below two values."""
     spread = count.cast(WIDE) * squares - total.cast(WIDE) * total.cast(WIDE)
     pairs = count.cast("float64") * (count - 1).cast("float64")
     return (spread.cast("float64") / pairs.nullif(0.0)).sqrt()
 
 
-EXACT: Mapping[str | None, Callable[..., Any]] = {"sum": _sum, "mean": _mean, "std": _deviation}
+def _deviation_of_units(units: Sequence[int]) -> float | None:
+    total, count = sum(units), len(units)
+    if count < 2:
+        return None
+    squares = decimal38(sum(unit * unit for unit in units))
+    spread = decimal38(decimal38(count * squares) - decimal38(total * total))
+    return math.sqrt(double_of(spread) / (count * (count - 1)))
 
 
-def before(as_of: Any, span: timedelta) -> Any:
-    """Return the moment (or the column of moments) a span of whole seconds before as_of."""
-    if isinstance(as_of, datetime):
-        return as_of - span
-    import ibis
-
-    return as_of - ibis.interval(seconds=int(span.total_seconds()))
+# one function of the values; NaN is above every number
 
 
-def typed(value: Any, dtype: str, precision: int, *, is_finite: bool = False) -> Any:
-    """Return a value as a declared type; floats are rounded, infinities and NaN are missing.
+def _simple(
+    function: str, of_values: Callable[[Sequence[Any]], Any], kind: Kind | None = None
+) -> Computation:
+    def of_table(build: Aggregation, column: FeatureColumn, flag: str | None) -> Made:
+        name = build.aggregate(function, build.value(column.value), flag)
+        return lambda table: typed(table[name], column.dtype, column.precision)
 
-    `is_finite` says that the value can be neither, and spares the test.
+    return Computation(of_table, lambda window: of_values(window.values()), kind)
 
-    Raises
-    ------
-    ExpressionError
-        When a text is declared as another type: one bad row would fail a whole build.
-    """
-    if value.type().is_string() and dtype != "string":
-        raise ExpressionError("a text is not of the declared type", expected="string", found=dtype)
-    if dtype == "float64":
-        import ibis
 
-        number = value.cast("float64")
-        if not is_finite and not value.type().is_integer():
-            # NaN is above every number: one comparison tells both
-            is_finite_number = number.abs() < ibis.literal(float("inf"))
-            number = ibis.ifelse(is_finite_number, number, ibis.null("float64"))
-        return number.round(precision).cast("float64")
-    if dtype == "int64" and value.type().is_floating():
-        return value.round().cast("int64")
-    return value.cast(dtype)
+def _smallest(values: Sequence[Any]) -> Any:
+    numbers = [value for value in values if value == value]  # noqa: PLR0124 # NaN
+    return min(numbers) if numbers else math.nan if values else None
+
+
+def _largest(values: Sequence[Any]) -> Any:
+    if any(value != value for value in values):  # noqa: PLR0124 # NaN
+        return math.nan
+    return max(values, default=None)
+
+
+def _distinct(values: Sequence[Any]) -> int:
+    numbers = {value for value in values if value == value}  # noqa: PLR0124 # NaN
+    return len(numbers) + any(value != value for value in values)  # noqa: PLR0124 # NaN
+
+
+def _count(build: Aggregation, column: FeatureColumn, flag: str | None) -> Made:
+    """Count the rows, or the values of an expression."""
+    if column.of is not None:
+        name = build.aggregate("count", build.value(column.of), flag)
+    else:
+        key = ("rows", flag)
+        name = build.aggregate_rows(key, lambda rows: rows.count(where=given(rows, flag)))
+    return lambda table: typed(table[name], column.dtype, column.precision)
+
+
+# times
+
+
+def _days_since(function: str, of_times: Callable[[Sequence[int]], int]) -> Computation:
+    def of_table(build: Aggregation, column: FeatureColumn, flag: str | None) -> Made:
+        name, as_of = build.aggregate(function, build.happened(), flag), build.as_of()
+
+        def days(table: Any) -> Any:
+            passed = as_of(table).epoch_seconds() - table[name].epoch_seconds()
+            return typed(passed / SECONDS_PER_DAY, column.dtype, column.precision, is_finite=True)
+
+        return days
+
+    def of_events(window: Window) -> float | None:
+        if not window.events:
+            return None
+        happened_us = of_times([event.happened_us for event in window.events])
+        passed = window.as_of_us / US_PER_SECOND - happened_us / US_PER_SECOND
+        return passed / SECONDS_PER_DAY
+
+    return Computation(of_table, of_events, "float64", reads_values=False)
+
+
+def _latest(build: Aggregation, column: FeatureColumn, flag: str | None) -> Made:
+    """Take the value, missing or not, of the latest row."""
+    value = build.value(column.value)
+    row = build.latest(value, flag)
+    return lambda table: typed(table[row][value], column.dtype, column.precision)
+
+
+def _latest_of_events(window: Window) -> Any:
+    if not window.events or window.of is None:
+        return None
+    return window.of(max(window.events, key=_LATEST).values or ())
+
+
+AGGREGATES: Mapping[str, Computation] = {
+    "sum": _exact(1, lambda total: total.cast("float64"), lambda units: double_of(sum(units))),
+    "mean": _exact(2, _mean, lambda units: double_of(sum(units)) / len(units)),
+    "std": _exact(3, _deviation, _deviation_of_units),
+    "min": _simple("min", _smallest),
+    "max": _simple("max", _largest),
+    "count": Computation(_count, lambda window: len(window.values()), "int64"),
+    "count_distinct": _simple("nunique", _distinct, "int64"),
+    "last": Computation(_latest, _latest_of_events),
+    "days_since_last": _days_since("max", max),
+    "days_since_first": _days_since("min", min),
+}
+
+
+def aggregated(
+    build: Aggregation, group: str, columns: Mapping[str, FeatureColumn], kept: Any = None
+) -> Any:
+    """Return a table of one row per group: its key and the columns (`kept`: as in `by`)."""
+    features = {
+        name: AGGREGATES[str(column.aggregate)].of_table(build, column, build.counted(column))
+        for name, column in columns.items()
+    }
+    return build.by(group, features, kept)

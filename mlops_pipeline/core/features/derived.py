@@ -7,12 +7,10 @@ and the online store's.
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-from mlops_pipeline.config.features import COUNTS
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.core.expressions.to_ibis import to_ibis
+from mlops_pipeline.core.expressions.to_ibis import to_ibis, typed
 from mlops_pipeline.core.expressions.to_row import Declared, values_function
 from mlops_pipeline.core.expressions.values import Kind, Value
-from mlops_pipeline.core.features.aggregates import typed
 
 
 def with_derived(use_case: UseCase, frame: Any) -> Any:
@@ -41,9 +39,7 @@ def _with_unseen(use_case: UseCase, frame: Any) -> Any:
     filled = {}
     for view in use_case.views.values():
         for name, column in view.columns.items():
-            value = column.unseen
-            if value is None and column.aggregate in COUNTS:
-                value = 0
-            if value is not None:
-                filled[name] = typed(frame[name].fill_null(value), column.dtype, column.precision)
+            if column.fill is not None:
+                value = frame[name].fill_null(column.fill)
+                filled[name] = typed(value, column.dtype, column.precision)
     return frame.mutate(**filled) if filled else frame

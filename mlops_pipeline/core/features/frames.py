@@ -2,11 +2,10 @@
 
 One definition for every reader. A frame of a month, week or day grid is computed for one as_of
 (the per-period form is as fast as one query for all, flat in memory, and incremental); a frame of
-an event grid is computed for the events of one period, each at its own time.
-
-On an event grid the events of a period are those known before its end: one that arrives later is
-history for the events after it, and no row of its own, because finished periods stay finished.
-Above 300 lines: who belongs and what they did can come off one scan.
+an event grid is computed for the events of one period, each at its own time: those known before
+the period's end. One that arrives later is history for the events after it, and no row of its own,
+because finished periods stay finished. Above 300 lines: who belongs and what they did can come off
+one scan.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,28 +13,29 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import reduce
 from operator import and_
-from typing import Any
+from typing import Any, NamedTuple
 
-from mlops_pipeline.config.features import Aggregate, FeatureColumn, Refresh
+from mlops_pipeline.config.features import FeatureColumn, Refresh
 from mlops_pipeline.config.tables import Source
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.data.periods import Period
-from mlops_pipeline.core.expressions.to_ibis import condition, to_ibis
-from mlops_pipeline.core.features.aggregates import Aggregation, before, typed
+from mlops_pipeline.core.expressions.to_ibis import condition, to_ibis, typed
+from mlops_pipeline.core.features.aggregates import aggregated
+from mlops_pipeline.core.features.aggregation import Aggregation, before, with_latest
 from mlops_pipeline.core.features.derived import with_derived
-from mlops_pipeline.core.features.latest import with_latest
 from mlops_pipeline.spec.grammar import Expression
 
+Tables = Mapping[str, Any]  # by name of the source
 Columns = dict[str, FeatureColumn]
 EVENT_ROW = "event_row"  # on an event grid: the row of the population's source
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What is known of the rows of sources, by name; the fewer tests a query needs.
+class RowGuarantees:
+    """What holds of the rows of sources, by name: the more holds, the fewer tests a query needs.
 
-    `revised`: hold revisions. `unique`: at most one row of an entity at a time. `ordered`: unique,
-    and every row was known when it happened.
+    `revised` (may hold revisions; the others cannot), `unique` (at most one row of an entity at a
+    time), `ordered` (unique, and every row was known when it happened).
     """
 
     revised: frozenset[str] = frozenset()
@@ -43,104 +43,95 @@ class Facts:
     ordered: frozenset[str] = frozenset()
 
 
-NOTHING_KNOWN = Facts()
+NO_GUARANTEES = RowGuarantees()
 
 
-@dataclass(frozen=True)
-class _Latest:
+class _Latest(NamedTuple):
     source: str
     refresh: Refresh
     reach: timedelta | None
     where: Expression | None
 
 
-@dataclass(frozen=True)
-class _Group:
+class _Group(NamedTuple):
     source: str
     refresh: Refresh
     is_bounded: bool
 
 
 def feature_frame(
-    use_case: UseCase, tables: Mapping[str, Any], period: Period, facts: Facts = NOTHING_KNOWN
+    use_case: UseCase, tables: Tables, period: Period, guarantees: RowGuarantees = NO_GUARANTEES
 ) -> Any:
     """Return the frame of one period: entity key, as_of, features, protected attributes.
 
-    Parameters
-    ----------
-    tables : mapping of source name to Ibis table
-        Accepted rows, with `_row_no`, `_available_at` and `_superseded_at`.
-
-    Returns
-    -------
-    ibis.Table
-        One row per entity (event grid: per event), in any order.
+    One row per entity (event grid: per event), in any order. `tables` are the accepted rows of each
+    source, with `_row_no`, `_available_at` and `_superseded_at`.
     """
-    build = _Frame(use_case, tables, period, facts)
+    build = _Frame(use_case, tables, period, guarantees)
     first = [build.key, "as_of", *([EVENT_ROW] if build.by_event else [])]
     return build.whole().select(*first, *use_case.features, *use_case.protected)
 
 
 def population(
-    use_case: UseCase, tables: Mapping[str, Any], period: Period, facts: Facts = NOTHING_KNOWN
+    use_case: UseCase, tables: Tables, period: Period, guarantees: RowGuarantees = NO_GUARANTEES
 ) -> Any:
     """Return who belongs at the period: entity key and as_of, one row each."""
-    return _Frame(use_case, tables, period, facts).spine()
+    return _Frame(use_case, tables, period, guarantees).spine()
 
 
-def asked_frame(
-    use_case: UseCase, tables: Mapping[str, Any], rows: Any, period: Period, facts: Facts
+def entity_frame(
+    use_case: UseCase, tables: Tables, rows: Any, period: Period, guarantees: RowGuarantees
 ) -> Any:
-    """Return asked rows with their features, each as of its own moment, in any order.
+    """Return entity rows with their features, each as of its own time, in any order.
 
-    Parameters
-    ----------
-    rows : ibis.Table
-        Entity key, `as_of`, `event_row` (unique), the columns that request-time features read,
-        and any other. No as_of lies outside `period`.
+    `rows` have the entity key, `as_of` (within `period`), `event_row` (unique), the columns that
+    request-time features read, and any other.
     """
-    build = _Frame(use_case, tables, period, facts, given=rows)
+    build = _Frame(use_case, tables, period, guarantees, given=rows)
     kept = [name for name in rows.columns if name not in use_case.features]
     return build.whole().select(*kept, *use_case.features)
 
 
-def asked_rows(
-    use_case: UseCase, tables: Mapping[str, Any], rows: Any, period: Period, facts: Facts
+def late_entity_frame(
+    use_case: UseCase, tables: Tables, rows: Any, period: Period, guarantees: RowGuarantees
 ) -> tuple[Any, dict[str, Any]]:
     """Return the same in two steps, for rows that are too many to carry their latest values along.
 
     Returns
     -------
     frame : ibis.Table
-        The asked rows with the features that are not latest values, and in a column of each
+        The entity rows with the features that are not latest values, and in a column of each
         group of latest values the `_row_no` that holds them (missing: none does).
     values : dict of str to ibis.Table
         For each of those columns, `_row_no` and the latest values that each row of the source
-        holds. The asked rows with these are what `with_derived` takes.
+        holds. The entity rows with these are what `with_derived` takes.
     """
     values: dict[str, Any] = {}
-    return _Frame(use_case, tables, period, facts, given=rows).attached(values), values
+    return _Frame(use_case, tables, period, guarantees, given=rows).attached(values), values
 
 
 class _Frame:
     def __init__(
         self,
         use_case: UseCase,
-        tables: Mapping[str, Any],
+        tables: Tables,
         period: Period,
-        facts: Facts,
+        guarantees: RowGuarantees,
         given: Any = None,
     ) -> None:
         self.use_case = use_case
         self.tables = tables
         self.period = period
-        self.facts = facts
+        self.guarantees = guarantees
         self.given = given
         self.by_event = given is not None or use_case.grid.every == "event"
         self.key = use_case.entity.key
         self.row_key = EVENT_ROW if self.by_event else self.key
         self.part_key = "_event_row" if self.by_event else self.key
-        self.moment = _naive(period.start)
+        self.as_of = _naive(period.start)
+        self.population = use_case.sources[use_case.population.source]
+        days = use_case.population.active_within_days
+        self.active = timedelta(days=days) if days else None
         self.own, self.latest, self.others = self._groups()
 
     # who
@@ -154,7 +145,10 @@ class _Frame:
         rows = self._known(self.use_case.population.source)
         test = self._belongs(rows, None)
         rows = rows if test is None else rows.filter(test)
-        return self._staying(rows.filter(rows[self.key].notnull()).select(self.key).distinct())
+        return self._staying(self._keyed(rows).select(self.key).distinct())
+
+    def _keyed(self, rows: Any) -> Any:
+        return rows.filter(rows[self.key].notnull())
 
     def _staying(self, members: Any) -> Any:
         """Return who has not left, with as_of."""
@@ -163,15 +157,11 @@ class _Frame:
         left = self.use_case.population.leaves_with
         if left:
             members = members.anti_join(self._known(left), self.key)
-        return members.mutate(as_of=ibis.literal(self.moment))
-
-    def _active_within(self) -> timedelta | None:
-        days = self.use_case.population.active_within_days
-        return timedelta(days=days) if days else None
+        return members.mutate(as_of=ibis.literal(self.as_of))
 
     def _home(self) -> _Group | None:
         """Return the group whose rows include all that make an entity belong: one scan for both."""
-        active = self._active_within()
+        active = self.active
         for group, columns in self.others.items():
             widest = _widest(columns)
             is_covered = widest is None or (active is not None and active <= widest)
@@ -184,18 +174,18 @@ class _Frame:
 
         None: all do.
         """
-        rule, active = self.use_case.population, self._active_within()
+        rule, active = self.use_case.population, self.active
         tests = [condition(rule.where, rows)] if rule.where else []
         if active is not None and active != widest:
-            happened = rows[self._population_source().event_time]
-            tests.append(happened >= before(self.moment, active))
+            happened = rows[self.population.event_time]
+            tests.append(happened >= before(self.as_of, active))
         return reduce(and_, tests) if tests else None
 
     def _event_spine(self) -> Any:
         rows = self._event_rows()
         spine = rows.select(
             self.key,
-            as_of=rows[self._population_source().event_time],
+            as_of=rows[self.population.event_time],
             **{EVENT_ROW: rows._row_no},
         )
         left = self.use_case.population.leaves_with
@@ -206,24 +196,21 @@ class _Frame:
             gone, [spine[self.key] == gone._event_key, spine.as_of == gone._as_of]
         )
 
-    def _population_source(self) -> Any:
-        return self.use_case.sources[self.use_case.population.source]
-
     def _event_rows(self) -> Any:
         """Rows of the population's source within the period, known before its end: the grid."""
         if self.given is not None:
             return self.given.mutate(_row_no=self.given[EVENT_ROW])
         rule = self.use_case.population
         rows = self.tables[rule.source]
-        happened = rows[self._population_source().event_time]
+        happened = rows[self.population.event_time]
         end = _naive(self.period.end)
-        inside = (happened >= self.moment) & (happened < end) & (rows._available_at < end)
-        if rule.source in self.facts.revised:
+        inside = (happened >= self.as_of) & (happened < end) & (rows._available_at < end)
+        if rule.source in self.guarantees.revised:
             inside &= rows._superseded_at.isnull() | (rows._superseded_at >= end)
         rows = rows.filter(inside)
         if rule.where:
             rows = rows.filter(condition(rule.where, rows))
-        return rows.filter(rows[self.key].notnull())
+        return self._keyed(rows)
 
     # what was known
 
@@ -243,19 +230,19 @@ class _Frame:
         rows = self.tables[name]
         if self.by_event:
             spine = self.spine() if events is None else events
-            moments = spine.select(
+            times = spine.select(
                 _event_key=spine[self.key],
-                _as_of=_moment(spine.as_of, refresh),
+                _as_of=_view_as_of(spine.as_of, refresh),
                 _event_row=spine[EVENT_ROW],
             )
             rows = self._around_period(rows, source, window)
-            rows = rows.inner_join(moments, rows[self.key] == moments._event_key)
+            rows = rows.inner_join(times, rows[self.key] == times._event_key)
             as_of = rows._as_of
         else:
-            as_of = self.moment
+            as_of = self.as_of
         happened = rows[source.event_time]
         known = (happened < as_of) & (rows._available_at < as_of)
-        if name in self.facts.revised:
+        if name in self.guarantees.revised:
             known &= rows._superseded_at.isnull() | (rows._superseded_at >= as_of)
         if window is not None:
             known &= happened >= before(as_of, window)
@@ -266,7 +253,7 @@ class _Frame:
         happened = rows[source.event_time]
         seen = happened < _naive(self.period.end)
         if window is not None:
-            seen &= happened >= self.moment - window - timedelta(days=1)  # a daily view's midnight
+            seen &= happened >= self.as_of - window - timedelta(days=1)  # a daily view's midnight
         return rows.filter(seen)
 
     # features
@@ -275,10 +262,7 @@ class _Frame:
         return with_derived(self.use_case, self.attached())
 
     def attached(self, apart: dict[str, Any] | None = None) -> Any:
-        """Return who, with what is not made of a row's own values.
-
-        `apart` takes the values of the latest rows, by the column that tells the row.
-        """
+        """Return who, with what is not made of a row's own values (`apart`: late_entity_frame)."""
         home = None if self.by_event else self._home()
         frame = self.spine() if home is None else self._staying(self._aggregated(home, home=True))
         if self.own:
@@ -297,8 +281,8 @@ class _Frame:
     def _groups(self) -> tuple[Columns, dict[_Latest, Columns], dict[_Group, Columns]]:
         """Divide the columns by how they are computed; each group takes one scan of its source.
 
-        Those of the row itself; latest values of an event grid, by a join on time; the others by
-        aggregation, bounded windows apart from columns that look back without limit.
+        Of the row itself; latest values of an event grid, by a join on time; the others by
+        aggregation, bounded windows apart from those without limit.
         """
         own: Columns = {}
         latest: dict[_Latest, Columns] = {}
@@ -319,17 +303,15 @@ class _Frame:
             for name, column in view.columns.items():
                 yield name, view.source, view.refresh, column
         for name, attribute in self.use_case.protected.items():
-            is_own = (
-                self.use_case.grid.every == "event"
-                and attribute.source == self.use_case.population.source
-            )
-            aggregate: Aggregate | None = None if is_own else "last"
+            is_event = self.use_case.grid.every == "event"
+            is_own = is_event and attribute.source == self.use_case.population.source
+            aggregate = None if is_own else "last"
             column = FeatureColumn(aggregate=aggregate, of=attribute.of, dtype="string")
             yield name, attribute.source, "continuous", column
 
     def _is_joined(self, source: str, column: FeatureColumn) -> bool:
         is_plain = column.aggregate == "last" and not column.offset_days
-        return self.by_event and is_plain and source not in self.facts.revised
+        return self.by_event and is_plain and source not in self.guarantees.revised
 
     def _own_part(self) -> Any:
         """Return the request-time columns: of the row itself, at as_of."""
@@ -346,7 +328,7 @@ class _Frame:
         """Add latest values (`apart`: the rows that hold them) to rows, by a join on time."""
         source = self.use_case.sources[kind.source]
         rows = self.tables[kind.source]
-        rows = self._around_period(rows.filter(rows[self.key].notnull()), source, None)
+        rows = self._around_period(self._keyed(rows), source, None)
         if kind.where:
             rows = rows.filter(condition(kind.where, rows))
         values = {
@@ -354,36 +336,34 @@ class _Frame:
             for name, column in columns.items()
         }
         if apart is not None:
-            told_by = f"_row_of_{len(apart)}"
-            apart[told_by] = rows.select("_row_no", **values)
-            values = {told_by: rows._row_no}
+            row_column = f"_row_of_{len(apart)}"
+            apart[row_column] = rows.select("_row_no", **values)
+            values = {row_column: rows._row_no}
         return with_latest(
             frame,
             rows,
             values,
-            moment=_moment(frame.as_of, kind.refresh),
+            as_of=_view_as_of(frame.as_of, kind.refresh),
             event_time=source.event_time,
             key=self.key,
             reach=kind.reach,
-            is_ordered=kind.source in self.facts.ordered,
+            is_ordered=kind.source in self.guarantees.ordered,
         )
 
     def _aggregated(self, group: _Group, *, home: bool = False) -> Any:
-        """Return what is aggregated, one row per entity (or event) that has any row.
-
-        `home`: of the entities that belong only.
-        """
+        """Return one row per entity (or event) that has any row; `home`: that belongs."""
         columns = self.others[group]
         widest = _widest(columns)
-        rows = self._known(group.source, widest, refresh=group.refresh)
-        rows = rows.filter(rows[self.key].notnull())
-        return Aggregation(
+        rows = self._keyed(self._known(group.source, widest, refresh=group.refresh))
+        build = Aggregation(
             rows,
             self.use_case.sources[group.source].event_time,
-            rows._as_of if self.by_event else self.moment,
+            rows._as_of if self.by_event else self.as_of,
             widest=widest,
-            is_unique=group.source in self.facts.unique,
-        ).by(self.part_key, columns, kept=self._belongs(rows, widest) if home else None)
+            is_unique=group.source in self.guarantees.unique,
+        )
+        kept = self._belongs(rows, widest) if home else None
+        return aggregated(build, self.part_key, columns, kept)
 
 
 def _widest(columns: Columns) -> timedelta | None:
@@ -392,10 +372,10 @@ def _widest(columns: Columns) -> timedelta | None:
     return None if None in reaches else max(item for item in reaches if item is not None)
 
 
-def _moment(as_of: Any, refresh: Refresh) -> Any:
+def _view_as_of(as_of: Any, refresh: Refresh) -> Any:
     """Return from when a view looks: a daily one from the last midnight."""
     return as_of.truncate("D") if refresh == "daily" else as_of
 
 
-def _naive(moment: datetime) -> datetime:
-    return moment.replace(tzinfo=None)
+def _naive(time: datetime) -> datetime:
+    return time.replace(tzinfo=None)

@@ -10,54 +10,26 @@ and was known strictly before it, in the version known then; sums add integers.
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from datetime import timedelta
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any, cast
 
-from mlops_pipeline.config.features import COUNTS, FeatureColumn, FeatureView
+from mlops_pipeline.config.features import FeatureColumn, FeatureView
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.core.expressions.to_row import row_condition, row_function
+from mlops_pipeline.core.expressions.to_row import Function, row_condition, row_function
 from mlops_pipeline.core.expressions.values import Kind, Value, common_kind, converter
-from mlops_pipeline.core.features.reductions import REDUCTIONS, exact
+from mlops_pipeline.core.features.aggregates import (
+    AGGREGATES,
+    SECONDS_PER_DAY,
+    US_PER_SECOND,
+    Event,
+    Window,
+)
 from mlops_pipeline.errors import ExpressionError
 from mlops_pipeline.spec.grammar import Expression
 
 US = timedelta(microseconds=1)
-US_PER_SECOND = 1e6
-SECONDS_PER_DAY = 86_400
+NUMBERS = ("float64", "int64", "boolean", "null")
 FRESH_DAYS = 1 / 24  # an hour: longer without any event means that they do not arrive
-EXACT = frozenset({"sum", "mean", "std"})
-OF_TIMES = frozenset({"days_since_last", "days_since_first"})
-
-
-class Event(NamedTuple):
-    """One version of an event of an entity; times are UTC, in microseconds since 1970.
-
-    Attributes
-    ----------
-    identity : hashable
-        The source's key: a further version of it is a revision, the same again a duplicate.
-    happened_us : int
-        Its event time.
-    declared_us : int
-        Its availability as the source declares it: the order of the versions.
-    known_us : int
-        When it counts as known: `declared_us`, for a late one the time of its arrival.
-    arrival : int
-        Its place in the order of arrival, the last tie-break.
-    values : tuple or None
-        The columns of `stream_columns`, in that order; None: by this version the event is no
-        longer one of the entity (a revision gave it to another).
-    """
-
-    identity: Hashable
-    happened_us: int
-    declared_us: int
-    known_us: int
-    arrival: int
-    values: tuple[Value, ...] | None
-
-
 _VERSION = attrgetter("declared_us", "known_us")
-_LATEST = attrgetter("happened_us", "known_us", "arrival")
 
 
 def stream_columns(use_case: UseCase, source: str) -> dict[str, Kind]:
@@ -212,15 +184,14 @@ class _Column:
 
     def __init__(self, name: str, column: FeatureColumn, kinds: dict[str, Kind]) -> None:
         self.name = name
-        self._aggregate = str(column.aggregate)
-        self._of: Callable[[Any], Any] | None = None
-        self._kind: Kind = "null"
-        if column.of is not None and self._aggregate not in OF_TIMES:
-            function = row_function(column.of, kinds)
-            self._of, self._kind = function.of_row, function.kind
-        self._scale = 1 if self._kind == "int64" else 10**column.precision
+        self._computation = AGGREGATES[str(column.aggregate)]
+        self._of: Function | None = None
+        kind: Kind = "null"
+        if column.of is not None and self._computation.reads_values:
+            kind, self._of = row_function(column.of, kinds)
+        self._scale = 1 if kind == "int64" else 10**column.precision
         try:
-            self._finish = self._finisher(column)
+            self._finish = self._finisher(str(column.aggregate), column, kind)
         except TypeError as error:
             raise ExpressionError(
                 f"the feature {name} does not fit the types of its columns",
@@ -228,24 +199,16 @@ class _Column:
                 found=str(error),
             ) from error
 
-    def _finisher(self, column: FeatureColumn) -> Callable[[Any], Any]:
+    def _finisher(self, aggregate: str, column: FeatureColumn, kind: Kind) -> Callable[[Any], Any]:
         """Return what makes the aggregate the declared type, filled for an unseen entity."""
-        if self._aggregate in EXACT and self._kind not in ("float64", "int64", "boolean", "null"):
-            raise TypeError(f"{self._aggregate!r} needs numbers, found {self._kind}")
-        kind: Kind = "float64"
-        if self._aggregate in COUNTS:
-            kind = "int64"
-        elif self._aggregate in ("min", "max", "last"):
-            kind = self._kind
-        convert = converter(kind, column.dtype, column.precision)
-        fill = column.unseen
-        if fill is None and self._aggregate in COUNTS:
-            fill = 0
+        if self._computation.needs_numbers and kind not in NUMBERS:
+            raise TypeError(f"{aggregate!r} needs numbers, found {kind}")
+        convert = converter(self._computation.kind or kind, column.dtype, column.precision)
+        fill, dtype = column.fill, cast(Kind, column.dtype)
         if fill is None:
             return convert
-        declared: Kind = column.dtype
-        filled = common_kind([declared, "int64" if isinstance(fill, int) else "float64"])
-        again = converter(filled, column.dtype, column.precision)
+        filled = common_kind([dtype, "int64" if isinstance(fill, int) else "float64"])
+        again = converter(filled, dtype, column.precision)
 
         def finish(value: Any) -> Any:
             value = convert(value)
@@ -254,26 +217,6 @@ class _Column:
         return finish
 
     def value(self, events: Sequence[Event], as_of_us: int) -> Value:
-        finished: Value = self._finish(self._of_events(events, as_of_us))
+        made = self._computation.of_events(Window(events, self._of, as_of_us, self._scale))
+        finished: Value = self._finish(made)
         return finished
-
-    def _of_events(self, events: Sequence[Event], as_of_us: int) -> Any:
-        of = self._of
-        if of is None:
-            return self._of_times(events, as_of_us)
-        if self._aggregate == "last":
-            return of(max(events, key=_LATEST).values or ()) if events else None
-        values = [value for event in events if (value := of(event.values or ())) is not None]
-        if self._aggregate in EXACT:
-            return exact(self._aggregate, values, self._scale)
-        return REDUCTIONS[self._aggregate](values)
-
-    def _of_times(self, events: Sequence[Event], as_of_us: int) -> float | None:
-        """Return a count of events, or days since the last or first one."""
-        if self._aggregate == "count":
-            return len(events)
-        times = [event.happened_us for event in events]
-        if not times:
-            return None
-        moment = max(times) if self._aggregate == "days_since_last" else min(times)
-        return (as_of_us / US_PER_SECOND - moment / US_PER_SECOND) / SECONDS_PER_DAY

@@ -11,7 +11,7 @@ from typing import Any
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.features.derived import with_derived
-from mlops_pipeline.core.features.frames import EVENT_ROW, Facts, asked_rows
+from mlops_pipeline.core.features.frames import EVENT_ROW, RowGuarantees, late_entity_frame
 from mlops_pipeline.errors import NotFoundError
 from mlops_pipeline.lifecycle.bookkeeping import record_feature_use
 from mlops_pipeline.lifecycle.context import AcceptedSource, Context, open_context
@@ -130,7 +130,9 @@ def _answers(
     for number in range(slices):
         tables = _register_slice(context, use_case, number, slices)
         if asked is None:
-            frame, values = asked_rows(use_case, tables, tables["_asked_slice"], period, facts)
+            frame, values = late_entity_frame(
+                use_case, tables, tables["_asked_slice"], period, facts
+            )
             asked = _compiled(context, use_case, frame, values, (names, kept))
         yield from answers(context.engine, asked)
 
@@ -224,7 +226,7 @@ def _sources(use_case: UseCase) -> list[str]:
     return list(dict.fromkeys(view.source for view in use_case.views.values()))
 
 
-def _ordered(context: Context, use_case: UseCase, facts: Facts) -> Facts:
+def _ordered(context: Context, use_case: UseCase, facts: RowGuarantees) -> RowGuarantees:
     """Add which sources' rows were all known when they happened."""
     found = set()
     for name in _sources(use_case):
@@ -233,4 +235,4 @@ def _ordered(context: Context, use_case: UseCase, facts: Facts) -> Facts:
             late = f"SELECT 1 FROM {quoted(name)} WHERE _available_at <> {happened} LIMIT 1"
             if not context.engine.query(late):
                 found.add(name)
-    return Facts(facts.revised, facts.unique, frozenset(found))
+    return RowGuarantees(facts.revised, facts.unique, frozenset(found))

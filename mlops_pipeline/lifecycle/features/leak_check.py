@@ -16,7 +16,7 @@ from typing import Any
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.data.periods import Period, following, step_of
-from mlops_pipeline.core.features.frames import EVENT_ROW, Facts, feature_frame
+from mlops_pipeline.core.features.frames import EVENT_ROW, RowGuarantees, feature_frame
 from mlops_pipeline.errors import NotFoundError
 from mlops_pipeline.lifecycle.context import AcceptedSource, Context
 from mlops_pipeline.lifecycle.features.leak_noise import moment_literal, noisy_tables
@@ -148,7 +148,7 @@ def _draw(context: Context, period: Period, max_rows: int) -> datetime:
 
 
 def _compute(
-    context: Context, tables: Mapping[str, Any], period: Period, facts: Facts, name: str
+    context: Context, tables: Mapping[str, Any], period: Period, facts: RowGuarantees, name: str
 ) -> None:
     """Make a table of the period's frame; of an event grid, of the stored events only."""
     use_case = context.use_case

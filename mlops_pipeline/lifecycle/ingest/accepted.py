@@ -10,7 +10,7 @@ from typing import Any
 from mlops_pipeline.config.tables import Source
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.data.periods import default_as_of, floor_to, step_of
-from mlops_pipeline.core.features.frames import Facts
+from mlops_pipeline.core.features.frames import RowGuarantees
 from mlops_pipeline.errors import DataError, NotFoundError
 from mlops_pipeline.lifecycle.bookkeeping import get_pointer
 from mlops_pipeline.lifecycle.context import Accepted, AcceptedSource, Context, Snapshot
@@ -80,7 +80,7 @@ def with_revisions(accepted: Accepted) -> frozenset[str]:
     return frozenset(name for name, item in accepted.items() if item.has_revisions)
 
 
-def row_guarantees(use_case: UseCase, accepted: Accepted) -> Facts:
+def row_guarantees(use_case: UseCase, accepted: Accepted) -> RowGuarantees:
     """Return what queries may rely on about the accepted rows."""
     unique = set()
     for name, item in accepted.items():
@@ -88,7 +88,7 @@ def row_guarantees(use_case: UseCase, accepted: Accepted) -> Facts:
         covers = set(source.key) <= {use_case.entity.key, source.event_time}
         if source.key and covers and not item.has_repeated_keys:
             unique.add(name)
-    return Facts(revised=with_revisions(accepted), unique=frozenset(unique))
+    return RowGuarantees(revised=with_revisions(accepted), unique=frozenset(unique))
 
 
 def register_accepted(context: Context, accepted: Accepted) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from mlops_pipeline.core.expressions.to_ibis import to_ibis
+from mlops_pipeline.core.expressions.to_ibis import to_ibis, typed
 from mlops_pipeline.core.expressions.to_row import (
     Declared,
     Function,
@@ -24,7 +24,6 @@ from mlops_pipeline.core.expressions.to_row import (
     values_function,
 )
 from mlops_pipeline.core.expressions.values import Kind, Value
-from mlops_pipeline.core.features.aggregates import typed
 from mlops_pipeline.errors import DataError, ExpressionError
 from mlops_pipeline.spec.grammar import MAX_DEPTH, Expression
 from mlops_pipeline_tests.core.expressions.expression_trees import COLUMNS, KINDS, expressions

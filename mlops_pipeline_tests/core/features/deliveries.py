@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.core.data.periods import Period
-from mlops_pipeline.core.features.frames import EVENT_ROW, Facts, feature_frame
-from mlops_pipeline.core.features.streams import Event, stream_columns
+from mlops_pipeline.core.features.aggregates import Event
+from mlops_pipeline.core.features.frames import EVENT_ROW, RowGuarantees, feature_frame
+from mlops_pipeline.core.features.streams import stream_columns
 from mlops_pipeline.lifecycle.ingest.ingestion import superseded_at
 from mlops_pipeline_tests.worlds import DAY, HOUR, TICK, TYPES, on, shop, utc
 
@@ -154,7 +155,7 @@ class Offline:
         self.fill("payments", PAYMENTS, [], self.superseded)
         tables = {name: self.connection.table(name) for name in case.sources}
         period = Period(utc(START), utc(END))
-        frame = feature_frame(case, tables, period, Facts(revised=frozenset({"payments"})))
+        frame = feature_frame(case, tables, period, RowGuarantees(revised=frozenset({"payments"})))
         self.query = self.connection.compile(frame.order_by(["as_of", EVENT_ROW]))
 
     def fill(

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.core.data.periods import Period
-from mlops_pipeline.core.features.frames import EVENT_ROW, Facts, feature_frame
+from mlops_pipeline.core.features.frames import EVENT_ROW, RowGuarantees, feature_frame
 from mlops_pipeline_tests.core.features.frame_worlds import (
     AS_OF,
     END,
@@ -50,7 +50,7 @@ class Frames:
         for name in case.sources:
             self.fill(name, [])
         tables = {name: self.connection.table(name) for name in case.sources}
-        frame = feature_frame(case, tables, period, Facts(revised=REVISED))
+        frame = feature_frame(case, tables, period, RowGuarantees(revised=REVISED))
         row_key = EVENT_ROW if EVENT_ROW in frame.columns else "customer"
         self.query = self.connection.compile(frame.order_by(["as_of", row_key]))
 

@@ -7,13 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlops_pipeline.core.features.streams import (
-    Event,
-    StreamView,
-    known,
-    stream_columns,
-    stream_reach,
-)
+from mlops_pipeline.core.features.aggregates import Event
+from mlops_pipeline.core.features.streams import StreamView, known, stream_columns, stream_reach
 from mlops_pipeline.errors import DataError, ExpressionError
 from mlops_pipeline_tests.core.features.deliveries import (
     ASKED,

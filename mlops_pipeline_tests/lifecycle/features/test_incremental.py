@@ -10,7 +10,7 @@ import pytest
 
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.core.data.periods import Period
-from mlops_pipeline.core.features.frames import EVENT_ROW, Facts, feature_frame
+from mlops_pipeline.core.features.frames import EVENT_ROW, RowGuarantees, feature_frame
 from mlops_pipeline.lifecycle.context import Context, Snapshot
 from mlops_pipeline.lifecycle.features import feature_periods
 from mlops_pipeline.lifecycle.features.offline import (
@@ -228,7 +228,7 @@ def test_built_periods_equal_the_frames_of_their_definition(tmp_path: Path, ever
         revised = frozenset({"plans"})
         expected: list[Row] = []
         for period in use_case_periods(work, as_of):
-            frame = feature_frame(work.use_case, tables, period, Facts(revised=revised))
+            frame = feature_frame(work.use_case, tables, period, RowGuarantees(revised=revised))
             row_key = EVENT_ROW if every == "event" else "customer"
             query = work.engine.ibis.compile(frame.order_by(["as_of", row_key]))
             expected += work.engine.sql.sql(query).to_arrow_table().to_pylist()

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from mlops_pipeline.core.data.periods import Period
-from mlops_pipeline.core.features.frames import Facts, feature_frame
+from mlops_pipeline.core.features.frames import RowGuarantees, feature_frame
 from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.lifecycle.ingest.accepted import register_accepted
 from mlops_pipeline.lifecycle.ingest.ingestion import Ingested, ingest
@@ -51,7 +51,9 @@ def tier_at(work: Context, as_of: datetime, now: datetime) -> dict[int, str | No
     """The plan of each customer as a feature frame sees it at as_of."""
     tables = register_accepted(work, accept_all(work, utc(now)))
     period = Period(utc(as_of), utc(as_of))
-    frame = feature_frame(work.use_case, tables, period, Facts(revised=frozenset({"plans"})))
+    frame = feature_frame(
+        work.use_case, tables, period, RowGuarantees(revised=frozenset({"plans"}))
+    )
     rows = work.engine.sql.sql(work.engine.ibis.compile(frame)).to_arrow_table().to_pylist()
     return {row["customer"]: row["tier"] for row in rows}
 

@@ -9,7 +9,7 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.core.features.streams import Event
+from mlops_pipeline.core.features.aggregates import Event
 from mlops_pipeline.errors import DataError, OnlineStoreError
 from mlops_pipeline.lifecycle.features.online.events import EventStream
 from mlops_pipeline.lifecycle.features.online.layout import (

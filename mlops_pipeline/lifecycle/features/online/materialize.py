@@ -19,7 +19,7 @@ from typing import Any
 from mlops_pipeline.config.tables import Grid
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.data.periods import Period, default_as_of
-from mlops_pipeline.core.features.frames import EVENT_ROW, asked_frame
+from mlops_pipeline.core.features.frames import EVENT_ROW, entity_frame
 from mlops_pipeline.errors import DataError, NotFoundError
 from mlops_pipeline.lifecycle.bookkeeping import get_pointer
 from mlops_pipeline.lifecycle.context import AcceptedSource, Context
@@ -320,7 +320,7 @@ def _computed(run: _Run, as_of: datetime) -> str:
         tables[name] = engine.register(f"_online_{name}", f"({mine})")
     entity_rows = engine.ibis.table("_online_slice")
     guarantees = row_guarantees(use_case, run.accepted)
-    frame = asked_frame(use_case, tables, entity_rows, Period(as_of, as_of + TICK), guarantees)
+    frame = entity_frame(use_case, tables, entity_rows, Period(as_of, as_of + TICK), guarantees)
     key = use_case.entity.key
     return str(engine.ibis.compile(frame.select(key, *names).order_by(key)))
 

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple, cast
 from mlops_pipeline.config.features import FeatureView
 from mlops_pipeline.core.expressions.to_row import Declared, values_function
 from mlops_pipeline.core.expressions.values import INT64_MAX, INT64_MIN, Kind, Value
+from mlops_pipeline.core.features.aggregates import Event
 from mlops_pipeline.core.features.derived import derived_features
-from mlops_pipeline.core.features.streams import Event, StreamView, fresh_us, known
+from mlops_pipeline.core.features.streams import StreamView, fresh_us, known
 from mlops_pipeline.errors import DataError
 from mlops_pipeline.lifecycle.features.history import narrowed
 from mlops_pipeline.lifecycle.features.online.feature_values import (
