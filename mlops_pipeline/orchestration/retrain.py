@@ -1,6 +1,6 @@
 """What sensors and schedules share: ask, store the decision with its reason, request a run."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -57,9 +57,7 @@ def ask(
             record_decision(
                 ops,
                 use_case.name,
-                NewDecision(
-                    trigger, action, decision.reason, dict(evidence.to_dict()), run_key=key
-                ),
+                NewDecision(trigger, action, decision.reason, asdict(evidence), run_key=key),
                 now=now,
             )
     if key is None:

@@ -12,8 +12,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from mlops_pipeline.config import load_use_case
-from mlops_pipeline.core.fairness.fairness import DISPARITIES, audit_attributes
-from mlops_pipeline.core.fairness.group_audit import judge_parity
+from mlops_pipeline.core.fairness.audit import DISPARITIES, audit_attributes, evaluate_parity
 from mlops_pipeline.demo.simulated import write_churn
 from mlops_pipeline.demo.telecom import (
     DRIFTED_FEATURES_MONTH_25,
@@ -182,7 +181,7 @@ def test_audit_finds_the_bias_in_region_and_in_no_other_attribute(labelled: pd.D
     assert 0.05 < region.low < (region.value or 0)
     for name in ("gender", "age_band"):
         assert (audits[name].demographic_parity_difference.value or 1) < 0.05
-    assert judge_parity(tuple(audits.values()), 0.05).above == ("region",)
+    assert evaluate_parity(tuple(audits.values()), 0.05).above == ("region",)
     _, most = audits["region"].extremes or (None, None)
     assert most is not None
     assert most.group == "south"

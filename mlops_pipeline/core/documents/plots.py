@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mlops_pipeline.core.evaluation.evaluation import Slice
-from mlops_pipeline.core.fairness.fairness import GroupAudit
+from mlops_pipeline.core.fairness.audit import GroupAudit
 from mlops_pipeline.core.fairness.variants import Mitigated
 from mlops_pipeline.core.metrics.metrics import Estimate
 from mlops_pipeline.core.metrics.ranked_scores import (

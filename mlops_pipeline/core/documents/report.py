@@ -13,7 +13,7 @@ from mlops_pipeline.core.documents.pages import render_page
 from mlops_pipeline.core.documents.records import SourceFacts, TrainingFacts
 from mlops_pipeline.core.evaluation.evaluation import Evaluation, worst_slices
 from mlops_pipeline.core.evaluation.gates import Gate, RuleResult, comparison_level
-from mlops_pipeline.core.fairness.group_audit import GroupAudit
+from mlops_pipeline.core.fairness.audit import GroupAudit
 from mlops_pipeline.spec.gates import ParityRule
 from mlops_pipeline.spec.metrics import METRICS
 

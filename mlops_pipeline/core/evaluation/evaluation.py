@@ -13,7 +13,7 @@ import numpy.typing as npt
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.data.frame import LabelledFrame
 from mlops_pipeline.core.evaluation.review_band import ReviewBand, review_band
-from mlops_pipeline.core.fairness.fairness import GroupAudit, audit_attributes
+from mlops_pipeline.core.fairness.audit import GroupAudit, audit_attributes
 from mlops_pipeline.core.fairness.variants import Mitigated
 from mlops_pipeline.core.metrics.intervals import bootstrap_metrics, paired_difference
 from mlops_pipeline.core.metrics.metrics import Estimate

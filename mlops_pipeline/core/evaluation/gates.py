@@ -10,7 +10,7 @@ from functools import singledispatch
 
 from mlops_pipeline.core.evaluation.evaluation import Evaluation
 from mlops_pipeline.core.evaluation.exceptions import GateException, rule_key
-from mlops_pipeline.core.fairness.group_audit import judge_parity
+from mlops_pipeline.core.fairness.audit import evaluate_parity
 from mlops_pipeline.core.metrics.metrics import Estimate
 from mlops_pipeline.spec.gates import (
     BetterRule,
@@ -187,7 +187,7 @@ def _worst_slice(rule: SliceRule, evaluation: Evaluation) -> RuleResult:
 @evaluate_rule.register
 def _parity(rule: ParityRule, evaluation: Evaluation) -> RuleResult:
     title = f"{PARITY_RULE} difference at most {rule.at_most:g}"
-    found = judge_parity(evaluation.fairness, rule.at_most, rule.attributes)
+    found = evaluate_parity(evaluation.fairness, rule.at_most, rule.attributes)
     if found.value is None:
         return _unknown(title, rule.at_most, rule.effect, found.reason)
     return RuleResult(

@@ -5,7 +5,7 @@ lifecycle/compliance/fairness_audits.py's.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlops_pipeline.config.fairness import Fairness
-from mlops_pipeline.core.fairness.fairness import audit_attributes
-from mlops_pipeline.core.fairness.group_audit import GroupAudit, Parity, judge_parity
+from mlops_pipeline.core.fairness.audit import GroupAudit, Parity, audit_attributes, evaluate_parity
 
 Action = Literal["within_limits", "alert", "not_computable"]
 
@@ -50,10 +49,6 @@ class LiveAudit:
     parity: Parity
     audits: tuple[GroupAudit, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the audit as plain JSON values."""
-        return asdict(self)
-
 
 def audit_decisions(settings: Fairness, found: LiveDecisions | None, *, seed: int) -> LiveAudit:
     """Audit live decisions; selection rates of all rows, what needs labels on labelled ones.
@@ -83,7 +78,7 @@ def audit_decisions(settings: Fairness, found: LiveDecisions | None, *, seed: in
         entities=found.entity,
         seed=seed,
     )
-    parity, labelled = judge_parity(audits, limit), int(found.known.sum())
+    parity, labelled = evaluate_parity(audits, limit), int(found.known.sum())
     action: Action = "not_computable" if parity.passed is None else "within_limits"
     verdict = "not computable" if parity.passed is None else f"within {limit:g}"
     if parity.passed is False:

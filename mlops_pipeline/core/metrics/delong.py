@@ -64,27 +64,9 @@ def _checked(y: ArrayLike, *scores: ArrayLike) -> tuple[Floats, list[Floats], st
 def delong_auc(y: ArrayLike, p: ArrayLike, *, level: float = 0.95) -> Estimate:
     """Return the ROC AUC with DeLong's interval, AUC -+ z sqrt(S10 / m + S01 / n), within [0, 1].
 
-    Parameters
-    ----------
-    y : array_like of {0, 1}, shape (n_samples,)
-        One row per entity: rows of one entity are not independent and make it too narrow.
-    p : array_like of float in [0, 1], shape (n_samples,)
-    level : float
-        Coverage of the interval.
+    Not computable with one class. Without an interval when a class has one row, or when the
+    variance is 0: perfect separation says nothing about how far from 1 the AUC may be.
 
-    Returns
-    -------
-    Estimate
-        Not computable with one class. Without an interval when a class has one row, or when the
-        variance is 0 (perfect separation says nothing about how far from 1 the AUC may be).
-
-    Raises
-    ------
-    DataError
-        If labels or scores cannot be used.
-
-    References
-    ----------
     DeLong, DeLong & Clarke-Pearson 1988; Sun & Xu, IEEE Signal Processing Letters 21(11), 2014.
     """
     z = normal_quantile(level)
@@ -101,8 +83,7 @@ def delong_difference(
     """Return AUC(a) - AUC(b) on the same rows with DeLong's interval; above 0, a ranks better.
 
     The variance is that of the differences of placements, so the covariance of the two models is
-    in it. Parameters, conditions and sources: see `delong_auc`. When both models order the rows
-    identically, the difference is 0 with the interval [0, 0].
+    in it. When both order the rows identically, the difference is 0 with the interval [0, 0].
     """
     z = normal_quantile(level)
     labels, (scores_a, scores_b), reason = _checked(y, p_a, p_b)

@@ -6,9 +6,8 @@ models to `intervals`; per-group numbers to `governance.fairness`; calibration t
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -53,15 +52,6 @@ class Estimate:
             raise DataError("An estimate must be finite", found=repr(numbers))
         if self.value is None and not self.reason:
             raise DataError("An estimate without a value needs the reason why")
-
-    def to_dict(self) -> dict[str, float | str | None]:
-        """Return the four fields as plain JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """Rebuild what `to_dict` returned; KeyError if a field is absent."""
-        return cls(fields["value"], fields["low"], fields["high"], fields["reason"])
 
 
 def _ratio(numerator: float, denominator: float) -> float:

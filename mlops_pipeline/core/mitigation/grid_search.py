@@ -1,15 +1,13 @@
-"""fairlearn's GridSearch over demographic parity, with our own fit and the use case's costs.
+"""A grid of cost-sensitive fits over demographic parity, as fairlearn's GridSearch makes it.
 
 Belongs here: the reduction (Agarwal et al. 2018, section 3.4): for each vector of multipliers the
-training rows get another label or weight, and one deterministic model is fitted on them. fairlearn
-also has randomised reductions; those cannot be deployed as one model.
+training rows get another label or weight, and one deterministic model is fitted on them. The
+paper's randomised reductions cannot be deployed as one model.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mlops_pipeline.config.modelling import Costs
 from mlops_pipeline.core.fairness.groups import NO_GROUP, Codes
@@ -20,29 +18,6 @@ from mlops_pipeline.core.modelling.fitting import Fitted, Labels, Weights
 REACH = 1.5
 
 Fit = Callable[[Labels, Weights], Fitted]
-
-
-class _Recipe:
-    """The estimator that fairlearn sees: our fit, which has its rows already."""
-
-    def __init__(self, fit_rows: Fit) -> None:
-        self.fit_rows = fit_rows
-
-    def __deepcopy__(self, _: Any) -> "_Recipe":
-        # fairlearn copies its estimator for each vector: not the training rows behind `fit_rows`
-        return _Recipe(self.fit_rows)
-
-    def fit(self, _: Any, label: Any, sample_weight: Any) -> None:
-        """Fit with the labels and weights of one vector of multipliers."""
-        weight = np.asarray(sample_weight, dtype=np.float64)
-        self.fitted = self.fit_rows(np.asarray(label, dtype=np.int8), weight)
-
-    def predict(self, rows: Any) -> npt.NDArray[np.int64]:
-        """Return no decision: fairlearn would choose by it, and its choice is not asked for.
-
-        The validation part chooses; predicting millions of training rows can take as long as a fit.
-        """
-        return np.zeros(len(rows), dtype=np.int64)
 
 
 def multiplier_grid(
@@ -76,37 +51,19 @@ def search_grid(
 ) -> list[Fitted | None]:
     """Fit one model for each vector of multipliers; None where the labels become all the same.
 
-    Parameters
-    ----------
-    fit : callable
-        Fits the training rows with other labels and weights.
+    A row's signed weight is what selecting it saves: its cost as an error, and what the multipliers
+    ask of its group and give to all. Its sign is the row's label, its size the weight.
     """
-    import pandas as pd
-    from fairlearn.reductions import DemographicParity, ErrorRate, GridSearch
-
-    class Parity(DemographicParity):  # type: ignore[misc] # fairlearn ships no types
-        """Demographic parity whose objective are the use case's costs."""
-
-        def default_objective(self) -> Any:
-            return ErrorRate(costs={"fp": costs.false_positive, "fn": costs.false_negative})
-
-    index = pd.MultiIndex.from_product(
-        [["+", "-"], ["all"], sorted(set(codes.tolist()))], names=["sign", "event", "group_id"]
-    )
-    columns = {
-        number: pd.Series(
-            [_part(vector, sign, group) for sign, _, group in index], index=index, dtype=np.float64
-        )
-        for number, vector in enumerate(grid)
-    }
-    search = GridSearch(_Recipe(fit), Parity(), grid=pd.DataFrame(columns))
-    rows = np.arange(len(label))[:, None]  # fairlearn refuses missing values, our fit knows them
-    search.fit(rows, label.astype(np.int64), sensitive_features=codes)
-    return [getattr(each, "fitted", None) for each in search.predictors_]
-
-
-def _part(vector: Sequence[float], sign: str, group: int) -> float:
-    """Return the positive or the negative part of a group's multiplier."""
-    if group == NO_GROUP:
-        return 0.0
-    return max(vector[group] if sign == "+" else -vector[group], 0.0)
+    groups, position, rows = np.unique(codes, return_inverse=True, return_counts=True)
+    own = np.diag(1 / (rows / len(label)))  # 1 / P(group)
+    # positive and negative multipliers apart: fairlearn's order of summation, the same last bit
+    above = np.hstack([1.0 - own, own - 1.0])
+    saved = -costs.false_positive + (costs.false_positive + costs.false_negative) * label
+    found: list[Fitted | None] = []
+    for vector in grid:
+        multipliers = np.array([0.0 if code == NO_GROUP else vector[code] for code in groups])
+        signed = (above @ np.append(multipliers, -multipliers).clip(0))[position] + saved
+        new_label = (signed > 0).astype(np.int8)
+        is_constant = len(np.unique(new_label)) == 1
+        found.append(None if is_constant else fit(new_label, np.abs(signed)))
+    return found

@@ -1,6 +1,5 @@
 """The retraining decision: one pure function, with its reason, also when the answer is no."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,32 +10,14 @@ Trigger = Literal["new_labels", "new_data", "monthly"]
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known when the decision is made.
-
-    Parameters
-    ----------
-    trigger : str
-        What asks.
-    new_labels : int
-        Labels that became known since the last finished lifecycle's as_of.
-    has_new_data : bool
-        Whether a source is newer than what was accepted.
-    attempts : int
-        Runs already requested on exactly this evidence.
-    last_as_of, next_as_of : str or None
-        as_of of the last finished lifecycle, and the one a run would have now (ISO dates).
-    """
+    """What is known when the decision is made; as_of as ISO dates."""
 
     trigger: Trigger
-    new_labels: int
-    has_new_data: bool
-    attempts: int
-    last_as_of: str | None
-    next_as_of: str | None
-
-    def to_dict(self) -> Mapping[str, str | int | bool | None]:
-        """Return plain JSON."""
-        return dict(self.__dict__)
+    new_labels: int  # that became known since the last finished lifecycle's as_of
+    has_new_data: bool  # a source is newer than what was accepted
+    attempts: int  # runs already requested on exactly this evidence
+    last_as_of: str | None  # of the last finished lifecycle
+    next_as_of: str | None  # that a run would have now
 
 
 @dataclass(frozen=True)
@@ -50,11 +31,11 @@ class RetrainingDecision:
 
 def decide(evidence: Evidence, policy: Retraining) -> RetrainingDecision:
     """Decide whether the evidence asks for a lifecycle run under the policy."""
-    retrain, reason = _judge(evidence, policy)
+    retrain, reason = _decision(evidence, policy)
     return RetrainingDecision(retrain, reason, evidence)
 
 
-def _judge(evidence: Evidence, policy: Retraining) -> tuple[bool, str]:
+def _decision(evidence: Evidence, policy: Retraining) -> tuple[bool, str]:
     if evidence.next_as_of is None:
         return False, "the sources hold no data yet"
     if evidence.last_as_of is None:

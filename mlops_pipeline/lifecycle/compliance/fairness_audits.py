@@ -11,6 +11,7 @@ import numpy as np
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.data.labels import labelled_periods
+from mlops_pipeline.core.documents.records import plain
 from mlops_pipeline.core.evaluation.gates import PARITY_RULE, Gate
 from mlops_pipeline.core.fairness.live_fairness import LiveAudit, LiveDecisions
 from mlops_pipeline.core.features.frames import EVENT_ROW
@@ -126,7 +127,7 @@ def record_live_audit(
     """Store an audit, keep the decision, and raise or resolve the alert; return the file."""
     name = context.use_case.name
     with context.lake.new_artifacts(name, FOLDER) as folder:
-        document = {**audit.to_dict(), "audited_at": now.isoformat(), "run_id": run_id}
+        document = {**plain(audit), "audited_at": now.isoformat(), "run_id": run_id}
         write_json(folder / FILE, document)
     evidence = {
         "model_version": audit.version,

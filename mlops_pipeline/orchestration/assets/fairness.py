@@ -73,7 +73,7 @@ def _metadata(audited: "LiveAudit") -> dict[str, Any]:
     """Return the verdict, the disparities of every attribute, and a plot of each single one."""
     from mlops_pipeline.core.documents.plots import selection_plot
     from mlops_pipeline.core.documents.report import singles
-    from mlops_pipeline.core.fairness.group_audit import DISPARITIES
+    from mlops_pipeline.core.fairness.audit import DISPARITIES
     from mlops_pipeline.orchestration.assets.model_metadata import picture
 
     figures = [

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mlops_pipeline.core.fairness.fairness import GroupAudit, GroupRates, audit_groups
+from mlops_pipeline.core.fairness.audit import GroupAudit, GroupRates, audit_groups
 from mlops_pipeline.core.metrics.metrics import Estimate
 
 # group a: 4 rows, 2 positives, 3 selected (2 hits); group b: 4 rows, 2 positives, 1 selected (hit)

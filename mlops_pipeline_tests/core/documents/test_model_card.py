@@ -12,7 +12,7 @@ from mlops_pipeline.core.documents.model_card import Standing, model_card
 from mlops_pipeline.core.documents.pages import MINUS
 from mlops_pipeline.core.documents.records import GroupThresholds, SourceFacts
 from mlops_pipeline.core.evaluation.review_band import ReviewBand
-from mlops_pipeline.core.fairness.group_calibration import GroupCalibration
+from mlops_pipeline.core.fairness.group_figures import GroupCalibration
 from mlops_pipeline.core.fairness.variants import Mitigated, Variant
 from mlops_pipeline.core.modelling.directions import DirectionCheck
 from mlops_pipeline.core.modelling.explanations import AttributionComparison

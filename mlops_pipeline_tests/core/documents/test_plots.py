@@ -7,7 +7,7 @@ import pytest
 
 from mlops_pipeline.core.documents import plots
 from mlops_pipeline.core.evaluation.evaluation import Slice
-from mlops_pipeline.core.fairness.fairness import audit_groups
+from mlops_pipeline.core.fairness.audit import audit_groups
 from mlops_pipeline.core.metrics.metrics import Estimate
 from mlops_pipeline.core.modelling.calibration import reliability_curve
 from mlops_pipeline.errors import DataError

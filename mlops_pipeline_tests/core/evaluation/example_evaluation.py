@@ -28,7 +28,7 @@ from mlops_pipeline.core.evaluation.evaluation import (
 )
 from mlops_pipeline.core.evaluation.gates import evaluate_gate
 from mlops_pipeline.core.evaluation.review_band import review_band
-from mlops_pipeline.core.fairness.fairness import audit_attributes
+from mlops_pipeline.core.fairness.audit import audit_attributes
 from mlops_pipeline.core.fairness.variants import Mitigated, Variant
 from mlops_pipeline.core.metrics.intervals import bootstrap_metrics
 from mlops_pipeline.core.metrics.metrics import Estimate, point_metrics

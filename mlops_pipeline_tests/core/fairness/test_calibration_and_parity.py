@@ -8,8 +8,7 @@ import pandas as pd
 import pytest
 
 from mlops_pipeline.config.fairness import Fairness
-from mlops_pipeline.core.fairness.fairness import GroupAudit, audit_attributes
-from mlops_pipeline.core.fairness.group_audit import judge_parity
+from mlops_pipeline.core.fairness.audit import GroupAudit, audit_attributes, evaluate_parity
 from mlops_pipeline.core.metrics.metrics import Estimate, point_metrics
 from mlops_pipeline_tests.core.audit.audit_example import D, G, Y, audit, rates_of, scored, width
 
@@ -126,21 +125,21 @@ def parity(**differences: float | None) -> list[GroupAudit]:
     ]
 
 
-def test_judge_parity_names_every_attribute_above_the_limit() -> None:
-    found = judge_parity(parity(age=0.06, region=0.2, gender=0.05), 0.05)
+def test_evaluate_parity_names_every_attribute_above_the_limit() -> None:
+    found = evaluate_parity(parity(age=0.06, region=0.2, gender=0.05), 0.05)
     assert (found.passed, found.value, found.above) == (False, 0.2, ("region", "age"))
     assert found.reason == "region 0.200, age 0.060, gender 0.050"
 
 
-def test_judge_parity_intersection_counts_only_when_named() -> None:
+def test_evaluate_parity_intersection_counts_only_when_named() -> None:
     audits = parity(gender=0.01, gender_x_region=0.3)
-    assert judge_parity(audits, 0.05).passed is True
-    assert judge_parity(audits, 0.05, ["gender x region"]).above == ("gender x region",)
+    assert evaluate_parity(audits, 0.05).passed is True
+    assert evaluate_parity(audits, 0.05, ["gender x region"]).above == ("gender x region",)
 
 
-def test_judge_parity_not_computable_is_said_beside_what_is() -> None:
-    found = judge_parity(parity(gender=0.01, region=None), 0.05)
+def test_evaluate_parity_not_computable_is_said_beside_what_is() -> None:
+    found = evaluate_parity(parity(gender=0.01, region=None), 0.05)
     assert found.passed is True
     assert found.reason == "gender 0.010, region not computable (few rows)"
-    assert judge_parity(parity(region=None), 0.05).passed is None
-    assert judge_parity([], 0.05).reason == "there is no protected attribute"
+    assert evaluate_parity(parity(region=None), 0.05).passed is None
+    assert evaluate_parity([], 0.05).reason == "there is no protected attribute"

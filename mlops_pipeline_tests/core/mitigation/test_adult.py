@@ -10,8 +10,7 @@ import pytest
 from sklearn.metrics import precision_score
 
 from benchmarks import fairness as adult
-from mlops_pipeline.core.fairness.fairness import audit_groups
-from mlops_pipeline.core.fairness.group_audit import DISPARITIES
+from mlops_pipeline.core.fairness.audit import DISPARITIES, audit_groups
 from mlops_pipeline.core.fairness.groups import reweigh, selection_difference
 
 pytestmark = pytest.mark.skipif(

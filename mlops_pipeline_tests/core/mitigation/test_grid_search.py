@@ -1,7 +1,11 @@
-"""fairlearn's reduction with our fit: which labels and weights each model is fitted on."""
+"""The reduction: which labels and weights each model is fitted on; fairlearn is the oracle."""
+
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+from fairlearn.reductions import DemographicParity, ErrorRate, GridSearch
 
 from mlops_pipeline.config.modelling import Costs, Dummy
 from mlops_pipeline.core.mitigation.grid_search import multiplier_grid, search_grid
@@ -69,3 +73,51 @@ def test_search_grid_labels_all_the_same_gives_no_model() -> None:
     assert recorder.seen[-1][0].tolist() == [1, 1, 1, 1, 1, 0, 0, 0]
     (none,) = search_grid(1 - LABEL * 0, codes, [[1.0, -1.0]], **options)  # type: ignore[arg-type]
     assert none is None
+
+
+class Estimator:
+    """What fairlearn fits: it remembers labels and weights, and decides nothing."""
+
+    seen: list[tuple[Any, Any]]
+
+    def __deepcopy__(self, _: Any) -> "Estimator":
+        return self
+
+    def fit(self, _: Any, label: Any, sample_weight: Any) -> None:
+        self.seen.append((np.asarray(label), np.asarray(sample_weight)))
+
+    def predict(self, rows: Any) -> Any:
+        return np.zeros(len(rows), dtype=np.int64)
+
+
+class Parity(DemographicParity):  # type: ignore[misc] # fairlearn ships no types
+    def default_objective(self) -> Any:
+        return ErrorRate(costs={"fp": COSTS.false_positive, "fn": COSTS.false_negative})
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_search_grid_labels_and_weights_are_those_of_fairlearn_to_the_last_bit(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    codes = rng.integers(-1 if seed else 0, 3, 500)
+    label: Labels = (rng.random(500) < 0.3).astype(np.int8)
+    grid = multiplier_grid([0.5, 0.1, 0.33], [0.3, 0.3, 0.2], COSTS, size=3)
+    recorder, oracle = Recorder(), Estimator()
+    oracle.seen = []
+    search_grid(label, codes, grid, costs=COSTS, fit=recorder.fit)
+    index = pd.MultiIndex.from_product([["+", "-"], ["all"], sorted(set(codes.tolist()))])
+    parts = {
+        number: pd.Series(
+            [
+                0.0 if group < 0 else max(vector[group] if sign == "+" else -vector[group], 0.0)
+                for sign, _, group in index
+            ],
+            index=index.set_names(["sign", "event", "group_id"]),
+        )
+        for number, vector in enumerate(grid)
+    }
+    search = GridSearch(oracle, Parity(), grid=pd.DataFrame(parts))
+    search.fit(np.arange(500)[:, None], label.astype(np.int64), sensitive_features=codes)
+    assert len(recorder.seen) == len(oracle.seen) == len(grid)
+    for ours, theirs in zip(recorder.seen, oracle.seen, strict=True):
+        assert np.array_equal(ours[0], theirs[0])
+        assert np.array_equal(ours[1], theirs[1])

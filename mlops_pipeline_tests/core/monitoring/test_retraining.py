@@ -1,6 +1,6 @@
 """The retraining decision, case by case: the first that applies decides."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -73,8 +73,8 @@ def test_decide_follows_the_table(evidence: Evidence, retrain: bool, reason: str
     assert decision.evidence == evidence
 
 
-def test_evidence_to_dict_is_plain_json() -> None:
-    assert ENOUGH.to_dict() == {
+def test_evidence_as_a_dictionary_is_plain_json() -> None:
+    assert asdict(ENOUGH) == {
         "trigger": "new_labels",
         "new_labels": 101,
         "has_new_data": True,

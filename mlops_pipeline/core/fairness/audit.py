@@ -1,48 +1,48 @@
-"""Group fairness audit of decisions: rates and calibration per group, disparities between groups.
+"""The audit of decisions by group: rates and calibration of groups, disparities between them.
 
-Belongs here: measuring one sensitive attribute. Counting and resampling is group_counts.py's,
-calibration group_calibration.py's, what an audit says group_audit.py's. What follows from a
-disparity belongs to the gates and to the live audit, what to do about one to mitigation.
+Belongs here: measuring one sensitive attribute, and whether a disparity is within a limit. Arrays
+are group_figures.py's; what follows belongs to the gate, the live audit and mitigation.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from mlops_pipeline.config.fairness import Fairness
-from mlops_pipeline.core.fairness.group_audit import DISPARITIES, RATES, GroupAudit, GroupRates
-from mlops_pipeline.core.fairness.group_calibration import GroupCalibration, group_calibration
-from mlops_pipeline.core.fairness.group_counts import (
+from mlops_pipeline.config.fairness import Fairness, is_intersection
+from mlops_pipeline.core.fairness.group_figures import (
+    CELLS,
     MISSING,
     AuditRows,
-    Codes,
+    GroupCalibration,
+    by_group,
     cells_of,
     checked_rows,
-    count_cells,
-    fairlearn_rates,
+    group_calibration,
     group_codes,
     group_rates,
     intersections,
+)
+from mlops_pipeline.core.metrics.bootstrap import (
+    Codes,
+    check_replicates,
+    percentile_interval,
     resampled_counts,
 )
-from mlops_pipeline.core.metrics.intervals import percentile_interval
 from mlops_pipeline.core.metrics.metrics import Estimate
 from mlops_pipeline.core.metrics.ranked_scores import Floats
 from mlops_pipeline.errors import ConfigError
 
-__all__ = ["DISPARITIES", "GroupAudit", "GroupRates", "audit_attributes", "audit_groups"]
-
-UNDEFINED = {
+FOUR_FIFTHS = 0.8  # of the parity ratio; US Uniform Guidelines on Employee Selection, 1978
+RATES = {  # why one is not defined
     "selection_rate": "no rows",
     "tpr": "no positive row",
     "fpr": "no negative row",
     "precision": "no selected row",
 }
-NEEDED = {  # rates that a disparity is made of
+DISPARITIES = {  # the rates that each is made of
     "demographic_parity_difference": ("selection_rate",),
     "demographic_parity_ratio": ("selection_rate",),
     "equalized_odds_difference": ("tpr", "fpr"),
@@ -50,74 +50,90 @@ NEEDED = {  # rates that a disparity is made of
 }
 
 
-def audit_groups(  # noqa: PLR0913 - the settings are keyword-only and have defaults
-    y: ArrayLike,
-    decisions: ArrayLike,
-    groups: "pd.Series[Any]",
-    *,
-    attribute: str,
-    scores: ArrayLike | None = None,
-    known: ArrayLike | None = None,
-    min_group_rows: int = 100,
-    entities: ArrayLike | None = None,
-    replicates: int = 500,
-    seed: int = 0,
-) -> GroupAudit:
-    """Audit the decisions by the groups of one sensitive attribute.
+@dataclass(frozen=True)
+class GroupRates:
+    """Rates of one group, with 95 % intervals.
 
-    Parameters
-    ----------
-    y : array_like of {0, 1}, shape (n_samples,)
-        Labels; of rows that are not `known`, anything.
-    decisions : array_like of {0, 1}, shape (n_samples,)
-        1: selected.
-    groups : Series, shape (n_samples,)
-        Taken by position and as text. Rows without a group form "(missing)", which is shown but
-        left out of the disparities.
-    attribute : str
-        Name of the sensitive attribute.
-    scores : array_like of float in [0, 1], shape (n_samples,), optional
-        Probabilities; without them there is no calibration.
-    known : array_like of bool, shape (n_samples,), optional
-        Whether the label is known yet; default: of every row. Selection rates need no label.
-    min_group_rows : int
-        Of a smaller group nothing is computed, and it is left out of the disparities; so is, for
-        figures that need labels, a group with fewer labelled rows.
-    entities : array_like, shape (n_samples,), optional
-        Entity of each row; the 95 % percentile intervals then resample entities instead of rows.
-    replicates, seed : int
-        Number of resamples (of calibration at most 200), and their seed.
-
-    Returns
-    -------
-    GroupAudit
-        Rates are those of fairlearn's MetricFrame. A disparity is not computable with fewer than
-        2 groups left, or when a rate it needs is not computable in one of them. Resamples add
-        noise to a maximum, so the interval of a disparity near parity lies on the side of
-        disparity.
-
-    Raises
-    ------
-    ConfigError
-        If min_group_rows < 1 or replicates < 2.
-    DataError
-        If labels or decisions are not binary, scores no probabilities, or lengths differ.
+    Of a group that is too small to say something, and to hide anybody in, only the number of rows
+    is there. `labelled` rows are those whose label is known: TPR, FPR, precision, `positives` and
+    `calibration` are theirs. `excluded` says why the group is left out of the disparities.
     """
-    if min_group_rows < 1 or replicates < 2:
-        raise ConfigError(
-            "An audit needs rows and replicates",
-            expected="min_group_rows >= 1 and replicates >= 2",
-            found=f"min_group_rows={min_group_rows}, replicates={replicates}",
-        )
-    rows = checked_rows(y, decisions, groups, scores, known, entities)
-    names, codes = group_codes(groups)
-    table = _measure(rows, names, codes, min_group_rows, replicates, seed)
-    calibration = _calibrate(rows, table, codes, replicates, seed)
-    return GroupAudit(
-        attribute=attribute,
-        groups=tuple(table.group(code, calibration.get(code)) for code in range(len(names))),
-        **{name: table.disparity(name) for name in DISPARITIES},
-    )
+
+    group: str
+    rows: int
+    labelled: int
+    positives: int | None
+    selection_rate: Estimate
+    tpr: Estimate
+    fpr: Estimate
+    precision: Estimate
+    calibration: GroupCalibration | None
+    excluded: str | None
+
+
+@dataclass(frozen=True)
+class GroupAudit:
+    """Rates of every group of an attribute, and the disparities between those large enough.
+
+    Differences are max - min over groups: 0 is parity, 1 the largest disparity. The ratio is
+    min / max: 1 is parity, below FOUR_FIFTHS the rule of that name is broken. Equalized odds takes
+    the larger of the TPR and FPR differences (Hardt, Price & Srebro 2016), equal opportunity the
+    TPR difference.
+    """
+
+    attribute: str
+    groups: tuple[GroupRates, ...]
+    demographic_parity_difference: Estimate
+    demographic_parity_ratio: Estimate
+    equalized_odds_difference: Estimate
+    equal_opportunity_difference: Estimate
+
+    @property
+    def extremes(self) -> tuple[GroupRates, GroupRates] | None:
+        """The groups with the lowest and the highest selection rate, of those compared."""
+        compared = [group for group in self.groups if group.excluded is None]
+        ranked = sorted(compared, key=lambda group: group.selection_rate.value or 0.0)
+        return (ranked[0], ranked[-1]) if len(ranked) > 1 else None
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Whether selection rates are within a limit. `passed` is None when none is computable.
+
+    `value` is the largest demographic parity difference, `above` the attributes beyond the limit.
+    """
+
+    passed: bool | None
+    value: float | None
+    above: tuple[str, ...]
+    reason: str
+
+
+def evaluate_parity(
+    audits: Sequence[GroupAudit], at_most: float, attributes: Sequence[str] = ()
+) -> Parity:
+    """Hold the demographic parity difference of each attribute against a limit.
+
+    Without `attributes`, of every single one: the largest of many differences between the small
+    groups of intersections is large by chance.
+    """
+    figures = {
+        audit.attribute: audit.demographic_parity_difference
+        for audit in audits
+        if (audit.attribute in attributes if attributes else not is_intersection(audit.attribute))
+    }
+    known = {name: one.value for name, one in figures.items() if one.value is not None}
+    lacking = [
+        f"{name} not computable ({one.reason})"
+        for name, one in figures.items()
+        if one.value is None
+    ]
+    if not known:
+        return Parity(None, None, (), "; ".join(lacking) or "there is no protected attribute")
+    ranked = sorted(known.items(), key=lambda pair: -pair[1])
+    above = tuple(name for name, value in ranked if value > at_most)
+    reason = ", ".join([*(f"{name} {value:.3f}" for name, value in ranked), *lacking])
+    return Parity(not above, ranked[0][1], above, reason)
 
 
 def audit_attributes(
@@ -127,15 +143,8 @@ def audit_attributes(
     decisions: ArrayLike,
     **options: Any,
 ) -> tuple[GroupAudit, ...]:
-    """Audit every protected attribute and, if the settings say so, every pair of them.
-
-    Parameters
-    ----------
-    protected : mapping of name to array, shape (n_samples,)
-    options
-        Of `audit_groups`: scores, known, entities, replicates, seed.
-    """
-    columns = {name: pd.Series(np.asarray(item, object)) for name, item in protected.items()}
+    """Audit every protected attribute and, if the settings say so, every pair of them."""
+    columns = {name: np.asarray(item, object) for name, item in protected.items()}
     if settings.intersections:
         columns |= intersections(columns)
     least = settings.min_group_rows
@@ -145,15 +154,59 @@ def audit_attributes(
     )
 
 
-def _measure(  # noqa: PLR0917 # private, one caller
-    rows: AuditRows, names: NDArray[np.str_], codes: Codes, least: int, replicates: int, seed: int
+def audit_groups(  # noqa: PLR0913 - the settings are keyword-only and have defaults
+    y: ArrayLike,
+    decisions: ArrayLike,
+    groups: ArrayLike,
+    *,
+    attribute: str,
+    scores: ArrayLike | None = None,
+    known: ArrayLike | None = None,
+    min_group_rows: int = 100,
+    entities: ArrayLike | None = None,
+    replicates: int = 500,
+    seed: int = 0,
+) -> GroupAudit:
+    """Audit the decisions (1: selected) by the groups of one sensitive attribute.
+
+    Selection rates are of all rows; all else is of those whose label is `known` (default: all), and
+    calibration needs `scores`. Rows without a group form "(missing)", which is shown but left out
+    of the disparities; so are groups under `min_group_rows` rows, of which nothing is computed.
+    Intervals are of a bootstrap over `entities` (default: rows); of a disparity near parity they
+    lie on the side of disparity, because resamples add noise to a maximum.
+    """
+    check_replicates(replicates)
+    if min_group_rows < 1:
+        raise ConfigError(
+            "An audit needs rows", expected="min_group_rows >= 1", found=f"{min_group_rows}"
+        )
+    names, codes = group_codes(groups)
+    rows = checked_rows(y, decisions, len(codes), scores=scores, known=known, entities=entities)
+    table = _measure(rows, names, codes, min_group_rows, replicates=replicates, seed=seed)
+    calibration = _calibrate(rows, table, codes, replicates, seed)
+    return GroupAudit(
+        attribute=attribute,
+        groups=tuple(table.group(code, calibration.get(code)) for code in range(len(names))),
+        **{name: table.disparity(name) for name in DISPARITIES},
+    )
+
+
+def _measure(
+    rows: AuditRows,
+    names: NDArray[np.str_],
+    codes: Codes,
+    least: int,
+    *,
+    replicates: int,
+    seed: int,
 ) -> "_Table":
-    counts = count_cells(cells_of(codes, rows.label, rows.decision), len(names))
+    cell = cells_of(codes, rows.label, rows.decision)
+    counts = by_group(np.bincount(cell, minlength=len(names) * CELLS))
     is_large = counts.sum(axis=(1, 2)) >= least
     kept, position = is_large[codes], np.cumsum(is_large) - 1
     drawn = resampled_counts(
         cells_of(position[codes[kept]], rows.label[kept], rows.decision[kept]),
-        int(is_large.sum()),
+        int(is_large.sum()) * CELLS,
         None if rows.is_own_entity else rows.entity[kept],
         replicates,
         np.random.default_rng(seed),
@@ -165,8 +218,8 @@ def _measure(  # noqa: PLR0917 # private, one caller
         names=names,
         counts=counts,
         is_alone=lowest >= highest,
-        point=fairlearn_rates(np.where(is_large[:, None, None], counts, 0)),
-        drawn=group_rates(drawn),
+        point=group_rates(np.where(is_large[:, None, None], counts, 0)),
+        drawn=group_rates(by_group(drawn)),
         position=position,
         least=least,
     )
@@ -210,7 +263,6 @@ class _Table:
     least: int
 
     def too_small(self, code: int, *, labelled: bool) -> str | None:
-        """Say why a group is too small to be shown, None when it is not."""
         rows, known = int(self.counts[code].sum()), int(self.counts[code, :2].sum())
         if rows < self.least:
             return f"{rows} rows, fewer than {self.least}"
@@ -219,29 +271,25 @@ class _Table:
         return None
 
     def why_not(self, rate: str, code: int) -> str | None:
-        """Say why a rate of a group is not computable, None when it is."""
         reason = self.too_small(code, labelled=rate != "selection_rate")
-        return reason or (UNDEFINED[rate] if np.isnan(self.point[rate][code]) else None)
+        return reason or (RATES[rate] if np.isnan(self.point[rate][code]) else None)
 
     def group(self, code: int, calibration: GroupCalibration | None) -> GroupRates:
-        """Return what is shown of a group."""
         excluded = self.too_small(code, labelled=False)
         if self.names[code] == MISSING:
             excluded = "the group of these rows is not known"
+        is_too_small = self.too_small(code, labelled=True) is not None
         return GroupRates(
             group=str(self.names[code]),
             rows=int(self.counts[code].sum()),
             labelled=int(self.counts[code, :2].sum()),
-            positives=None
-            if self.too_small(code, labelled=True)
-            else int(self.counts[code, 1].sum()),
+            positives=None if is_too_small else int(self.counts[code, 1].sum()),
             **{rate: self.estimate(rate, code) for rate in RATES},
             calibration=calibration,
             excluded=f"not computable: {excluded}" if excluded else None,
         )
 
     def estimate(self, rate: str, code: int) -> Estimate:
-        """Return a rate of a group."""
         reason = self.why_not(rate, code)
         if reason is not None:
             return Estimate(None, reason=reason)
@@ -252,7 +300,7 @@ class _Table:
 
     def disparity(self, name: str) -> Estimate:
         """Return a disparity between the groups that are compared."""
-        needed = NEEDED[name]
+        needed = DISPARITIES[name]
         labelled = needed != ("selection_rate",)
         compared = [
             code
