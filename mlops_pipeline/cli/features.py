@@ -208,8 +208,7 @@ def _columns(given: list[str]) -> dict[str, str]:
 
 
 def _print_json(use_case: UseCase, entity_id: str, found: "OnlineFeatures") -> None:
-    about = {"entity": use_case.entity.name, "id": entity_id, "use_case": use_case.name}
-    typer.echo(json.dumps({**about, **document(found)}, indent=2, allow_nan=False))
+    typer.echo(json.dumps(document(use_case, entity_id, found), indent=2, allow_nan=False))
 
 
 def _print_values(use_case: UseCase, entity_id: str, found: "OnlineFeatures") -> None:

@@ -61,7 +61,7 @@ def read_features(
         return answer(UNKNOWN_ID, more={"entity": entity, "use_case": chosen.name})
     untold = served.uses.untold(chosen.name, found.values)
     tell = BackgroundTask(served.uses.tell, chosen.name, untold) if untold else None
-    body = {"entity": entity, "id": entity_id, "use_case": chosen.name, **document(found)}
+    body = document(chosen, entity_id, found)
     headers = {**NEVER_STORE, **freshness_headers(found)}
     return JSONResponse(body, headers=headers, background=tell)
 

@@ -1,7 +1,7 @@
 """What a read of online features asks, whichever way it came: which use case, which values.
 
-Belongs here: the choice of a use case by its entity, and what a request says in text. HTTP is
-features.py's, the command line cli/features.py's, the values lifecycle/features/online/reader.py's.
+Belongs here: the choice of a use case by its entity, and what a request says in text, the same for
+`mlops features get` and HTTP. The values are reader.py's.
 """
 
 import math
@@ -29,13 +29,7 @@ def feature_list(texts: Sequence[str]) -> tuple[str, ...]:
 
 
 def request_texts(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Return a request's columns by name.
-
-    Raises
-    ------
-    DataError
-        For a column that is given twice.
-    """
+    """Return a request's columns by name; a column that is given twice is refused."""
     found: dict[str, str] = {}
     for name, text in pairs:
         if name in found:
@@ -60,13 +54,6 @@ def choose_use_case(
 
     Several use cases may have an entity of the same name: then the one that is named, else the
     only one that has all the features.
-
-    Raises
-    ------
-    NotFoundError
-        When there is no such entity, use case or feature, naming the nearest.
-    DataError
-        When several use cases could be meant.
     """
     having = {key: item for key, item in use_cases.items() if item.entity.name == entity}
     if not having:
@@ -109,24 +96,8 @@ def read_entity(
 ) -> "OnlineFeatures":
     """Read the features of one entity.
 
-    Parameters
-    ----------
-    entity_id : str
-        The key as text; a whole number in its decimal digits.
-    features : sequence of str
-        Empty: all that can be answered. Without `request`, those are the ones that need none.
-    request : mapping of source column to text, optional
-        What request-time features read, see `request_row`.
-
-    Raises
-    ------
-    NotFoundError
-        For a feature that is not there or not online, naming the nearest.
-    DataError
-        When the id is of another type than the key, or a column of the request is missing, unknown
-        or of another type.
-    OnlineStoreError
-        When the store does not answer, or holds what cannot be used.
+    `entity_id` is the key as text, `request` gives columns as text (see `request_row`). Without
+    `features`: all that can be answered; without `request`, those that need none.
     """
     names = list(features)
     if not names:
@@ -136,17 +107,20 @@ def read_entity(
     return reader.read([entity_id], names, request=[row] if row else None, at=at)[0]
 
 
-def document(found: "OnlineFeatures") -> dict[str, Any]:
+def document(use_case: UseCase, entity_id: str, found: "OnlineFeatures") -> dict[str, Any]:
     """Return what was read as plain JSON; times are ISO 8601 text."""
     return {
+        "entity": use_case.entity.name,
+        "id": entity_id,
+        "use_case": use_case.name,
         "read_at": found.read_at.isoformat(),
         "features": {
             name: {
-                "value": value.value,
-                "status": value.status,
-                "feature_time": _text(value.feature_time),
+                "value": item.value,
+                "status": item.status,
+                "feature_time": item.feature_time and item.feature_time.isoformat(),
             }
-            for name, value in found.values.items()
+            for name, item in found.values.items()
         },
     }
 
@@ -162,12 +136,6 @@ def request_row(use_case: UseCase, given: Mapping[str, str]) -> dict[str, Any]:
 
     Whole numbers, decimal numbers, `true` or `false`, ISO 8601 dates and times (without a zone:
     UTC), text. Empty text is a missing value, except in a text column.
-
-    Raises
-    ------
-    DataError
-        For a column that no request-time feature reads, naming the nearest, or a text that is not
-        of its column's type.
     """
     known = use_case.request_columns
     row = {}
@@ -202,13 +170,9 @@ def _value(name: str, kind: str, text: str) -> Any:
         ) from error
 
 
-def _moment(text: str) -> datetime:
+def _timestamp(text: str) -> datetime:
     value = datetime.fromisoformat(text)
     return value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
-
-
-def _text(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat()
 
 
 def _whole(text: str) -> int:
@@ -228,8 +192,8 @@ _PARSERS: dict[str, Any] = {
     "int64": _whole,
     "float64": _finite,
     "boolean": lambda text: TRUTHS[text.lower()],
-    "timestamp": _moment,
-    "date": lambda text: _moment(text).date(),
+    "timestamp": _timestamp,
+    "date": lambda text: _timestamp(text).date(),
 }
 
 

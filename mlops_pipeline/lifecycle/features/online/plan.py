@@ -1,14 +1,14 @@
-"""How the values of one entity are made of what is held: compiled once for the features of a read.
+"""How the values of an entity are made of what was found: compiled once for the features of a read.
 
-Belongs here: which place of a record is which feature, how old is stale, derived features. Asking
-the store, and what happens when it does not answer, is reader.py's.
+Belongs here: features as they are returned, which place of a record is which feature, how old is
+stale, derived features. Asking the store, and what happens when it does not answer, is reader.py's.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from operator import itemgetter
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 from mlops_pipeline.config.features import FeatureView
 from mlops_pipeline.core.expressions.to_row import Declared, values_function
@@ -18,21 +18,75 @@ from mlops_pipeline.core.features.derived import derived_features
 from mlops_pipeline.core.features.streams import StreamView, fresh_us, known
 from mlops_pipeline.errors import DataError
 from mlops_pipeline.lifecycle.features.history import narrowed
-from mlops_pipeline.lifecycle.features.online.feature_values import (
-    FeatureStatus,
-    FeatureValues,
-    Summary,
-)
 from mlops_pipeline.lifecycle.features.online.layout import DAY_US, OnlineLayout, from_us
-from mlops_pipeline.stores.online.codec import Record
+from mlops_pipeline.stores.online.codec import Record, Scalar
 
-SUMMARIES_KEPT = 1_024  # one for each combination of times that entities have at a moment
+SUMMARIES_KEPT = 1_024  # one for each combination of times that entities have at a read
+FeatureStatus = Literal["fresh", "stale", "missing"]
 State = tuple[FeatureStatus, int]  # status and feature time of a view's values
-Values = Sequence[Any]
 Request = Mapping[str, Any]
 
 
-class Held(NamedTuple):
+class FeatureValue(NamedTuple):
+    """A feature's value, and how far it can be relied on.
+
+    Attributes
+    ----------
+    value : float, int, str, bool or None
+        None also where a stored value is missing in the data.
+    status : "fresh", "stale" or "missing"
+        Stale: older than the view's `freshness_days`, or made of such, or of inputs that belong to
+        no common time. Missing: not stored, or older than `ttl_days`.
+    feature_time : datetime or None
+        When the value was true (UTC). Of a derived feature whose inputs belong to no common
+        time, which is stale, its oldest input. None when missing.
+    """
+
+    value: Scalar
+    status: FeatureStatus
+    feature_time: datetime | None
+
+
+class Summary(NamedTuple):
+    """Status and time of every feature of a plan, by place."""
+
+    statuses: tuple[FeatureStatus, ...]
+    times: tuple[datetime | None, ...]
+
+
+class FeatureValues(Mapping[str, FeatureValue]):
+    """The features of one entity by name, in the order in which they were asked for.
+
+    What many entities share exists once: a read of a hundred entities makes no thousands of
+    objects.
+    """
+
+    __slots__ = ("_places", "_summary", "_values")
+
+    def __init__(self, places: Mapping[str, int], values: Sequence[Any], summary: Summary) -> None:
+        self._places, self._values, self._summary = places, values, summary
+
+    def __getitem__(self, name: str) -> FeatureValue:
+        place = self._places[name]
+        statuses, times = self._summary
+        return FeatureValue(self._values[place], statuses[place], times[place])
+
+    def plain(self) -> dict[str, Scalar]:
+        """Return the values alone, by name: for who has looked at the statuses, or need not."""
+        values = self._values
+        return {name: values[place] for name, place in self._places.items()}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __repr__(self) -> str:
+        return f"FeatureValues({dict(self)})"
+
+
+class Found(NamedTuple):
     """What a read found of one entity.
 
     `events` are by source, of those that were read; `newest_us` says up to when they are known.
@@ -70,29 +124,25 @@ class _Streamed:
 
     def __init__(self, layout: OnlineLayout, label: str, names: Sequence[str]) -> None:
         view = layout.use_case.views[label]
-        self.names = tuple(names)
+        self._names, self._source = names, view.source
+        self._nothing = (None,) * len(names)
         self._view = StreamView(layout.use_case, label)
-        self._source = view.source
         self._ages = _Ages(fresh_us(view), _Ages.of(view).dropped_us)
 
-    def parts(
-        self, held: Sequence[Held], _requests: Any, at_us: int
-    ) -> list[tuple[Values, State | None]]:
-        """Return of each entity the values, and their state."""
-        return [self._part(item, at_us) for item in held]
-
-    def _part(self, held: Held, at_us: int) -> tuple[Values, State | None]:
-        events = held.events.get(self._source)
-        if events is None or not held.is_known:
-            return (None,) * len(self.names), None
-        newest_us = min(held.newest_us[self._source], at_us)
+    def values(
+        self, found: Found, _request: Request, at_us: int
+    ) -> tuple[Sequence[Value], State | None]:
+        events = found.events.get(self._source)
+        if events is None or not found.is_known:
+            return self._nothing, None
+        newest_us = min(found.newest_us[self._source], at_us)
         state = self._ages.state(newest_us, at_us)
         if state is None:
-            return (None,) * len(self.names), None
+            return self._nothing, None
         # of a silent stream nobody knows what happened since: its values are those of then
-        moment_us = at_us if state[0] == "fresh" else newest_us
-        found = self._view.values(known(events, moment_us), moment_us)
-        return [found[name] for name in self.names], (state[0], moment_us)
+        as_of_us = at_us if state[0] == "fresh" else newest_us
+        values = self._view.values(known(events, as_of_us), as_of_us)
+        return [values[name] for name in self._names], (state[0], as_of_us)
 
 
 class _Requested:
@@ -111,40 +161,26 @@ class _Requested:
         }
         self._values = values_function(definitions, self._kinds, is_chained=False)
 
-    def parts(
-        self, held: Sequence[Held], requests: Sequence[Request] | None, at_us: int
-    ) -> list[tuple[Values, State | None]]:
-        """Return of each entity the values, and their state."""
-        rows = [self._row(request) for request in requests or [{}] * len(held)]
-        return [(self._values(row), ("fresh", at_us)) for row in rows]
-
-    def _row(self, given: Request) -> list[Value]:
-        absent = [name for name in self._kinds if name not in given]
+    def values(
+        self, _found: Found, request: Request, at_us: int
+    ) -> tuple[Sequence[Value], State | None]:
+        absent = [name for name in self._kinds if name not in request]
         if absent:
             raise DataError(
                 "the request lacks a column that a request-time feature reads",
                 where=", ".join(absent),
                 expected=", ".join(self._kinds),
-                found=", ".join(given) or "no column",
+                found=", ".join(request) or "no column",
                 way_out="give it, null where it is missing, or leave the feature out",
             )
-        return [_typed(name, kind, given[name]) for name, kind in self._kinds.items()]
+        row = [_typed(name, kind, request[name]) for name, kind in self._kinds.items()]
+        return self._values(row), ("fresh", at_us)
 
 
 class Plan:
-    """How some features are made.
+    """How some features, named in the layout, are made; `sources` are those whose events it needs.
 
     A row has the stored columns first, then those of the other views, then derived features.
-
-    Parameters
-    ----------
-    names : tuple of str
-        Different features of the layout.
-
-    Attributes
-    ----------
-    sources : tuple of str
-        Whose events are needed.
     """
 
     def __init__(self, layout: OnlineLayout, names: tuple[str, ...]) -> None:
@@ -156,7 +192,12 @@ class Plan:
         columns = [name for label in stored for name in views[label].columns]
         self._pick = _picker([layout.stored_names.index(name) for name in columns])
         self._nothing = (None,) * len(columns)
-        self._others = [_other(layout, label, tuple(views[label].columns)) for label in others]
+        self._others = [
+            (_Streamed if label in layout.streamed else _Requested)(
+                layout, label, tuple(views[label].columns)
+            )
+            for label in others
+        ]
         streamed = [views[label].source for label in others if label in layout.streamed]
         self.sources = tuple(dict.fromkeys(streamed))
         # of each place of a row, the views that its value is made of
@@ -176,30 +217,28 @@ class Plan:
         self._summaries: dict[tuple[int, tuple[State | None, ...]], Summary] = {}
 
     def values(
-        self, held: Sequence[Held], requests: Sequence[Request] | None, at_us: int
+        self, found: Sequence[Found], requests: Sequence[Request] | None, at_us: int
     ) -> list[FeatureValues]:
-        """Return the features of each entity at a moment."""
-        rows, states = [], list[list[State | None]]()
-        for record in (item.record for item in held):
-            rows.append([*(self._nothing if record is None else self._pick(record[1]))])
-            states.append(
-                [None if record is None else ages.state(record[0], at_us) for ages in self._ages]
-            )
-        for part in self._others:
-            made = part.parts(held, requests, at_us)
-            for row, states_of, (values, state) in zip(rows, states, made, strict=True):
-                row.extend(values)
-                states_of.append(state)
-        for row in rows:
-            row.extend(self._derived(row))
-        return [
-            self._known(row, tuple(item), at_us) for row, item in zip(rows, states, strict=True)
-        ]
+        """Return the features of each entity at a time."""
+        given = requests or [{}] * len(found)
+        return [self._of_entity(*pair, at_us) for pair in zip(found, given, strict=True)]
 
-    def _known(self, row: list[Any], states: tuple[State | None, ...], at_us: int) -> FeatureValues:
-        """Leave out the values that are not to be used."""
-        summary = self._summary(states, at_us)
-        if None in states:
+    def _of_entity(self, found: Found, request: Request, at_us: int) -> FeatureValues:
+        row: list[Any]
+        states: list[State | None]
+        if found.record is None:
+            row, states = [*self._nothing], [None] * len(self._ages)
+        else:
+            time_us, values = found.record
+            row = [*self._pick(values)]
+            states = [ages.state(time_us, at_us) for ages in self._ages]
+        for part in self._others:
+            made, state = part.values(found, request, at_us)
+            row.extend(made)
+            states.append(state)
+        row.extend(self._derived(row))
+        summary = self._summary(tuple(states), at_us)
+        if None in states:  # what is not to be used is left out
             row = [
                 None if status == "missing" else value
                 for value, status in zip(row, summary.statuses, strict=True)
@@ -232,7 +271,7 @@ def _combined(
     """Return status and time of what is made of daily values and of others.
 
     Daily values hold from their midnight to the next: with others of that day, the value is of the
-    others' moment. Of inputs that belong to no common moment it is stale, and as old as the oldest.
+    others' time. Of inputs that belong to no common time it is stale, and as old as the oldest.
     """
     present = [state for state in (*daily, *others) if state is not None]
     if len(present) < len(daily) + len(others):
@@ -246,11 +285,6 @@ def _combined(
             return status, from_us(newest_us)
         return "stale", from_us(oldest_us)
     return status, from_us(oldest_us)
-
-
-def _other(layout: OnlineLayout, label: str, names: tuple[str, ...]) -> _Streamed | _Requested:
-    kind = _Streamed if label in layout.streamed else _Requested
-    return kind(layout, label, names)
 
 
 def _picker(places: Sequence[int]) -> Callable[[Sequence[Any]], Sequence[Any]]:

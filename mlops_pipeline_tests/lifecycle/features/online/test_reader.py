@@ -19,8 +19,8 @@ from mlops_pipeline.errors import (
 from mlops_pipeline.lifecycle.bookkeeping import feature_uses
 from mlops_pipeline.lifecycle.features.online.layout import online_layout
 from mlops_pipeline.lifecycle.features.online.materialize import materialize, open_writer
+from mlops_pipeline.lifecycle.features.online.plan import FeatureValue
 from mlops_pipeline.lifecycle.features.online.reader import (
-    FeatureValue,
     OnlineFeatures,
     OnlineReader,
     open_reader,
