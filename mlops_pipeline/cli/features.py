@@ -165,7 +165,7 @@ def export_feast_repository(
 ) -> None:
     """Write the offline features as a Feast feature repository."""
     from mlops_pipeline.lifecycle.context import open_context
-    from mlops_pipeline.lifecycle.features.feast_export import export_feast
+    from mlops_pipeline.lifecycle.features.feast import export_feast
 
     chosen = find_use_case(use_case)
     with open_context(chosen, Settings.from_environment()) as work:

@@ -61,7 +61,7 @@ def print_scored(use_case: UseCase, settings: Settings, *, is_trial: bool = Fals
     """Print what the newest scoring wrote."""
     lake = Lake(settings.lake_uri)
     uri = predictions_uri(lake, use_case, is_trial=is_trial)
-    for facts in lake.facts_of_commits(uri)[-1:]:
+    for facts in lake.commit_metadata(uri)[-1:]:
         console.print(
             f"{use_case.name}: {facts['rows']:,} rows of period {facts['period']} scored by "
             f"version {facts['model_version']}, {facts['positives']:,} positive decisions"

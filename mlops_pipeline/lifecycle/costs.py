@@ -13,7 +13,7 @@ def use_case_costs(use_case: UseCase, ops: OpsDatabase, lake: Lake) -> CostSheet
     scored = [
         facts
         for table in ("predictions", "trial_predictions")
-        for facts in lake.facts_of_commits(lake.table_uri(use_case.name, table))
+        for facts in lake.commit_metadata(lake.table_uri(use_case.name, table))
     ]
     accepted = {
         event.version

@@ -50,12 +50,12 @@ from mlops_pipeline.lifecycle.compliance.fairness_audits import raise_parity_ale
 from mlops_pipeline.lifecycle.context import Context, RunContext, Snapshot
 from mlops_pipeline.lifecycle.costs import use_case_costs
 from mlops_pipeline.lifecycle.exceptions import list_exceptions
-from mlops_pipeline.lifecycle.features.offline import load_frame
+from mlops_pipeline.lifecycle.features.labelled import load_frame
 from mlops_pipeline.lifecycle.provenance import git_state
 from mlops_pipeline.lifecycle.rollouts import find_champion
 from mlops_pipeline.lifecycle.run_log import log_evaluation
 from mlops_pipeline.lifecycle.train import TrainedModel, read_training, trained_model
-from mlops_pipeline.stores.documents import write_json
+from mlops_pipeline.stores.files import new_folder, write_json
 
 MITIGATED, RECIPE = "mitigated", "recipe.json"
 EVALUATION, REPORT, DRIFT_PAGE = "evaluation.json", "report.html", "evidently.html"
@@ -177,15 +177,12 @@ def _champion(context: Context) -> Champion | None:
 
 
 def _write_variant(folder: Path, variant: Candidate | None) -> None:
-    partial = folder.with_suffix(".partial")
-    for left in (partial, folder):
-        if left.exists():
-            shutil.rmtree(left)
     if variant is not None:
-        partial.mkdir()
-        variant.model.write(partial)
-        write_json(partial / RECIPE, plain(variant.recipe))
-        partial.rename(folder)
+        with new_folder(folder) as work:
+            variant.model.write(work)
+            write_json(work / RECIPE, plain(variant.recipe))
+    elif folder.exists():
+        shutil.rmtree(folder)
 
 
 def _write_drift(context: Context, folder: Path, test: LabelledFrame) -> Mapping[str, float]:

@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.core.features.frames import EVENT_ROW
 from mlops_pipeline.core.modelling.reasons import give_reasons, word_inputs
 from mlops_pipeline.core.modelling.scoring import Decisions, ScoringModel
 from mlops_pipeline.errors import DataError
 from mlops_pipeline.lifecycle.context import Context
-from mlops_pipeline.lifecycle.features.offline import features_uri, finished_periods
+from mlops_pipeline.lifecycle.features.offline import features_uri, finished_periods, row_key
 from mlops_pipeline.stores.lake.engine import quoted
 from mlops_pipeline.stores.lake.tables import Lake
 
@@ -66,7 +65,7 @@ def score_period(
             way_out=f"run the lifecycle of {context.use_case.name} at a later as_of first",
         )
     uri = predictions_uri(context.lake, context.use_case, is_trial=is_trial)
-    for facts in reversed(context.lake.facts_of_commits(uri)):  # the last commit of a period counts
+    for facts in reversed(context.lake.commit_metadata(uri)):  # the last commit of a period counts
         if facts["period"] == chosen and facts["model_version"] == model_version:
             return Scored(uri, facts["version"], chosen, facts["rows"], facts["positives"], False)
     table = _features(context, chosen)
@@ -98,11 +97,10 @@ def _features(context: Context, period: str) -> Any:
     by_event = context.use_case.grid.every == "event"
     step = context.use_case.grid.period if by_event else "day"
     start = f"TIMESTAMP '{period} 00:00:00'"
-    key = quoted(EVENT_ROW if by_event else context.use_case.entity.key)
-    return context.engine.sql.sql(
-        f"SELECT * FROM {context.engine.scan(state)} WHERE as_of >= {start} "
-        f"AND as_of < {start} + INTERVAL 1 {step.upper()} ORDER BY as_of, {key}"
-    ).to_arrow_table()
+    return context.engine.arrow(
+        f"SELECT * FROM {context.engine.scan(state)} WHERE as_of >= {start} AND as_of < {start} "
+        f"+ INTERVAL 1 {step.upper()} ORDER BY as_of, {quoted(row_key(context.use_case))}"
+    )
 
 
 def _columns(model: ScoringModel, table: Any) -> dict[str, Any]:

@@ -52,7 +52,8 @@ from mlops_pipeline.lifecycle.context import RunContext
 from mlops_pipeline.lifecycle.costs import use_case_costs
 from mlops_pipeline.lifecycle.deployments import open_deployment
 from mlops_pipeline.lifecycle.evaluate import read_evaluation, read_mitigated
-from mlops_pipeline.lifecycle.features.offline import definitions_hash, load_frame
+from mlops_pipeline.lifecycle.features.labelled import load_frame
+from mlops_pipeline.lifecycle.features.offline import definitions_hash
 from mlops_pipeline.lifecycle.provenance import (
     GitState,
     environment_lock,
@@ -63,7 +64,7 @@ from mlops_pipeline.lifecycle.provenance import (
 from mlops_pipeline.lifecycle.rollouts import find_champion
 from mlops_pipeline.lifecycle.run_log import log_costs
 from mlops_pipeline.lifecycle.train import TrainedModel, read_training, trained_model
-from mlops_pipeline.stores.documents import write_json
+from mlops_pipeline.stores.files import write_json
 from mlops_pipeline.stores.lake.tables import Lake
 from mlops_pipeline.stores.models.contract import (
     check_contract,

@@ -24,7 +24,8 @@ from mlops_pipeline.core.modelling.scoring import MODEL_JSON, MODEL_TEXT, Scorin
 from mlops_pipeline.core.recipe import build
 from mlops_pipeline.errors import MlopsError, NotFoundError
 from mlops_pipeline.lifecycle.context import AcceptedSource, Context, Snapshot
-from mlops_pipeline.lifecycle.features.offline import build_features, load_frame
+from mlops_pipeline.lifecycle.features.labelled import load_frame
+from mlops_pipeline.lifecycle.features.offline import build_features
 from mlops_pipeline.lifecycle.provenance import (
     environment_lock,
     git_state,
@@ -32,7 +33,7 @@ from mlops_pipeline.lifecycle.provenance import (
     run_fingerprint,
 )
 from mlops_pipeline.lifecycle.release import read_metadata
-from mlops_pipeline.stores.lake.scratch import scratch_folder
+from mlops_pipeline.stores.files import scratch_folder
 from mlops_pipeline.stores.lake.tables import Lake
 from mlops_pipeline.stores.models.registry import Registry
 from mlops_pipeline.stores.settings import Settings

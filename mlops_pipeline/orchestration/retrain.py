@@ -36,14 +36,14 @@ def ask(
     """
     from mlops_pipeline.core.monitoring.retraining import decide
     from mlops_pipeline.lifecycle.bookkeeping import NewDecision, list_decisions, record_decision
-    from mlops_pipeline.lifecycle.ingest.watermarks import gather_evidence
+    from mlops_pipeline.lifecycle.ingest.new_data import new_data_evidence
     from mlops_pipeline.lifecycle.project import check_approval
     from mlops_pipeline.stores.ops import OpsDatabase
 
     now = settings.now()
     with OpsDatabase.open(settings.database_url) as ops:
         check_approval(ops, use_case, now=now)
-        evidence = gather_evidence(use_case, settings, ops, trigger, now=now)
+        evidence = new_data_evidence(use_case, settings, ops, trigger, now=now)
         base = f"{trigger}:{evidence.last_as_of}:{evidence.next_as_of}:{evidence.new_labels}"
         asked = list_decisions(ops, use_case.name, kind=trigger)
         attempts = [item for item in asked if (item.run_key or "").startswith(f"{base}:")]

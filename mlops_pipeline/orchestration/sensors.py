@@ -98,7 +98,7 @@ def _evaluation(
 ) -> Callable[[dg.SensorEvaluationContext], dg.SensorResult]:
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         from mlops_pipeline.lifecycle.bookkeeping import last_finished_lifecycle
-        from mlops_pipeline.lifecycle.ingest.watermarks import sources_state
+        from mlops_pipeline.lifecycle.ingest.new_data import sources_state
         from mlops_pipeline.stores.ops import OpsDatabase
         from mlops_pipeline.stores.ops.lease import lease_token
 

@@ -47,9 +47,9 @@ def test_version_in_staging_makes_trial_scores_only(waiting: World, mlops: Mlops
     assert approval_tag(waiting) == "staging"
     waiting.run(job="churn_batch_score", ops={"batch_predictions": {"version": 1}})
     lake = Lake(waiting.settings.lake_uri)
-    trial = lake.facts_of_commits(predictions_uri(lake, waiting.use_case, is_trial=True))
+    trial = lake.commit_metadata(predictions_uri(lake, waiting.use_case, is_trial=True))
     assert [(facts["model_version"], facts["for_decisions"]) for facts in trial] == [(1, False)]
-    assert lake.facts_of_commits(predictions_uri(lake, waiting.use_case)) == []
+    assert lake.commit_metadata(predictions_uri(lake, waiting.use_case)) == []
     with waiting.ops() as ops:
         (read,) = ops.audit_events(kind="data_access")
     assert read.detail["asset"] == "batch_predictions"

@@ -341,7 +341,7 @@ def test_batch_score_is_idempotent_by_period(world: World) -> None:
     world.run(job="churn_batch_score", ops=period)
 
     lake = Lake(world.settings.lake_uri)
-    (commit,) = lake.facts_of_commits(lake.table_uri("churn", "predictions"))
+    (commit,) = lake.commit_metadata(lake.table_uri("churn", "predictions"))
     assert (commit["period"], commit["model_version"]) == ("2024-02-01", 1)
     assert commit["rows"] > 500
     _check_reasons(world, commit["rows"])

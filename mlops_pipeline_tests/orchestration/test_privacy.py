@@ -117,7 +117,7 @@ def test_forget_takes_the_person_out_of_mlflow_and_predictions(world: World) -> 
     assert csv.read_text().startswith("entity_hash,as_of,label,probability\n")
     assert not [path for path in _tables(world) if str(person) in str(pq.read_table(path))]
     lake = Lake(world.settings.lake_uri)
-    assert lake.facts_of_commits(lake.table_uri("churn", "predictions"))[-1]["model_version"] == 1
+    assert lake.commit_metadata(lake.table_uri("churn", "predictions"))[-1]["model_version"] == 1
     assert not done.has_said(str(person))
     shutil.rmtree(world.data / "sources")
     assert named(world) == {}

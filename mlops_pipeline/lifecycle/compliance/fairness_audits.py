@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.core.data.labels import labelled_periods
 from mlops_pipeline.core.documents.records import plain
 from mlops_pipeline.core.evaluation.gates import PARITY_RULE, Gate
 from mlops_pipeline.core.fairness.live_fairness import LiveAudit, LiveDecisions
@@ -18,13 +17,13 @@ from mlops_pipeline.core.features.frames import EVENT_ROW
 from mlops_pipeline.lifecycle.alerts import NewAlert, raise_alert, resolve_alerts_by_key
 from mlops_pipeline.lifecycle.bookkeeping import NewDecision, record_decision
 from mlops_pipeline.lifecycle.context import Accepted, Context, Snapshot
-from mlops_pipeline.lifecycle.features.labelled import with_labels
-from mlops_pipeline.lifecycle.features.offline import features_uri, use_case_periods
+from mlops_pipeline.lifecycle.features.labelled import NO_LABELS, periods_with_labels, with_labels
+from mlops_pipeline.lifecycle.features.offline import features_uri
 from mlops_pipeline.lifecycle.ingest.accepted import (
     register_accepted,
     take_snapshot,
 )
-from mlops_pipeline.stores.documents import write_json
+from mlops_pipeline.stores.files import write_json
 from mlops_pipeline.stores.lake.engine import quoted, sql_timestamp
 from mlops_pipeline.stores.lake.tables import TableState
 from mlops_pipeline.stores.ops import OpsDatabase
@@ -55,7 +54,7 @@ def live_decisions(
         rows = _no_row(use_case)
     else:
         query = _query(context, snapshot, (predictions, features), version, since)
-        rows = context.engine.sql.sql(query).to_arrow_table()
+        rows = context.engine.arrow(query)
     label = rows.column("_label")
     return LiveDecisions(
         version=version,
@@ -113,11 +112,9 @@ def _query(
 def _labels(context: Context, snapshot: Snapshot) -> str:
     """Return the query that adds _label and _known_at to the rows of `f`."""
     tables = register_accepted(context, snapshot.accepted)
-    wanted = use_case_periods(context, snapshot.as_of)
-    if context.use_case.label.kind != "column":
-        wanted = labelled_periods(context.use_case, wanted, snapshot.as_of)
-        if not wanted:
-            return "SELECT *, NULL::TINYINT AS _label, as_of AS _known_at FROM f WHERE FALSE"
+    wanted = periods_with_labels(context, snapshot)
+    if not wanted:
+        return NO_LABELS
     return with_labels(context, snapshot, tables, wanted)
 
 

@@ -32,8 +32,7 @@ from mlops_pipeline.errors import NotFoundError, StateError
 from mlops_pipeline.lifecycle.compliance.anchors import exported_lines
 from mlops_pipeline.lifecycle.compliance.card_documents import HTML, MARKDOWN
 from mlops_pipeline.lifecycle.compliance.cards import present_version
-from mlops_pipeline.stores.documents import write_json
-from mlops_pipeline.stores.lake.tables import new_folder
+from mlops_pipeline.stores.files import new_file, new_folder, write_json
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
 
@@ -176,11 +175,9 @@ def _sums(folder: Path) -> str:
 
 
 def _zip(folder: Path, archive: Path) -> None:
-    work = archive.with_name(f".{archive.name}.partial")
-    with zipfile.ZipFile(work, "w") as opened:
+    with new_file(archive) as work, zipfile.ZipFile(work, "w") as opened:
         for name in _files(folder):
             entry = zipfile.ZipInfo(f"{folder.name}/{name}", ZIP_TIME)
             entry.compress_type = zipfile.ZIP_DEFLATED
             entry.external_attr = 0o644 << 16
             opened.writestr(entry, (folder / name).read_bytes())
-    work.replace(archive)

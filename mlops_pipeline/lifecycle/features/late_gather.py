@@ -1,7 +1,7 @@
-"""Answers whose latest values are fetched by row number: joined on time is only which row.
+"""Late gather: an as-of join finds row numbers only; the values are fetched by number afterwards.
 
 An as-of join sorts all that it carries, on both sides, once a table. Joining row numbers alone,
-and then fetching the values of one stretch of rows after the other, takes less time and memory.
+and then fetching the values of one chunk of rows after the other, takes less time and memory.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,23 +11,23 @@ from typing import Any
 
 from mlops_pipeline.stores.lake.engine import Engine
 
-STRETCH_ROWS = 200_000  # fetched at once: 45 features of 8 bytes are 72 MB
-STRETCH = "_stretch"  # the table of one stretch
+CHUNK_ROWS = 200_000  # fetched at once: 45 features of 8 bytes are 72 MB
+CHUNK = "_chunk"  # the table of one chunk
 
 
 @dataclass(frozen=True)
-class Question:
-    """What to ask, as SQL.
+class LateGather:
+    """What to join and what to fetch, as SQL.
 
     Attributes
     ----------
     rows : str
-        The asked rows, with a column of row numbers for each of `values`.
+        The entity rows, with a column of row numbers for each of `values`.
     values : mapping of str to str
         By that column: `_row_no` and what the rows of the source hold.
     completed : str or None
-        Made of a table `_stretch`: some of the rows, with the values in place of the numbers.
-        None: the stretch itself.
+        Made of a table CHUNK: some of the rows, with the values in place of the numbers.
+        None: the chunk itself.
     shown : mapping of str to str
         The columns of the answer, and what each is called in `completed`.
     """
@@ -38,37 +38,37 @@ class Question:
     shown: Mapping[str, str]
 
 
-def answers(engine: Engine, asked: Question) -> Iterator[Any]:
-    """Yield the answer as Arrow tables, at least one; the next is made while one is used."""
-    found = engine.sql.sql(asked.rows).to_arrow_table()
-    sources = [_SourceValues(engine, found, *item) for item in asked.values.items()]
-    kept = found.drop_columns(list(asked.values))
+def gather(engine: Engine, job: LateGather) -> Iterator[Any]:
+    """Yield the rows as Arrow tables, at least one; the next is made while one is used."""
+    found = engine.arrow(job.rows)
+    sources = [_SourceValues(engine, found, *item) for item in job.values.items()]
+    kept = found.drop_columns(list(job.values))
 
-    def stretch(start: int) -> Any:
-        rows = kept.slice(start, STRETCH_ROWS)
+    def chunk(start: int) -> Any:
+        rows = kept.slice(start, CHUNK_ROWS)
         for source in sources:
-            numbers = found.column(source.told_by).slice(start, STRETCH_ROWS)
+            numbers = found.column(source.number).slice(start, CHUNK_ROWS)
             for name, values in source.at(numbers).items():
                 rows = rows.append_column(name, values)
-        if asked.completed is not None:
-            engine.sql.register(STRETCH, rows)
-            rows = engine.sql.sql(asked.completed).to_arrow_table()
-        return rows.select(list(asked.shown.values())).rename_columns(list(asked.shown))
+        if job.completed is not None:
+            engine.register_arrow(CHUNK, rows)
+            rows = engine.arrow(job.completed)
+        return rows.select(list(job.shown.values())).rename_columns(list(job.shown))
 
-    yield from _one_ahead(map(stretch, range(0, max(len(found), 1), STRETCH_ROWS)))
+    yield from _one_ahead(map(chunk, range(0, max(len(found), 1), CHUNK_ROWS)))
 
 
 class _SourceValues:
-    """The values of the rows that `found` tells by number, in memory."""
+    """The values of the rows whose numbers stand in a column of `found`, in memory."""
 
-    def __init__(self, engine: Engine, found: Any, told_by: str, values: str) -> None:
+    def __init__(self, engine: Engine, found: Any, number: str, values: str) -> None:
         import numpy as np
 
-        self.told_by = told_by
-        if _are_few(found.column(told_by)):
-            engine.sql.register("_wanted", found.select([told_by]))
-            values = f"SELECT * FROM ({values}) SEMI JOIN _wanted ON _row_no = {told_by}"
-        rows = engine.sql.sql(values).to_arrow_table()
+        self.number = number
+        if _are_few(found.column(number)):
+            engine.register_arrow("_wanted", found.select([number]))
+            values = f"SELECT * FROM ({values}) SEMI JOIN _wanted ON _row_no = {number}"
+        rows = engine.arrow(values)
         numbers = rows.column("_row_no").to_numpy()
         # by row number, 4 bytes each: where its values stand. 0: nowhere; missing values are there
         self.places = np.zeros(int(numbers.max(initial=-1)) + 2, dtype=np.int32)
@@ -88,12 +88,12 @@ class _SourceValues:
 
 
 def _are_few(numbers: Any) -> bool:
-    """Whether less than half of the rows are told: reading those alone saves memory."""
+    """Whether less than half of the rows are wanted: reading those alone saves memory."""
     import numpy as np
 
-    told = numbers.drop_null().to_numpy()
-    seen = np.zeros(int(told.max(initial=-1)) + 1, dtype=np.bool_)
-    seen[told] = True
+    wanted = numbers.drop_null().to_numpy()
+    seen = np.zeros(int(wanted.max(initial=-1)) + 1, dtype=np.bool_)
+    seen[wanted] = True
     return 2 * int(np.count_nonzero(seen)) < len(seen)
 
 
@@ -109,8 +109,8 @@ def _one_array(column: Any) -> Any:
         whole = np.full(len(column) + 1, np.nan)
         end = 1
         for chunk in column.chunks:
-            begun, end = end, end + len(chunk)
-            whole[begun:end] = chunk.to_numpy(zero_copy_only=False)
+            begin, end = end, end + len(chunk)
+            whole[begin:end] = chunk.to_numpy(zero_copy_only=False)
         return pa.array(whole)
     if pa.types.is_string(column.type):  # offsets of 4 bytes end at 2 GB of text
         column = column.cast(pa.large_string())

@@ -1,32 +1,47 @@
 """Shuffle the future: a feature that changes when later rows become noise has looked at them.
 
 A finished period is computed again from tables in which everything that was not known before a cut
-is noise (leak_noise.py), and compared with what is stored. On a month, week or day grid the cut is
-as_of itself. On an event grid it lies just behind the median event of the period, and the events
-known before it are compared: what they look back on ends at their own time.
+is noise, and compared with what is stored. On a month, week or day grid the cut is as_of itself. On
+an event grid it lies just behind the median event of the period, and the events known before it are
+compared: what they look back on ends at their own time. It costs one period of about `MAX_ROWS`
+rows, whose entities are drawn by hash, and one scan of each source.
 
-It costs one period of about `MAX_ROWS` rows, whose entities are drawn by hash, and one scan of each
-source. What the configuration alone shows of leaks is config/leakage.py's.
+Noise, for the drawn entities (table `_leak_keys`: entity key and a number from 0 on; the even ones
+are the leak probes, to which everything future goes, the others have no future, so that it also
+shows who looks for one):
+
+- rows that happened or became known at the cut or later: the key of another entity, a probe, and
+  random values of the same types; their times stay;
+- for every probe one row more at the cut or up to 30 days after it, and one that happened a minute
+  before it and became known after it: so there is noise even where the data end at the cut (not
+  the second where queries rely on rows that are known when they happen);
+- revisions after the cut: undone, the version before stays open;
+- label columns: random in every row. Labels are known later than anything that is a feature.
+
+The noise is a hash of row and column: the same tables give the same noise. What the configuration
+alone shows of leaks is config/leakage.py's.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.config.tables import Source
 from mlops_pipeline.core.data.periods import Period, following, step_of
 from mlops_pipeline.core.features.frames import EVENT_ROW, RowGuarantees, feature_frame
 from mlops_pipeline.errors import NotFoundError
-from mlops_pipeline.lifecycle.context import AcceptedSource, Context
-from mlops_pipeline.lifecycle.features.leak_noise import moment_literal, noisy_tables
-from mlops_pipeline.lifecycle.features.offline import features_uri, finished_periods
+from mlops_pipeline.lifecycle.context import Accepted, Context
+from mlops_pipeline.lifecycle.features.offline import features_uri, finished_periods, row_key
 from mlops_pipeline.lifecycle.ingest.accepted import register_accepted, row_guarantees
-from mlops_pipeline.stores.lake.engine import quoted
+from mlops_pipeline.stores.lake.engine import literal, quoted, sql_timestamp
 
 MAX_ROWS = 20_000  # compared: a leak shows in nearly every row, so more would only cost
 ROWS = "(rows)"  # listed like a feature: which rows the period has
 TICK = timedelta(microseconds=1)
+SPREAD = 4_000_000  # numbers lie in +-2 million: any sum of them is exact, any range is left
+WORDS, WORD_ROWS = 16, 1_000  # texts are drawn from so many of the first rows', so filters match
+LATEST_STEPS, STEP_MINUTES = 4, 10 * 24 * 60  # added rows become known 0, 10, 20 or 30 days later
 
 
 @dataclass(frozen=True)
@@ -51,18 +66,12 @@ class LeakCheck:
 
 
 def leak_check(
-    context: Context,
-    accepted: Mapping[str, AcceptedSource],
-    *,
-    period: str | None = None,
-    max_rows: int = MAX_ROWS,
+    context: Context, accepted: Accepted, *, period: str | None = None, max_rows: int = MAX_ROWS
 ) -> LeakCheck:
     """Compare a finished period with itself, computed again with noise for a future.
 
     Parameters
     ----------
-    accepted : mapping of source name to AcceptedSource
-        The versions to compute from.
     period : str, optional
         Its name; default the newest finished one.
     max_rows : int
@@ -75,11 +84,11 @@ def leak_check(
     """
     chosen = _period(context, period)
     tables = register_accepted(context, accepted)
-    cut, facts = _draw(context, chosen, max_rows), row_guarantees(context.use_case, accepted)
+    cut, guarantees = _draw(context, chosen, max_rows), row_guarantees(context.use_case, accepted)
     key = context.use_case.entity.key
     names = [name for name in tables if key in context.use_case.sources[name].columns]
-    noisy = noisy_tables(context, names, cut, ordered=facts.ordered)
-    _compute(context, noisy, chosen, facts, "_leak_noise")
+    noisy = noisy_tables(context, names, cut, ordered=guarantees.ordered)
+    _compute(context, noisy, chosen, guarantees, "_leak_noise")
     changed = _differing(context, "_leak_stored", "_leak_noise")
     leaking: tuple[str, ...] = ()
     if changed:
@@ -88,7 +97,7 @@ def leak_check(
             name: context.engine.register(f"_drawn_{name}", rows.format(quoted(name)))
             for name in names
         }
-        _compute(context, drawn, chosen, facts, "_leak_clean")
+        _compute(context, drawn, chosen, guarantees, "_leak_clean")
         leaking = _differing(context, "_leak_clean", "_leak_noise")
     return LeakCheck(
         period=chosen.name,
@@ -121,57 +130,192 @@ def _draw(context: Context, period: Period, max_rows: int) -> datetime:
     if state is None:
         raise NotFoundError("there are no features", where=features_uri(context))
     key = quoted(use_case.entity.key)
-    engine.sql.execute(
-        f"CREATE OR REPLACE TEMP VIEW _leak_period AS SELECT * FROM {engine.scan(state)} "
-        f"WHERE as_of >= {moment_literal(period.start)} AND as_of < {moment_literal(period.end)}"
+    engine.create_view(
+        "_leak_period",
+        f"SELECT * FROM {engine.scan(state)} WHERE as_of >= {sql_timestamp(period.start)} "
+        f"AND as_of < {sql_timestamp(period.end)}",
     )
     count, median = engine.query("SELECT count(*), quantile_disc(as_of, 0.5) FROM _leak_period")[0]
     parts = max(1, -(-int(count) // max_rows))
-    engine.sql.execute(
-        f"CREATE OR REPLACE TEMP TABLE _leak_keys AS SELECT {key}, "
-        f"row_number() OVER (ORDER BY {key}) - 1 AS _index FROM "
-        f"(SELECT DISTINCT {key} FROM _leak_period WHERE hash({key}) % {parts} = 0)"
+    engine.create_table(
+        "_leak_keys",
+        f"SELECT {key}, row_number() OVER (ORDER BY {key}) - 1 AS _index FROM "
+        f"(SELECT DISTINCT {key} FROM _leak_period WHERE hash({key}) % {parts} = 0)",
     )
     cut, known = period.start, ""
     if use_case.grid.every == "event":
         cut = median.replace(tzinfo=UTC) + TICK if median else period.end
-        home, moment = quoted(use_case.population.source), moment_literal(cut)
+        home, time = quoted(use_case.population.source), sql_timestamp(cut)
         known = (
-            f"WHERE as_of < {moment} AND {EVENT_ROW} IN "
-            f"(SELECT _row_no FROM {home} WHERE _available_at < {moment})"
+            f"WHERE as_of < {time} AND {EVENT_ROW} IN "
+            f"(SELECT _row_no FROM {home} WHERE _available_at < {time})"
         )
-    engine.sql.execute(
-        "CREATE OR REPLACE TEMP TABLE _leak_stored AS SELECT * FROM _leak_period "
-        f"SEMI JOIN _leak_keys USING ({key}) {known}"
-    )
+    drawn = f"SELECT * FROM _leak_period SEMI JOIN _leak_keys USING ({key}) {known}"
+    engine.create_table("_leak_stored", drawn)
     return cut
 
 
 def _compute(
-    context: Context, tables: Mapping[str, Any], period: Period, facts: RowGuarantees, name: str
+    context: Context,
+    tables: Mapping[str, Any],
+    period: Period,
+    guarantees: RowGuarantees,
+    name: str,
 ) -> None:
     """Make a table of the period's frame; of an event grid, of the stored events only."""
-    use_case = context.use_case
-    statement = context.engine.ibis.compile(feature_frame(use_case, tables, period, facts))
-    if use_case.grid.every == "event":
+    frame = feature_frame(context.use_case, tables, period, guarantees)
+    statement = context.engine.compile(frame)
+    if context.use_case.grid.every == "event":
         statement = f"SELECT * FROM ({statement}) SEMI JOIN _leak_stored USING ({EVENT_ROW})"
-    context.engine.sql.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {statement}")
+    context.engine.create_table(name, statement)
 
 
 def _differing(context: Context, one: str, other: str) -> tuple[str, ...]:
     """Return the features in which two frames differ, in the order of the configuration."""
     use_case = context.use_case
-    row_key = quoted(_row_key(use_case))
+    key = quoted(row_key(use_case))
     names = [*use_case.features, *use_case.protected]
-    both = f"a.{row_key} IS NOT NULL AND b.{row_key} IS NOT NULL"
+    both = f"a.{key} IS NOT NULL AND b.{key} IS NOT NULL"
     differs = [f"a.{name} IS DISTINCT FROM b.{name}" for name in map(quoted, names)]
     counts = [f"count(*) FILTER ({both} AND {item})" for item in differs]
     found = context.engine.query(
         f"SELECT count(*) FILTER (NOT ({both})), {', '.join(counts)} "
-        f"FROM {one} AS a FULL JOIN {other} AS b ON a.{row_key} = b.{row_key}"
+        f"FROM {one} AS a FULL JOIN {other} AS b ON a.{key} = b.{key}"
     )[0]
     return tuple(name for name, count in zip([ROWS, *names], found, strict=True) if count)
 
 
-def _row_key(use_case: UseCase) -> str:
-    return EVENT_ROW if use_case.grid.every == "event" else use_case.entity.key
+def noisy_tables(
+    context: Context, names: Iterable[str], cut: datetime, *, ordered: frozenset[str]
+) -> dict[str, Any]:
+    """Return {source: Ibis table} of the drawn entities' rows with noise for a future.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Sources that are registered under their names (see register_accepted).
+    cut : datetime
+        What happened or became known at it or later is the future (UTC).
+    ordered : frozenset of str
+        Sources whose rows were all known when they happened: the noise keeps to it.
+    """
+    entities = int(context.engine.query("SELECT count(*) FROM _leak_keys")[0][0])
+    tables = {}
+    for name in names:
+        noisy = _describe(context, name, cut, is_ordered=name in ordered)
+        rows = f"({_replaced(noisy, entities)} UNION ALL BY NAME {_added(noisy)})"
+        tables[name] = context.engine.register(f"_noisy_{name}", rows)
+    return tables
+
+
+@dataclass(frozen=True)
+class NoisySource:
+    """How one source is noised: SQL types of the columns that are, words for texts."""
+
+    name: str
+    source: Source
+    key: str
+    types: Mapping[str, str]
+    words: Mapping[str, list[str]]
+    labels: frozenset[str]
+    is_ordered: bool
+    cut: str
+
+    @property
+    def times(self) -> list[str]:
+        """The columns of times, which noise keeps."""
+        return list(dict.fromkeys([self.source.event_time, self.source.availability]))
+
+    def noise(self, column: str, row: str) -> str:
+        """Return SQL of a random value of the column for a row."""
+        random = _random(column, row, SPREAD)
+        match self.source.column(column).type:
+            case "boolean":
+                value = f"{random} % 2 = 0"
+            case "string":
+                words = [literal(word) for word in (*self.words.get(column, ()), "noise")]
+                value = f"list_value({', '.join(words)})[1 + {random} % {len(words)}]"
+            case "timestamp" | "date":
+                value = f"{self.cut} + to_minutes({random})"
+            case _:
+                value = f"{random} - {SPREAD // 2}"
+        return f"CAST({value} AS {self.types[column]})"
+
+
+def _describe(context: Context, name: str, cut: datetime, *, is_ordered: bool) -> NoisySource:
+    use_case, query = context.use_case, context.engine.query
+    source, label = use_case.sources[name], use_case.label
+    every = context.engine.columns(quoted(name))
+    kept = {use_case.entity.key, source.event_time, source.availability}
+    types = {column: every[column] for column in source.columns if column not in kept}
+    texts = [column for column in types if source.column(column).type == "string"]
+    words: dict[str, list[str]] = {}
+    if texts:
+        lists = ", ".join(
+            f"list_sort(list(DISTINCT {column}) FILTER ({column} IS NOT NULL))[:{WORDS}]"
+            for column in map(quoted, texts)
+        )
+        found = query(f"SELECT {lists} FROM {quoted(name)} WHERE _row_no < {WORD_ROWS}")[0]
+        words = {column: item or [] for column, item in zip(texts, found, strict=True)}
+    is_labelled = label.kind == "column" and label.source == name
+    labels = (label.column, label.available_at, label.treatment) if is_labelled else ()
+    return NoisySource(
+        name=name,
+        source=source,
+        key=quoted(use_case.entity.key),
+        types=types,
+        words=words,
+        labels=frozenset(item for item in labels if item),
+        is_ordered=is_ordered,
+        cut=sql_timestamp(cut),
+    )
+
+
+def _replaced(noisy: NoisySource, entities: int) -> str:
+    """Return a query of the source's rows, those that were not known before the cut replaced."""
+    key, cut = noisy.key, noisy.cut
+    fields = [
+        "r._row_no",
+        "r._available_at",
+        f"CASE WHEN r._superseded_at < {cut} THEN r._superseded_at END AS _superseded_at",
+        f"coalesce(k.{key}, r.{key}) AS {key}",
+        *(f"r.{quoted(column)}" for column in noisy.times),
+    ]
+    for column in noisy.types:
+        value = noisy.noise(column, "r._row_no")
+        if column not in noisy.labels:
+            value = f"CASE WHEN r._is_future THEN {value} ELSE r.{quoted(column)} END"
+        fields.append(f"{value} AS {quoted(column)}")
+    happened = quoted(noisy.source.event_time)
+    probe = f"2 * {_random(key, 'r._row_no', max(1, (entities + 1) // 2))}"
+    return (
+        f"SELECT {', '.join(fields)} FROM (SELECT *, ({happened} >= {cut} OR "
+        f"_available_at >= {cut}) AS _is_future FROM {quoted(noisy.name)} "
+        f"SEMI JOIN _leak_keys USING ({key})) AS r LEFT JOIN _leak_keys AS k "
+        f"ON k._index = CASE WHEN r._is_future THEN {probe} END"
+    )
+
+
+def _added(noisy: NoisySource) -> str:
+    """Return a query of two rows for each probe: one after the cut, one known only after it."""
+    cut, row = noisy.cut, "(-1 - 2 * k._index - late)"
+    wait = f"to_minutes({_random('_available_at', row, LATEST_STEPS)} * {STEP_MINUTES})"
+    known = f"{cut} + {wait}"
+    happened = f"{cut} + CASE WHEN late = 1 THEN to_minutes(-1) ELSE {wait} END"
+    fields = [
+        f"{row} AS _row_no",
+        f"{known} AS _available_at",
+        "NULL::TIMESTAMP AS _superseded_at",
+        f"k.{noisy.key} AS {noisy.key}",
+    ]
+    for column in noisy.times:
+        value = happened if column == noisy.source.event_time else known
+        fields.append(f"{value} AS {quoted(column)}")
+    fields += [f"{noisy.noise(column, row)} AS {quoted(column)}" for column in noisy.types]
+    kinds = f"(VALUES (0){'' if noisy.is_ordered else ', (1)'}) AS kinds(late)"
+    return f"SELECT {', '.join(fields)} FROM _leak_keys AS k, {kinds} WHERE k._index % 2 = 0"
+
+
+def _random(column: str, row: str, bound: int) -> str:
+    """Return SQL of a whole number in [0, bound), the same for the same column and row."""
+    return f"(hash({literal(column)}, {row}) % {bound})::BIGINT"

@@ -1,45 +1,40 @@
-"""The offline feature table: one Delta commit per finished period, and reading it for training.
+"""The offline feature table: one Delta commit per finished period.
 
 A period that is there is finished: what arrives later counts as known later (ingestion.py), so an
 incremental build equals a rebuild. The table's name holds the hash of the feature definitions:
-other definitions are another table. Building and reading stay together, above 300 lines, because
-both have to agree on the table's columns; computing and writing one period is feature_periods.py's,
-the labels are labelled.py's.
+other definitions are another table. Reading it with labels is labelled.py's.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.core.data.frame import LabelledFrame
-from mlops_pipeline.core.data.labels import labelled_periods
 from mlops_pipeline.core.data.periods import Period, periods
-from mlops_pipeline.core.features.frames import feature_frame
-from mlops_pipeline.errors import DataError, NotFoundError, shape
+from mlops_pipeline.core.features.frames import EVENT_ROW, feature_frame
+from mlops_pipeline.errors import DataError, shape
 from mlops_pipeline.lifecycle.context import Context, Snapshot
-from mlops_pipeline.lifecycle.features.feature_periods import (
-    TEMPLATE_PERIOD,
-    PeriodFacts,
-    build_periods,
-    plain,
-    row_key,
-)
-from mlops_pipeline.lifecycle.features.labelled import with_labels
-from mlops_pipeline.lifecycle.ingest.accepted import (
-    register_accepted,
-    row_guarantees,
-)
-from mlops_pipeline.stores.lake.engine import quoted
-from mlops_pipeline.stores.lake.tables import TableState
+from mlops_pipeline.lifecycle.ingest.accepted import register_accepted, row_guarantees
+from mlops_pipeline.stores.lake.engine import content_hash, overflow_refused, quoted, sql_timestamp
 
 SEMANTICS = 3  # raise it when the same definitions come to mean other values
+# Compiling a frame takes longer than running it, so it is compiled once, for a period that no data
+# reach; the query of a real period differs in its times only.
+TEMPLATE_PERIOD = Period(datetime(6001, 1, 1, tzinfo=UTC), datetime(8001, 1, 1, tzinfo=UTC))
+COMPUTED = "_computed_period"  # the table in DuckDB that holds one period between its two steps
+TIMES = re.compile(r"MAKE_TIMESTAMP\((\d+), (\d+), (\d+), (\d+), (\d+), 0\.0\)")
+
+
+@dataclass(frozen=True)
+class PeriodFacts:
+    """One finished period of the feature table."""
+
+    period: str
+    rows: int
+    content_hash: str
 
 
 @dataclass(frozen=True)
@@ -74,6 +69,10 @@ def definitions_hash(use_case: UseCase) -> str:
             "protected": {"__all__": about},
         },
     )
+    rule = use_case.population
+    read = {rule.source, rule.leaves_with}
+    read |= {view.source for view in use_case.views.values()}
+    read |= {attribute.source for attribute in use_case.protected.values()}
     document["semantics"] = SEMANTICS
     document["sources"] = {
         name: {
@@ -83,37 +82,34 @@ def definitions_hash(use_case: UseCase) -> str:
             "columns": {column: source.column(column).type for column in source.columns},
         }
         for name, source in use_case.sources.items()
-        if name in _feature_sources(use_case)
+        if name in read
     }
     text = json.dumps(document, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _feature_sources(use_case: UseCase) -> set[str]:
-    rule = use_case.population
-    read = {view.source for view in use_case.views.values()}
-    read |= {attribute.source for attribute in use_case.protected.values()}
-    return {rule.source, *read, *([rule.leaves_with] if rule.leaves_with else [])}
-
-
 def features_uri(context: Context) -> str:
     """Return the address of the feature table of the present definitions."""
-    return context.lake.table_uri(
-        context.use_case.name, "features", definitions_hash(context.use_case)
-    )
+    definitions = definitions_hash(context.use_case)
+    return context.lake.table_uri(context.use_case.name, "features", definitions)
+
+
+def row_key(use_case: UseCase) -> str:
+    """Return the column that tells the rows of an as_of apart."""
+    return EVENT_ROW if use_case.grid.every == "event" else use_case.entity.key
 
 
 def finished_periods(context: Context) -> dict[str, PeriodFacts]:
     """Return the finished periods of the present definitions by name."""
     return {
         facts["period"]: PeriodFacts(facts["period"], facts["rows"], facts["content_hash"])
-        for facts in context.lake.facts_of_commits(features_uri(context))
+        for facts in context.lake.commit_metadata(features_uri(context))
     }
 
 
 def finished_through(context: Context) -> datetime | None:
-    """Return the newest moment up to which the feature table is finished."""
-    ends = [facts["end"] for facts in context.lake.facts_of_commits(features_uri(context))]
+    """Return the newest time up to which the feature table is finished."""
+    ends = [facts["end"] for facts in context.lake.commit_metadata(features_uri(context))]
     return max(map(datetime.fromisoformat, ends), default=None)
 
 
@@ -125,10 +121,13 @@ def build_features(
 ) -> BuiltFeatures:
     """Compute the periods up to the as_of that are not finished, one commit each.
 
+    A killed run leaves whole periods, and none without those before it.
+
     Raises
     ------
     DataError
-        When a view's source shares no entity with the population: keys that cannot match.
+        When a view's source shares no entity with the population (keys that cannot match), or a
+        value does not fit its type.
     """
     tables = register_accepted(context, snapshot.accepted)
     wanted = use_case_periods(context, snapshot.as_of)
@@ -136,19 +135,18 @@ def build_features(
     uri = features_uri(context)
     built: list[PeriodFacts] = []
     if not done:
-        _check_keys_match(context, tables)
+        _check_keys_match(context)
     missing = [period for period in wanted if period.name not in done]
-
-    def finished(facts: PeriodFacts) -> None:
-        built.append(facts)
-        if progress:
-            progress(facts.period, facts.rows)
-
     if missing:
-        facts = row_guarantees(context.use_case, snapshot.accepted)
-        frame = feature_frame(context.use_case, tables, TEMPLATE_PERIOD, facts)
-        template = str(context.engine.ibis.compile(frame))
-        build_periods(context, template, missing, uri, finished)
+        guarantees = row_guarantees(context.use_case, snapshot.accepted)
+        frame = feature_frame(context.use_case, tables, TEMPLATE_PERIOD, guarantees)
+        template = context.engine.compile(frame)
+        for period in missing:  # computing takes every core: one after the other
+            _compute(context, query_of(template, period), period)
+            built.append(_write(context, period, uri))
+            if progress:
+                progress(period.name, built[-1].rows)
+        context.engine.drop_table(COMPUTED)
     state = context.lake.state(uri)
     if state is None:
         raise DataError("there are no features", where=uri, found="no period up to as_of")
@@ -173,16 +171,31 @@ def use_case_periods(context: Context, as_of: datetime) -> list[Period]:
     return periods(context.use_case.grid, as_of, first)
 
 
-def _check_keys_match(context: Context, tables: Mapping[str, Any]) -> None:
-    home = context.use_case.population.source
+def query_of(template: str, period: Period) -> str:
+    """Return the query of a period: every time of the template, moved to the period's."""
+
+    def moved(match: re.Match[str]) -> str:
+        year, month, day, hour, minute = map(int, match.groups()[:5])
+        time = datetime(year, month, day, hour, minute, tzinfo=UTC)
+        is_end = abs(time - TEMPLATE_PERIOD.end) < abs(time - TEMPLATE_PERIOD.start)
+        base, target = (
+            (TEMPLATE_PERIOD.end, period.end) if is_end else (TEMPLATE_PERIOD.start, period.start)
+        )
+        return sql_timestamp(target + (time - base))
+
+    return TIMES.sub(moved, template)
+
+
+def _check_keys_match(context: Context) -> None:
+    home, query = context.use_case.population.source, context.engine.query
     key = quoted(context.use_case.entity.key)
     for name in {view.source for view in context.use_case.views.values()} - {home}:
-        shared = context.engine.query(
+        shared = query(
             f"SELECT 1 FROM {quoted(name)} SEMI JOIN {quoted(home)} USING ({key}) LIMIT 1"
         )
-        if not shared and tables[name] is not None:
-            example = context.engine.query(f"SELECT {key} FROM {quoted(name)} LIMIT 1")
-            other = context.engine.query(f"SELECT {key} FROM {quoted(home)} LIMIT 1")
+        if not shared:
+            example = query(f"SELECT {key} FROM {quoted(name)} LIMIT 1")
+            other = query(f"SELECT {key} FROM {quoted(home)} LIMIT 1")
             raise DataError(
                 f"the sources {home} and {name} share no {context.use_case.entity.key}",
                 where=f"sources.{name}",
@@ -192,122 +205,25 @@ def _check_keys_match(context: Context, tables: Mapping[str, Any]) -> None:
             )
 
 
-def load_frame(
-    context: Context,
-    snapshot: Snapshot,
-    *,
-    only: Collection[str] | None = None,
-    newest: int | None = None,
-) -> LabelledFrame:
-    """Read every row whose label is known at the as_of, in a stable order.
-
-    Parameters
-    ----------
-    only : collection of str, optional
-        Names of the periods to read; default all.
-    newest : int, optional
-        Read this many of the newest labelled periods only.
-
-    Raises
-    ------
-    DataError
-        When no label is known yet.
-    NotFoundError
-        When the features of a period were never built.
-    """
-    tables = register_accepted(context, snapshot.accepted)
-    every = use_case_periods(context, snapshot.as_of)
-    if context.use_case.label.kind == "column":
-        wanted = every
-    else:
-        wanted = labelled_periods(context.use_case, every, snapshot.as_of)
-    if not wanted:
-        raise DataError(
-            "no label is known yet",
-            expected=f"an as_of at least {context.use_case.label_horizon_days} days after the "
-            f"grid's start {context.use_case.grid.start}",
-            found=str(snapshot.as_of.date()),
-            way_out="give a later --as-of, or start the grid earlier",
-        )
-    if only is not None:
-        wanted = [period for period in wanted if period.name in only]
-    if newest is not None:
-        wanted = wanted[-newest:]
-    done = finished_periods(context)
-    missing = [period.name for period in wanted if period.name not in done]
-    state = context.lake.state(features_uri(context))
-    if missing or state is None:
-        raise NotFoundError(
-            "features were not built",
-            where=f"periods {', '.join(missing[:5])}",
-            way_out=f"materialize {context.use_case.name}/features first",
-        )
-    rows = sum(done[period.name].rows for period in wanted)
-    labels = with_labels(context, snapshot, tables, wanted)
-    return _read_periods(context, state, labels, wanted, rows)
+def _compute(context: Context, statement: str, period: Period) -> None:
+    """Make a table of the period: it counts towards DuckDB's memory limit, and spills."""
+    with overflow_refused(
+        "a feature's value does not fit its type",
+        where=f"{context.use_case.name}, period {period.name}",
+        expected="values whose exact sums fit: below 9.2e18 units of their precision",
+        way_out="quarantine such rows with a range rule, or change dtype or precision",
+    ):
+        context.engine.create_table(COMPUTED, statement)
 
 
-def _read_periods(
-    context: Context, state: TableState, labels: str, wanted: Sequence[Period], capacity: int
-) -> LabelledFrame:
-    """Read period by period into arrays of their final size: no second copy of the data."""
+def _write(context: Context, period: Period, uri: str) -> PeriodFacts:
+    """Write the computed period in the order of its rows' keys."""
     use_case = context.use_case
-    names = [*use_case.features, *(name for name in use_case.protected)]
-    texts = {name for name in names if use_case.feature_type(name) == "string"}
-    columns: dict[str, npt.NDArray[Any]] = {
-        name: np.empty(capacity, dtype=object if name in texts else np.float32) for name in names
-    }
-    entity: npt.NDArray[Any] | None = None
-    as_of = np.empty(capacity, dtype="datetime64[us]")
-    known_at = np.empty(capacity, dtype="datetime64[us]")
-    label = np.empty(capacity, dtype=np.int8)
-    at, order = 0, quoted(row_key(use_case))
-    for period in wanted:
-        where = f"as_of = TIMESTAMP '{plain(period.start)}'"
-        if use_case.grid.every == "event":
-            where = (
-                f"as_of >= TIMESTAMP '{plain(period.start)}' "
-                f"AND as_of < TIMESTAMP '{plain(period.end)}'"
-            )
-        part = context.engine.sql.sql(
-            f"WITH f AS (SELECT * FROM {context.engine.scan(state)} WHERE {where}) "
-            f"{labels} ORDER BY f.as_of, f.{order}"
-        ).to_arrow_table()
-        stop = at + len(part)
-        if entity is None:
-            kind = part.column(use_case.entity.key).type
-            is_number = str(kind).startswith("int")
-            entity = np.empty(capacity, dtype=np.int64 if is_number else object)
-        for name in names:
-            values = part.column(name)
-            columns[name][at:stop] = _texts(values) if name in texts else values.to_numpy()
-        entity[at:stop] = part.column(use_case.entity.key).to_numpy()
-        as_of[at:stop] = part.column("as_of").to_numpy()
-        known_at[at:stop] = part.column("_known_at").to_numpy()
-        label[at:stop] = part.column("_label").to_numpy()
-        at = stop
-    if at == 0 or entity is None:
-        raise DataError(
-            "there is no labelled row",
-            where=f"{use_case.name}, periods {wanted[0].name} to {wanted[-1].name}"
-            if wanted
-            else use_case.name,
-            way_out="check the label rule and the population, or give a later --as-of",
-        )
-    protected = {name: columns[name][:at] for name in use_case.protected}
-    return LabelledFrame(
-        columns={name: columns[name][:at] for name in use_case.inputs},
-        protected=protected,
-        entity=entity[:at],
-        as_of=as_of[:at],
-        known_at=known_at[:at],
-        label=label[:at],
-    )
-
-
-def _texts(column: Any) -> npt.NDArray[np.object_]:
-    """Return texts as objects, one object for each distinct text: a row costs a pointer."""
-    encoded = column.combine_chunks().dictionary_encode()
-    distinct = np.asarray([*encoded.dictionary.to_pylist(), None], dtype=object)
-    texts: npt.NDArray[np.object_] = distinct[encoded.indices.fill_null(len(distinct) - 1)]
-    return texts
+    key = row_key(use_case)
+    columns = [key, "as_of", *use_case.features, *use_case.protected]
+    rows, digest = context.engine.content(COMPUTED, columns)
+    facts = PeriodFacts(period.name, rows, content_hash(digest))
+    batches = context.engine.batches(f"SELECT * FROM {COMPUTED} ORDER BY as_of, {quoted(key)}")
+    commit = {**asdict(facts), "end": period.end.isoformat()}
+    context.lake.write(uri, batches, commit, "append")
+    return facts

@@ -3,7 +3,7 @@
 A row's identity is its content and, for true duplicates, its occurrence: a delivery is compared
 as a bag with what is stored, so a second run on the same files adds nothing. For a source with a
 key, a row with a known key and other content is a revision: it closes the earlier row at the
-moment the revision could be known, so that every as_of still sees what was known then. The newest
+time the revision could be known, so that every as_of still sees what was known then. The newest
 version is the one of the latest declared availability, then of the latest arrival.
 
 Stored beside the declared columns:
@@ -13,21 +13,20 @@ Stored beside the declared columns:
                     arrives behind the watermark, the time of its ingestion
     _ingested_at    the Clock at ingestion
     _superseded_at  when a revision replaced it, or null
-
-A little over 300 lines: identity, lateness and revisions are one argument, read in one place.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from mlops_pipeline.config.tables import Source
 from mlops_pipeline.lifecycle.context import Context
-from mlops_pipeline.lifecycle.ingest.erased import without_forgotten
-from mlops_pipeline.stores.lake.engine import Engine, literal, quoted
+from mlops_pipeline.stores.lake.engine import Engine, content_hash, quoted, sql_timestamp
 from mlops_pipeline.stores.lake.tables import TableState
-from mlops_pipeline.stores.sources.files import Delivery, open_delivery, readable
+from mlops_pipeline.stores.pseudonyms import LENGTH, pads
+from mlops_pipeline.stores.sources.files import open_delivery
+from mlops_pipeline.stores.sources.interface import readable
 
 INTERNAL = ("_row_no", "_available_at", "_ingested_at", "_superseded_at")
 
@@ -44,7 +43,7 @@ class Ingested:
     rows_late: int
     rows_revised: int
     rows_too_late: int
-    rows_forgotten: int
+    rows_erased: int
     watermark: datetime | None
     content_hash: str
     files: tuple[str, ...]
@@ -56,7 +55,7 @@ def ingest(
     *,
     now: datetime,
     finished_through: datetime | None,
-    forgotten: Collection[str] = (),
+    erased: Collection[str] = (),
 ) -> Ingested:
     """Bring what is new in a source's files into its raw table.
 
@@ -66,7 +65,7 @@ def ingest(
         The Clock, UTC.
     finished_through : datetime or None
         The newest finished feature period: a row that becomes known only now counts from now.
-    forgotten : collection of str
+    erased : collection of str
         Pseudonyms of entities whose rows are dropped as if they were not delivered.
 
     Raises
@@ -79,58 +78,95 @@ def ingest(
     uri = context.lake.table_uri(context.use_case.name, "raw", name)
     state = context.lake.state(uri)
     with readable(source, ", ".join(delivery.files)):
-        kept = without_forgotten(context, name, delivery.select, forgotten)
-        engine.sql.execute(f"CREATE OR REPLACE TEMP VIEW _delivery AS {kept.select}")
+        kept = without_erased(context, name, delivery.select, erased)
+        engine.create_view("_delivery", kept.select)
         too_late = _stage(engine, source, state)
         increment = _facts(engine, source, state, now=now, finished_through=finished_through)
-    counts = {"missed": too_late, "forgotten": kept.dropped, "added": increment["rows_added"]}
-    if state is not None and increment["rows_added"] == 0:
-        return _result(name, delivery, state.facts, uri=uri, version=state.version, **counts)
-    version = _write(context, source, state, increment, uri=uri)
-    return _result(name, delivery, increment, uri=uri, version=version, **counts)
+    added = int(increment["rows_added"])
+    if state is not None and added == 0:
+        version, facts = state.version, {**state.facts, "rows_late": 0, "rows_revised": 0}
+    else:
+        version, facts = _write(context, source, state, increment, uri=uri), increment
+    return Ingested(
+        source=name,
+        uri=uri,
+        version=version,
+        rows=int(facts["rows"]),
+        rows_added=added,
+        rows_late=int(facts["rows_late"]),
+        rows_revised=int(facts["rows_revised"]),
+        rows_too_late=too_late,
+        rows_erased=kept.dropped,
+        watermark=_parse(facts.get("watermark")),
+        content_hash=str(facts["content_hash"]),
+        files=delivery.files,
+    )
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The query of the rows that stay, and how many rows do not."""
+
+    select: str
+    dropped: int
+
+
+def without_erased(context: Context, source: str, select: str, erased: Collection[str]) -> Kept:
+    """Return a query of a source's rows without those of erased entities (their pseudonyms).
+
+    The pseudonyms of all distinct keys are computed in SQL; when nobody was erased nothing is read.
+    """
+    key = context.use_case.entity.key
+    if not erased or key not in context.use_case.sources[source].columns:
+        return Kept(select, 0)
+    engine, name, gone = context.engine, quoted(key), quoted(f"_erased_{source}")
+    engine.create_table(
+        "_tombstones",
+        "SELECT unnest(?::VARCHAR[]) AS pseudonym, ?::BLOB AS inside, ?::BLOB AS outside",
+        [sorted(erased), *pads(context.settings)],
+    )
+    pseudonym = (
+        f"left(sha256(outside || unhex(sha256(inside || encode({name}::VARCHAR)))), {LENGTH})"
+    )
+    engine.create_table(
+        f"_erased_{source}",
+        f"SELECT {name} FROM (SELECT {name}, {pseudonym} AS pseudonym FROM "
+        f"(SELECT DISTINCT {name} FROM ({select}) WHERE {name} IS NOT NULL), "
+        "(SELECT DISTINCT inside, outside FROM _tombstones)) "
+        "SEMI JOIN _tombstones USING (pseudonym)",
+    )
+    (dropped,) = engine.query(f"SELECT count(*) FROM ({select}) SEMI JOIN {gone} USING ({name})")[0]
+    if not dropped:
+        return Kept(select, 0)
+    return Kept(f"SELECT * FROM ({select}) ANTI JOIN {gone} USING ({name})", int(dropped))
 
 
 def _stage(engine: Engine, source: Source, state: TableState | None) -> int:
     """Make `_staged` = the rows of the delivery that the table lacks; count those too late."""
-    engine.sql.execute("DROP TABLE IF EXISTS _increment")
+    engine.drop_table("_increment")
     if state is None:
-        engine.sql.execute("CREATE OR REPLACE TEMP VIEW _staged AS SELECT * FROM _delivery")
+        engine.create_view("_staged", "SELECT * FROM _delivery")
         return 0
     columns = ", ".join(quoted(column) for column in source.columns)
     availability = quoted(source.availability)
     recent = "TRUE"
     if state.facts.get("watermark"):
         watermark = datetime.fromisoformat(state.facts["watermark"])
-        cut = _timestamp(watermark - timedelta(days=source.lateness_days))
+        cut = sql_timestamp(watermark - timedelta(days=source.lateness_days))
         recent = f"({availability} IS NULL OR {availability} >= {cut})"
     stored = engine.scan(state)
-    engine.sql.execute(
-        f"CREATE TEMP TABLE _increment AS "
-        f"SELECT {columns} FROM _delivery WHERE {recent} "
-        f"EXCEPT ALL SELECT {columns} FROM {stored} WHERE {recent}"
-    )
-    engine.sql.execute("CREATE OR REPLACE TEMP VIEW _staged AS SELECT * FROM _increment")
-    return 0 if recent == "TRUE" else _missed(engine, columns, stored, f"NOT {recent}")
-
-
-def _missed(engine: Engine, columns: str, stored: str, behind: str) -> int:
-    """Count rows of the delivery that came too late to be added and that the table does not hold.
-
-    Usually the old part of a delivery is absent or unchanged: a sum of hashes says so quickly.
-    """
-    bag = f"count(*), sum(hash({columns})::HUGEINT)"
-    delivered = engine.query(f"SELECT {bag} FROM _delivery WHERE {behind}")[0]
-    if (
-        delivered[0] == 0
-        or delivered == engine.query(f"SELECT {bag} FROM {stored} WHERE {behind}")[0]
-    ):
+    lacking = "SELECT {0} FROM _delivery WHERE {2} EXCEPT ALL SELECT {0} FROM {1} WHERE {2}"
+    engine.create_table("_increment", lacking.format(columns, stored, recent))
+    engine.create_view("_staged", "SELECT * FROM _increment")
+    if recent == "TRUE":
         return 0
-    return int(
-        engine.query(
-            f"SELECT count(*) FROM (SELECT {columns} FROM _delivery WHERE {behind} "
-            f"EXCEPT ALL SELECT {columns} FROM {stored} WHERE {behind})"
-        )[0][0]
-    )
+    # usually the old part of a delivery is absent or unchanged: a sum of hashes says so quickly
+    behind = f"NOT {recent}"
+    delivered = engine.content(f"_delivery WHERE {behind}", source.columns)
+    if delivered[0] == 0 or delivered == engine.content(f"{stored} WHERE {behind}", source.columns):
+        return 0
+    missed = lacking.format(columns, stored, behind)
+    return int(engine.query(f"SELECT count(*) FROM ({missed})")[0][0])
 
 
 def _facts(
@@ -145,18 +181,17 @@ def _facts(
     before = dict(state.facts) if state else {}
     watermark = _parse(before.get("watermark"))
     late_before = max(
-        (moment for moment in (watermark, finished_through) if moment and state), default=None
+        (time for time in (watermark, finished_through) if time and state), default=None
     )
     availability = quoted(source.availability)
-    late = f"{availability} < {_timestamp(late_before)}" if late_before else "FALSE"
+    late = f"{availability} < {sql_timestamp(late_before)}" if late_before else "FALSE"
     columns = ", ".join(quoted(column) for column in source.columns)
-    added, newest, late_rows, digest = engine.query(
-        f"SELECT count(*), max({availability}) FILTER ({availability} <= {_timestamp(now)}), "
+    added, newest, late_rows, digest = engine.query(  # in one pass over what may be CSV
+        f"SELECT count(*), max({availability}) FILTER ({availability} <= {sql_timestamp(now)}), "
         f"count(*) FILTER ({late}), coalesce(sum(hash({columns})::HUGEINT), 0) FROM _staged"
     )[0]
     newest = newest.replace(tzinfo=UTC) if newest else None
-    marks = [moment for moment in (watermark, newest) if moment]
-    modulus = 2**64
+    marks = [time for time in (watermark, newest) if time]
     previous = int(before.get("content_hash", "0"), 16)
     return {
         "rows": int(before.get("rows", 0)) + int(added),
@@ -166,7 +201,7 @@ def _facts(
         "has_revisions": bool(before.get("has_revisions", False)),
         "watermark": max(marks).isoformat() if marks else None,
         "late_before": late_before.isoformat() if late_before else None,
-        "content_hash": f"{(previous + int(digest)) % modulus:016x}",
+        "content_hash": content_hash(previous + int(digest)),
         "ingested_at": now.isoformat(),
         "removed": int(before.get("removed", 0)),
     }
@@ -178,8 +213,9 @@ def _write(
     engine, lake = context.engine, context.lake
     repeats = bool(source.key) and _keys_repeat(engine, source, state)
     select = _select_new(source, facts, keys_repeat=repeats)
-    before = state is not None and bool(state.facts.get("keys_repeat", True))
-    facts["keys_repeat"] = repeats or before
+    facts["keys_repeat"] = repeats or (
+        state is not None and bool(state.facts.get("keys_repeat", True))
+    )
     first = int(facts["rows"]) - int(facts["rows_added"]) + int(facts["removed"])
     if not repeats or not _has_revisions(engine, source, state):
         return lake.write(uri, _numbered(engine.batches(select), first), facts, "append")
@@ -193,7 +229,7 @@ def _write(
     if state is None:
         every = f"SELECT * EXCLUDE (_is_stored) FROM ({versions})"
         return lake.write(uri, engine.batches(every), facts, "append")
-    return lake.supersede(uri, engine.sql.sql(versions).to_arrow_table(), facts)
+    return lake.supersede(uri, engine.arrow(versions), facts)
 
 
 def _numbered(batches: Any, first: int) -> Any:
@@ -221,17 +257,17 @@ def _select_new(source: Source, facts: dict[str, Any], *, keys_repeat: bool) -> 
     availability = quoted(source.availability)
     effective = availability
     if facts["late_before"]:
-        late_before = _timestamp(datetime.fromisoformat(facts["late_before"]))
+        late_before = sql_timestamp(datetime.fromisoformat(facts["late_before"]))
         known = max(
             datetime.fromisoformat(facts["ingested_at"]),
             datetime.fromisoformat(facts["late_before"]),
         )
         effective = (
-            f"CASE WHEN {availability} < {late_before} THEN {_timestamp(known)} "
+            f"CASE WHEN {availability} < {late_before} THEN {sql_timestamp(known)} "
             f"ELSE {availability} END"
         )
     order = ", ".join(_order(source, keys_repeat=keys_repeat))
-    now = _timestamp(datetime.fromisoformat(facts["ingested_at"]))
+    now = sql_timestamp(datetime.fromisoformat(facts["ingested_at"]))
     return (
         f"SELECT {columns}, {effective} AS _available_at, {now} AS _ingested_at, "
         f"CAST(NULL AS TIMESTAMP) AS _superseded_at FROM _staged ORDER BY {order}"
@@ -278,7 +314,7 @@ def _has_revisions(engine: Engine, source: Source, state: TableState | None) -> 
 
 
 def _versions(engine: Engine, select: str, source: Source, state: TableState | None) -> str:
-    """Return the new rows, and the stored rows that they close at another moment than before."""
+    """Return the new rows, and the stored rows that they close at another time than before."""
     keys = ", ".join(quoted(column) for column in source.key)
     columns = ", ".join(quoted(column) for column in (*source.columns, *INTERNAL[:-1]))
     every = f"SELECT *, _superseded_at AS _closed, FALSE AS _is_stored FROM ({select})"
@@ -305,37 +341,5 @@ def superseded_at(source: Source) -> str:
     )
 
 
-def _result(
-    name: str,
-    delivery: Delivery,
-    facts: Mapping[str, Any],
-    *,
-    uri: str,
-    version: int,
-    missed: int,
-    forgotten: int,
-    added: int,
-) -> Ingested:
-    return Ingested(
-        source=name,
-        uri=uri,
-        version=version,
-        rows=int(facts["rows"]),
-        rows_added=added,
-        rows_late=int(facts["rows_late"]) if added else 0,
-        rows_revised=int(facts["rows_revised"]) if added else 0,
-        rows_too_late=missed,
-        rows_forgotten=forgotten,
-        watermark=_parse(facts.get("watermark")),
-        content_hash=str(facts["content_hash"]),
-        files=delivery.files,
-    )
-
-
 def _parse(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
-
-
-def _timestamp(moment: datetime) -> str:
-    naive = moment.astimezone(UTC).replace(tzinfo=None)
-    return f"TIMESTAMP {literal(naive.isoformat(sep=' '))}"

@@ -97,7 +97,7 @@ def quarantine_examples(context: Context, judgement: Judgement) -> list[dict[str
         f"SELECT _row_no, array_to_string(_rules, ', ') AS rules{fields} "
         f"FROM {engine.scan(state)} ORDER BY _row_no LIMIT {EXAMPLES}"
     )
-    rows: list[dict[str, Any]] = engine.sql.sql(statement).to_arrow_table().to_pylist()
+    rows: list[dict[str, Any]] = engine.arrow(statement).to_pylist()
     return rows
 
 
@@ -128,7 +128,7 @@ def _mark_broken(
         f"CASE WHEN r{index} THEN {literal(rule)} END" for index, rule in enumerate(rules)
     )
     any_rule = " OR ".join(f"r{index}" for index in range(len(rules)))
-    compiled = engine.ibis.compile(flags)
+    compiled = engine.compile(flags)
     statement = (
         f"SELECT _row_no, list_filter([{lists}], lambda x: x IS NOT NULL) AS _rules "
         f"FROM ({compiled}) WHERE {any_rule}"
@@ -145,20 +145,18 @@ def _mark_broken(
             f"WHERE {has_key} GROUP BY {keys}, {quoted(source.availability)}, _available_at "
             "HAVING count(*) > 1)) GROUP BY _row_no"
         )
-    engine.sql.execute(f"CREATE OR REPLACE TEMP TABLE _broken AS {statement}")
+    engine.create_table("_broken", statement)
 
 
 def _write_quarantine(context: Context, name: str, source: Source, state: TableState) -> int | None:
     """Write the broken rows when they changed; return the version, None when there are none."""
-    engine, lake, use_case = context.engine, context.lake, context.use_case
-    rows, digest = engine.query(
-        "SELECT count(*), coalesce(sum(hash(_row_no, _rules)::HUGEINT), 0) FROM _broken"
-    )[0]
-    uri = lake.table_uri(use_case.name, "quarantine", name)
-    held = lake.state(uri)
-    facts = {"rows": int(rows), "digest": str(digest), "raw_version": state.version}
-    if held is not None and held.facts.get("digest") == facts["digest"]:
-        return held.version if rows else None
+    engine, lake = context.engine, context.lake
+    rows, digest = engine.content("_broken", ["_row_no", "_rules"])
+    uri = lake.table_uri(context.use_case.name, "quarantine", name)
+    before = lake.state(uri)
+    facts = {"rows": rows, "digest": str(digest), "raw_version": state.version}
+    if before is not None and before.facts.get("digest") == facts["digest"]:
+        return before.version if rows else None
     if not rows:
         return None
     fields = ", ".join(quoted(column) for column in source.columns)

@@ -54,7 +54,7 @@ def _raw_data(use_case: UseCase) -> dg.AssetsDefinition:
 
         with asset_run(context, use_case) as run:
             finished = finished_through(run)
-            forgotten = forgotten_pseudonyms(run.ops, use_case.name, use_case.entity.name)
+            erased = forgotten_pseudonyms(run.ops, use_case.name, use_case.entity.name)
             done = []
             for name in use_case.sources:
                 done.append(
@@ -63,7 +63,7 @@ def _raw_data(use_case: UseCase) -> dg.AssetsDefinition:
                         name,
                         now=run.now,
                         finished_through=finished,
-                        forgotten=forgotten,
+                        erased=erased,
                     )
                 )
                 context.log.info(f"{name}: {done[-1].rows_added:,} of {done[-1].rows:,} rows new")
@@ -90,7 +90,7 @@ def _raw_data(use_case: UseCase) -> dg.AssetsDefinition:
                 for item in done
             ]
             late = {item.source: item.rows_too_late for item in done if item.rows_too_late}
-            left_out = {item.source: item.rows_forgotten for item in done if item.rows_forgotten}
+            left_out = {item.source: item.rows_erased for item in done if item.rows_erased}
             return dg.MaterializeResult(
                 data_version=dg.DataVersion(
                     "+".join(f"{item.version}-{item.content_hash[:8]}" for item in done)

@@ -5,12 +5,13 @@ inside are naive UTC. Names of tables that are not sources begin with an undersc
 name can.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from mlops_pipeline.stores.lake.scratch import scratch_folder
+from mlops_pipeline.errors import DataError, masked
+from mlops_pipeline.stores.files import scratch_folder
 from mlops_pipeline.stores.lake.tables import TableState
 from mlops_pipeline.stores.settings import Settings
 
@@ -50,9 +51,39 @@ class Engine:
         rows: list[tuple[Any, ...]] = self.sql.execute(statement, parameters).fetchall()
         return rows
 
-    def batches(self, statement: str) -> Any:
+    def arrow(self, statement: str) -> Any:
+        """Run SQL and return an Arrow table."""
+        return self.sql.sql(statement).to_arrow_table()
+
+    def batches(self, statement: str, rows: int = BATCH_ROWS) -> Any:
         """Run SQL and return a streaming Arrow reader."""
-        return self.sql.sql(statement).to_arrow_reader(BATCH_ROWS)
+        return self.sql.sql(statement).to_arrow_reader(rows)
+
+    def create_table(self, name: str, select: str, parameters: Sequence[Any] | None = None) -> None:
+        """Make a temporary table of a query's rows."""
+        statement = f"CREATE OR REPLACE TEMP TABLE {quoted(name)} AS {select}"
+        self.sql.execute(statement, parameters)
+
+    def create_view(self, name: str, select: str) -> None:
+        """Give a query a name."""
+        self.sql.execute(f"CREATE OR REPLACE VIEW {quoted(name)} AS {select}")
+
+    def drop_table(self, name: str) -> None:
+        """Remove a table, where there is one."""
+        self.sql.execute(f"DROP TABLE IF EXISTS {quoted(name)}")
+
+    def columns(self, rows: str) -> dict[str, str]:
+        """Return the columns of a FROM item and their SQL types."""
+        described = self.query(f"DESCRIBE SELECT * FROM {rows}")
+        return {str(row[0]): str(row[1]) for row in described}
+
+    def content(self, rows: str, columns: Iterable[str]) -> tuple[int, int]:
+        """Return how many rows a FROM item has, and the sum of their hashes over some columns."""
+        names = ", ".join(map(quoted, columns))
+        count, digest = self.query(
+            f"SELECT count(*), coalesce(sum(hash({names})::HUGEINT), 0) FROM {rows}"
+        )[0]
+        return int(count), int(digest)
 
     def are_distinct(self, rows: str, columns: str) -> bool:
         """Whether all rows of a FROM item surely differ in some columns.
@@ -74,8 +105,27 @@ class Engine:
 
     def register(self, name: str, rows: str) -> Any:
         """Make a FROM item (see `scan`) a view, and return it as an Ibis table."""
-        self.sql.execute(f"CREATE OR REPLACE VIEW {quoted(name)} AS SELECT * FROM {rows}")
+        self.create_view(name, f"SELECT * FROM {rows}")
         return self.ibis.table(name)
+
+    def register_arrow(self, name: str, rows: Any) -> None:
+        """Give an Arrow table a name."""
+        self.sql.register(name, rows)
+
+    def table(self, name: str) -> Any:
+        """Return a table or view as an Ibis table."""
+        return self.ibis.table(name)
+
+    def declare(self, name: str, columns: Mapping[str, Any]) -> Any:
+        """Return an Ibis table of these columns and types, whose rows come later."""
+        import ibis
+
+        return ibis.table(columns, name=name)
+
+    def compile(self, expression: Any) -> str:
+        """Return the SQL of an Ibis expression; rows that it holds in memory are registered."""
+        self.ibis._register_in_memory_tables(expression)
+        return str(self.ibis.compile(expression))
 
     def scan(self, state: TableState) -> str:
         """Return the FROM item that reads a table version."""
@@ -112,6 +162,25 @@ def rows_engine() -> Any:
     import ibis
 
     return ibis.duckdb.connect(threads=1)
+
+
+@contextmanager
+def overflow_refused(what: str, *, where: str, expected: str, way_out: str) -> Iterator[None]:
+    """Raise a DataError, with what DuckDB says, when a value does not fit its type."""
+    import duckdb
+
+    try:
+        yield
+    except (duckdb.ConversionException, duckdb.OutOfRangeException) as error:
+        found = masked(str(error))
+        raise DataError(
+            what, where=where, expected=expected, found=found, way_out=way_out
+        ) from error
+
+
+def content_hash(digest: int) -> str:
+    """Return the name of a content: a sum of hashes as 16 hex digits."""
+    return f"{digest % 2**64:016x}"
 
 
 def quoted(name: str) -> str:

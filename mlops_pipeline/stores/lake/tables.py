@@ -14,26 +14,29 @@ that data and facts move together.
 import json
 import os
 import re
-import shutil
-import uuid
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mlops_pipeline.errors import NotFoundError
-from mlops_pipeline.stores.lake.delta_log import strip_values
+from mlops_pipeline.errors import NotFoundError, StateError
+from mlops_pipeline.stores.files import new_file, new_folder
 
 FACTS = "mlops_facts"  # the key of our own facts in a commit's metadata
 REWRITTEN = "rewritten"  # the key that marks facts of a period written again without a person
 COMMIT_ATTEMPTS = 5
 ROW_GROUP_ROWS = 122_880  # as DuckDB writes: held in memory until whole, and read by one thread
 SCHEMA_MODES = {"append": None, "extend": "merge", "overwrite": "overwrite"}
-KEEP_HISTORY = {  # old commits say which periods are finished, and pin what a model was made from
+VERSIONED = ("raw", "quarantine")  # layers with rows of entities: others point at their versions
+BY_PERIOD = ("features", "predictions", "trial_predictions")  # and those with a commit a period
+STATISTICS = "delta.dataSkippingStatsColumns"  # of others, the log would hold values of people
+PROPERTIES = {
+    # old commits say which periods are finished, and pin what a model was made from
     "delta.enableExpiredLogCleanup": "false",
     "delta.logRetentionDuration": "interval 36500 days",
     "delta.deletedFileRetentionDuration": "interval 36500 days",
+    STATISTICS: "as_of,_row_no",  # tell of no person, and files are found by them
 }
 
 
@@ -92,7 +95,7 @@ class Lake:
         folder = self.local() / use_case / layer
         return [str(path.parent) for path in sorted(folder.glob("**/_delta_log"))]
 
-    def facts_of_commits(self, uri: str) -> list[dict[str, Any]]:
+    def commit_metadata(self, uri: str) -> list[dict[str, Any]]:
         """Return the facts of every commit, oldest first; each with its `version`."""
         from deltalake import DeltaTable
 
@@ -126,7 +129,7 @@ class Lake:
             mode="append" if mode == "extend" else mode,
             schema_mode=SCHEMA_MODES[mode] if where is None else None,
             predicate=where,
-            configuration=KEEP_HISTORY,
+            configuration=PROPERTIES,
             writer_properties=_encoding(batches.schema),
             commit_properties=_commit(facts),
         )
@@ -161,15 +164,18 @@ class Lake:
     def purge(self, uri: str, *, keep: Collection[int] = ()) -> None:
         """Delete every file that is neither of the newest version nor of one of `keep`.
 
-        With them go files that no commit names, and the values of columns in the table's log. Other
-        versions can be read no more.
+        With them go files that no commit names. Other versions can be read no more.
         """
         from deltalake import DeltaTable
 
-        DeltaTable(uri).vacuum(
+        table = DeltaTable(uri)
+        table.vacuum(
             0, dry_run=False, enforce_retention_duration=False, full=True, keep_versions=[*keep]
         )
-        strip_values(Path(uri))
+        for left in Path(uri).rglob("*#*"):  # what a killed writer had not put into its place
+            left.unlink()
+        if STATISTICS not in table.metadata().configuration:
+            _remove_statistics(Path(uri))
 
     def artifact_folder(self, use_case: str, name: str) -> Path:
         """Return the folder of an artifact set; it may not exist yet."""
@@ -178,10 +184,7 @@ class Lake:
     @contextmanager
     def new_artifacts(self, use_case: str, name: str) -> Iterator[Path]:
         """Yield an empty folder that takes its place whole on success, replacing an older one."""
-        target = self.artifact_folder(use_case, name)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(target)
-        with new_folder(target) as work:
+        with new_folder(self.artifact_folder(use_case, name)) as work:
             yield work
 
     def local(self) -> Path:
@@ -193,31 +196,6 @@ class Lake:
                 way_out="object storage holds tables today; set MLOPS_LAKE_URI to a folder",
             )
         return Path(self.uri)
-
-
-@contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `target` that takes its place whole on success."""
-    work = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
-    work.mkdir()
-    try:
-        yield work
-        if target.exists():
-            old = target.parent / f".{target.name}.old-{uuid.uuid4().hex[:8]}"
-            target.rename(old)
-            work.rename(target)
-            shutil.rmtree(old)
-        else:
-            work.rename(target)
-    finally:
-        if work.exists():
-            shutil.rmtree(work)
-
-
-def _sweep(target: Path) -> None:
-    """Remove what killed runs left beside a folder (the lease keeps other runs away)."""
-    for left in target.parent.glob(f".{target.name}.*"):
-        shutil.rmtree(left, ignore_errors=True)
 
 
 def _facts(newest: Any, version: int) -> dict[str, Any]:
@@ -259,3 +237,45 @@ def _commit(facts: Mapping[str, Any]) -> Any:
         custom_metadata={FACTS: json.dumps(facts, sort_keys=True, default=str)},
         max_commit_retries=COMMIT_ATTEMPTS,
     )
+
+
+def _remove_statistics(table: Path) -> None:
+    """Rewrite the log of a table made before PROPERTIES had STATISTICS: without values of columns.
+
+    Raises
+    ------
+    StateError
+        When the log does not begin at version 0: its checkpoints could not be made again.
+    """
+    from deltalake import DeltaTable
+
+    log = table / "_delta_log"
+    commits = sorted(log.glob("*.json"))
+    for commit in commits:
+        actions = map(json.loads, commit.read_text(encoding="utf-8").splitlines())
+        with new_file(commit) as work:
+            lines = [json.dumps(_without_statistics(action)) + "\n" for action in actions]
+            work.write_text("".join(lines), encoding="utf-8")
+    checkpoints = [path for path in log.glob("*checkpoint*") if path.suffix != ".json"]
+    if not checkpoints:
+        return
+    if int(commits[0].stem) != 0:
+        raise StateError(
+            "a table's log lost its first versions, so that values cannot be taken out of it",
+            where=str(log),
+            expected="a log from version 0 on",
+            found=commits[0].name,
+            way_out="copy the table's rows into a new table without the person",
+        )
+    for path in checkpoints:
+        path.unlink()
+    DeltaTable(str(table)).create_checkpoint()
+
+
+def _without_statistics(action: dict[str, Any]) -> dict[str, Any]:
+    kept = ("numRecords", "tightBounds")
+    for name in ("add", "remove"):
+        if stats := (action.get(name) or {}).get("stats"):
+            found = {key: value for key, value in json.loads(stats).items() if key in kept}
+            action[name]["stats"] = json.dumps(found)
+    return action

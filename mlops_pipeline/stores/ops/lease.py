@@ -19,7 +19,7 @@ from typing import Self
 from sqlalchemy.exc import SQLAlchemyError
 
 from mlops_pipeline.errors import LeaseError
-from mlops_pipeline.stores.lake.scratch import is_gone
+from mlops_pipeline.stores.files import is_gone
 from mlops_pipeline.stores.ops.ledger import Ledger, OpsDatabase
 from mlops_pipeline.stores.ops.tables import Lease
 

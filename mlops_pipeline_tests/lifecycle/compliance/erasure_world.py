@@ -82,10 +82,10 @@ def ingest_and_accept(work: Context, ops: OpsDatabase, now: datetime = NOW) -> A
     from mlops_pipeline.lifecycle.features.offline import finished_through
     from mlops_pipeline.lifecycle.ingest.ingestion import ingest
 
-    forgotten = forgotten_pseudonyms(ops, work.use_case.name, "customer")
+    erased = forgotten_pseudonyms(ops, work.use_case.name, "customer")
     finished = finished_through(work)
     done = {
-        name: ingest(work, name, now=now, finished_through=finished, forgotten=forgotten)
+        name: ingest(work, name, now=now, finished_through=finished, erased=erased)
         for name in work.use_case.sources
     }
     accepted = {name: item.to_dict() for name, item in accept_all(work, now).items()}
@@ -108,7 +108,7 @@ def lifecycle(world: World, now: datetime = NOW, as_of: datetime = AS_OF) -> Any
 def score(work: Context, period: str) -> None:
     """Write what batch scoring writes, without a model."""
     uri = work.lake.table_uri(work.use_case.name, "predictions")
-    if any(facts["period"] == period for facts in work.lake.facts_of_commits(uri)):
+    if any(facts["period"] == period for facts in work.lake.commit_metadata(uri)):
         return
     state = work.lake.state(features_uri(work))
     assert state is not None
@@ -150,7 +150,7 @@ def content(world: World) -> dict[str, Any]:
         said["features"] = stored_rows(work, features_uri(work), "as_of, customer")
         predictions = lake.table_uri(name, "predictions")
         said["predictions"] = stored_rows(work, predictions, "as_of, customer")
-        facts = {item["period"]: item for item in lake.facts_of_commits(predictions)}
+        facts = {item["period"]: item for item in lake.commit_metadata(predictions)}
         said["scored"] = {
             period: (item["rows"], item["positives"]) for period, item in facts.items()
         }

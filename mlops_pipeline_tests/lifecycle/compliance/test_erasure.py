@@ -25,8 +25,9 @@ from mlops_pipeline.lifecycle.ingest.accepted import (
     accepted_sources,
     register_accepted,
 )
-from mlops_pipeline.lifecycle.ingest.watermarks import gather_evidence
-from mlops_pipeline.stores.documents import write_json
+from mlops_pipeline.lifecycle.ingest.new_data import new_data_evidence
+from mlops_pipeline.stores.files import write_json
+from mlops_pipeline.stores.lake import tables
 from mlops_pipeline.stores.ops import HeldLease, OpsDatabase
 from mlops_pipeline_tests.lifecycle.compliance.erasure_world import (
     CUSTOMERS,
@@ -89,14 +90,36 @@ def test_forget_leaves_the_lake_of_a_world_without_the_person(world: World, with
 
 
 def test_forget_leaves_no_byte_of_the_person_in_the_lake(world: World) -> None:
-    for uri in (_features(world), f"{world.settings.lake_uri}/shop/raw/visits"):
-        DeltaTable(uri).create_checkpoint()  # they hold values of columns, too
-    orphan = world.folder / "lake" / "shop" / "raw" / "visits" / "part-left.parquet#1"
-    orphan.write_text(NAME)  # of a writer that was killed
-    assert len(files_with(world.folder / "lake", NAME)) > 8
+    assert _held_with_checkpoints(world) == 7  # the log holds no values of columns
     erase(world)
     assert files_with(world.folder / "lake", NAME) == []
     assert files_with(world.folder / "lake", "name of 3") != []
+
+
+def test_forget_leaves_no_byte_of_the_person_in_tables_made_with_statistics(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    earlier = {key: value for key, value in tables.PROPERTIES.items() if key != tables.STATISTICS}
+    world = World(case(), tmp_path / "shop")
+    with monkeypatch.context() as before:
+        before.setattr(tables, "PROPERTIES", earlier)
+        deliver(world, CUSTOMERS)
+        lifecycle(world)
+    assert _held_with_checkpoints(world) > 8
+    erase(world)
+    assert files_with(world.folder / "lake", NAME) == []
+    assert files_with(world.folder / "lake", "name of 3") != []
+    lifecycle(world, as_of=utc(on(5)))
+    assert files_with(world.folder / "lake", NAME) == []
+
+
+def _held_with_checkpoints(world: World) -> int:
+    """How many files hold the person, with checkpoints and a file of a writer that was killed."""
+    for uri in (_features(world), f"{world.settings.lake_uri}/shop/raw/visits"):
+        DeltaTable(uri).create_checkpoint()
+    orphan = world.folder / "lake" / "shop" / "raw" / "visits" / "part-left.parquet#1"
+    orphan.write_text(NAME)
+    return len(files_with(world.folder / "lake", NAME))
 
 
 def test_person_does_not_come_back_and_the_others_go_on(
@@ -109,8 +132,8 @@ def test_person_does_not_come_back_and_the_others_go_on(
         done = lifecycle(one, as_of=utc(on(5)))
         assert done["visits"].rows_added == 2
         assert done["plans"].rows_added == 0
-    assert done["visits"].rows_forgotten == 0
-    assert lifecycle(world, as_of=utc(on(5)))["visits"].rows_forgotten == 5
+    assert done["visits"].rows_erased == 0
+    assert lifecycle(world, as_of=utc(on(5)))["visits"].rows_erased == 5
     assert content(world) == content(without)
     with world.open() as work:
         numbers = [row["_row_no"] for row in stored_rows(work, _raw(work, "visits"))]
@@ -124,9 +147,9 @@ def test_person_does_not_come_back_and_the_others_go_on(
 def test_next_validation_finds_the_quarantine_as_it_is(world: World) -> None:
     erase(world)
     with world.open() as work:
-        before = work.lake.facts_of_commits(work.lake.table_uri("shop", "quarantine", "visits"))
+        before = work.lake.commit_metadata(work.lake.table_uri("shop", "quarantine", "visits"))
         item = accept_all(work)["visits"]
-        after = work.lake.facts_of_commits(work.lake.table_uri("shop", "quarantine", "visits"))
+        after = work.lake.commit_metadata(work.lake.table_uri("shop", "quarantine", "visits"))
     assert (item.quarantined, item.removed, item.numbered) == (2, 4, 15)
     assert after == before
 
@@ -135,7 +158,7 @@ def test_files_that_are_ingested_anew_bring_only_the_others(world: World, withou
     erase(world)
     shutil.rmtree(world.folder / "lake")
     done = lifecycle(world)
-    assert (done["visits"].rows_forgotten, done["plans"].rows_forgotten) == (4, 2)
+    assert (done["visits"].rows_erased, done["plans"].rows_erased) == (4, 2)
     assert content(world) == content(without)
 
 
@@ -284,16 +307,16 @@ def test_person_of_a_file_that_was_not_ingested_is_kept_out(world: World) -> Non
     world.deliver("visits", visits((77,), (4,)))
     (erased,) = erase(world, 77)
     assert (dict(erased.found.rows), erased.found.delivered["visits"]) == ({}, 1)
-    assert lifecycle(world)["visits"].rows_forgotten == 1
+    assert lifecycle(world)["visits"].rows_erased == 1
 
 
 def test_new_data_of_a_forgotten_person_are_no_new_data(world: World) -> None:
     world.deliver("visits", visits((GONE,), (5,)))
     settings = replace(world.settings, fixed_now=NOW)
     with OpsDatabase.open(settings.database_url) as ops:
-        seen = [gather_evidence(world.use_case, settings, ops, "new_data", now=NOW).has_new_data]
+        seen = [new_data_evidence(world.use_case, settings, ops, "new_data", now=NOW).has_new_data]
         erase(world)
-        seen += [gather_evidence(world.use_case, settings, ops, "new_data", now=NOW).has_new_data]
+        seen += [new_data_evidence(world.use_case, settings, ops, "new_data", now=NOW).has_new_data]
     assert seen == [True, False]
 
 

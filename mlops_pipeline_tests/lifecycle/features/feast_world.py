@@ -7,7 +7,7 @@ from typing import Any
 
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.lifecycle.context import Context
-from mlops_pipeline.lifecycle.features.feast_export import FeastExport, export_feast
+from mlops_pipeline.lifecycle.features.feast import FeastExport, export_feast
 from mlops_pipeline.lifecycle.features.offline import features_uri
 from mlops_pipeline_tests.worlds import (
     DAY,

@@ -14,7 +14,7 @@ import pytest
 
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.lifecycle.context import Context
-from mlops_pipeline.lifecycle.features.feast_export import export_feast
+from mlops_pipeline.lifecycle.features.feast import export_feast
 from mlops_pipeline.lifecycle.features.history import get_historical_features
 from mlops_pipeline_tests.lifecycle.features.feast_world import (
     FEATURES,

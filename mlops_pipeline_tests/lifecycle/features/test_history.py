@@ -16,7 +16,7 @@ from mlops_pipeline.lifecycle.features import history as module
 from mlops_pipeline.lifecycle.features.history import (
     feature_names,
     get_historical_features,
-    narrowed,
+    select_features,
     write_historical_features,
 )
 from mlops_pipeline.stores.ops import OpsDatabase
@@ -200,7 +200,7 @@ def test_history_without_accepted_data_says_what_to_run(tmp_path: Path) -> None:
         get_historical_features(world.use_case, rows, ["visits"], settings=world.settings)
 
 
-def test_narrowed_keeps_what_derived_features_are_made_of() -> None:
+def test_select_features_keeps_what_derived_features_are_made_of() -> None:
     case = shop(
         views={
             "history": {
@@ -214,8 +214,8 @@ def test_narrowed_keeps_what_derived_features_are_made_of() -> None:
         },
         derived={"mean": {"expression": "paid / visits"}, "twice": {"expression": "2 * mean"}},
     )
-    assert set(narrowed(case, ["twice"]).features) == {"paid", "visits", "mean", "twice"}
-    assert narrowed(case, ["other"]).features == ("other",)
+    assert set(select_features(case, ["twice"]).features) == {"paid", "visits", "mean", "twice"}
+    assert select_features(case, ["other"]).features == ("other",)
 
 
 def test_request_time_features_need_the_columns_of_the_request(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from mlops_pipeline.config import UseCase
 from mlops_pipeline.core.data.periods import Period
 from mlops_pipeline.core.features.frames import EVENT_ROW, RowGuarantees, feature_frame
 from mlops_pipeline.lifecycle.context import Context, Snapshot
-from mlops_pipeline.lifecycle.features import feature_periods
+from mlops_pipeline.lifecycle.features import offline
 from mlops_pipeline.lifecycle.features.offline import (
     build_features,
     definitions_hash,
@@ -195,7 +195,7 @@ def test_period_that_fails_leaves_those_before_it_and_none_behind(
 ) -> None:
     world = World(case_of("month"), tmp_path)
     deliver_until(world, history(6), on(6))
-    original = getattr(feature_periods, part)
+    original = getattr(offline, part)
 
     def failing(work: Context, *given: Any) -> Any:
         if any(isinstance(item, Period) and item.name == "2025-04-01" for item in given):
@@ -206,7 +206,7 @@ def test_period_that_fails_leaves_those_before_it_and_none_behind(
         ingest_all(work)
         accepted = accept_all(work)
         with monkeypatch.context() as broken:
-            broken.setattr(feature_periods, part, failing)
+            broken.setattr(offline, part, failing)
             with pytest.raises(OSError, match="the disk is full"):
                 build_features(work, Snapshot(utc(MONTHS[-1]), accepted))
         assert list(finished_periods(work)) == ["2025-02-01", "2025-03-01"]

@@ -14,8 +14,7 @@ from mlops_pipeline.core.features import aggregation, frames
 from mlops_pipeline.errors import NotFoundError
 from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.lifecycle.features import offline
-from mlops_pipeline.lifecycle.features.leak_check import ROWS, LeakCheck, leak_check
-from mlops_pipeline.lifecycle.features.leak_noise import noisy_tables
+from mlops_pipeline.lifecycle.features.leak_check import ROWS, LeakCheck, leak_check, noisy_tables
 from mlops_pipeline_tests.worlds import (
     DAY,
     HOUR,

@@ -194,7 +194,7 @@ def test_facts_of_an_older_version_are_its_own(world: World) -> None:
             state = work.lake.state(found.uri, version)
             assert state is not None
             assert (state.version, state.facts["rows"]) == (version, version + 1)
-        commits = work.lake.facts_of_commits(found.uri)
+        commits = work.lake.commit_metadata(found.uri)
     assert [facts["version"] for facts in commits] == [0, 1, 2, 3]
 
 

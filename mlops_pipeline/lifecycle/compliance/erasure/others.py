@@ -24,7 +24,8 @@ from mlops_pipeline.stores.lake.engine import literal, quoted
 from mlops_pipeline.stores.models.tracking import Tracking, open_tracking
 from mlops_pipeline.stores.online.interface import OnlineStore, OnlineTable
 from mlops_pipeline.stores.settings import Settings
-from mlops_pipeline.stores.sources.files import open_delivery, readable
+from mlops_pipeline.stores.sources.files import open_delivery
+from mlops_pipeline.stores.sources.interface import readable
 
 HASHED = "entity_hash"  # the first column of a file that holds rows of entities
 

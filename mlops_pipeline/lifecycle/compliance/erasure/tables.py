@@ -162,7 +162,7 @@ class PersonRows:
 
     def _rewrite_periods(self, uri: str, check: Callable[[], None]) -> None:
         state = self._newest(uri)
-        parts = {(f["period"], f.get("model_version")): f for f in self.lake.facts_of_commits(uri)}
+        parts = {(f["period"], f.get("model_version")): f for f in self.lake.commit_metadata(uri)}
         starts = sorted({period for period, _ in parts})
         following = dict(pairwise(starts))
         columns = self._columns(state)

@@ -23,7 +23,7 @@ from mlops_pipeline.core.features.frames import EVENT_ROW, entity_frame
 from mlops_pipeline.errors import DataError, NotFoundError
 from mlops_pipeline.lifecycle.bookkeeping import get_pointer
 from mlops_pipeline.lifecycle.context import AcceptedSource, Context
-from mlops_pipeline.lifecycle.features.history import narrowed
+from mlops_pipeline.lifecycle.features.history import select_features
 from mlops_pipeline.lifecycle.features.offline import (
     definitions_hash,
     features_uri,
@@ -313,7 +313,7 @@ def _entities(run: _Run) -> str:
 def _computed(run: _Run, as_of: datetime) -> str:
     """Return the query of a slice as of a midnight; the accepted sources are registered."""
     engine, names = run.context.engine, run.layout.stored_names
-    use_case = narrowed(run.context.use_case, names)
+    use_case = select_features(run.context.use_case, names)
     tables = {}
     for name in dict.fromkeys(view.source for view in use_case.views.values()):
         mine = f"SELECT * FROM {quoted(name)} SEMI JOIN _online_slice USING ({run.key})"

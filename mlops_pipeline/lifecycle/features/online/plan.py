@@ -17,7 +17,7 @@ from mlops_pipeline.core.features.aggregates import Event
 from mlops_pipeline.core.features.derived import derived_features
 from mlops_pipeline.core.features.streams import StreamView, fresh_us, known
 from mlops_pipeline.errors import DataError
-from mlops_pipeline.lifecycle.features.history import narrowed
+from mlops_pipeline.lifecycle.features.history import select_features
 from mlops_pipeline.lifecycle.features.online.layout import DAY_US, OnlineLayout, from_us
 from mlops_pipeline.stores.online.codec import Record, Scalar
 
@@ -184,7 +184,7 @@ class Plan:
     """
 
     def __init__(self, layout: OnlineLayout, names: tuple[str, ...]) -> None:
-        use_case = narrowed(layout.use_case, names)
+        use_case = select_features(layout.use_case, names)
         views = use_case.views
         stored = [label for label in views if label in layout.stored]
         others = [label for label in views if label not in layout.stored]

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from mlops_pipeline.stores.lake.scratch import PREFIX, scratch_folder
+from mlops_pipeline.stores.files import SCRATCH, scratch_folder
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from mlops_pipeline.stores.lake.scratch import scratch_folder
+from mlops_pipeline.stores.files import scratch_folder
 with scratch_folder(Path(sys.argv[1])) as folder:
     (folder / "rows").write_text("of people")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -43,9 +43,9 @@ def test_scratch_folder_of_a_killed_process_goes_with_the_next(tmp_path: Path) -
 
 
 def test_scratch_folders_of_others_at_work_are_left_alone(tmp_path: Path) -> None:
-    elsewhere = tmp_path / f"{PREFIX}another-host-1-abc"
+    elsewhere = tmp_path / f"{SCRATCH}another-host-1-abc"
     elsewhere.mkdir()
-    parent = tmp_path / f"{PREFIX}{socket.gethostname()}-{os.getppid()}-abc"
+    parent = tmp_path / f"{SCRATCH}{socket.gethostname()}-{os.getppid()}-abc"
     parent.mkdir()
     with scratch_folder(tmp_path) as first, scratch_folder(tmp_path) as second:
         assert names(tmp_path) == {elsewhere.name, parent.name, first.name, second.name}

@@ -1,4 +1,4 @@
-"""Looking at source files without ingesting them: the evidence for a retraining decision.
+"""Source files as they lie there, without ingesting them: the evidence for a retraining decision.
 
 Counts come from the files as they lie there, before rules and quarantine; only the lifecycle
 ingests and judges.
@@ -19,8 +19,8 @@ from mlops_pipeline.lifecycle.bookkeeping import get_pointer, last_finished_life
 from mlops_pipeline.lifecycle.compliance.erasure.tombstones import forgotten_pseudonyms
 from mlops_pipeline.lifecycle.context import AcceptedSource, Context, open_context
 from mlops_pipeline.lifecycle.ingest.accepted import decisive_marks
-from mlops_pipeline.lifecycle.ingest.erased import without_forgotten
-from mlops_pipeline.stores.lake.engine import literal, quoted
+from mlops_pipeline.lifecycle.ingest.ingestion import without_erased
+from mlops_pipeline.stores.lake.engine import quoted, sql_timestamp
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
 from mlops_pipeline.stores.sources.files import find_files, open_delivery
@@ -40,14 +40,14 @@ def sources_state(use_case: UseCase, settings: Settings) -> str:
     return digest.hexdigest()[:16]
 
 
-def gather_evidence(
+def new_data_evidence(
     use_case: UseCase, settings: Settings, ops: OpsDatabase, trigger: Trigger, *, now: datetime
 ) -> Evidence:
     """Count what is new in the source files since the last finished lifecycle."""
     last = last_finished_lifecycle(ops, use_case.name)
     with open_context(use_case, settings) as context:
-        forgotten = forgotten_pseudonyms(ops, use_case.name, use_case.entity.name)
-        marks = _watermarks(context, now, forgotten)
+        erased = forgotten_pseudonyms(ops, use_case.name, use_case.entity.name)
+        marks = _watermarks(context, now, erased)
         if marks is None:
             return Evidence(trigger, 0, False, 0, _date(last.as_of if last else None), None)
         next_as_of = default_as_of(use_case.grid, now, decisive_marks(use_case, marks))
@@ -66,21 +66,21 @@ def gather_evidence(
 
 
 def _watermarks(
-    context: Context, now: datetime, forgotten: Collection[str]
+    context: Context, now: datetime, erased: Collection[str]
 ) -> dict[str, datetime] | None:
     """Make each source's files a table like its raw one; return the newest availability of each."""
-    marks = {}
-    moment = now.replace(tzinfo=None).isoformat(sep=" ")
+    engine, marks = context.engine, {}
     for name, source in context.use_case.sources.items():
-        delivery = open_delivery(context.engine, context.settings, context.use_case, name)
-        kept = without_forgotten(context, name, delivery.select, forgotten)
+        delivery = open_delivery(engine, context.settings, context.use_case, name)
+        kept = without_erased(context, name, delivery.select, erased)
         availability = quoted(source.availability)
-        context.engine.sql.execute(
-            f"CREATE OR REPLACE VIEW {quoted(name)} AS SELECT *, 0::BIGINT AS _row_no, "
-            f"{availability} AS _available_at, NULL::TIMESTAMP AS _superseded_at "
-            f"FROM ({kept.select}) WHERE {availability} <= TIMESTAMP {literal(moment)}"
+        engine.create_view(
+            name,
+            f"SELECT *, 0::BIGINT AS _row_no, {availability} AS _available_at, "
+            f"NULL::TIMESTAMP AS _superseded_at FROM ({kept.select}) "
+            f"WHERE {availability} <= {sql_timestamp(now)}",
         )
-        newest = context.engine.query(f"SELECT max(_available_at) FROM {quoted(name)}")[0][0]
+        newest = engine.query(f"SELECT max(_available_at) FROM {quoted(name)}")[0][0]
         if newest is None:
             return None
         marks[name] = newest.replace(tzinfo=UTC)
@@ -95,16 +95,12 @@ def _new_labels(context: Context, since: datetime, until: datetime) -> int:
         column = quoted(use_case.label.available_at or source.availability)
         days = use_case.label.delay_days
         known = f"{column} + INTERVAL {days} DAY"
-        low, high = (
-            literal(item.replace(tzinfo=None).isoformat(sep=" ")) for item in (since, until)
-        )
-        return int(
-            context.engine.query(
-                f"SELECT count(*) FROM {quoted(use_case.label.source)} "
-                f"WHERE {known} > TIMESTAMP {low} AND {known} <= TIMESTAMP {high}"
-            )[0][0]
-        )
-    tables = {name: context.engine.ibis.table(name) for name in use_case.sources}
+        (count,) = context.engine.query(
+            f"SELECT count(*) FROM {quoted(use_case.label.source)} "
+            f"WHERE {known} > {sql_timestamp(since)} AND {known} <= {sql_timestamp(until)}"
+        )[0]
+        return int(count)
+    tables = {name: context.engine.table(name) for name in use_case.sources}
     return sum(
         int(population(use_case, tables, period).count().execute())
         for period in periods(use_case.grid, until)
@@ -115,11 +111,11 @@ def _new_labels(context: Context, since: datetime, until: datetime) -> int:
 def _is_newer(marks: Mapping[str, datetime], accepted: Mapping[str, object]) -> bool:
     for name, mark in marks.items():
         given = accepted.get(name)
-        held = AcceptedSource.from_dict(given).watermark if isinstance(given, Mapping) else None
-        if held is None or mark > held:
+        before = AcceptedSource.from_dict(given).watermark if isinstance(given, Mapping) else None
+        if before is None or mark > before:
             return True
     return False
 
 
-def _date(moment: datetime | None) -> str | None:
-    return moment.date().isoformat() if moment else None
+def _date(time: datetime | None) -> str | None:
+    return time.date().isoformat() if time else None

@@ -7,8 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mlops_pipeline.errors import ConfigError, NotFoundError, StateError
-from mlops_pipeline.lifecycle.features.feast_definitions import exported_views
-from mlops_pipeline.lifecycle.features.feast_export import export_feast
+from mlops_pipeline.lifecycle.features.feast import export_feast, exported_views
 from mlops_pipeline_tests.lifecycle.features.feast_world import (
     DERIVED,
     HISTORY,

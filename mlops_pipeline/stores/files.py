@@ -1,0 +1,103 @@
+"""Files and folders that appear whole or not at all, and scratch folders for a piece of work.
+
+What is written stands beside its place, under a name that begins with a dot, and is renamed over
+it at the end. One process at a time writes to a place.
+"""
+
+import json
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+SCRATCH = ".scratch-"
+
+
+@contextmanager
+def new_file(target: Path) -> Iterator[Path]:
+    """Yield the path of a file that takes the place of `target` on success."""
+    work = target.with_name(f".{target.name}.partial")
+    try:
+        yield work
+        work.replace(target)
+    finally:
+        work.unlink(missing_ok=True)
+
+
+def write_json(path: Path, document: Mapping[str, Any], *, is_sorted: bool = True) -> None:
+    """Write JSON; canonical, with sorted keys, unless their order means something."""
+    text = json.dumps(document, sort_keys=is_sorted, indent=1, allow_nan=False, default=str)
+    with new_file(path) as work:
+        work.write_text(text + "\n", encoding="utf-8")
+
+
+@contextmanager
+def new_folder(target: Path, keep: Sequence[str] = ()) -> Iterator[Path]:
+    """Yield an empty folder that takes the place of `target` on success.
+
+    The parts of an older folder that `keep` names move into the new one.
+    """
+    restore_folder(target, keep)
+    new, old = _beside(target)
+    new.mkdir(parents=True)
+    try:
+        yield new
+        if target.exists():
+            target.rename(old)
+        for part in keep:
+            if (old / part).exists():
+                (old / part).rename(new / part)
+        new.rename(target)
+    finally:
+        restore_folder(target, keep)
+
+
+def restore_folder(target: Path, keep: Sequence[str] = ()) -> None:
+    """Undo what a killed process left half done beside a folder."""
+    new, old = _beside(target)
+    if old.exists() and not target.exists():
+        for part in keep:
+            if (new / part).exists() and not (old / part).exists():
+                (new / part).rename(old / part)
+        old.rename(target)
+    for left in (new, old):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _beside(target: Path) -> tuple[Path, Path]:
+    return target.with_name(f".{target.name}.new"), target.with_name(f".{target.name}.old")
+
+
+@contextmanager
+def scratch_folder(data_dir: Path) -> Iterator[Path]:
+    """Yield an empty folder below the data folder, where there is room; it is gone at the end.
+
+    Its name holds host and process: those of this host's killed processes are removed first.
+    """
+    data_dir.mkdir(parents=True, exist_ok=True)
+    mine = f"{SCRATCH}{socket.gethostname()}-"
+    for left in data_dir.glob(f"{mine}*"):
+        if is_gone(int(left.name.removeprefix(mine).split("-")[0])):
+            shutil.rmtree(left, ignore_errors=True)  # another may be at it
+    with tempfile.TemporaryDirectory(prefix=f"{mine}{os.getpid()}-", dir=data_dir) as folder:
+        yield Path(folder)
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process of this host no longer exists.
+
+    On Windows signal 0 is not harmless, so there the answer is always "not known to be gone".
+    """
+    if os.name == "nt":
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False  # alive, and somebody else's
+    return False
