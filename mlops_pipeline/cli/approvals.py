@@ -8,9 +8,9 @@ import typer
 from rich.markup import escape
 
 from mlops_pipeline.cli.console import console, table
-from mlops_pipeline.cli.use_cases import Name, find_use_case
+from mlops_pipeline.cli.use_cases import Name, print_pending, project
 from mlops_pipeline.errors import ConfigError
-from mlops_pipeline.stores.settings import Settings, parse_time
+from mlops_pipeline.stores.settings import parse_time
 
 registry_app = typer.Typer(help="The model registry over time.", no_args_is_help=True)
 
@@ -49,12 +49,10 @@ def reject(
 def rollback(use_case: Name, by: By, reason: Reason) -> None:
     """Take the champion out of use: the version before it is champion again."""
     from mlops_pipeline.lifecycle.deployments import roll_back_champion
-    from mlops_pipeline.stores.ops import OpsDatabase
 
-    chosen, settings = find_use_case(use_case), Settings.from_environment()
-    with OpsDatabase.open(settings.database_url) as ops:
+    with project(use_case) as found:
         rollout = roll_back_champion(
-            ops, settings, chosen, by=by, reason=reason, now=settings.now()
+            found.ops, found.settings, found.use_case, by=by, reason=reason, now=found.now
         )
     console.print(
         f"{use_case} version {rollout.version}: champion again; recorded: {escape(by)}: "
@@ -69,11 +67,11 @@ def history(
 ) -> None:
     """Show which version held which state and alias, from when to when, by whom and why."""
     from mlops_pipeline.lifecycle.deployments import registry_history
-    from mlops_pipeline.stores.ops import OpsDatabase
 
-    chosen, settings = find_use_case(use_case), Settings.from_environment()
-    with OpsDatabase.open(settings.database_url) as ops:
-        found = registry_history(ops, chosen.name)
+    with project(use_case) as context:
+        found = registry_history(context.ops, use_case)
+        if not as_json:
+            print_pending(context)
     if as_json:
         typer.echo(json.dumps(found, indent=2, default=datetime.isoformat))
         return
@@ -94,7 +92,6 @@ def _decide(
 ) -> None:
     from mlops_pipeline.lifecycle.deployments import decide_approval
     from mlops_pipeline.lifecycle.rollouts import PersonsDecision
-    from mlops_pipeline.stores.ops import OpsDatabase
 
     by, reason, stage = signed
     if stage not in ("staging", "production"):
@@ -106,9 +103,10 @@ def _decide(
         stage="staging" if stage == "staging" else "production",
         expires_at=None if expires is None else parse_time(expires),
     )
-    use_case, settings = find_use_case(name), Settings.from_environment()
-    with OpsDatabase.open(settings.database_url) as ops:
-        rollout = decide_approval(ops, settings, use_case, version, said, now=settings.now())
+    with project(name) as found:
+        rollout = decide_approval(
+            found.ops, found.settings, found.use_case, version, said, now=found.now
+        )
     console.print(
         f"{name} version {version}: {rollout.state}; recorded: {said.verdict} for {stage}, "
         f"{escape(by)}: {escape(reason)}"

@@ -6,8 +6,8 @@ import typer
 from rich.markup import escape
 
 from mlops_pipeline.cli.console import console, table
-from mlops_pipeline.cli.use_cases import Name, find_use_case
-from mlops_pipeline.stores.settings import Settings, parse_time
+from mlops_pipeline.cli.use_cases import Name, print_pending, project
+from mlops_pipeline.stores.settings import parse_time
 
 exception_app = typer.Typer(
     help="Exceptions from gate rules: with a name, a reason and an end.", no_args_is_help=True
@@ -32,33 +32,31 @@ def grant(
     """Let a blocking rule that fails pass until a date: a person still has to approve."""
     from mlops_pipeline.core.evaluation.exceptions import check_exception
     from mlops_pipeline.lifecycle.exceptions import grant_exception
-    from mlops_pipeline.stores.ops import OpsDatabase
 
-    chosen, settings = find_use_case(use_case), Settings.from_environment()
-    end, now = parse_time(expires), settings.now()
-    check_exception(chosen, rule, attribute, end, now=now)
-    with OpsDatabase.open(settings.database_url) as ops:
+    end = parse_time(expires)
+    with project(use_case) as found:
+        check_exception(found.use_case, rule, attribute, end, now=found.now)
         given = grant_exception(
-            ops, chosen.name, rule, attribute, by=by, reason=reason, expires_at=end, now=now
-        )
-    console.print(f"{use_case} exception {given.id}, {given.subject}: {escape(given.sentence)}")
+            found.ops, use_case, rule, attribute, by=by, reason=reason, expires_at=end,
+            now=found.now,
+        )  # fmt: skip
+        console.print(f"{use_case} exception {given.id}, {given.subject}: {escape(given.sentence)}")
+        print_pending(found)
 
 
 @exception_app.command("list")
 def list_exceptions(use_case: Name) -> None:
     """List the exceptions of a use case, also those that ended."""
     from mlops_pipeline.lifecycle.exceptions import list_exceptions
-    from mlops_pipeline.stores.ops import OpsDatabase
 
-    chosen, settings = find_use_case(use_case), Settings.from_environment()
-    with OpsDatabase.open(settings.database_url) as ops:
-        found = list_exceptions(ops, chosen.name)
+    with project(use_case) as context:
+        found, now = list_exceptions(context.ops, use_case), context.now
     if not found:
-        console.print(f"{chosen.name} has no exception from a gate rule")
+        console.print(f"{use_case} has no exception from a gate rule")
         return
     rows = []
     for item in found:
-        state = "in force" if item.is_in_force(settings.now()) else "expired"
+        state = "in force" if item.is_in_force(now) else "expired"
         if item.revoked_at is not None:
             state = f"revoked by {item.revoked_by}: {item.revocation}"
         days = (item.granted_at.date(), item.expires_at.date())
@@ -76,11 +74,10 @@ def revoke(
 ) -> None:
     """End an exception before its date; the record of it stays."""
     from mlops_pipeline.lifecycle.exceptions import revoke_exception
-    from mlops_pipeline.stores.ops import OpsDatabase
 
-    chosen, settings = find_use_case(use_case), Settings.from_environment()
-    with OpsDatabase.open(settings.database_url) as ops:
+    with project(use_case) as found:
         ended = revoke_exception(
-            ops, chosen.name, exception_id, by=by, reason=reason, now=settings.now()
+            found.ops, use_case, exception_id, by=by, reason=reason, now=found.now
         )
-    console.print(f"{use_case} exception {ended.id}, {ended.subject}: revoked by {escape(by)}")
+        console.print(f"{use_case} exception {ended.id}, {ended.subject}: revoked by {escape(by)}")
+        print_pending(found)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mlops_pipeline.cli.console import console
 from mlops_pipeline.config import UseCase, load_use_case
 from mlops_pipeline.errors import NotFoundError
 from mlops_pipeline.stores.settings import Settings, project_root
@@ -35,3 +36,15 @@ def project(name: str) -> "Iterator[Context]":
 
     with open_context(find_use_case(name), Settings.from_environment()) as context:
         yield context
+
+
+def print_pending(context: "Context") -> None:
+    """Say what MLflow does not show yet of the ledger, which this command leaves to others."""
+    from mlops_pipeline.lifecycle.rollouts import pending_effects
+
+    pending = pending_effects(context.ops, context.use_case.name)
+    if pending:
+        console.print(
+            f"[yellow]{pending} effect{'s' if pending > 1 else ''} pending[/]: MLflow does not "
+            "show what was decided; the next lifecycle, approval or rollback completes it"
+        )

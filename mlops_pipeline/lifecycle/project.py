@@ -16,22 +16,19 @@ from mlops_pipeline.lifecycle.alerts import (
     resolve_alerts_by_key,
 )
 from mlops_pipeline.lifecycle.compliance.anchors import anchor_chain
-from mlops_pipeline.lifecycle.rollouts import find_champion, list_approvals, list_rollouts
+from mlops_pipeline.lifecycle.rollouts import (
+    REGISTRY,
+    find_champion,
+    list_approvals,
+    list_rollouts,
+    pending_effects,
+)
 from mlops_pipeline.stores.models.registry import Registry
 from mlops_pipeline.stores.models.tracking import is_in_use, open_tracking
 from mlops_pipeline.stores.ops import Ledger, OpsDatabase, Projection
 from mlops_pipeline.stores.settings import Settings
 
 APPROVAL_ENDED = "approval_ended"  # the kind of the alert
-REGISTRY = "registry"  # the target
-CHANGES = ("rollout", "approval")  # kinds of events that the registry follows
-
-
-def pending_effects(ops: Ledger, use_case: str) -> int:
-    """Return how many changes of rollouts and approvals MLflow does not show yet."""
-    followed = ops.find(Projection, use_case=use_case, target=REGISTRY)
-    seq = 0 if followed is None else followed.seq
-    return len(ops.events_after(seq, use_case=use_case, kind=CHANGES))
 
 
 def project(
@@ -60,7 +57,7 @@ def project_registry(ops: OpsDatabase, registry: Registry, *, now: datetime) -> 
             {item.version: approval_state(item, approvals, now=now) for item in rollouts},
         )
         ops.put(Projection(name, REGISTRY, seq))
-        is_behind = bool(ops.events_after(seq, use_case=name, kind=CHANGES))
+        is_behind = pending_effects(ops, name) > 0
 
 
 def check_approval(ops: Ledger, use_case: UseCase, *, now: datetime) -> None:

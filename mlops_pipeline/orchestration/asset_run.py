@@ -80,9 +80,8 @@ def asset_run(
     """Hold the use case's lease while an asset works; record its seconds, alert on failure.
 
     Between two assets of a run the lease lingers; after the run's last one it is given back. What
-    was read is an audit event; when the run ends, MLflow and the
-    anchors follow the ledger. Another run at work
-    is waited for up to `wait_s` seconds.
+    was read is an audit event; when the run ends, MLflow and the anchors follow the ledger. Another
+    run at work is waited for up to `wait_s` seconds.
     """
     from mlops_pipeline.lifecycle.bookkeeping import record_configuration, record_step_seconds
     from mlops_pipeline.lifecycle.compliance.anchors import anchor_chain

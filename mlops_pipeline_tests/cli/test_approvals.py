@@ -14,7 +14,7 @@ from mlops_pipeline.lifecycle.project import check_approval
 from mlops_pipeline.stores.lake.tables import Lake
 from mlops_pipeline.stores.settings import parse_time
 from mlops_pipeline_tests.cli.conftest import Mlops
-from mlops_pipeline_tests.stores.ops.rollout_steps import open_waiting
+from mlops_pipeline_tests.lifecycle.rollout_steps import open_waiting
 from mlops_pipeline_tests.world import World
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own
@@ -109,6 +109,14 @@ def test_history_of_the_registry_as_a_table_and_as_a_document(waiting: World, ml
     shown = mlops("registry", "history", "churn").output
     assert "champion" in shown
     assert "looked at it" in shown
+
+
+def test_what_mlflow_does_not_show_yet_is_said_until_something_projects(
+    waiting: World, mlops: Mlops
+) -> None:
+    assert "1 effect pending" in mlops("registry", "history", "churn").output
+    mlops("approve", "churn", "1", *SIGNED)
+    assert "pending" not in mlops("registry", "history", "churn").output
 
 
 def test_stage_with_a_typo_is_refused(waiting: World, mlops: Mlops) -> None:

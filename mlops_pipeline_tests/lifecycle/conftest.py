@@ -1,10 +1,18 @@
-"""The shop before anything is delivered; its files are Parquet or CSV."""
+"""The shop before anything is delivered (Parquet or CSV), and ops databases of both kinds."""
 
 from pathlib import Path
 
 import pytest
 
+from mlops_pipeline_tests.stores.ops.conftest import (
+    database,
+    postgres_schema_url,
+    sqlite_template,
+    url,
+)
 from mlops_pipeline_tests.worlds import World, shop, shop_with
+
+__all__ = ["database", "postgres_schema_url", "sqlite_template", "url"]
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from mlops_pipeline.lifecycle.rollouts import open_rollout
 from mlops_pipeline.stores.lake.tables import Lake
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import PACKAGE_PARENT, Settings
-from mlops_pipeline_tests.stores.ops.rollout_steps import reject
+from mlops_pipeline_tests.lifecycle.rollout_steps import reject
 from mlops_pipeline_tests.worlds import PLANS, VISITS, shop
 
 NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)

@@ -10,8 +10,8 @@ from mlops_pipeline.errors import StateError
 from mlops_pipeline.lifecycle.bookkeeping import NewDecision, record_decision
 from mlops_pipeline.lifecycle.rollouts import get_rollout, send
 from mlops_pipeline.stores.ops import OpsDatabase
+from mlops_pipeline_tests.lifecycle.rollout_steps import approve, open_waiting
 from mlops_pipeline_tests.stores.ops.concurrent_writers import run_at_once
-from mlops_pipeline_tests.stores.ops.rollout_steps import approve, open_waiting
 from mlops_pipeline_tests.stores.ops.timestamps import NOON, later
 
 

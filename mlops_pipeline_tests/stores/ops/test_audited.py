@@ -12,7 +12,7 @@ from mlops_pipeline.lifecycle.exceptions import grant_exception, revoke_exceptio
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.ops.audit import stored_events, stored_records, unexplained_states
 from mlops_pipeline.stores.ops.tables import AUDITED_KINDS
-from mlops_pipeline_tests.stores.ops.rollout_steps import approve, open_version
+from mlops_pipeline_tests.lifecycle.rollout_steps import approve, open_version
 from mlops_pipeline_tests.stores.ops.tampering import tamper
 from mlops_pipeline_tests.stores.ops.timestamps import NOON, later
 

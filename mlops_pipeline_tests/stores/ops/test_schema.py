@@ -15,7 +15,7 @@ from mlops_pipeline.lifecycle.exceptions import grant_exception
 from mlops_pipeline.stores.ops import OpsDatabase, schema
 from mlops_pipeline.stores.ops.declarations import metadata
 from mlops_pipeline.stores.ops.engine import make_engine
-from mlops_pipeline_tests.stores.ops.rollout_steps import approve, open_waiting
+from mlops_pipeline_tests.lifecycle.rollout_steps import approve, open_waiting
 from mlops_pipeline_tests.stores.ops.timestamps import NOON
 
 OPEN_WHEN_TOLD = """

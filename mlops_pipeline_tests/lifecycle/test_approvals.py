@@ -16,14 +16,14 @@ from mlops_pipeline.lifecycle.rollouts import (
 )
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.ops.tables import ROLLOUT
-from mlops_pipeline_tests.stores.ops.concurrent_writers import run_at_once
-from mlops_pipeline_tests.stores.ops.rollout_steps import (
+from mlops_pipeline_tests.lifecycle.rollout_steps import (
     approve,
     open_champion,
     open_waiting,
     reject,
     states,
 )
+from mlops_pipeline_tests.stores.ops.concurrent_writers import run_at_once
 from mlops_pipeline_tests.stores.ops.timestamps import NOON, later
 
 DECIDE: dict[str, Callable[..., Rollout]] = {"approve": approve, "reject": reject}

@@ -8,13 +8,13 @@ from mlops_pipeline.errors import NotFoundError, StateError
 from mlops_pipeline.lifecycle.rollouts import find_champion, get_rollout, rollout_events
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.ops.tables import ROLLOUT
-from mlops_pipeline_tests.stores.ops.concurrent_writers import run_at_once
-from mlops_pipeline_tests.stores.ops.rollout_steps import (
+from mlops_pipeline_tests.lifecycle.rollout_steps import (
     open_champion,
     open_version,
     open_waiting,
     states,
 )
+from mlops_pipeline_tests.stores.ops.concurrent_writers import run_at_once
 from mlops_pipeline_tests.stores.ops.timestamps import later
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from mlops_pipeline.lifecycle.deployments import registry_history
 from mlops_pipeline.stores.ops import OpsDatabase
-from mlops_pipeline_tests.stores.ops.rollout_steps import approve, open_version
+from mlops_pipeline_tests.lifecycle.rollout_steps import approve, open_version
 from mlops_pipeline_tests.stores.ops.timestamps import NOON, later
 
 
