@@ -21,15 +21,15 @@ import numpy.typing as npt
 
 from benchmarks.measure import ROOT
 from benchmarks.result import Result, Row
-from mlops_pipeline.config.modelling import Candidate, Costs, Dummy, LightGBM, Logistic
-from mlops_pipeline.config.modelling import RandomForest as Forest
+from mlops_pipeline.config.modelling import Candidate, Costs
 from mlops_pipeline.core.metrics.metrics import point_metrics
-from mlops_pipeline.core.modelling.fitting import Rows, fit_candidate, refit_recipe
-from mlops_pipeline.core.modelling.inputs import encode_rows, learn_inputs
+from mlops_pipeline.core.modelling.fitting import Rows, encode_rows, fit_candidate, learn_inputs
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.core.modelling.selection import Trained, calibrate_candidate, choose
 from mlops_pipeline.demo.datasets import fetch_dataset
 from mlops_pipeline.errors import SourceError
+from mlops_pipeline.spec.kinds import Dummy, LightGBM, Logistic
+from mlops_pipeline.spec.kinds import RandomForest as Forest
 
 FILES = ROOT.parent / "shared" / "data"
 SPLITS, TEST_SHARE, PROTOCOL_SEED = 3, 0.25, 1337
@@ -204,7 +204,7 @@ def _refitted(item: Trained, part: Part, rows: npt.NDArray[np.int64]) -> Scoring
     inputs = learn_inputs(part.columns, list(part.columns), rows)
     fitted = fit_candidate(
         item.name,
-        refit_recipe(CANDIDATES[item.name], item.fitted.trees),
+        CANDIDATES[item.name].fixed(item.fitted.trees),
         inputs,
         Rows(encode_rows(inputs, part.columns, rows), part.label[rows]),
         None,
@@ -212,8 +212,7 @@ def _refitted(item: Trained, part: Part, rows: npt.NDArray[np.int64]) -> Scoring
         seed=SEED,
         threads=os.cpu_count() or 1,
     )
-    document = {**fitted.model.document, "calibration": item.model.document["calibration"]}
-    return ScoringModel(document, fitted.model.booster_text)
+    return fitted.model.revised(calibration=item.model.document["calibration"])
 
 
 def _spread(values: list[float]) -> str:

@@ -17,8 +17,8 @@ from mlops_pipeline.core.documents.records import plain
 from mlops_pipeline.core.evaluation.gates import Gate, RuleResult
 from mlops_pipeline.lifecycle.alerts import NewAlert, raise_alert
 from mlops_pipeline.lifecycle.bookkeeping import record_step_seconds, set_pointer, start_lifecycle
+from mlops_pipeline.lifecycle.champions import documents_folder
 from mlops_pipeline.lifecycle.exceptions import grant_exception
-from mlops_pipeline.lifecycle.release import documents_folder
 from mlops_pipeline.lifecycle.rollouts import open_rollout
 from mlops_pipeline.lifecycle.status import use_case_status
 from mlops_pipeline.orchestration.build import build_definitions

@@ -1,9 +1,12 @@
 """Configuration of split, training, evaluation, rollout and retraining."""
 
-from typing import Annotated, Literal
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from mlops_pipeline.spec.kinds import KINDS, Parameters
 from mlops_pipeline.spec.section import Days, Fraction, Name, Section
 
 SECONDS_PER_HOUR = 3_600
@@ -25,54 +28,12 @@ class Split(Section):
         return self
 
 
-class LightGBM(Section):
-    """Gradient-boosted trees. The defaults are regularised: wide trees overfit small sets."""
-
-    kind: Literal["lightgbm"]
-    trees: int = Field(400, ge=1, le=5_000)
-    leaves: int = Field(15, ge=2, le=1_024)
-    learning_rate: float = Field(0.05, gt=0, le=1)
-    min_leaf_rows: int = Field(100, ge=1)
-    row_fraction: float = Field(0.8, gt=0, le=1)
-    column_fraction: float = Field(0.7, gt=0, le=1)
-    l2: float = Field(5.0, ge=0)
-    early_stopping_rounds: int = Field(
-        30, ge=0, description="On validation log loss; 0 = off. The best tree count is kept."
-    )
-    monotone: bool = Field(
-        False, description="Keeps to the `expected` directions of the features, in every tree."
-    )
-
-
-class RandomForest(Section):
-    """LightGBM's random-forest mode (bagged, unboosted trees)."""
-
-    kind: Literal["random_forest"]
-    trees: int = Field(150, ge=1, le=5_000)
-    leaves: int = Field(127, ge=2, le=4_096)
-    min_leaf_rows: int = Field(50, ge=1)
-    row_fraction: float = Field(0.6, gt=0, lt=1)
-    column_fraction: float = Field(0.5, gt=0, le=1)
-    monotone: bool = Field(
-        False, description="Keeps to the `expected` directions of the features, in every tree."
-    )
-
-
-class Logistic(Section):
-    """Logistic regression on standardised numbers and one-hot categories."""
-
-    kind: Literal["logistic"]
-    c: float = Field(0.05, gt=0, description="Inverse strength of the L2 penalty.")
-    max_iterations: int = Field(300, ge=1)
-
-
-class Dummy(Section):
-    """The base rate for everyone: the floor that a model has to beat."""
-
-    kind: Literal["dummy"]
-
-
-Candidate = Annotated[LightGBM | RandomForest | Logistic | Dummy, Field(discriminator="kind")]
+if TYPE_CHECKING:
+    Candidate = Parameters
+else:
+    Candidate = Annotated[
+        reduce(or_, (item.parameters for item in KINDS.values())), Field(discriminator="kind")
+    ]
 
 
 class Costs(Section):

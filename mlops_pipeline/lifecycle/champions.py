@@ -1,6 +1,12 @@
-"""Loading a model for scoring: only what its approval state allows (stores/ops/approvals.py)."""
+"""Loading a model for scoring: only what its approval state allows (stores/ops/approvals.py).
 
+The files in the release folder of the lake are the model; MLflow's are a copy, and not read. Their
+digests stand in metadata.json beside them.
+"""
+
+import json
 from datetime import datetime
+from pathlib import Path
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.modelling.scoring import ScoringModel
@@ -8,11 +14,12 @@ from mlops_pipeline.core.rollout.approvals import approval_state, has_ended, las
 from mlops_pipeline.core.rollout.records import ApprovalState
 from mlops_pipeline.errors import NotFoundError, StateError
 from mlops_pipeline.lifecycle.rollouts import find_champion, get_rollout, list_approvals
-from mlops_pipeline.stores.models.registry import Registry
-from mlops_pipeline.stores.models.tracking import open_tracking
+from mlops_pipeline.stores.lake.tables import Lake
+from mlops_pipeline.stores.models.files import read_checked
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
 
+MODEL = "model"  # the folder in the release folder that holds a version's text and JSON
 WAYS_OUT: dict[ApprovalState, str] = {
     "candidate": "a person lets it into trial scoring: "
     "mlops approve {} {} --stage staging --by NAME --reason TEXT",
@@ -48,7 +55,7 @@ def champion_model(
             way_out="a person renews it: "
             f"mlops approve {use_case.name} {rollout.version} --by NAME --reason TEXT",
         )
-    return rollout.version, _load(settings, use_case, rollout.version)
+    return rollout.version, released_model(settings, use_case, rollout.fingerprint)
 
 
 def trial_model(
@@ -70,8 +77,22 @@ def trial_model(
             found=f"approval state {state} (rollout: {found.state})",
             way_out=WAYS_OUT[state].format(use_case.name, version),
         )
-    return _load(settings, use_case, version)
+    return released_model(settings, use_case, found.fingerprint)
 
 
-def _load(settings: Settings, use_case: UseCase, version: int) -> ScoringModel:
-    return Registry(open_tracking(settings, use_case.name), use_case.name).load(version)
+def released_model(settings: Settings, use_case: UseCase, fingerprint: str) -> ScoringModel:
+    """Read a released version's text and JSON; nothing of it is executed.
+
+    Raises
+    ------
+    ModelFilesError
+        When they are not the files that were released.
+    """
+    folder = documents_folder(Lake(settings.lake_uri), use_case, fingerprint)
+    metadata = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
+    return ScoringModel.of_files(read_checked(folder / MODEL, metadata.get("model_files", {})))
+
+
+def documents_folder(lake: Lake, use_case: UseCase, fingerprint: str) -> Path:
+    """Return the folder of a released version's documents; it may not exist yet."""
+    return lake.artifact_folder(use_case.name, f"{fingerprint}-release")

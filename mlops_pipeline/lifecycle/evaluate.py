@@ -46,6 +46,7 @@ from mlops_pipeline.core.recipe import (
     needs_mitigation,
 )
 from mlops_pipeline.errors import NotFoundError
+from mlops_pipeline.lifecycle.champions import released_model
 from mlops_pipeline.lifecycle.compliance.fairness_audits import raise_parity_alert
 from mlops_pipeline.lifecycle.context import Context, RunContext, Snapshot
 from mlops_pipeline.lifecycle.costs import use_case_costs
@@ -56,6 +57,7 @@ from mlops_pipeline.lifecycle.rollouts import find_champion
 from mlops_pipeline.lifecycle.run_log import log_evaluation
 from mlops_pipeline.lifecycle.train import TrainedModel, read_training, trained_model
 from mlops_pipeline.stores.files import new_folder, write_json
+from mlops_pipeline.stores.models.files import read_files, write_files
 
 MITIGATED, RECIPE = "mitigated", "recipe.json"
 EVALUATION, REPORT, DRIFT_PAGE = "evaluation.json", "report.html", "evidently.html"
@@ -155,8 +157,9 @@ def read_mitigated(folder: Path) -> tuple[ScoringModel, Recipe]:
             where=str(folder / MITIGATED),
             way_out="materialize evaluation_report again",
         )
-    stored = json.loads((folder / MITIGATED / RECIPE).read_text(encoding="utf-8"))
-    return ScoringModel.read(folder / MITIGATED), from_plain(Recipe, stored)
+    files = read_files(folder / MITIGATED)
+    recipe = from_plain(Recipe, json.loads(files.pop(RECIPE)))
+    return ScoringModel.of_files(files), recipe
 
 
 def _test_rows(context: Context, snapshot: Snapshot, facts: TrainingFacts) -> LabelledFrame:
@@ -172,14 +175,14 @@ def _champion(context: Context) -> Champion | None:
     if rollout is None:
         return None
     as_of = context.models.get(rollout.version).tags["as_of"]
-    model = context.models.load(rollout.version)
+    model = released_model(context.settings, context.use_case, rollout.fingerprint)
     return Champion(rollout.version, datetime.fromisoformat(as_of), model)
 
 
 def _write_variant(folder: Path, variant: Candidate | None) -> None:
     if variant is not None:
         with new_folder(folder) as work:
-            variant.model.write(work)
+            write_files(work, variant.model.files)
             write_json(work / RECIPE, plain(variant.recipe))
     elif folder.exists():
         shutil.rmtree(folder)

@@ -3,22 +3,21 @@
 The documents lie in a folder of their own, beside the training's, with the evaluation that let the
 version in: another run of the same fingerprint writes the training's folder again, not this one.
 
-    input_example.json, data_snapshot.json, configuration.json, requirements.lock,
-    requirements.txt, metadata.json, card_facts.json, model_card.md, model_card.html, and what the
-    training wrote: training.json, evaluation.json, report.html, evidently.html
+    model/ (its text and JSON), input_example.json, data_snapshot.json, configuration.json,
+    requirements.lock, requirements.txt, metadata.json, card_facts.json, model_card.md,
+    model_card.html, and what the training wrote: training.json, evaluation.json, report.html,
+    evidently.html
 """
 
 import json
 import shutil
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
 from mlops_pipeline.config import config_hash
 from mlops_pipeline.config.privacy import sensitive_features
-from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.documents.changes import Recorded, changes
 from mlops_pipeline.core.documents.metadata import Metadata, validate_metadata
 from mlops_pipeline.core.documents.records import (
@@ -30,6 +29,7 @@ from mlops_pipeline.core.documents.records import (
     plain,
 )
 from mlops_pipeline.core.evaluation.evaluation import Evaluation
+from mlops_pipeline.core.modelling.example import column_types, example_columns, input_example
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.core.recipe import Final, refit_final
 from mlops_pipeline.core.rollout.records import Rollout
@@ -41,6 +41,7 @@ from mlops_pipeline.lifecycle.bookkeeping import (
     last_lifecycle,
     record_decision,
 )
+from mlops_pipeline.lifecycle.champions import MODEL, documents_folder
 from mlops_pipeline.lifecycle.compliance.card_documents import (
     CONFIG,
     MARKDOWN,
@@ -54,6 +55,7 @@ from mlops_pipeline.lifecycle.deployments import open_deployment
 from mlops_pipeline.lifecycle.evaluate import read_evaluation, read_mitigated
 from mlops_pipeline.lifecycle.features.labelled import load_frame
 from mlops_pipeline.lifecycle.features.offline import definitions_hash
+from mlops_pipeline.lifecycle.packaging import framework, packaged
 from mlops_pipeline.lifecycle.provenance import (
     GitState,
     environment_lock,
@@ -65,26 +67,16 @@ from mlops_pipeline.lifecycle.rollouts import find_champion
 from mlops_pipeline.lifecycle.run_log import log_costs
 from mlops_pipeline.lifecycle.train import TrainedModel, read_training, trained_model
 from mlops_pipeline.stores.files import write_json
-from mlops_pipeline.stores.lake.tables import Lake
-from mlops_pipeline.stores.models.contract import (
-    check_contract,
-    column_types,
-    example_columns,
-    input_example,
-)
+from mlops_pipeline.stores.models.contract import check_contract
+from mlops_pipeline.stores.models.files import digests, write_files
 from mlops_pipeline.stores.models.registry import RegisteredVersion
 
 EVIDENCE = ("training.json", "evaluation.json", "report.html", "evidently.html")
-NOT_IN_MLFLOW = (CONFIG, "training.json")  # names of personal columns, extreme values of inputs
+# names of personal columns, extreme values of inputs; the model is among its own artifacts there
+NOT_IN_MLFLOW = (CONFIG, "training.json", MODEL)
 REFITTED = {
     "all_labelled": "labelled rows, all of them",
     "newest": "newest labelled rows, as many periods as were trained on",
-}
-FRAMEWORKS = {
-    "lightgbm": "lightgbm",
-    "random_forest": "lightgbm",
-    "logistic": "scikit-learn",
-    "dummy": "numpy",
 }
 
 
@@ -226,12 +218,9 @@ def _register(release: _Release, champion: Rollout | None) -> RegisteredVersion:
     """Write a version with its documents and hold it against its contract; then it is complete."""
     run, trained, model = release.run, release.trained, release.final.model
     run.models.sweep()
-    requirements = _requirements(model)
+    package = packaged(model)
     version = run.models.create(
-        model,
-        run_id=trained.mlflow_run_id,
-        fingerprint=trained.fingerprint,
-        requirements=requirements,
+        package, run_id=trained.mlflow_run_id, fingerprint=trained.fingerprint
     )
     documents = documents_folder(run.lake, run.use_case, trained.fingerprint)
     example = input_example(model, release.final.frame.columns, sensitive_features(run.use_case))
@@ -244,20 +233,23 @@ def _register(release: _Release, champion: Rollout | None) -> RegisteredVersion:
     with run.lake.new_artifacts(run.use_case.name, documents.name) as work:
         for name in EVIDENCE:
             shutil.copy(trained.folder / name, work / name)
+        write_files(work / MODEL, package.files)
         write_json(work / "input_example.json", example)
         write_json(work / "data_snapshot.json", _snapshot(release))
         write_json(  # in its own order: a model's inputs follow the order of the features
             work / CONFIG, run.use_case.model_dump(mode="json"), is_sorted=False
         )
         (work / "requirements.lock").write_text(environment_lock(run.settings.root))
-        (work / "requirements.txt").write_text("\n".join(requirements) + "\n")
+        (work / "requirements.txt").write_text("\n".join(package.requirements) + "\n")
         write_json(work / "metadata.json", plain(metadata))
         write_json(work / MODEL_FACTS, plain(_model_facts(model)))
         write_card(work, now=run.now)
+    said = model.decide(example_columns(example))
     check_contract(
         version.model_folder,
+        package.script,
         documents / "input_example.json",
-        model.decide(example_columns(example)),
+        (said.probability, said.decision, said.needs_review),
     )
     for path in sorted(documents.iterdir()):
         if path.name not in NOT_IN_MLFLOW:
@@ -281,13 +273,6 @@ def read_metadata(version: RegisteredVersion) -> Metadata:
     return from_plain(Metadata, json.loads(text))
 
 
-def _requirements(model: ScoringModel) -> list[str]:
-    names = ["mlflow", "numpy", "pandas"]
-    if model.booster_text is not None:
-        names.append("lightgbm")
-    return [f"{name}=={installed_version(name)}" for name in names]
-
-
 def _snapshot(release: _Release) -> dict[str, Any]:
     run = release.run
     return {
@@ -305,12 +290,12 @@ def _metadata(
     run, final, facts = release.run, release.final, release.facts
     model, use_case = final.model, run.use_case
     mitigation = release.evaluation.mitigation
-    framework = FRAMEWORKS[model.kind]
     return {
         "model_name": version.name,
         "version": version.version,
         "artifact_uri": str(version.model_folder),
-        "framework": {"name": framework, "version": installed_version(framework)},
+        "model_files": digests(model.files),
+        "framework": framework(model),
         "signature": {
             "inputs": [{"name": name, "type": kind} for name, kind in column_types(model).items()],
             "outputs": [
@@ -381,8 +366,3 @@ def _model_facts(model: ScoringModel) -> ModelFacts:
         calibration=model.document["calibration"]["kind"],
         libraries=library_versions(),
     )
-
-
-def documents_folder(lake: Lake, use_case: UseCase, fingerprint: str) -> Path:
-    """Return the folder of a released version's documents; it may not exist yet."""
-    return lake.artifact_folder(use_case.name, f"{fingerprint}-release")

@@ -20,9 +20,10 @@ from mlops_pipeline.config import UseCase, config_hash
 from mlops_pipeline.core.documents.metadata import Metadata
 from mlops_pipeline.core.documents.records import EvaluatedTraining, from_plain
 from mlops_pipeline.core.fairness.variants import Mitigated
-from mlops_pipeline.core.modelling.scoring import MODEL_JSON, MODEL_TEXT, ScoringModel
+from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.core.recipe import build
 from mlops_pipeline.errors import MlopsError, NotFoundError
+from mlops_pipeline.lifecycle.champions import MODEL
 from mlops_pipeline.lifecycle.context import AcceptedSource, Context, Snapshot
 from mlops_pipeline.lifecycle.features.labelled import load_frame
 from mlops_pipeline.lifecycle.features.offline import build_features
@@ -158,7 +159,7 @@ def _read(registry: Registry, version: int) -> _Record:
         ),
         metadata=read_metadata(found),
         lock=_text(documents / "requirements.lock"),
-        model_folder=found.model_folder / "artifacts" / "model",
+        model_folder=documents / MODEL,
         mitigation=from_plain(EvaluatedTraining, evaluated).evaluation.mitigation,
     )
 
@@ -263,9 +264,7 @@ def _check_files(context: Context, source: str, accepted: AcceptedSource) -> Non
 
 
 def _compare(folder: Path, rebuilt: ScoringModel) -> dict[str, tuple[str, str]]:
-    files = {MODEL_JSON: rebuilt.to_json()}
-    if rebuilt.booster_text is not None:
-        files[MODEL_TEXT] = rebuilt.booster_text
+    files = rebuilt.files
     names = sorted({*files, *(path.name for path in folder.iterdir())})
     return {name: (_sha256_of(folder / name), _sha256(files.get(name))) for name in names}
 

@@ -14,10 +14,10 @@ from mlops_pipeline.core.rollout.records import Approval
 from mlops_pipeline.errors import NotFoundError
 from mlops_pipeline.lifecycle.alerts import list_alerts
 from mlops_pipeline.lifecycle.bookkeeping import get_pointer, last_lifecycle, step_seconds
+from mlops_pipeline.lifecycle.champions import documents_folder
 from mlops_pipeline.lifecycle.costs import use_case_costs
 from mlops_pipeline.lifecycle.evaluate import read_evaluation
 from mlops_pipeline.lifecycle.exceptions import list_exceptions
-from mlops_pipeline.lifecycle.release import documents_folder
 from mlops_pipeline.lifecycle.rollouts import list_approvals, list_rollouts
 from mlops_pipeline.stores.lake.tables import Lake
 from mlops_pipeline.stores.ops import OpsDatabase

@@ -33,6 +33,7 @@ from mlops_pipeline.lifecycle.provenance import git_state, run_fingerprint
 from mlops_pipeline.lifecycle.run_log import log_training
 from mlops_pipeline.stores.files import write_json
 from mlops_pipeline.stores.lake.tables import Lake
+from mlops_pipeline.stores.models.files import read_files, write_files
 
 SAMPLE_ROWS = 5_000  # of the training part, kept for the report of what changed
 POINTER = "trained_model"
@@ -120,8 +121,7 @@ def save_training(
     import pyarrow.parquet as pq
 
     with lake.new_artifacts(facts.use_case, facts.fingerprint) as folder:
-        (folder / "model").mkdir()
-        model.write(folder / "model")
+        write_files(folder / "model", model.files)
         write_json(folder / "training.json", plain(facts))
         rng = np.random.default_rng(0)
         rows = np.sort(rng.permutation(parts.train)[:SAMPLE_ROWS])
@@ -144,4 +144,4 @@ def read_training(folder: Path) -> tuple[TrainingFacts, ScoringModel]:
             way_out="materialize trained_model again",
         )
     facts = from_plain(TrainingFacts, json.loads(path.read_text(encoding="utf-8")))
-    return facts, ScoringModel.read(folder / "model")
+    return facts, ScoringModel.of_files(read_files(folder / "model"))

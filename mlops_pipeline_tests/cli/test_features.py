@@ -1,6 +1,9 @@
 """`mlops features`: what is printed, documents, messages."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -193,3 +196,27 @@ def test_export_feast_says_what_it_wrote(mlops: Mlops, tmp_path: Path) -> None:
     assert "exported: history, " in done.output
     assert f"newest {NOW.isoformat()}" in done.output
     assert "unchanged: history, " in mlops("export-feast", "shop", str(tmp_path / "feast")).output
+
+
+# what a process that serves must not pay for
+
+
+@pytest.mark.parametrize(
+    "words", [["config", "check"], ["features", "get", "customer", "1", "--use-case", "shop"]]
+)
+def test_light_command_loads_no_heavy_library(shops: Path, words: list[str]) -> None:
+    script = (
+        "import sys; from mlops_pipeline.cli.app import app; app(standalone_mode=False); "
+        "print(sorted({'mlflow', 'sklearn', 'pandas', 'lightgbm'} & set(sys.modules)))"
+    )
+    settings = {"MLOPS_DATA_DIR": str(shops / "data"), "MLOPS_NOW": NOW.isoformat()}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script, *words],
+        cwd=shops,
+        env={**os.environ, **settings},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -12,8 +12,8 @@ import pytest
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.core.features import frames
 from mlops_pipeline.lifecycle.bookkeeping import feature_uses, get_pointer, set_pointer
+from mlops_pipeline.lifecycle.champions import documents_folder
 from mlops_pipeline.lifecycle.features import offline
-from mlops_pipeline.lifecycle.release import documents_folder
 from mlops_pipeline.lifecycle.rollouts import open_rollout
 from mlops_pipeline.orchestration.assets.data import data_assets
 from mlops_pipeline.orchestration.resources import Platform

@@ -86,8 +86,8 @@ def test_evaluation_again_after_a_kill_half_way_ends_the_same(
 
 
 def test_batch_scores_of_a_mitigated_champion_follow_its_groups(mitigated: World) -> None:
-    files = mitigated.model_files(1)
-    model = ScoringModel(json.loads(files["model.json"]), files["model.txt"].decode())
+    files = {name: text.decode() for name, text in mitigated.model_files(1).items()}
+    model = ScoringModel.of_files(files)
     with open_context(mitigated.use_case, mitigated.settings) as work:
         scored = score_period(work, model, 1, FIRST, run_id="run", now=datetime.now(UTC))
         state = work.lake.state(scored.uri)

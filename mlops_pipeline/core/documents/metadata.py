@@ -81,6 +81,9 @@ class Metadata(_Part):
     model_name: Text
     version: int = Field(ge=1)
     artifact_uri: Text
+    model_files: Annotated[  # sha256 of each, by name
+        Mapping[str, Text], Field(json_schema_extra={"required": ["model.json"]})
+    ]
     framework: Framework
     signature: Signature
     provenance: Provenance

@@ -27,18 +27,13 @@ from mlops_pipeline.core.evaluation.gates import PARITY_RULE, Gate
 from mlops_pipeline.core.fairness.audit import FOUR_FIFTHS, GroupAudit, GroupRates
 from mlops_pipeline.core.modelling.calibration import threshold_from_costs
 from mlops_pipeline.core.rollout.records import MEANINGS
+from mlops_pipeline.spec.kinds import KINDS
 
 Row = Mapping[str, Any]  # of the ops database
 WORST_SLICES = 5
 TOP_FEATURES = 10
 SCALES = (1_000, 10_000, 100_000)  # of the smallest, at least ten cases are positive
 STATES: Mapping[str, str] = {state: meaning.text for state, meaning in MEANINGS.items()}
-KINDS: Mapping[str, str] = {
-    "lightgbm": "gradient-boosted decision trees (LightGBM)",
-    "random_forest": "a random forest (LightGBM)",
-    "logistic": "logistic regression",
-    "dummy": "the base rate for everyone",
-}
 QUALITY = (  # lower ends of ROC AUC; Hosmer, Lemeshow & Sturdivant 2013, section 5.2.4
     (0.9, "very well"),
     (0.8, "well"),
@@ -252,7 +247,7 @@ def model_card(facts: CardFacts) -> str:
         "model_card.md.jinja",
         facts=facts,
         standing=facts.standing,
-        kinds=KINDS,
+        kinds={name: kind.described for name, kind in KINDS.items()},
         states=STATES,
         quality=next(word for low, word in QUALITY if (auc or 0.0) >= low),
         typical=outcomes(facts),

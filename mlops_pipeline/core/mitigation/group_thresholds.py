@@ -19,8 +19,9 @@ import numpy.typing as npt
 from mlops_pipeline.config.modelling import Costs
 from mlops_pipeline.core.fairness.groups import NO_GROUP, Codes, Floats
 from mlops_pipeline.core.modelling.calibration import threshold_from_costs
-from mlops_pipeline.core.modelling.inputs import Inputs, Matrix
-from mlops_pipeline.core.modelling.linear_design import learn_design, rounded
+from mlops_pipeline.core.modelling.fitting import Inputs
+from mlops_pipeline.core.modelling.kinds.logistic import prepare, rounded
+from mlops_pipeline.core.modelling.scoring import Matrix
 from mlops_pipeline.errors import DataError
 
 ESTIMATED_ROWS = 20_000  # of the training part: enough for a few dozen coefficients
@@ -144,7 +145,7 @@ def fit_group_shares(inputs: Inputs, matrix: Matrix, codes: Codes, *, seed: int)
 
     rng = np.random.default_rng(seed)
     rows = np.sort(rng.permutation(np.flatnonzero(codes != NO_GROUP))[:ESTIMATED_ROWS])
-    terms, values, *_ = learn_design(inputs, matrix[rows])
+    terms, values, *_ = prepare(inputs, matrix[rows])
     estimator = LogisticRegression(C=PENALTY_C, max_iter=MAX_ITERATIONS)
     with threadpool_limits(limits=1):
         estimator.fit(values, codes[rows])

@@ -25,9 +25,13 @@ from mlops_pipeline.core.mitigation.group_thresholds import (
     limits_by_group,
 )
 from mlops_pipeline.core.modelling.calibration import fit_calibration
-from mlops_pipeline.core.modelling.fitting import Fitted, Rows
-from mlops_pipeline.core.modelling.inputs import encode_rows, learn_inputs
-from mlops_pipeline.core.modelling.linear_design import Design, learn_design
+from mlops_pipeline.core.modelling.fitting import (
+    Fitted,
+    Rows,
+    encode_rows,
+    kind_of,
+    learn_inputs,
+)
 from mlops_pipeline.core.modelling.scoring import ScoringModel, group_shares, row_thresholds
 from mlops_pipeline.core.modelling.selection import cross_fitted, folds
 from mlops_pipeline.core.modelling.train import decide_as, fit_again
@@ -89,13 +93,13 @@ class Bench:
 
     def fit(self, label: npt.NDArray[np.int8], weight: Floats | None) -> Fitted:
         """Fit the base model's recipe on the train part with these labels and weights."""
-        rows = Rows(self.matrix, label, weight, self._design)
+        rows = Rows(self.matrix, label, weight, self._prepared)
         return fit_again(self.use_case, self.base, self.inputs, rows, threads=self.threads)
 
     @cached_property
-    def _design(self) -> Design | None:
-        """What every fit of a linear model has in common, made once."""
-        return learn_design(self.inputs, self.matrix) if self.base.kind == "logistic" else None
+    def _prepared(self) -> Any:
+        """What every fit of these rows has in common, made once."""
+        return kind_of(self.base.kind).prepare(self.inputs, self.matrix)
 
     def calibrated(
         self,
@@ -110,9 +114,8 @@ class Bench:
         crossed = cross_fitted(kind, scores, label, self.held.entity)
         decided = decide_as(self.base, model)
         calibration = fit_calibration(kind, scores, label).to_dict()
-        document = {**decided.document, "calibration": calibration}
         thresholds = np.full(len(crossed), decided.threshold)
-        model = ScoringModel(document, model.booster_text)
+        model = decided.revised(calibration=calibration)
         return Candidate(name, model, recipe, importance, crossed, thresholds)
 
 
@@ -186,7 +189,7 @@ def _group_thresholds(bench: Bench, base: Candidate, aim: float) -> Iterable[Can
             threshold[inside] = row_thresholds(decided[-1], columns, bench.held_matrix[inside])
         yield Candidate(
             name=f"group_thresholds for {aim * share:.3g}",
-            model=ScoringModel(decided[0], base.model.booster_text),
+            model=base.model.revised(**decided[0]),
             recipe=Recipe("group_thresholds", bench.groups),
             importance=base.importance,
             probability=base.probability,
@@ -230,6 +233,5 @@ def refit_variant(
     rule = again.document.get("thresholds", {})
     if rule.get("kind") == "by_estimated_group":
         shares = fit_group_shares(inputs, matrix, codes, seed=use_case.training.seed)
-        rule = {**rule, **shares}
-        again = ScoringModel({**again.document, "thresholds": rule}, again.booster_text)
+        again = again.revised(thresholds={**rule, **shares})
     return again

@@ -9,7 +9,6 @@ order round, so what raises the one raises the other; by how much, it changes.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,32 +16,14 @@ import numpy.typing as npt
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.data.frame import LabelledFrame
 from mlops_pipeline.core.modelling.directions import DirectionCheck, check_directions
-from mlops_pipeline.core.modelling.scoring import ScoringModel, linear_term, logit
+from mlops_pipeline.core.modelling.fitting import Contributions, kind_of
+from mlops_pipeline.core.modelling.scoring import Columns, Floats, ScoringModel
 
 EXPLAINED_ROWS = 2_000  # of the test part, drawn; contributions are exact for each of them
 GROUP_ROWS = 100  # fewer explained rows of a group say little about it
 GROUP_INPUTS = 5  # the inputs whose importance in a group differs most are kept
-FEW_ROWS = 64  # explained on one thread: waking others takes longer
 TOP_INPUTS = 10  # compared between champion and challenger
 FEWEST_RANKED = 3  # a rank correlation of two inputs is 1 or -1 by chance
-
-Columns = Mapping[str, npt.NDArray[Any]]
-Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Contributions:
-    """What each input adds to the log-odds of each row.
-
-    Parameters
-    ----------
-    values : float64 `(n_rows, n_inputs)`
-    base : float
-        Log-odds without any; base plus a row's values is the log-odds of its uncalibrated score.
-    """
-
-    values: Floats
-    base: float
 
 
 @dataclass(frozen=True)
@@ -85,28 +66,8 @@ class Explanation:
 
 
 def explain(model: ScoringModel, columns: Columns) -> Contributions:
-    """Return the contributions to every row's log-odds.
-
-    Trees: LightGBM's exact tree SHAP (Lundberg et al. 2020, path-dependent). Linear model: weight
-    x (term - its mean in the training part), summed per input. Dummy: zeros.
-    """
-    matrix = model.encode(columns)
-    if model.booster_text is not None:
-        if len(matrix) == 0:
-            return Contributions(np.empty(matrix.shape), 0.0)
-        options = {"num_threads": 1} if len(matrix) <= FEW_ROWS else {}
-        found = np.asarray(model.booster.predict(matrix, pred_contrib=True, **options), np.float64)
-        if model.kind == "random_forest":  # LightGBM explains the sum of the trees
-            found /= model.booster.num_trees()
-        return Contributions(found[:, :-1], float(found[0, -1]))
-    values = np.zeros(matrix.shape)
-    if model.kind == "dummy":
-        return Contributions(values, float(logit(np.array([model.document["base_rate"]]))[0]))
-    base = float(model.document["intercept"])
-    for term, weight in zip(model.document["terms"], model.document["coefficients"], strict=True):
-        values[:, term["input"]] += weight * (linear_term(term, matrix) - term["average"])
-        base += weight * term["average"]
-    return Contributions(values, base)
+    """Return the contributions to every row's log-odds, as the model's kind computes them."""
+    return kind_of(model.kind).explain(model, model.encode(columns))
 
 
 def explain_model(

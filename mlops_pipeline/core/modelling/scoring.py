@@ -1,26 +1,42 @@
-"""Scoring a stored model with numpy, json and LightGBM only, from text and JSON, never pickle.
+"""Scoring a stored model from text and JSON, never pickle: encoding, calibration, decision.
 
-This file stands alone on purpose: its text is stored beside every model, so that plain MLflow
-scores a model with nothing of this project installed. It must not import from the project.
+Stands alone on purpose: this text, the scorer of the model's kind (scorers/) and a few lines for
+MLflow are stored with every model, so that plain MLflow scores it with nothing of this project
+installed. Of the project only `load` is imported; in the stored script the scorer's own takes its
+place. Files are read and written in stores/models.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import repeat
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from mlops_pipeline.core.modelling.scorers import load
+
 MODEL_JSON = "model.json"
-MODEL_TEXT = "model.txt"
 STANDARD_SCORE_LIMIT = 6.0  # standardised inputs beyond it say nothing more to a linear model
 PROBABILITY_FLOOR = 1e-6  # keeps log loss finite where isotonic calibration says 0 or 1
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
+Matrix = npt.NDArray[np.float32]
 Columns = Mapping[str, npt.NDArray[Any]]
+
+
+class Scorer(Protocol):
+    """What scores encoded rows, before calibration; same bits for one row and for many."""
+
+    def scores(self, matrix: Matrix) -> Floats:
+        """Return the probabilities `(n_rows,)`."""
+
+    def log_odds(self, matrix: Matrix) -> Floats:
+        """Return their log-odds `(n_rows,)`."""
+
+    def row(self, buffer: Matrix) -> Callable[[], float]:
+        """Return a function that scores what lies in a buffer of one row `(1, n_inputs)`."""
 
 
 class Decisions(NamedTuple):
@@ -49,35 +65,41 @@ class ScoringModel:
     document : dict
         kind, inputs, parameters, calibration, threshold and, where thresholds differ between
         rows, how (`thresholds`); `review_band` where a person decides near it: model.json.
-    booster_text : str or None
-        LightGBM's text format; None for logistic regression and the dummy.
+    texts : mapping, optional
+        What its other files hold, by name: the text of a library's own format.
     """
 
-    def __init__(self, document: dict[str, Any], booster_text: str | None) -> None:
+    def __init__(self, document: dict[str, Any], texts: Mapping[str, str] | None = None) -> None:
         self.document = document
-        self.booster_text = booster_text
-        self._booster: Any = None
+        self.texts = dict(texts or {})
+        self._scorer: Scorer | None = None
 
     @classmethod
-    def read(cls, folder: Path) -> "ScoringModel":
-        """Read model.json and, when there is one, model.txt."""
-        text = folder / MODEL_TEXT
-        document = json.loads((folder / MODEL_JSON).read_text(encoding="utf-8"))
-        return cls(document, text.read_text(encoding="utf-8") if text.is_file() else None)
+    def of_files(cls, files: Mapping[str, str]) -> "ScoringModel":
+        """Return the model whose files, by name, hold these texts."""
+        texts = {name: text for name, text in files.items() if name != MODEL_JSON}
+        return cls(json.loads(files[MODEL_JSON]), texts)
 
-    def write(self, folder: Path) -> None:
-        """Write model.json and, when there is one, model.txt; same model, same bytes."""
-        (folder / MODEL_JSON).write_text(self.to_json(), encoding="utf-8")
-        if self.booster_text is not None:
-            (folder / MODEL_TEXT).write_text(self.booster_text, encoding="utf-8")
+    @property
+    def files(self) -> dict[str, str]:
+        """What its files hold, by name; same model, same bytes."""
+        text = json.dumps(self.document, sort_keys=True, indent=1, allow_nan=False) + "\n"
+        return {MODEL_JSON: text, **self.texts}
 
-    def to_json(self) -> str:
-        """Return the canonical JSON text of the document."""
-        return json.dumps(self.document, sort_keys=True, indent=1, allow_nan=False) + "\n"
+    def revised(self, **changes: Any) -> "ScoringModel":
+        """Return the same fit with other calibration, thresholds, ..."""
+        return ScoringModel({**self.document, **changes}, self.texts)
+
+    @property
+    def scorer(self) -> Any:
+        """The scorer of the kind (loaded once)."""
+        if self._scorer is None:
+            self._scorer = load(self.document, self.texts)
+        return self._scorer
 
     @property
     def kind(self) -> str:
-        """Return lightgbm, random_forest, logistic or dummy."""
+        """Return lightgbm, logistic, ..."""
         return str(self.document["kind"])
 
     @property
@@ -95,16 +117,7 @@ class ScoringModel:
         """The inputs in the order of the matrix."""
         return tuple(item["name"] for item in self.document["inputs"])
 
-    @property
-    def booster(self) -> Any:
-        """The LightGBM booster (loaded once)."""
-        if self._booster is None:
-            import lightgbm
-
-            self._booster = lightgbm.Booster(model_str=self.booster_text)
-        return self._booster
-
-    def encode(self, columns: Columns) -> npt.NDArray[np.float32]:
+    def encode(self, columns: Columns) -> Matrix:
         """Return the float32 matrix `(n_rows, n_inputs)`; missing and unseen values are NaN."""
         return encode(self.document["inputs"], columns)
 
@@ -125,37 +138,18 @@ class ScoringModel:
         near = (np.abs(probability - threshold) <= band / 2) & (band > 0)
         return Decisions(probability, threshold, probability >= threshold, near)
 
-    def predict_matrix(self, matrix: npt.NDArray[np.float32]) -> Floats:
+    def predict_matrix(self, matrix: Matrix) -> Floats:
         """Return calibrated probabilities for an encoded matrix."""
         return apply_calibration(self.document["calibration"], self.raw_scores(matrix))
 
-    def raw_scores(self, matrix: npt.NDArray[np.float32]) -> Floats:
+    def raw_scores(self, matrix: Matrix) -> Floats:
         """Return probabilities before calibration."""
-        if self.kind == "dummy":
-            return np.full(len(matrix), float(self.document["base_rate"]), dtype=np.float64)
-        if self.kind == "logistic":
-            return sigmoid(self._linear_scores(matrix))
-        if len(matrix) == 0:
-            return np.empty(0)
-        return np.asarray(self.booster.predict(matrix), dtype=np.float64)
+        scores: Floats = self.scorer.scores(matrix)
+        return scores
 
-    def log_odds(self, matrix: npt.NDArray[np.float32]) -> Floats:
+    def log_odds(self, matrix: Matrix) -> Floats:
         """Return the log-odds of the scores before calibration."""
-        if self.kind == "dummy":
-            return logit(self.raw_scores(matrix))
-        if self.kind == "logistic":
-            return self._linear_scores(matrix)
-        if len(matrix) == 0:
-            return np.empty(0)
-        found = np.asarray(self.booster.predict(matrix, raw_score=True), dtype=np.float64)
-        # LightGBM's raw score of a forest is the sum of its trees, its probability their mean's
-        return found / self.booster.num_trees() if self.kind == "random_forest" else found
-
-    def _linear_scores(self, matrix: npt.NDArray[np.float32]) -> Floats:
-        # term by term: the same bits on any number of threads, and no matrix of terms in memory
-        scores: Floats = np.full(len(matrix), float(self.document["intercept"]), dtype=np.float64)
-        for term, weight in zip(self.document["terms"], self.document["coefficients"], strict=True):
-            scores += weight * linear_term(term, matrix)
+        scores: Floats = self.scorer.log_odds(matrix)
         return scores
 
 
@@ -163,7 +157,7 @@ def encode(
     inputs: list[dict[str, Any]],
     columns: Columns,
     rows: npt.NDArray[Any] | None = None,
-) -> npt.NDArray[np.float32]:
+) -> Matrix:
     """Encode named columns as a column-major float32 matrix; categories become their position.
 
     With `rows`, only those are encoded, column by column: no second copy of the data.
@@ -183,9 +177,7 @@ def encode(
     return matrix
 
 
-def row_thresholds(
-    document: Mapping[str, Any], columns: Columns, matrix: npt.NDArray[np.float32]
-) -> Floats:
+def row_thresholds(document: Mapping[str, Any], columns: Columns, matrix: Matrix) -> Floats:
     """Return the threshold of each row: one for all, by its group, or by its estimated group.
 
     `by_group` looks the row's attributes up; `by_estimated_group` is blind to them: the mean of
@@ -211,7 +203,7 @@ def row_thresholds(
     return limits_of_rows
 
 
-def group_shares(rule: Mapping[str, Any], matrix: npt.NDArray[np.float32]) -> Floats:
+def group_shares(rule: Mapping[str, Any], matrix: Matrix) -> Floats:
     """Return the probability of each group given the inputs `(n_groups, n_rows)`: softmax."""
     scores = np.repeat(np.asarray(rule["intercepts"], dtype=np.float64)[:, None], len(matrix), 1)
     for term, weights in zip(rule["terms"], rule["coefficients"], strict=True):
@@ -219,11 +211,14 @@ def group_shares(rule: Mapping[str, Any], matrix: npt.NDArray[np.float32]) -> Fl
         for group, weight in enumerate(weights):
             scores[group] += weight * values
     scores = np.exp(scores - scores.max(axis=0))
-    shares: Floats = scores / scores.sum(axis=0)
+    total = np.zeros(len(matrix))
+    for score in scores:  # in order: NumPy sums one row's groups otherwise than many rows'
+        total += score
+    shares: Floats = scores / total
     return shares
 
 
-def linear_term(term: Mapping[str, Any], matrix: npt.NDArray[np.float32]) -> Floats:
+def linear_term(term: Mapping[str, Any], matrix: Matrix) -> Floats:
     """Return one term of a linear model `(n_rows,)`: a standardised number, a flag, a category."""
     values = matrix[:, term["input"]].astype(np.float64)
     if term["kind"] == "missing":

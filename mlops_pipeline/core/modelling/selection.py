@@ -10,8 +10,9 @@ import numpy.typing as npt
 from mlops_pipeline.config.modelling import Costs
 from mlops_pipeline.core.metrics.metrics import Estimate, point_metrics
 from mlops_pipeline.core.modelling.calibration import Kind, fit_calibration, threshold_from_costs
-from mlops_pipeline.core.modelling.fitting import SIMPLICITY, Fitted
+from mlops_pipeline.core.modelling.fitting import Fitted
 from mlops_pipeline.core.modelling.scoring import ScoringModel
+from mlops_pipeline.spec.kinds import KINDS
 
 FOLDS = 5  # of the validation part, when a calibration is judged on rows it did not see
 
@@ -60,13 +61,11 @@ def calibrate_candidate(
     """
     kind = "none" if fitted.model.kind == "dummy" else kind
     crossed = cross_fitted(kind, scores, label, entity)
-    document = {
-        **fitted.model.document,
-        "calibration": fit_calibration(kind, scores, label).to_dict(),
-        "threshold": threshold_from_costs(costs.false_positive, costs.false_negative),
+    model = fitted.model.revised(
+        calibration=fit_calibration(kind, scores, label).to_dict(),
+        threshold=threshold_from_costs(costs.false_positive, costs.false_negative),
         **({"review_band": review_band} if review_band else {}),
-    }
-    model = ScoringModel(document, fitted.model.booster_text)
+    )
     figures = point_metrics(label, crossed, model.threshold)
     loss = figures["log_loss"].value
     return Trained(fitted, model, np.inf if loss is None else loss, figures, seconds)
@@ -80,7 +79,10 @@ def choose(candidates: Sequence[Trained], tolerance: float) -> Choice:
         for item in candidates
         if item.validation_log_loss <= best.validation_log_loss + tolerance
     ]
-    chosen = min(close, key=lambda item: (SIMPLICITY[item.model.kind], item.validation_log_loss))
+    simplest = list(KINDS)
+    chosen = min(
+        close, key=lambda item: (simplest.index(item.model.kind), item.validation_log_loss)
+    )
     losses = ", ".join(
         f"{item.name} {item.validation_log_loss:.4f}"
         for item in sorted(candidates, key=lambda item: item.validation_log_loss)

@@ -8,8 +8,14 @@ import numpy as np
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.data.frame import LabelledFrame
 from mlops_pipeline.core.data.splits import Parts
-from mlops_pipeline.core.modelling.fitting import Fitted, Rows, fit_candidate, refit_recipe
-from mlops_pipeline.core.modelling.inputs import Inputs, encode_rows, learn_inputs
+from mlops_pipeline.core.modelling.fitting import (
+    Fitted,
+    Inputs,
+    Rows,
+    encode_rows,
+    fit_candidate,
+    learn_inputs,
+)
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.core.modelling.selection import Choice, Trained, calibrate_candidate, choose
 from mlops_pipeline.errors import DataError
@@ -87,7 +93,7 @@ def fit_again(
     name = str(model.document["candidate"])
     return fit_candidate(
         name,
-        refit_recipe(use_case.training.candidates[name], model.document.get("trees")),
+        use_case.training.candidates[name].fixed(model.document.get("trees")),
         inputs,
         rows,
         None,
@@ -100,7 +106,7 @@ def fit_again(
 def decide_as(model: ScoringModel, fitted: ScoringModel) -> ScoringModel:
     """Return the fitted model with the calibration and thresholds of another."""
     kept = {key: value for key, value in model.document.items() if key in DECIDING}
-    return ScoringModel({**fitted.document, **kept}, fitted.booster_text)
+    return fitted.revised(**kept)
 
 
 def train_maxima(model: ScoringModel, frame: LabelledFrame, parts: Parts) -> Mapping[str, float]:

@@ -14,10 +14,10 @@ from mlops_pipeline.core.rollout.records import Rollout
 from mlops_pipeline.errors import NotFoundError, StateError
 from mlops_pipeline.lifecycle.alerts import NewAlert, raise_alert, resolve_alerts_by_key
 from mlops_pipeline.lifecycle.bookkeeping import NewDecision, list_decisions, record_decision
+from mlops_pipeline.lifecycle.champions import documents_folder
 from mlops_pipeline.lifecycle.compliance.card_documents import read_facts
 from mlops_pipeline.lifecycle.costs import use_case_costs
 from mlops_pipeline.lifecycle.exceptions import list_exceptions
-from mlops_pipeline.lifecycle.release import documents_folder
 from mlops_pipeline.lifecycle.rollouts import (
     find_champion,
     get_rollout,

@@ -245,6 +245,6 @@ def _inputs_of(lake: Lake, use_case: UseCase, fingerprint: str) -> tuple[str, ..
 
 
 def _document(lake: Lake, use_case: UseCase, fingerprint: str) -> Path:
-    from mlops_pipeline.lifecycle.release import documents_folder  # it imports scikit-learn
+    from mlops_pipeline.lifecycle.champions import documents_folder
 
     return documents_folder(lake, use_case, fingerprint) / "metadata.json"

@@ -1,4 +1,4 @@
-"""The contract test of a stored model: plain MLflow, a fresh process, none of our code.
+"""The stored model's script and contract test: plain MLflow, a fresh process, none of our code.
 
 The script of the stored model is compared with its known hash before anything runs it.
 """
@@ -6,26 +6,24 @@ The script of the stored model is compared with its known hash before anything r
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
-from collections import Counter
-from collections.abc import Collection
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mlops_pipeline.core.modelling import scoring
 from mlops_pipeline.errors import ContractError
 from mlops_pipeline.stores.models.tracking import QUIET
 
 TOLERANCE = 1e-12  # the same library reads the same numbers: differences are a broken store
 TIMEOUT_S = 180
-QUANTILES = (0.1, 0.35, 0.65, 0.9)  # that the example takes of each number
-EXAMPLE_ROWS = 10_000  # that they are taken of
 SCRIPT = "model_script.py"
 _TAIL = Path(__file__).with_name("pyfunc_tail.py")
+_OURS = re.compile(r"^from mlops_pipeline\b.*? import (?:\([^)]*\)|[^(\n]*)\n", re.MULTILINE)
 _RUNNER = """
 import json, sys
 class NoProject:
@@ -45,75 +43,31 @@ print("RESULT" + json.dumps([[float(value) for value in said[name]] for name in 
 """
 
 
-def model_script() -> str:
-    """Return the script stored with each model: scoring.py, and the MLflow class behind it."""
-    tail = _TAIL.read_text(encoding="utf-8").replace(
-        "from mlops_pipeline.core.modelling.scoring import ScoringModel\n", ""
-    )
-    return Path(scoring.__file__).read_text(encoding="utf-8") + "\n\n" + tail
+@dataclass(frozen=True)
+class Package:
+    """What plain MLflow needs of a model: its files, script, inputs (name: type), packages."""
+
+    files: Mapping[str, str]
+    script: str
+    inputs: Mapping[str, str]
+    requirements: Sequence[str]
 
 
-def column_types(model: scoring.ScoringModel) -> dict[str, str]:
-    """Return the columns that a model is given, inputs and attributes, with their types."""
-    inputs = {item["name"]: item["type"] for item in model.document["inputs"]}
-    return {**dict.fromkeys(model.attributes, "category"), **inputs}
+def model_script(sources: Sequence[Path]) -> str:
+    """Return the script stored with a model: how it is scored, and the MLflow class behind it."""
+    texts = [_OURS.sub("", path.read_text(encoding="utf-8")) for path in (*sources, _TAIL)]
+    return "\n\n".join((*texts, "set_model(PyfuncModel(ScoringModel.of_files))\n"))
 
 
-def input_example(
-    model: scoring.ScoringModel, columns: Any, hidden: Collection[str] = ()
-) -> dict[str, Any]:
-    """Return made-up rows as plain JSON: columns, data, types; missing values are null.
+def check_contract(model_folder: Path, script: str, example: Path, expected: npt.ArrayLike) -> None:
+    """Load a stored model with plain MLflow in a fresh process; compare what it says of an example.
 
-    No row is anybody's: each input goes through quantiles of its numbers, or its commonest texts,
-    by itself, and is missing in the last row; a protected attribute that decisions need goes
-    through the groups that the model knows. Inputs in `hidden` are missing in every row.
-    """
-    types, rows = column_types(model), len(QUANTILES)
-    values: dict[str, list[Any]] = {
-        name: [None] * rows if name in hidden else _typical(columns[name])
-        for name in types
-        if name not in model.attributes
-    }
-    groups = [each for group in _groups(model) for each in group]
-    for position, name in enumerate(model.attributes):
-        values[name] = [groups[row % len(groups)][position] for row in range(rows)]
-    data = [list(row) for row in zip(*(values[name] for name in types), strict=True)]
-    return {"columns": list(types), "types": types, "data": [*data, [None] * len(types)]}
-
-
-def _groups(model: scoring.ScoringModel) -> list[list[list[str]]]:
-    found: list[list[list[str]]] = model.document.get("thresholds", {}).get("groups", [])
-    return found
-
-
-def _typical(values: npt.NDArray[Any]) -> list[Any]:
-    """Return one value of a column for each quantile."""
-    drawn = values[:: max(1, len(values) // EXAMPLE_ROWS)]
-    if drawn.dtype == object:
-        common = [text for text, _ in Counter(drawn).most_common() if text is not None]
-        return (common * len(QUANTILES) or [None] * len(QUANTILES))[: len(QUANTILES)]
-    known = drawn[~np.isnan(drawn)]
-    if not len(known):
-        return [None] * len(QUANTILES)
-    return [float(np.float32(value)) for value in np.quantile(known, QUANTILES)]
-
-
-def example_columns(example: dict[str, Any]) -> dict[str, npt.NDArray[Any]]:
-    """Return an input example as columns for ScoringModel."""
-    columns = {}
-    for index, name in enumerate(example["columns"]):
-        values = [row[index] for row in example["data"]]
-        if example["types"][name] == "category":
-            columns[name] = np.asarray(values, dtype=object)
-        else:
-            columns[name] = np.asarray(
-                [np.nan if value is None else value for value in values], dtype=np.float32
-            )
-    return columns
-
-
-def check_contract(model_folder: Path, example_path: Path, decided: scoring.Decisions) -> None:
-    """Load a stored model with plain MLflow in a fresh process; compare scores and decisions.
+    Parameters
+    ----------
+    script : str
+        What the stored script has to be.
+    expected : array_like of three rows
+        Probability, decision and whether a person has to look, of each row.
 
     Raises
     ------
@@ -121,8 +75,8 @@ def check_contract(model_folder: Path, example_path: Path, decided: scoring.Deci
         When the script is not the known one, the model does not load, or it scores or decides
         differently.
     """
-    script = (model_folder / SCRIPT).read_text(encoding="utf-8")
-    known, found = (hashlib.sha256(text.encode()).hexdigest() for text in (model_script(), script))
+    stored = (model_folder / SCRIPT).read_text(encoding="utf-8")
+    known, found = (hashlib.sha256(text.encode()).hexdigest() for text in (script, stored))
     if known != found:
         raise ContractError(
             "the stored model's script is not the one this project writes",
@@ -132,7 +86,7 @@ def check_contract(model_folder: Path, example_path: Path, decided: scoring.Deci
             way_out="do not load this model; train it again",
         )
     done = subprocess.run(  # noqa: S603 # our own interpreter and script
-        [sys.executable, "-c", _RUNNER, str(model_folder), str(example_path)],
+        [sys.executable, "-c", _RUNNER, str(model_folder), str(example)],
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,
@@ -148,12 +102,12 @@ def check_contract(model_folder: Path, example_path: Path, decided: scoring.Deci
             found=done.stderr.strip()[-800:],
         )
     scores = np.asarray(json.loads(lines[-1].removeprefix("RESULT")))
-    expected = np.asarray([decided.probability, decided.decision, decided.needs_review], float)
-    if scores.shape != expected.shape or np.abs(scores - expected).max() > TOLERANCE:
+    wanted = np.asarray(expected, dtype=np.float64)
+    if scores.shape != wanted.shape or np.abs(scores - wanted).max() > TOLERANCE:
         raise ContractError(
             "the stored model scores differently in a fresh process",
             where=str(model_folder),
-            expected=str(expected.tolist()),
+            expected=str(wanted.tolist()),
             found=str(scores.tolist()),
         )
 

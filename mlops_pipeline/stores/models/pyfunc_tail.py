@@ -1,24 +1,28 @@
-"""The MLflow face of a stored model; appended to scoring.py's text to make its script.
+"""The MLflow face of a stored model: the end of its script, behind scoring.py and its scorer.
 
-Checked by hash before a contract test runs it; see stores/models/registry.py.
+The whole script is checked by hash before a contract test runs it (contract.py).
 """
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mlflow.models import set_model
+from mlflow.models import set_model  # noqa: F401 # the script's last line calls it
 from mlflow.pyfunc import PythonModel
-
-from mlops_pipeline.core.modelling.scoring import ScoringModel
 
 
 class PyfuncModel(PythonModel):  # type: ignore[misc] # MLflow ships no types
     """Columns in; probability, decision and whether a person has to look out."""
 
+    def __init__(self, of_files: Callable[[Mapping[str, str]], Any]) -> None:
+        self.of_files = of_files
+
     def load_context(self, context: Any) -> None:
         """Read the model's text and JSON."""
-        self.model = ScoringModel.read(Path(context.artifacts["model"]))
+        folder = Path(context.artifacts["model"])
+        files = {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
+        self.model = self.of_files(files)
 
     # without type hints: MLflow takes hints for a schema and warns about these
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def] # noqa: ARG002
@@ -41,6 +45,3 @@ class PyfuncModel(PythonModel):  # type: ignore[misc] # MLflow ships no types
             },
             index=model_input.index,
         )
-
-
-set_model(PyfuncModel())

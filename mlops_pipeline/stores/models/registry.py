@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.core.rollout.records import MEANINGS
 from mlops_pipeline.errors import NotFoundError
-from mlops_pipeline.stores.models.contract import SCRIPT, column_types, model_script
+from mlops_pipeline.stores.models.contract import SCRIPT, Package
+from mlops_pipeline.stores.models.files import write_files
 from mlops_pipeline.stores.models.tracking import Tracking
 
 COMPLETE = "complete"
@@ -65,10 +65,6 @@ class Registry:
                 return self._describe(found)
         raise NotFoundError(f"version {version} of {self.name} is not in the registry")
 
-    def load(self, version: int) -> ScoringModel:
-        """Read a version's text and JSON; nothing of it is executed."""
-        return ScoringModel.read(self.get(version).model_folder / "artifacts" / "model")
-
     def sweep(self) -> list[int]:
         """Remove versions that a killed run left incomplete; return their numbers."""
         left = [version for version in self._versions() if COMPLETE not in version.tags]
@@ -76,9 +72,7 @@ class Registry:
             self.client.delete_model_version(self.name, version.version)
         return [int(version.version) for version in left]
 
-    def create(
-        self, model: ScoringModel, *, run_id: str, fingerprint: str, requirements: list[str]
-    ) -> RegisteredVersion:
+    def create(self, package: Package, *, run_id: str, fingerprint: str) -> RegisteredVersion:
         """Store the model as a models-from-code pyfunc and create its version (not complete)."""
         import mlflow.pyfunc
         from mlflow.exceptions import MlflowException
@@ -86,19 +80,17 @@ class Registry:
 
         with tempfile.TemporaryDirectory(prefix="mlops-") as folder:
             script = Path(folder) / SCRIPT
-            script.write_text(model_script(), encoding="utf-8")
-            files = Path(folder) / "model"
-            files.mkdir()
-            model.write(files)
+            script.write_text(package.script, encoding="utf-8")
+            write_files(Path(folder) / "model", package.files)
             with _quiet_mlflow():
                 info = Model.log(
                     None,
                     mlflow.pyfunc,
                     name="model",
                     python_model=str(script),
-                    artifacts={"model": str(files)},
-                    pip_requirements=requirements,
-                    signature=_signature(model),
+                    artifacts={"model": str(Path(folder) / "model")},
+                    pip_requirements=list(package.requirements),
+                    signature=_signature(package.inputs),
                     run_id=run_id,
                 )
         try:
@@ -157,13 +149,13 @@ class Registry:
         )
 
 
-def _signature(model: ScoringModel) -> Any:
+def _signature(types: Mapping[str, str]) -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
     inputs = [
         ColSpec("string" if kind == "category" else "double", name, required=False)
-        for name, kind in column_types(model).items()
+        for name, kind in types.items()
     ]
     outputs = [
         ColSpec("double", "probability"),

@@ -14,6 +14,7 @@ DOCUMENT: dict[str, Any] = {
     "model_name": "churn",
     "version": 1,
     "artifact_uri": "/models/1",
+    "model_files": {"model.json": "0" * 64},
     "framework": {"name": "lightgbm", "version": "4.6.0"},
     "signature": {
         "inputs": [{"name": "tenure_days", "type": "number"}],

@@ -13,8 +13,8 @@ from mlops_pipeline.core.mitigation.group_thresholds import (
     limits_by_estimated_group,
     limits_by_group,
 )
-from mlops_pipeline.core.modelling.inputs import Inputs
-from mlops_pipeline.core.modelling.linear_design import design, learn_terms
+from mlops_pipeline.core.modelling.fitting import Inputs
+from mlops_pipeline.core.modelling.kinds.logistic import design, learn_terms
 from mlops_pipeline.core.modelling.scoring import group_shares, row_thresholds
 
 Floats = npt.NDArray[np.float64]

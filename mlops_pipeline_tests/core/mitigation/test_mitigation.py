@@ -186,8 +186,8 @@ def test_variants_have_the_same_bytes_on_three_threads_and_again_on_a_refit(
     train_rows = world().take(parts.train)
     refitted = refit_variant(case, train_rows, first.model, first.recipe, threads=3)
     for other in (again.model, refitted):
-        assert other.to_json() == first.model.to_json()
-        assert other.booster_text == first.model.booster_text
+        assert other.files["model.json"] == first.model.files["model.json"]
+        assert other.texts == first.model.texts
 
 
 @pytest.mark.parametrize("allowed", ["allowed", "forbidden"])
@@ -196,12 +196,12 @@ def test_group_thresholds_need_the_attribute_only_where_it_is_allowed(allowed: s
     settings["fairness"]["attribute_at_decision"] = allowed
     outcome, chosen = mitigated(biased(**settings))
     assert chosen is not None
-    model = ScoringModel(json.loads(chosen.model.to_json()), chosen.model.booster_text)
+    model = ScoringModel(json.loads(chosen.model.files["model.json"]), chosen.model.texts)
     test = world().take(base()[1].test)
     if allowed == "forbidden":
         assert model.attributes == ()
-        assert "south" not in model.to_json()
-        assert "region" not in model.to_json()
+        assert "south" not in model.files["model.json"]
+        assert "region" not in model.files["model.json"]
         decided = model.decide(test.columns)
     else:
         assert model.attributes == ("region",)

@@ -10,8 +10,7 @@ from pydantic import TypeAdapter
 from mlops_pipeline.config.features import Direction
 from mlops_pipeline.config.modelling import Candidate
 from mlops_pipeline.core.data.frame import LabelledFrame
-from mlops_pipeline.core.modelling.fitting import Rows, fit_candidate
-from mlops_pipeline.core.modelling.inputs import encode_rows, learn_inputs
+from mlops_pipeline.core.modelling.fitting import Rows, encode_rows, fit_candidate, learn_inputs
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 
 ROWS = 1_500

@@ -155,7 +155,7 @@ def test_monotone_model_has_no_violation_where_the_free_one_has(kind: str) -> No
 def test_model_without_monotone_does_not_depend_on_the_directions() -> None:
     free = fitted("lightgbm")
     declared = fitted("lightgbm", directions={"tickets": "increasing"})
-    assert free.booster_text == declared.booster_text
+    assert free.texts == declared.texts
 
 
 # the rule

@@ -12,7 +12,7 @@ import pytest
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.core.data.frame import LabelledFrame
 from mlops_pipeline.core.data.splits import split_rows
-from mlops_pipeline.core.modelling.inputs import encode_rows, learn_inputs
+from mlops_pipeline.core.modelling.fitting import encode_rows, learn_inputs
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.core.modelling.train import train
 from mlops_pipeline.errors import DataError, SplitError

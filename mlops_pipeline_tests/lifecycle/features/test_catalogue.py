@@ -15,6 +15,7 @@ from mlops_pipeline.config import UseCase
 from mlops_pipeline.core.rollout.records import OpeningState
 from mlops_pipeline.errors import ConfigError, NotFoundError
 from mlops_pipeline.lifecycle.bookkeeping import record_feature_use, set_pointer
+from mlops_pipeline.lifecycle.champions import documents_folder
 from mlops_pipeline.lifecycle.features.catalogue import (
     FeatureEntry,
     ModelInputs,
@@ -23,7 +24,6 @@ from mlops_pipeline.lifecycle.features.catalogue import (
     refuse_deleted_features,
     unused_features,
 )
-from mlops_pipeline.lifecycle.release import documents_folder
 from mlops_pipeline.lifecycle.rollouts import open_rollout
 from mlops_pipeline.stores.lake.tables import Lake
 from mlops_pipeline.stores.ops import OpsDatabase

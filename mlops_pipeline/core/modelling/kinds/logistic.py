@@ -1,18 +1,19 @@
-"""The terms of a linear model: standardised numbers, missing flags and categories, in a matrix.
+"""Logistic regression: standardised numbers, missing flags and categories as terms of a matrix.
 
-Belongs here: learning the terms from rows, and their values. One term of given rows, as a stored
-model computes it, is scoring.py's.
+Its linear algebra runs on one thread, so that any number gives the same bytes. One term of given
+rows, as a stored model computes it, is scoring.py's.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from mlops_pipeline.core.modelling.inputs import Inputs, Matrix
-from mlops_pipeline.core.modelling.scoring import linear_term
+from mlops_pipeline.core.modelling.fitting import Contributions, Fitted, Fitting, Inputs
+from mlops_pipeline.core.modelling.scoring import Floats, Matrix, ScoringModel, linear_term
 
+FRAMEWORK = "sklearn"
+REQUIREMENTS = ()
 SKEWED = 2.0  # sample skewness from which the logarithm is taken, where that mends it
 SKEWNESS_ROWS = 200_000  # enough to tell whether the logarithm mends a skew
 BLOCK_ROWS = 8_192  # of the design matrix, filled at once
@@ -23,20 +24,12 @@ class Design(NamedTuple):
     """The terms of a linear model, their values `(n_rows, n_terms)`, means and deviations."""
 
     terms: Sequence[Mapping[str, Any]]
-    values: npt.NDArray[np.float64]
-    means: npt.NDArray[np.float64]
-    spreads: npt.NDArray[np.float64]
+    values: Floats
+    means: Floats
+    spreads: Floats
 
 
-def learn_design(inputs: Inputs, matrix: Matrix) -> Design:
-    """Learn the terms of a linear model from rows, and return them with their values."""
-    terms = learn_terms(inputs, matrix)
-    return Design(terms, *design(terms, matrix))
-
-
-def design(
-    terms: Sequence[Mapping[str, Any]], matrix: Matrix
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def design(terms: Sequence[Mapping[str, Any]], matrix: Matrix) -> tuple[Floats, Floats, Floats]:
     """Return the terms of every row `(n_rows, n_terms)`, their means and standard deviations.
 
     Row-major, or scikit-learn would copy it; filled in blocks of rows that fit the cache.
@@ -85,12 +78,12 @@ def learn_terms(inputs: Inputs, matrix: Matrix) -> list[dict[str, Any]]:
     return terms
 
 
-def _log(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    logs: npt.NDArray[np.float64] = np.sign(values) * np.log1p(np.abs(values))
+def _log(values: Floats) -> Floats:
+    logs: Floats = np.sign(values) * np.log1p(np.abs(values))
     return logs
 
 
-def _skewness(values: npt.NDArray[np.float64]) -> float:
+def _skewness(values: Floats) -> float:
     deviation = values - values.mean()
     spread = float(np.sqrt(np.mean(deviation**2)))
     return float(np.mean(deviation**3)) / spread**3 if spread > 0 else 0.0
@@ -99,3 +92,47 @@ def _skewness(values: npt.NDArray[np.float64]) -> float:
 def rounded(value: float) -> float:
     """Return a coefficient without the optimiser's noise."""
     return float(f"{float(value):.{COEFFICIENT_DIGITS}g}")
+
+
+def prepare(inputs: Inputs, matrix: Matrix) -> Design:
+    """Learn the terms of a linear model from rows, and return them with their values."""
+    terms = learn_terms(inputs, matrix)
+    return Design(terms, *design(terms, matrix))
+
+
+def fit(fitting: Fitting) -> Fitted:
+    """Fit the terms' coefficients by lbfgs."""
+    from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
+
+    chosen, train, items = fitting.parameters, fitting.train, fitting.inputs.items
+    terms, values, means, spreads = train.prepared or prepare(fitting.inputs, train.matrix)
+    estimator = LogisticRegression(
+        C=chosen.c,
+        max_iter=chosen.max_iterations,
+        class_weight="balanced" if fitting.balanced else None,
+        solver="lbfgs",
+    )
+    with threadpool_limits(limits=1):
+        estimator.fit(values, train.label, sample_weight=train.weight)
+    weights = [rounded(value) for value in estimator.coef_[0]]
+    model = fitting.model(
+        terms=[{**term, "average": rounded(mean)} for term, mean in zip(terms, means, strict=True)],
+        coefficients=weights,
+        intercept=rounded(estimator.intercept_[0]),
+    )
+    importance: dict[str, float] = {}
+    for term, weight, spread in zip(terms, weights, spreads, strict=True):
+        feature = str(items[term["input"]]["name"])
+        importance[feature] = importance.get(feature, 0.0) + abs(weight) * float(spread)
+    return Fitted(fitting.name, model, importance=importance)
+
+
+def explain(model: ScoringModel, matrix: Matrix) -> Contributions:
+    """Return weight x (term - its mean in the training part), summed per input."""
+    values, document = np.zeros(matrix.shape), model.document
+    base = float(document["intercept"])
+    for term, weight in zip(document["terms"], document["coefficients"], strict=True):
+        values[:, term["input"]] += weight * (linear_term(term, matrix) - term["average"])
+        base += weight * term["average"]
+    return Contributions(values, base)

@@ -1,0 +1,42 @@
+"""A model's files in a folder: text and JSON, written and read whole, compared by digest."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from mlops_pipeline.errors import ModelFilesError
+
+
+def write_files(folder: Path, files: Mapping[str, str]) -> dict[str, str]:
+    """Write a model's files into a new folder; return their digests."""
+    folder.mkdir(exist_ok=True)
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return digests(files)
+
+
+def read_files(folder: Path) -> dict[str, str]:
+    """Return what the files of a folder hold, by name."""
+    return {path.name: path.read_text(encoding="utf-8") for path in sorted(folder.iterdir())}
+
+
+def read_checked(folder: Path, recorded: Mapping[str, str]) -> dict[str, str]:
+    """Return what a model's files hold, when they are those that were recorded by digest."""
+    files = read_files(folder) if folder.is_dir() else {}
+    found = digests(files)
+    names = sorted({*recorded, *found})
+    different = [name for name in names if recorded.get(name) != found.get(name)]
+    if different or not recorded:
+        raise ModelFilesError(
+            "the files of the model are not those that were released",
+            where=f"{folder}: {', '.join(different) or 'no file'}",
+            expected=", ".join(str(recorded.get(name)) for name in different) or "recorded digests",
+            found=", ".join(found.get(name, "(no file)") for name in different) or "none",
+            way_out="restore the folder from a backup of the lake; do not score with these files",
+        )
+    return files
+
+
+def digests(files: Mapping[str, str]) -> dict[str, str]:
+    """Return the sha256 of every file."""
+    return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in files.items()}

@@ -1,0 +1,69 @@
+"""A champion is loaded from its release folder, compared by digest, without heavy libraries."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlops_pipeline.errors import ModelFilesError
+from mlops_pipeline.lifecycle.champions import MODEL, documents_folder, released_model
+from mlops_pipeline.stores.lake.tables import Lake
+from mlops_pipeline.stores.models.files import write_files
+from mlops_pipeline.stores.settings import Settings
+from mlops_pipeline_tests.core.evaluation.example_evaluation import use_case
+from mlops_pipeline_tests.core.modelling.example_models import RECIPES, fitted
+
+HEAVY = ("mlflow", "sklearn", "pandas", "lightgbm", "xgboost")
+SCORE = """
+import json, sys
+import numpy as np
+from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.lifecycle.champions import released_model
+from mlops_pipeline.stores.settings import Settings
+settings = Settings.from_environment({"MLOPS_DATA_DIR": sys.argv[1]})
+model = released_model(settings, UseCase.model_validate_json(sys.argv[2]), "f1")
+columns = {"amount": np.array([3.5, np.nan], np.float32), "tickets": np.zeros(2, np.float32),
+           "plan": np.array(["plus", None], object), "noise": np.ones(2, np.float32)}
+said = model.decide(columns)
+print(json.dumps([said.probability.tolist(), sorted(set(sys.argv[3:]) & set(sys.modules))]))
+"""
+
+
+def released(root: Path, kind: str) -> Settings:
+    """Settings of a lake with one release folder that holds a model and its metadata."""
+    settings = Settings.from_environment({"MLOPS_DATA_DIR": str(root)})
+    folder = documents_folder(Lake(settings.lake_uri), use_case(), "f1")
+    folder.mkdir(parents=True)
+    recorded = write_files(folder / MODEL, fitted(kind).files)
+    (folder / "metadata.json").write_text(json.dumps({"model_files": recorded}))
+    return settings
+
+
+@pytest.mark.parametrize("kind", RECIPES)
+def test_champion_is_scored_in_a_fresh_process_without_heavy_libraries(
+    kind: str, tmp_path: Path
+) -> None:
+    released(tmp_path, kind)
+    words = [str(tmp_path), use_case().model_dump_json(), *HEAVY]
+    done = subprocess.run(
+        [sys.executable, "-c", SCORE, *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    probability, loaded = json.loads(done.stdout)
+    assert loaded == []
+    assert 0 < probability[0] < 1
+
+
+def test_released_model_is_the_one_that_was_written(tmp_path: Path) -> None:
+    settings = released(tmp_path, "lightgbm")
+    assert released_model(settings, use_case(), "f1").files == fitted("lightgbm").files
+
+
+def test_released_model_with_another_threshold_is_refused(tmp_path: Path) -> None:
+    settings = released(tmp_path, "logistic")
+    path = documents_folder(Lake(settings.lake_uri), use_case(), "f1") / MODEL / "model.json"
+    path.write_text(path.read_text().replace('"threshold": 0.5', '"threshold": 0.1'))
+    with pytest.raises(ModelFilesError, match=r"model\.json"):
+        released_model(settings, use_case(), "f1")
