@@ -22,7 +22,7 @@ from mlops_pipeline.lifecycle.exceptions import grant_exception
 from mlops_pipeline.lifecycle.rollouts import open_rollout
 from mlops_pipeline.lifecycle.status import use_case_status
 from mlops_pipeline.orchestration.build import build_definitions
-from mlops_pipeline.serving.app import create_app
+from mlops_pipeline.serving.http import create_app
 from mlops_pipeline.serving.problems import PROBLEMS, TYPE_PREFIX, UNKNOWN_ID
 from mlops_pipeline.spec.metrics import METRICS
 from mlops_pipeline.stores.lake.tables import Lake

@@ -34,10 +34,7 @@ logger = logging.getLogger(__name__)
 class KeyUses:
     """Counts requests in memory and appends the minutes that are over; may be shared by threads.
 
-    Parameters
-    ----------
-    clock : callable, optional
-        The time, timezone-aware; default the settings' clock.
+    `clock` is the time, timezone-aware; default the settings' clock.
     """
 
     def __init__(self, settings: Settings, clock: Callable[[], datetime] | None = None) -> None:
@@ -106,7 +103,7 @@ class KeyUses:
 
 
 class CountedRequests:
-    """Middleware: tells the app's `KeyUses` of every request when it has been answered."""
+    """Middleware: counts every request in the app's `KeyUses` when it has been answered."""
 
     def __init__(self, app: "ASGIApp") -> None:
         self._app = app

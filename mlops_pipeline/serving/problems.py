@@ -69,15 +69,7 @@ def add_handlers(app: FastAPI) -> None:
 def answer(
     problem: Problem, *, detail: str | None = None, more: Mapping[str, Any] | None = None
 ) -> Response:
-    """Return a problem as a response.
-
-    Parameters
-    ----------
-    detail : str, optional
-        This occurrence in a sentence.
-    more : mapping, optional
-        Further members of the document.
-    """
+    """Return a problem as a response: `detail` is this occurrence, `more` further members."""
     body = {"type": f"{TYPE_PREFIX}{problem.slug}", "title": problem.title,
             "status": problem.status}  # fmt: skip
     if detail:

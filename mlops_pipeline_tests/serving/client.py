@@ -10,7 +10,7 @@ from typing import Any
 import httpx2 as httpx
 from fastapi.testclient import TestClient
 
-from mlops_pipeline.serving.app import create_app
+from mlops_pipeline.serving.http import create_app
 from mlops_pipeline_tests.serving.shops import CASES, settings_at
 from mlops_pipeline_tests.worlds import NOW
 

@@ -11,7 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from mlops_pipeline.errors import ContractError, OnlineFullError
-from mlops_pipeline.serving.app import HOST, create_app
+from mlops_pipeline.serving.http import HOST, create_app
 from mlops_pipeline_tests.serving.client import client_at, problem_of
 from mlops_pipeline_tests.serving.shops import SHOP_CASE, settings_at, write_shops
 

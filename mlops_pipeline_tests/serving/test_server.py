@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx2 as httpx
 
-from mlops_pipeline.serving.app import HOST, http_server
+from mlops_pipeline.serving.http import HOST, http_server
 from mlops_pipeline_tests.serving.client import client_at, problem_of
 from mlops_pipeline_tests.serving.shops import CASES, settings_at
 

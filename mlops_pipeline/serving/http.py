@@ -1,0 +1,211 @@
+"""Online features over HTTP: endpoints, what the app opens and closes, and serving it on loopback.
+
+    GET /features/{entity}/{id}   the newest features of one entity, with how fresh they are
+    GET /health/live              the process answers
+    GET /health/ready             the online store answers
+
+Belongs here: parameters, headers and bodies. What is read is decided by lifecycle; errors become
+answers in problems.py. Nothing is loaded from other hosts: there are no pages of documentation,
+whose scripts would come from a network; `/openapi.json` describes the endpoints.
+"""
+
+import threading
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import APIRouter, FastAPI, Query, Request
+from starlette.background import BackgroundTask
+from starlette.responses import JSONResponse, Response
+
+from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.errors import OnlineDefinitionError
+from mlops_pipeline.lifecycle.bookkeeping import record_feature_use
+from mlops_pipeline.lifecycle.features.online.feature_reads import (
+    QUESTION,
+    choose_use_case,
+    document,
+    feature_list,
+    read_entity,
+    request_features,
+    request_texts,
+)
+from mlops_pipeline.serving.key_uses import CountedRequests, KeyUses
+from mlops_pipeline.serving.problems import NEVER_STORE, UNKNOWN_ID, add_handlers, answer
+from mlops_pipeline.stores.ops import OpsDatabase
+from mlops_pipeline.stores.settings import Settings
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from mlops_pipeline.lifecycle.features.online.reader import OnlineFeatures, OnlineReader
+
+HOST = "127.0.0.1"
+PROBE_ID = "0"  # of any type of key; whether there is one does not matter
+
+router = APIRouter()
+
+
+class FeatureUses:
+    """Which features are read: recorded once a day for each, not at every read; thread-safe."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._day: date | None = None
+        self._recorded: set[tuple[str, str]] = set()
+
+    def new(self, use_case: str, names: Iterable[str]) -> list[str]:
+        """Return the features not recorded today; from now on they count as recorded."""
+        today = self._settings.now().date()
+        with self._lock:
+            if today != self._day:
+                self._day, self._recorded = today, set()
+            found = [name for name in names if (use_case, name) not in self._recorded]
+            self._recorded.update((use_case, name) for name in found)
+        return found
+
+    def record(self, use_case: str, names: list[str]) -> None:
+        """Write the use to the ops database."""
+        with OpsDatabase.open(self._settings.database_url) as ops:
+            record_feature_use(ops, use_case, names, "online", now=self._settings.now())
+
+
+@dataclass(frozen=True)
+class Served:
+    """The use cases that an app serves, their open readers, and the record of what is read."""
+
+    use_cases: Mapping[str, UseCase]
+    readers: Mapping[str, "OnlineReader"]
+    uses: FeatureUses
+
+
+def create_app(
+    use_cases: Mapping[str, UseCase],
+    settings: Settings,
+    *,
+    readers: Mapping[str, "OnlineReader"] | None = None,
+) -> FastAPI:
+    """Return the app that serves these use cases.
+
+    Parameters
+    ----------
+    readers : mapping of use case name to reader, optional
+        Open readers, which stay open. Default: the app opens its own when it starts and closes
+        them when it ends.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        with ExitStack() as stack:
+            opened = _open_readers(use_cases, settings, stack) if readers is None else readers
+            app.state.key_uses = stack.enter_context(KeyUses(settings))
+            app.state.served = Served(use_cases, opened, FeatureUses(settings))
+            yield
+
+    app = FastAPI(title="mlops_pipeline", docs_url=None, redoc_url=None, lifespan=lifespan)
+    app.add_middleware(CountedRequests)
+    app.include_router(router)
+    add_handlers(app)
+    return app
+
+
+def http_server(
+    use_cases: Mapping[str, UseCase], settings: Settings, port: int
+) -> "uvicorn.Server":
+    """Return a server on loopback; it logs no requests, whose paths hold ids of people."""
+    import uvicorn
+
+    app = create_app(use_cases, settings)
+    config = uvicorn.Config(app, host=HOST, port=port, access_log=False, log_level="warning")
+    return uvicorn.Server(config)
+
+
+@router.get("/features/{entity}/{entity_id:path}")
+def read_features(
+    request: Request,
+    entity: str,
+    entity_id: str,
+    features: Annotated[list[str] | None, Query(description="Comma-separated names.")] = None,
+    use_case: Annotated[str | None, Query(description="Where several share the entity.")] = None,
+) -> Response:
+    """Return the newest features of one entity.
+
+    Further query parameters are the source columns that request-time features read.
+    """
+    served: Served = request.app.state.served
+    names = feature_list(features or ())
+    chosen = choose_use_case(served.use_cases, entity, names, use_case)
+    given = [item for item in request.query_params.multi_items() if item[0] not in QUESTION]
+    columns = request_texts(given)
+    found = read_entity(served.readers[chosen.name], chosen, entity_id, names, request=columns)
+    if not found.is_known:
+        return answer(UNKNOWN_ID, more={"entity": entity, "use_case": chosen.name})
+    new = served.uses.new(chosen.name, found.values)
+    record = BackgroundTask(served.uses.record, chosen.name, new) if new else None
+    headers = {**NEVER_STORE, **freshness_headers(found)}
+    body = document(chosen, entity_id, found)
+    return JSONResponse(body, headers=headers, background=record)
+
+
+def freshness_headers(found: "OnlineFeatures") -> dict[str, str]:
+    """Return the headers about freshness.
+
+    `Feature-Time` and `Age` (whole seconds) are of the oldest value, `X-Features-Stale` and
+    `X-Features-Missing` name features; each is left out where there is nothing to say.
+    """
+    headers = {}
+    times = [item.feature_time for item in found.values.values()
+             if item.status != "missing" and item.feature_time is not None]  # fmt: skip
+    if times:
+        oldest = min(times)
+        headers["Feature-Time"] = oldest.isoformat()
+        headers["Age"] = str(max(int((found.read_at - oldest).total_seconds()), 0))
+    for status in ("stale", "missing"):
+        names = [name for name, item in found.values.items() if item.status == status]
+        if names:
+            headers[f"X-Features-{status.capitalize()}"] = ",".join(names)
+    return headers
+
+
+@router.get("/health/live")
+async def live() -> Response:
+    """Say that the process answers; it waits for no thread, so a slow store does not hide it."""
+    return JSONResponse({"status": "live"}, headers=NEVER_STORE)
+
+
+@router.get("/health/ready")
+def ready(request: Request) -> Response:
+    """Say that the online store answers, and which use cases it has features of.
+
+    A use case that was never materialized keeps the others from nothing.
+    """
+    served: Served = request.app.state.served
+    filled = {
+        name: _is_filled(served.use_cases[name], item) for name, item in served.readers.items()
+    }
+    return JSONResponse({"status": "ready", "materialized": filled}, headers=NEVER_STORE)
+
+
+def _is_filled(use_case: UseCase, reader: "OnlineReader") -> bool:
+    """Ask the store for anybody: it answers, or raises."""
+    needs_request = request_features(use_case)
+    probe = [name for name in reader.names if name not in needs_request][:1]
+    try:
+        reader.read([PROBE_ID], probe)
+    except OnlineDefinitionError:  # an answer, too
+        return False
+    return True
+
+
+def _open_readers(
+    use_cases: Mapping[str, UseCase], settings: Settings, stack: ExitStack
+) -> dict[str, "OnlineReader"]:
+    from mlops_pipeline.lifecycle.features.online.reader import open_reader
+
+    return {
+        name: stack.enter_context(open_reader(use_case, settings, is_noted=False))
+        for name, use_case in use_cases.items()
+    }
