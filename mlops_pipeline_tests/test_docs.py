@@ -13,21 +13,20 @@ import pytest
 from mlops_pipeline import errors
 from mlops_pipeline.cli.app import app
 from mlops_pipeline.config import load_use_case
-from mlops_pipeline.core.documents.records import plain
+from mlops_pipeline.core.documents.records import EvaluatedTraining
 from mlops_pipeline.core.evaluation.gates import Gate, RuleResult
 from mlops_pipeline.lifecycle.alerts import NewAlert, raise_alert
 from mlops_pipeline.lifecycle.bookkeeping import record_step_seconds, set_pointer, start_lifecycle
-from mlops_pipeline.lifecycle.champions import documents_folder
 from mlops_pipeline.lifecycle.exceptions import grant_exception
 from mlops_pipeline.lifecycle.rollouts import open_rollout
 from mlops_pipeline.lifecycle.status import use_case_status
 from mlops_pipeline.orchestration.build import build_definitions
 from mlops_pipeline.serving.http import create_app
 from mlops_pipeline.serving.problems import PROBLEMS, TYPE_PREFIX, UNKNOWN_ID
-from mlops_pipeline.spec.metrics import METRICS
 from mlops_pipeline.stores.lake.tables import Lake
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
+from mlops_pipeline_tests.core.documents.card_example import evaluation
 from mlops_pipeline_tests.documentation import (
     CONFIGS,
     ROOT,
@@ -203,15 +202,11 @@ def _status_of_a_busy_use_case(tmp_path: Path) -> dict[str, Any]:
     use_case = load_use_case(CONFIGS / "churn.yaml")
     settings = Settings.from_environment({"MLOPS_DATA_DIR": str(tmp_path)})
     now = datetime(2025, 1, 5, tzinfo=UTC)
-    figure = {"value": 0.8, "low": 0.7, "high": 0.9, "reason": None}
     rule = RuleResult("roc_auc at least 0.7", 0.8, 0.7, True, "block", "it is")
-    folder = documents_folder(Lake(settings.lake_uri), use_case, "f1")
+    folder = Lake(settings.lake_uri).documents_folder(use_case.name, "f1")
     folder.mkdir(parents=True)
-    evaluation = {
-        "evaluation": {"metrics": dict.fromkeys(METRICS, figure)},
-        "gate": plain(Gate(True, False, (rule,))),
-    }
-    (folder / "evaluation.json").write_text(json.dumps(evaluation), encoding="utf-8")
+    evaluated = EvaluatedTraining(evaluation(), Gate(True, False, (rule,)))
+    (folder / "evaluation.json").write_text(json.dumps(evaluated.document()), encoding="utf-8")
     with OpsDatabase.open(settings.database_url) as ops:
         for version, state in ((1, "champion"), (2, "awaiting_approval")):
             open_rollout(

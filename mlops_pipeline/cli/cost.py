@@ -18,7 +18,7 @@ def cost(
     as_json: Annotated[bool, typer.Option("--json", help="One document instead.")] = False,
 ) -> None:
     """Show what training runs, predictions and accepted versions cost."""
-    from mlops_pipeline.lifecycle.costs import use_case_costs
+    from mlops_pipeline.lifecycle.status import use_case_costs
     from mlops_pipeline.stores.lake.tables import Lake
     from mlops_pipeline.stores.ops import OpsDatabase
 

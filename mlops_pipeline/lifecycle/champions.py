@@ -6,7 +6,6 @@ digests stand in metadata.json beside them.
 
 import json
 from datetime import datetime
-from pathlib import Path
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.modelling.scoring import ScoringModel
@@ -88,11 +87,6 @@ def released_model(settings: Settings, use_case: UseCase, fingerprint: str) -> S
     ModelFilesError
         When they are not the files that were released.
     """
-    folder = documents_folder(Lake(settings.lake_uri), use_case, fingerprint)
+    folder = Lake(settings.lake_uri).documents_folder(use_case.name, fingerprint)
     metadata = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
     return ScoringModel.of_files(read_checked(folder / MODEL, metadata.get("model_files", {})))
-
-
-def documents_folder(lake: Lake, use_case: UseCase, fingerprint: str) -> Path:
-    """Return the folder of a released version's documents; it may not exist yet."""
-    return lake.artifact_folder(use_case.name, f"{fingerprint}-release")

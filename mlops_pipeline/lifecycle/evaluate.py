@@ -49,12 +49,12 @@ from mlops_pipeline.errors import NotFoundError
 from mlops_pipeline.lifecycle.champions import released_model
 from mlops_pipeline.lifecycle.compliance.fairness_audits import raise_parity_alert
 from mlops_pipeline.lifecycle.context import Context, RunContext, Snapshot
-from mlops_pipeline.lifecycle.costs import use_case_costs
 from mlops_pipeline.lifecycle.exceptions import list_exceptions
 from mlops_pipeline.lifecycle.features.labelled import load_frame
 from mlops_pipeline.lifecycle.provenance import git_state
 from mlops_pipeline.lifecycle.rollouts import find_champion
 from mlops_pipeline.lifecycle.run_log import log_evaluation
+from mlops_pipeline.lifecycle.status import use_case_costs
 from mlops_pipeline.lifecycle.train import TrainedModel, read_training, trained_model
 from mlops_pipeline.stores.files import new_folder, write_json
 from mlops_pipeline.stores.models.files import read_files, write_files

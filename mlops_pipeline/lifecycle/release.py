@@ -18,8 +18,7 @@ from typing import Any
 
 from mlops_pipeline.config import config_hash
 from mlops_pipeline.config.privacy import sensitive_features
-from mlops_pipeline.core.documents.changes import Recorded, changes
-from mlops_pipeline.core.documents.metadata import Metadata, validate_metadata
+from mlops_pipeline.core.documents.metadata import Metadata, Recorded, changes, validate_metadata
 from mlops_pipeline.core.documents.records import (
     EvaluatedTraining,
     GroupThresholds,
@@ -41,8 +40,8 @@ from mlops_pipeline.lifecycle.bookkeeping import (
     last_lifecycle,
     record_decision,
 )
-from mlops_pipeline.lifecycle.champions import MODEL, documents_folder
-from mlops_pipeline.lifecycle.compliance.card_documents import (
+from mlops_pipeline.lifecycle.champions import MODEL
+from mlops_pipeline.lifecycle.compliance.cards import (
     CONFIG,
     MARKDOWN,
     MODEL_FACTS,
@@ -50,7 +49,6 @@ from mlops_pipeline.lifecycle.compliance.card_documents import (
     write_card,
 )
 from mlops_pipeline.lifecycle.context import RunContext
-from mlops_pipeline.lifecycle.costs import use_case_costs
 from mlops_pipeline.lifecycle.deployments import open_deployment
 from mlops_pipeline.lifecycle.evaluate import read_evaluation, read_mitigated
 from mlops_pipeline.lifecycle.features.labelled import load_frame
@@ -65,6 +63,7 @@ from mlops_pipeline.lifecycle.provenance import (
 )
 from mlops_pipeline.lifecycle.rollouts import find_champion
 from mlops_pipeline.lifecycle.run_log import log_costs
+from mlops_pipeline.lifecycle.status import use_case_costs
 from mlops_pipeline.lifecycle.train import TrainedModel, read_training, trained_model
 from mlops_pipeline.stores.files import write_json
 from mlops_pipeline.stores.models.contract import check_contract
@@ -222,7 +221,7 @@ def _register(release: _Release, champion: Rollout | None) -> RegisteredVersion:
     version = run.models.create(
         package, run_id=trained.mlflow_run_id, fingerprint=trained.fingerprint
     )
-    documents = documents_folder(run.lake, run.use_case, trained.fingerprint)
+    documents = run.lake.documents_folder(run.use_case.name, trained.fingerprint)
     example = input_example(model, release.final.frame.columns, sensitive_features(run.use_case))
     metadata = validate_metadata(
         {

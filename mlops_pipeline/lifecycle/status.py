@@ -1,162 +1,133 @@
-"""The state of a use case as one stable JSON document: what `mlops status --json` prints.
+"""The state of a use case as one stable JSON document (`mlops status --json`), and its costs.
 
 Scripts rely on its keys; docs/cli.md describes them, and a test holds them.
 """
 
+import json
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.core.documents.records import EvaluatedTraining
+from mlops_pipeline.core.documents.records import EvaluatedTraining, from_plain, plain
+from mlops_pipeline.core.metrics.metrics import Estimate
+from mlops_pipeline.core.monitoring.cost import CostSheet, cost_sheet
 from mlops_pipeline.core.rollout.approvals import approval_state, has_ended, last_approval
-from mlops_pipeline.core.rollout.records import Approval
-from mlops_pipeline.errors import NotFoundError
+from mlops_pipeline.core.rollout.records import Approval, Rollout
 from mlops_pipeline.lifecycle.alerts import list_alerts
-from mlops_pipeline.lifecycle.bookkeeping import get_pointer, last_lifecycle, step_seconds
-from mlops_pipeline.lifecycle.champions import documents_folder
-from mlops_pipeline.lifecycle.costs import use_case_costs
-from mlops_pipeline.lifecycle.evaluate import read_evaluation
+from mlops_pipeline.lifecycle.bookkeeping import (
+    get_pointer,
+    last_lifecycle,
+    seconds_by_run,
+    step_seconds,
+)
 from mlops_pipeline.lifecycle.exceptions import list_exceptions
-from mlops_pipeline.lifecycle.rollouts import list_approvals, list_rollouts
-from mlops_pipeline.stores.lake.tables import Lake
+from mlops_pipeline.lifecycle.rollouts import list_approvals, list_rollouts, rollout_events
+from mlops_pipeline.spec.metrics import shown_in
+from mlops_pipeline.stores.lake.tables import REWRITTEN, Lake
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
 
-METRICS = ("roc_auc", "pr_auc", "brier", "log_loss")
+RULE = ("name", "value", "threshold", "passed", "effect", "reason", "excepted")
+EXCEPTION = ("id", "rule", "attribute", "by", "reason", "expires_at")
+RUN = ("run_id", "as_of", "trigger", "started_at", "finished_at", "verdict")
 COSTS = ("total", "per_training_run", "per_1000_predictions", "per_accepted_improvement")
 
 
 def use_case_status(use_case: UseCase, settings: Settings) -> dict[str, Any]:
     """Return use_case, champion, waiting, last_gate, exceptions, data, last_run, cost, alerts."""
-    lake = Lake(settings.lake_uri)
+    name, now, lake = use_case.name, settings.now(), Lake(settings.lake_uri)
     with OpsDatabase.open(settings.database_url) as ops:
-        rollouts = list_rollouts(ops, use_case.name)
-        approvals = list_approvals(ops, use_case.name)
-        trained = get_pointer(ops, use_case.name, "trained_model")
-        accepted = get_pointer(ops, use_case.name, "accepted")
-        last = last_lifecycle(ops, use_case.name)
-        alerts = list_alerts(ops, use_case.name, open_only=True)
-        exceptions = list_exceptions(ops, use_case.name)
-        seconds = step_seconds(ops, use_case.name, last.run_id) if last else {}
+        rollouts, approvals = list_rollouts(ops, name), list_approvals(ops, name)
+        trained = get_pointer(ops, name, "trained_model")
+        accepted = get_pointer(ops, name, "accepted")
+        last = last_lifecycle(ops, name)
+        seconds = step_seconds(ops, name, last.run_id) if last else {}
         cost = use_case_costs(use_case, ops, lake)
-    champion = next((item for item in rollouts if item.state == "champion"), None)
-    waiting = [item for item in rollouts if item.state == "awaiting_approval"]
-    champion_evaluation = None
-    if champion is not None:
-        champion_evaluation = _evaluation(documents_folder(lake, use_case, champion.fingerprint))
+        alerts = list_alerts(ops, name, open_only=True)
+        exceptions = [item for item in list_exceptions(ops, name) if item.is_in_force(now)]
     newest = _evaluation(Path(trained.value["folder"])) if trained else None
+    spent = {step: round(value, 2) for step, value in seconds.items()}
+    last_run = use_case.compute_cost.of(sum(seconds.values()))
+    prices = {key: value for key, value in cost.to_dict().items() if key in COSTS}
     return {
-        "use_case": use_case.name,
-        "champion": None
-        if champion is None
-        else {
-            "version": champion.version,
-            "since": champion.changed_at.isoformat(),
-            "metrics": _metrics(champion_evaluation),
-            **_approval(last_approval(champion, approvals, "production"), settings.now()),
-        },
+        "use_case": name,
+        "champion": _champion(lake, rollouts, approvals, now),
         "waiting": [
-            {
-                "version": item.version,
-                "waiting_for": item.waiting_for,
-                "reason": item.reason,
-                "approval_state": approval_state(item, approvals, now=settings.now()),
-            }
-            for item in waiting
+            _keys(item, "version", "waiting_for", "reason")
+            | {"approval_state": approval_state(item, approvals, now=now)}
+            for item in rollouts
+            if item.state == "awaiting_approval"
         ],
-        "last_gate": _gate(newest),
-        "exceptions": [
-            {
-                "id": item.id,
-                "rule": item.rule,
-                "attribute": item.attribute,
-                "by": item.by,
-                "reason": item.reason,
-                "expires_at": item.expires_at.isoformat(),
-            }
-            for item in exceptions
-            if item.is_in_force(settings.now())
-        ],
+        "last_gate": newest
+        and {
+            **_keys(newest.gate, "passed", "needs_review"),
+            "rules": [_keys(rule, *RULE) for rule in newest.gate.rules],
+        },
+        "exceptions": [_keys(item, *EXCEPTION) for item in exceptions],
         "data": {
-            name: {
-                "version": item["version"],
-                "rows": item["rows"],
-                "quarantined": item["quarantined"],
-            }
-            for name, item in (accepted.value if accepted else {}).items()
+            source: {key: item[key] for key in ("version", "rows", "quarantined")}
+            for source, item in (accepted.value if accepted else {}).items()
         },
-        "last_run": None
-        if last is None
-        else {
-            "run_id": last.run_id,
-            "as_of": last.as_of.isoformat(),
-            "trigger": last.trigger,
-            "started_at": last.started_at.isoformat(),
-            "finished_at": last.finished_at.isoformat() if last.finished_at else None,
-            "verdict": last.verdict,
-            "seconds": {name: round(value, 2) for name, value in seconds.items()},
+        "last_run": last and _keys(last, *RUN) | {"seconds": spent},
+        "cost": {"currency": cost.currency, "last_run": last_run, **prices},
+        "alerts": [_keys(item, "severity", "message", "action", "raised_at") for item in alerts],
+    }
+
+
+def use_case_costs(use_case: UseCase, ops: OpsDatabase, lake: Lake) -> CostSheet:
+    """Return the cost sheet of everything that was measured for a use case."""
+    scored = [
+        facts
+        for table in ("predictions", "trial_predictions")
+        for facts in lake.commit_metadata(lake.table_uri(use_case.name, table))
+    ]
+    accepted = {
+        event.version
+        for event in rollout_events(ops, use_case.name)
+        if event.to_state == "champion"
+    }
+    return cost_sheet(
+        use_case,
+        seconds_by_run(ops, use_case.name),
+        predictions=sum(int(facts.get("rows", 0)) for facts in scored if REWRITTEN not in facts),
+        accepted=len(accepted),
+    )
+
+
+def _champion(
+    lake: Lake, rollouts: Iterable[Rollout], approvals: list[Approval], now: datetime
+) -> dict[str, Any] | None:
+    champion = next((item for item in rollouts if item.state == "champion"), None)
+    if champion is None:
+        return None
+    evaluated = _evaluation(lake.documents_folder(champion.use_case, champion.fingerprint))
+    approval = last_approval(champion, approvals, "production")
+    return {
+        "version": champion.version,
+        "since": plain(champion.changed_at),
+        "metrics": {
+            name: _figure(evaluated.evaluation.metrics[name])
+            for name in shown_in("status")
+            if evaluated
         },
-        "cost": {
-            "currency": cost.currency,
-            "last_run": use_case.compute_cost.of(sum(seconds.values())),
-            **{name: cost.to_dict()[name] for name in COSTS},
-        },
-        "alerts": [
-            {
-                "severity": item.severity,
-                "message": item.message,
-                "action": item.action,
-                "raised_at": item.raised_at.isoformat(),
-            }
-            for item in alerts
-        ],
+        "approval_expires": plain(approval.expires_at) if approval else None,
+        "approval_ended": has_ended(approval, now),
     }
 
 
 def _evaluation(folder: Path) -> EvaluatedTraining | None:
-    try:
-        return read_evaluation(folder)
-    except NotFoundError:
+    path = folder / "evaluation.json"
+    if not path.is_file():
         return None
+    return from_plain(EvaluatedTraining, json.loads(path.read_text(encoding="utf-8")))
 
 
-def _approval(said: Approval | None, now: datetime) -> dict[str, Any]:
-    end = said.expires_at if said else None
-    ends = end.isoformat() if end else None
-    return {"approval_expires": ends, "approval_ended": has_ended(said, now)}
+def _figure(found: Estimate) -> dict[str, Any]:
+    interval = None if found.low is None else [found.low, found.high]
+    return {"value": found.value, "interval": interval}
 
 
-def _metrics(stored: EvaluatedTraining | None) -> dict[str, Any]:
-    if stored is None:
-        return {}
-    figures = {name: stored.evaluation.metrics[name] for name in METRICS}
-    return {
-        name: {
-            "value": figure.value,
-            "interval": None if figure.low is None else [figure.low, figure.high],
-        }
-        for name, figure in figures.items()
-    }
-
-
-def _gate(stored: EvaluatedTraining | None) -> dict[str, Any] | None:
-    if stored is None:
-        return None
-    gate = stored.gate
-    return {
-        "passed": gate.passed,
-        "needs_review": gate.needs_review,
-        "rules": [
-            {
-                "name": rule.name,
-                "value": rule.value,
-                "threshold": rule.threshold,
-                "passed": rule.passed,
-                "effect": rule.effect,
-                "reason": rule.reason,
-                "excepted": rule.excepted,
-            }
-            for rule in gate.rules
-        ],
-    }
+def _keys(record: object, *names: str) -> dict[str, Any]:
+    return {name: plain(getattr(record, name)) for name in names}

@@ -60,7 +60,7 @@ def test_registered_card_lies_beside_the_documents_and_in_mlflow(template: World
         assert (folder / name).read_bytes() == (in_mlflow / name).read_bytes()
     assert not (in_mlflow / "training.json").exists()
     card = (folder / "model_card.md").read_text()
-    assert "State: registered; the gate passed and does not ask for a person's approval." in card
+    assert "State: registered; it passed the gate and does not need a person's approval." in card
     assert "- This is the first version." in card
 
 

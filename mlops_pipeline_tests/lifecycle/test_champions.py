@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mlops_pipeline.errors import ModelFilesError
-from mlops_pipeline.lifecycle.champions import MODEL, documents_folder, released_model
+from mlops_pipeline.lifecycle.champions import MODEL, released_model
 from mlops_pipeline.stores.lake.tables import Lake
 from mlops_pipeline.stores.models.files import write_files
 from mlops_pipeline.stores.settings import Settings
@@ -34,7 +34,7 @@ print(json.dumps([said.probability.tolist(), sorted(set(sys.argv[3:]) & set(sys.
 def released(root: Path, kind: str) -> Settings:
     """Settings of a lake with one release folder that holds a model and its metadata."""
     settings = Settings.from_environment({"MLOPS_DATA_DIR": str(root)})
-    folder = documents_folder(Lake(settings.lake_uri), use_case(), "f1")
+    folder = Lake(settings.lake_uri).documents_folder(use_case().name, "f1")
     folder.mkdir(parents=True)
     recorded = write_files(folder / MODEL, fitted(kind).files)
     (folder / "metadata.json").write_text(json.dumps({"model_files": recorded}))
@@ -63,7 +63,7 @@ def test_released_model_is_the_one_that_was_written(tmp_path: Path) -> None:
 
 def test_released_model_with_another_threshold_is_refused(tmp_path: Path) -> None:
     settings = released(tmp_path, "logistic")
-    path = documents_folder(Lake(settings.lake_uri), use_case(), "f1") / MODEL / "model.json"
+    path = Lake(settings.lake_uri).documents_folder(use_case().name, "f1") / MODEL / "model.json"
     path.write_text(path.read_text().replace('"threshold": 0.5', '"threshold": 0.1'))
     with pytest.raises(ModelFilesError, match=r"model\.json"):
         released_model(settings, use_case(), "f1")

@@ -12,7 +12,6 @@ import pytest
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.core.features import frames
 from mlops_pipeline.lifecycle.bookkeeping import feature_uses, get_pointer, set_pointer
-from mlops_pipeline.lifecycle.champions import documents_folder
 from mlops_pipeline.lifecycle.features import offline
 from mlops_pipeline.lifecycle.rollouts import open_rollout
 from mlops_pipeline.orchestration.assets.data import data_assets
@@ -93,7 +92,7 @@ def features_pointer(world: World) -> Any:
 def deploy(world: World, inputs: list[str], version: int = 1) -> None:
     """Make a champion that needs some inputs."""
     fingerprint = f"fingerprint-{version}"
-    folder = documents_folder(Lake(world.settings.lake_uri), world.use_case, fingerprint)
+    folder = Lake(world.settings.lake_uri).documents_folder(world.use_case.name, fingerprint)
     folder.mkdir(parents=True)
     document = {"signature": {"inputs": [{"name": name, "type": "number"} for name in inputs]}}
     (folder / "metadata.json").write_text(json.dumps(document))

@@ -23,11 +23,14 @@ from mlops_pipeline.core.documents.records import (
 )
 from mlops_pipeline.core.documents.report import parity_limits
 from mlops_pipeline.core.evaluation.evaluation import Evaluation, Slice, worst_slices
+from mlops_pipeline.core.evaluation.exceptions import GateException
 from mlops_pipeline.core.evaluation.gates import PARITY_RULE, Gate
 from mlops_pipeline.core.fairness.audit import FOUR_FIFTHS, GroupAudit, GroupRates
 from mlops_pipeline.core.modelling.calibration import threshold_from_costs
+from mlops_pipeline.core.monitoring.cost import CostSheet
 from mlops_pipeline.core.rollout.records import MEANINGS
 from mlops_pipeline.spec.kinds import KINDS
+from mlops_pipeline.spec.metrics import METRICS
 
 Row = Mapping[str, Any]  # of the ops database
 WORST_SLICES = 5
@@ -40,29 +43,13 @@ QUALITY = (  # lower ends of ROC AUC; Hosmer, Lemeshow & Sturdivant 2013, sectio
     (0.7, "acceptably"),
     (0.0, "weakly"),
 )
-READING: Mapping[str, str] = {
-    "roc_auc": "How often a positive case scores higher than a negative one: 0.5 is a coin toss, "
-    "1 is perfect.",
-    "pr_auc": "Share of true hits among the highest scores, averaged over all cut-offs; picking "
-    "blindly gives {base}.",
-    "log_loss": "Penalty for probabilities that are confident and wrong, lower is better; saying "
-    "{base} for everyone gives {entropy}.",
-    "brier": "Mean squared distance of the probabilities from what happened, lower is better; "
-    "saying {base} for everyone gives {spread}.",
-    "ece": "Mean distance of predicted from observed shares (calibration error), lower is better.",
-    "precision": "Of the cases that get a yes, so many are positive.",
-    "recall": "Of the positive cases, so many get a yes.",
-    "f1": "Precision and recall in one figure, between 0 and 1.",
-    "selection_rate": "So many of all cases get a yes.",
-}
 
 
 @dataclass(frozen=True)
 class Standing:
     """Where a version stands. The sequences are rows of the ops database, oldest first.
 
-    `exceptions` are those from fairness rules, `reviews` those of the card; `cost` is the cost
-    sheet of the use case.
+    `exceptions` are those from fairness rules, `reviews` those of the card.
     """
 
     state: str
@@ -70,9 +57,9 @@ class Standing:
     waiting_for: str | None
     approvals: Sequence[Row] = ()
     events: Sequence[Row] = ()
-    exceptions: Sequence[Row] = ()
+    exceptions: Sequence[GateException] = ()
     reviews: Sequence[Row] = ()
-    cost: Row | None = None
+    cost: CostSheet | None = None
 
     @property
     def last_review(self) -> datetime:
@@ -82,27 +69,27 @@ class Standing:
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What becomes of so many typical cases."""
+    """What becomes of a round number of typical cases."""
 
     cases: int
     positive: int
-    flagged: int
+    selected: int
     found: int
 
     @property
     def missed(self) -> int:
-        """Positive cases that get a no."""
+        """Positive cases that are not selected."""
         return self.positive - self.found
 
     @property
     def wrong(self) -> int:
-        """Negative cases that get a yes."""
-        return self.flagged - self.found
+        """Negative cases that are selected."""
+        return self.selected - self.found
 
     @property
     def left(self) -> int:
-        """Negative cases that get a no."""
-        return self.cases - self.flagged - self.missed
+        """Negative cases that are not selected."""
+        return self.cases - self.selected - self.missed
 
 
 @dataclass(frozen=True)
@@ -150,8 +137,8 @@ class CardFacts:
         """The present state in words; before deployment, what the gate said."""
         standing = self.standing
         if standing is None:
-            asks = "asks for" if self.gate.needs_review else "does not ask for"
-            return f"registered; the gate passed and {asks} a person's approval"
+            needs = "needs" if self.gate.needs_review else "does not need"
+            return f"registered; it passed the gate and {needs} a person's approval"
         waits = f" (waits for {standing.waiting_for})" if standing.waiting_for else ""
         words = STATES.get(standing.state, standing.state.replace("_", " "))
         return f"{words}, since {standing.since:%Y-%m-%d}{waits}"
@@ -169,7 +156,7 @@ class CardFacts:
         case = self.use_case
         if case.grid.every == "event":
             return f"A case is one {self.case_name}, at its own time."
-        return f"A case is one {case.entity.name} at the start of one {case.grid.every}."
+        return f"A case is one {case.entity.name} at the start of a {case.grid.every}."
 
     def positive_words(self, *, is_short: bool = False) -> str:
         """Return what makes a case positive, from the label's definition."""
@@ -205,14 +192,14 @@ class CardFacts:
 
     @property
     def parity(self) -> list[tuple[str, bool]]:
-        """(how far apart the shares of yes are, whether the gate allows less) by attribute."""
+        """(how far apart the selection rates are, whether the gate allows less) by attribute."""
         return [self._parity(audit) for audit in self.evaluation.fairness]
 
     def _parity(self, audit: GroupAudit) -> tuple[str, bool]:
         gap, name = audit.demographic_parity_difference, audit.attribute
         if gap.value is None:
             return f"{name}: not computable: {gap.reason}", False
-        text = f"{name}: the share of yes differs by {100 * gap.value:.1f} percentage points"
+        text = f"{name}: selection rates differ by {100 * gap.value:.1f} percentage points"
         ratio = audit.demographic_parity_ratio.value
         if ratio is not None and ratio < FOUR_FIFTHS and not is_intersection(name):
             text += f" (a ratio of {ratio:.2f}, below four fifths)"
@@ -309,10 +296,10 @@ def _warnings(facts: CardFacts) -> Iterator[str]:
     for change, case in stress_losses(facts.evaluation)[:1]:
         value, name = number(case.metrics["roc_auc"].value, 3), case.group.split(":")[0]
         if change < 0:
-            yield f"it loses most in the stress case “{name}” (ROC AUC {value})"
+            yield f"it suffers most in the stress case “{name}” (ROC AUC {value})"
     for check in facts.evaluation.explanations.directions:
         if check.passed is False:
-            yield f"{check.feature} is declared {check.expected}, and the model goes against it"
+            yield f"{check.feature} is declared {check.expected}, but the model goes against it"
 
 
 def _reading(rate: float) -> list[tuple[str, str]]:
@@ -323,7 +310,7 @@ def _reading(rate: float) -> list[tuple[str, str]]:
         "spread": figure(rate * (1 - rate)),
         "entropy": figure(entropy),
     }
-    return [(name, text.format(**blind)) for name, text in READING.items()]
+    return [(name, metric.reading.format(**blind)) for name, metric in METRICS.items()]
 
 
 def _strongest(facts: CardFacts) -> list[tuple[str, str, float]]:

@@ -9,7 +9,6 @@ Belongs here: how pages are written and how figures read. What they say is in th
 
 import base64
 import re
-from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -19,18 +18,6 @@ from mlops_pipeline.spec.metrics import METRICS
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-TITLES: Mapping[str, str] = {
-    "roc_auc": "ROC AUC",
-    "pr_auc": "PR AUC",
-    "log_loss": "log loss",
-    "brier": "Brier",
-    "ece": "ECE",
-    "precision": "precision",
-    "recall": "recall",
-    "f1": "F1",
-    "selection_rate": "selection rate",
-    "expected_cost": "expected cost",
-}
 UNKNOWN, DASH, MINUS = "not computable", "\N{EN DASH}", "\N{MINUS SIGN}"
 SMALL = 0.01  # below it three decimals leave less than two digits of a figure
 H2 = re.compile(r"<h2>(.*?)</h2>")
@@ -98,6 +85,7 @@ def _environment() -> "Environment":
         sentence=lambda text: text if text.rstrip().endswith((".", "?", "!")) else f"{text}.",
         png=lambda picture: base64.b64encode(picture).decode("ascii"),
     )
+    environment.tests["share"] = lambda metric: METRICS[metric].display == "share"
     return environment
 
 
@@ -147,13 +135,12 @@ def estimate(found: Estimate, *, percent: bool = False) -> str:
 
 def metric_title(metric: str) -> str:
     """Return the name of a metric as people write it."""
-    return TITLES.get(metric, metric.replace("_", " "))
+    return METRICS[metric].title if metric in METRICS else metric.replace("_", " ")
 
 
 def plain_words(text: str) -> str:
     """Return a rule's text with the names of metrics as people write them."""
-    names = {name: title for name, title in TITLES.items() if name != title}
-    return re.sub(rf"\b({'|'.join(names)})\b", lambda match: names[match[1]], text)
+    return re.sub(rf"\b({'|'.join(METRICS)})\b", lambda match: METRICS[match[1]].title, text)
 
 
 def anchor(title: str) -> str:

@@ -1,9 +1,8 @@
 """Plots as PNG bytes: figures in, a picture out; the same input gives the same bytes.
 
-Belongs here: how a figure looks. The page that shows it is report.py's; the figures themselves are
-computed in calibration.py, evaluation.py and governance.fairness. Figures are made through
-matplotlib's object interface, never pyplot, so that plotting has no global state. Over 300 lines:
-one short function per picture, with one style that they share.
+Belongs here: how a figure looks, one short function per picture, in one style. The page that shows
+them is report.py's. Figures are made through matplotlib's object interface, never pyplot, so that
+plotting has no global state.
 """
 
 import io
@@ -13,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mlops_pipeline.core.evaluation.evaluation import Slice
+from mlops_pipeline.core.documents.pages import metric_title
+from mlops_pipeline.core.evaluation.evaluation import Slice, worst_slices
 from mlops_pipeline.core.fairness.audit import GroupAudit
 from mlops_pipeline.core.fairness.variants import Mitigated
 from mlops_pipeline.core.metrics.metrics import Estimate
@@ -24,7 +24,6 @@ from mlops_pipeline.core.metrics.ranked_scores import (
     rank_scores,
 )
 from mlops_pipeline.core.modelling.calibration import ReliabilityCurve
-from mlops_pipeline.spec.metrics import METRICS
 
 WIDTH_INCHES, HEIGHT_INCHES, DPI = 6.4, 4.2, 100
 CURVE_POINTS = 500  # more do not show at this size
@@ -40,73 +39,51 @@ PALE, INK = "#dfe4ea", "#2b3138"
 
 def reliability_plot(curve: ReliabilityCurve) -> bytes:
     """Plot the observed share of positives against the mean predicted probability, bin by bin."""
-    figure, axes = _figure("Calibration on the test part")
+    axes = _axes("Calibration on the test part", "mean predicted probability")
     score, observed = np.asarray(curve.mean_score), np.asarray(curve.observed_rate)
     top = max(1e-3, float(max(score.max(), observed.max()))) * 1.08
     axes.plot([0, top], [0, top], color=GREY, linestyle="--", linewidth=1, label="perfect")
     axes.plot(score, observed, color=BLUE, marker="o", markersize=5, label="model")
-    axes.set(xlim=(0, top), ylim=(0, top), xlabel="mean predicted probability")
-    axes.set_ylabel("observed share of positives")
+    axes.set(xlim=(0, top), ylim=(0, top), ylabel="observed share of positives")
     _legend(axes, "upper left")
     fewest, most = min(curve.rows), max(curve.rows)
     rows = f"{fewest:,} to {most:,}" if fewest < most else f"{most:,}"
     _corner(axes, f"{len(curve.rows)} bins of {rows} rows")
-    return _png(figure)
+    return _png(axes)
 
 
 def roc_plot(y: ArrayLike, p: ArrayLike) -> bytes:
-    """Plot the ROC curve, at most 500 points.
-
-    Raises
-    ------
-    DataError
-        If labels or scores cannot be used.
-    """
-    figure, axes = _figure("ROC curve")
+    """Plot the ROC curve, at most 500 points."""
+    axes = _axes("ROC curve", "false positive rate", "true positive rate (recall)")
     axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1)
-    selected, found, positives, rows = _curve(y, p)
-    if 0 < positives < rows:
-        wrong = np.insert(selected - found, 0, 0) / (rows - positives)
-        axes.plot(wrong, np.insert(found, 0, 0) / positives, color=BLUE, linewidth=2)
-    else:
-        _message(axes, "not computable: one class only")
     axes.set(xlim=(0, 1), ylim=(0, 1.01))
-    axes.set(xlabel="false positive rate", ylabel="true positive rate (recall)")
-    return _png(figure)
+    selected, found, positives, rows = _curve(y, p)
+    if not 0 < positives < rows:
+        return _message(axes, "not computable: one class only")
+    wrong = np.insert(selected - found, 0, 0) / (rows - positives)
+    axes.plot(wrong, np.insert(found, 0, 0) / positives, color=BLUE, linewidth=2)
+    return _png(axes)
 
 
 def precision_recall_plot(y: ArrayLike, p: ArrayLike) -> bytes:
-    """Plot precision against recall, at most 500 points, beside the base rate.
-
-    Raises
-    ------
-    DataError
-        If labels or scores cannot be used.
-    """
-    figure, axes = _figure("Precision and recall")
+    """Plot precision against recall, at most 500 points, beside the base rate."""
+    axes = _axes("Precision and recall", "recall", "precision")
+    axes.set(xlim=(0, 1), ylim=(0, 1.01))
     selected, found, positives, rows = _curve(y, p)
-    if 0 < positives < rows:
-        base = positives / rows
-        axes.axhline(base, color=GREY, linestyle="--", linewidth=1, label=f"base rate {base:.1%}")
-        axes.step(found / positives, found / selected, where="pre", color=BLUE, linewidth=2)
-        _legend(axes, "upper right")
-    else:
-        _message(axes, "not computable: one class only")
-    axes.set(xlim=(0, 1), ylim=(0, 1.01), xlabel="recall", ylabel="precision")
-    return _png(figure)
+    if not 0 < positives < rows:
+        return _message(axes, "not computable: one class only")
+    base = positives / rows
+    axes.axhline(base, color=GREY, linestyle="--", linewidth=1, label=f"base rate {base:.1%}")
+    axes.step(found / positives, found / selected, where="pre", color=BLUE, linewidth=2)
+    _legend(axes, "upper right")
+    return _png(axes)
 
 
 def score_plot(y: ArrayLike, p: ArrayLike, threshold: ArrayLike) -> bytes:
-    """Plot how the probabilities of each class are distributed, and the threshold or thresholds.
-
-    Raises
-    ------
-    DataError
-        If labels or scores cannot be used.
-    """
+    """Plot how the probabilities of each class are distributed, and the threshold or thresholds."""
     labels = binary_labels(y)
     scores = probabilities(p, len(labels))
-    figure, axes = _figure("Scores by class")
+    axes = _axes("Scores by class", "predicted probability", "share of the class")
     low, high = thresholds_range(threshold)
     top = max(float(scores.max(initial=0.0)), min(high, 1.0), 1e-3)
     edges = np.linspace(0, top, SCORE_BINS + 1)
@@ -120,27 +97,22 @@ def score_plot(y: ArrayLike, p: ArrayLike, threshold: ArrayLike) -> bytes:
         axes.axvspan(low, high, color=GREY, alpha=0.2)
     axes.axvline(low, color=INK, linestyle=":", label=f"threshold {range_text(threshold)}")
     axes.axvline(high, color=INK, linestyle=":")
-    axes.set(xlim=(0, edges[-1]), xlabel="predicted probability", ylabel="share of the class")
+    axes.set_xlim(0, edges[-1])
     _legend(axes, "upper right")
-    return _png(figure)
+    return _png(axes)
 
 
 def confusion_plot(y: ArrayLike, p: ArrayLike, threshold: ArrayLike) -> bytes:
     """Plot the confusion matrix of the decisions p >= threshold: rows, and shares of the class.
 
     `threshold` is one for all rows, or one for each.
-
-    Raises
-    ------
-    DataError
-        If labels or scores cannot be used.
     """
     labels = binary_labels(y)
     decisions = probabilities(p, len(labels)) >= np.asarray(threshold, dtype=np.float64)
     counts = np.array([[np.sum((labels == k) & (decisions == d)) for d in (0, 1)] for k in (0, 1)])
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros((2, 2)), where=totals > 0)
-    figure, axes = _figure(f"Decisions at threshold {range_text(threshold)}")
+    axes = _axes(f"Decisions at threshold {range_text(threshold)}", "decision", "truth")
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for row, column in np.ndindex(2, 2):
         share = shares[row, column]
@@ -149,80 +121,58 @@ def confusion_plot(y: ArrayLike, p: ArrayLike, threshold: ArrayLike) -> bytes:
         axes.text(column, row, text, ha="center", va="center", color=color, fontsize=11)
     axes.set_xticks([0, 1], ["no", "yes"])
     axes.set_yticks([0, 1], ["negative", "positive"])
-    axes.set(xlabel="decision", ylabel="truth")
     axes.grid(visible=False)
     axes.tick_params(length=0)
-    return _png(figure)
+    return _png(axes)
 
 
 def importance_plot(values: Mapping[str, float], *, title: str, axis: str) -> bytes:
     """Plot the 15 largest values as bars (importance, mean absolute SHAP, drift).
 
-    Parameters
-    ----------
-    values : mapping of name to float >= 0
-    title : str
-        For example "What moves the score (SHAP)".
-    axis : str
-        What is measured and in which unit.
+    `axis` says what is measured and in which unit.
     """
     top = sorted(values.items(), key=lambda pair: (-pair[1], pair[0]))[:BARS]
-    figure, axes = _figure(title)
+    axes = _axes(title, axis)
     if not top:
-        _message(axes, "this model has no importance")
-        return _png(figure)
+        return _message(axes, "this model has no importance")
     axes.barh([_short(name) for name, _ in top], [value for _, value in top], color=BLUE)
     axes.set_ylim(max(len(top), FEWEST_BARS) - 0.5, -0.5)
-    axes.set_xlabel(axis)
     axes.grid(visible=False, axis="y")
     if len(values) > len(top):
         _corner(axes, f"the largest {len(top)} of {len(values)}")
-    return _png(figure)
+    return _png(axes)
 
 
 def learning_plot(curves: Mapping[str, Sequence[float]], kept: int | None = None) -> bytes:
-    """Plot the log loss of each part by the number of trees.
+    """Plot the log loss of each part by the number of trees, of which the model kept `kept`.
 
-    Parameters
-    ----------
-    curves : mapping of part to log losses
-        `Fitted.curves`; empty for candidates that are not boosted.
-    kept : int, optional
-        How many trees the model kept.
+    Without curves (a candidate that is not boosted) the picture says so.
     """
-    figure, axes = _figure("Learning curves")
+    axes = _axes("Learning curves", "trees", "log loss")
     if not any(curves.values()):
-        _message(axes, "this candidate is fitted in one step")
-        return _png(figure)
+        return _message(axes, "this candidate is fitted in one step")
     colors = {"train": GREY, "validation": BLUE}
     for part, values in curves.items():
         steps = np.arange(1, len(values) + 1)
         axes.plot(steps, values, color=colors.get(part, ORANGE), linewidth=2, label=part)
     if kept is not None:
         axes.axvline(kept, color=INK, linestyle=":", linewidth=1, label=f"{kept} trees kept")
-    axes.set(xlabel="trees", ylabel="log loss")
     _legend(axes, "upper right")
-    return _png(figure)
+    return _png(axes)
 
 
 def slice_plot(slices: Sequence[Slice], metric: str, overall: Estimate | None = None) -> bytes:
     """Plot a metric with its interval for each slice, the worst on top and named in red.
 
-    Slices without a value are left out; of more than 16, the worst 16 are shown. Without
-    any, the picture says so.
+    Slices without a value are left out; of more than 16, the worst 16 are shown.
     """
-    figure, axes = _figure(f"{metric} by slice")
-    known = [(item, item.metrics[metric]) for item in slices if metric in item.metrics]
-    sign = 1 if METRICS[metric].greater_is_better else -1
-    ranked = sorted(
-        ((item, figure) for item, figure in known if figure.value is not None),
-        key=lambda pair: sign * (pair[1].value or 0.0),
-    )[:SLICES]
-    if not ranked:
-        _message(axes, "no slice is computable")
-        return _png(figure)
-    names = [_short(f"{item.column} = {item.group}") for item, _ in ranked]
-    for position, (_, estimate) in enumerate(ranked):
+    title = metric_title(metric)
+    ranked = worst_slices(slices, metric, SLICES)
+    names = [_short(f"{item.column} = {item.group}") for item in ranked]
+    if not names:
+        return _message(_axes(f"{title} by slice"), "no slice is computable")
+    axes = _axes(f"{title} by slice, worst: {names[0]}")
+    for position, estimate in enumerate(item.metrics[metric] for item in ranked):
         color = RED if position == 0 else BLUE
         if estimate.low is not None and estimate.high is not None:
             axes.hlines(position, estimate.low, estimate.high, color=color, linewidth=2)
@@ -234,25 +184,20 @@ def slice_plot(slices: Sequence[Slice], metric: str, overall: Estimate | None = 
     axes.set_yticks(range(len(names)), names)
     axes.get_yticklabels()[0].set_color(RED)
     axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.set_title(f"{metric} by slice, worst: {names[0]}", loc="left", color=INK, fontsize=11)
     shown = f", the worst {len(ranked)} of {len(slices)}" if len(ranked) < len(slices) else ""
-    axes.set_xlabel(f"{metric} with its 95 % interval{shown}{dashed}")
-    return _png(figure)
+    axes.set_xlabel(f"{title} with its 95 % interval{shown}{dashed}")
+    return _png(axes)
 
 
 def selection_plot(audit: GroupAudit, at_most: float | None = None) -> bytes:
     """Plot each group's selection rate; groups left out of the disparities are grey.
 
-    Parameters
-    ----------
-    at_most : float, optional
-        The largest difference the gate allows: with a larger one the extremes are red.
+    With a larger difference than the gate allows (`at_most`) the extremes are red.
     """
-    figure, axes = _figure(f"Selection rate by {audit.attribute}")
+    axes = _axes(f"Selection rate by {audit.attribute}", "share of the group that is selected")
     groups = [item for item in audit.groups if item.selection_rate.value is not None]
     if not groups:
-        _message(axes, "no group is computable")
-        return _png(figure)
+        return _message(axes, "no group is computable")
     rates = [item.selection_rate.value or 0.0 for item in groups]
     audited = [rate for item, rate in zip(groups, rates, strict=True) if item.excluded is None]
     difference = audit.demographic_parity_difference.value
@@ -266,14 +211,17 @@ def selection_plot(audit: GroupAudit, at_most: float | None = None) -> bytes:
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(max(len(names), FEWEST_BARS) - 0.5, -0.5)
     axes.set_xlim(0, max(*rates, 1e-3) * 1.18)
-    axes.set_xlabel("share of the group that is selected")
     axes.grid(visible=False, axis="y")
-    return _png(figure)
+    return _png(axes)
 
 
 def mitigation_plot(outcome: Mitigated) -> bytes:
     """Plot each variant's preferred figure against its disparity, on the validation part."""
-    figure, axes = _figure("Accuracy against fairness, on the validation part")
+    axes = _axes(
+        "Accuracy against fairness, on the validation part",
+        f"demographic parity difference of {', '.join(outcome.attributes)}",
+        metric_title(outcome.prefer),
+    )
     shown = [
         (item, item.disparity, item.figures[outcome.prefer])
         for item in outcome.variants
@@ -292,10 +240,8 @@ def mitigation_plot(outcome: Mitigated) -> bytes:
     axes.axvline(within, color=GREY, linestyle=":", label=f"within the margin {within:.3g}")
     axes.set_xlim(0, 1.35 * max([outcome.limit, *(disparity for _, disparity, _ in shown)]))
     axes.margins(y=0.15)
-    axes.set_xlabel(f"demographic parity difference of {', '.join(outcome.attributes)}")
-    axes.set_ylabel(outcome.prefer.replace("_", " "))
     _legend(axes, "best")
-    return _png(figure)
+    return _png(axes)
 
 
 def range_text(threshold: ArrayLike) -> str:
@@ -321,20 +267,35 @@ def _curve(y: ArrayLike, p: ArrayLike) -> tuple[Floats, Floats, float, int]:
     return ends.astype(np.float64) + 1, np.cumsum(ranked.y)[ends], float(labels.sum()), len(labels)
 
 
-def _figure(title: str) -> tuple[Any, Any]:
+def _axes(title: str, xlabel: str = "", ylabel: str = "") -> Any:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH_INCHES, HEIGHT_INCHES), dpi=DPI, layout="constrained")
-    axes = figure.add_subplot()
+    axes: Any = figure.add_subplot()
     axes.set_title(title, loc="left", color=INK, fontsize=11)
     axes.grid(visible=True, color=PALE, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(GREY)
     axes.tick_params(colors=INK, labelsize=9)
-    axes.xaxis.label.set(color=INK, size=9)
-    axes.yaxis.label.set(color=INK, size=9)
-    return figure, axes
+    axes.set_xlabel(xlabel, color=INK, size=9)
+    axes.set_ylabel(ylabel, color=INK, size=9)
+    return axes
+
+
+def _png(axes: Any) -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    buffer = io.BytesIO()
+    canvas = FigureCanvasAgg(axes.figure)
+    canvas.print_png(buffer, metadata={"Software": None})  # its version would change the bytes
+    return buffer.getvalue()
+
+
+def _message(axes: Any, text: str) -> bytes:
+    """Return the picture with a text in place of what cannot be drawn."""
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=GREY)
+    return _png(axes)
 
 
 def _legend(axes: Any, where: str) -> None:
@@ -345,19 +306,6 @@ def _corner(axes: Any, text: str) -> None:
     axes.text(0.99, 0.03, text, transform=axes.transAxes, ha="right", color=GREY, fontsize=8)
 
 
-def _message(axes: Any, text: str) -> None:
-    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=GREY)
-
-
 def _short(name: str) -> str:
     safe = name.replace("$", r"\$")  # matplotlib would read $...$ as mathematics
     return safe if len(name) <= NAME_LENGTH else f"{safe[: NAME_LENGTH - 1]}…"
-
-
-def _png(figure: Any) -> bytes:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    buffer = io.BytesIO()
-    canvas = FigureCanvasAgg(figure)
-    canvas.print_png(buffer, metadata={"Software": None})  # its version would change the bytes
-    return buffer.getvalue()

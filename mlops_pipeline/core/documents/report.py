@@ -15,12 +15,8 @@ from mlops_pipeline.core.evaluation.evaluation import Evaluation, worst_slices
 from mlops_pipeline.core.evaluation.gates import Gate, RuleResult, comparison_level
 from mlops_pipeline.core.fairness.audit import GroupAudit
 from mlops_pipeline.spec.gates import ParityRule
-from mlops_pipeline.spec.metrics import METRICS
+from mlops_pipeline.spec.metrics import METRICS, shown_in
 
-SHOWN_SLICE_METRICS = ("roc_auc", "pr_auc", "brier", "log_loss", "ece", "recall")
-STRESS_METRICS = ("roc_auc", "pr_auc", "brier", "log_loss", "ece")
-CANDIDATE_METRICS = ("roc_auc", "pr_auc", "brier")
-VARIANT_METRICS = ("expected_cost", "log_loss", "roc_auc", "recall")
 DISPARITIES: Mapping[str, str] = {
     "demographic_parity_difference": "demographic parity difference",
     "demographic_parity_ratio": "demographic parity ratio",
@@ -84,13 +80,13 @@ def render_report(facts: ReportFacts) -> str:
         comparison_level=comparison_level(facts.use_case.gates),
         worst={
             name: worst[0]
-            for name in SHOWN_SLICE_METRICS
+            for name in shown_in("slices")
             if (worst := worst_slices(evaluation.slices, name, 1))
         },
-        slice_metrics=SHOWN_SLICE_METRICS,
-        stress_metrics=STRESS_METRICS,
-        candidate_metrics=CANDIDATE_METRICS,
-        variant_metrics=VARIANT_METRICS,
+        slice_metrics=shown_in("slices"),
+        stress_metrics=shown_in("stress"),
+        candidate_metrics=shown_in("candidates"),
+        variant_metrics=("expected_cost", *shown_in("variants")),
         disparities=DISPARITIES,
         singles=singles(evaluation.fairness),
         pairs=[audit for audit in evaluation.fairness if is_intersection(audit.attribute)],
@@ -105,8 +101,8 @@ def headline(gate: Gate, use_case: UseCase) -> Headline:
     """Return the verdict in one sentence, naming the rules that failed."""
     deciding = tuple(rule for rule in gate.failed if rule.effect != "warn")
     warnings = tuple(rule for rule in gate.failed if rule.effect == "warn")
-    verb = "warns" if len(warnings) == 1 else "warn"
-    beside = f" ({len(warnings)} more only {verb})" if warnings else ""
+    words = "is a warning" if len(warnings) == 1 else "are warnings"
+    beside = f" ({len(warnings)} more {words})" if warnings else ""
     if not gate.passed:
         blocking = [rule.name for rule in deciding if rule.blocks]
         return Headline("bad", f"Refused: {_joined(blocking)} failed{beside}.", gate.failed)
@@ -115,8 +111,8 @@ def headline(gate: Gate, use_case: UseCase) -> Headline:
         sentence = f"Needs a person's approval: {names} did not pass{beside}."
         return Headline("review", sentence, gate.failed)
     if use_case.rollout.approval == "always":
-        sentence = "Needs a person's approval: no rule stands against it, and this use case asks "
-        return Headline("review", sentence + "for approval of every version.", gate.failed)
+        sentence = "Needs a person's approval: no rule objects, but every version requires one."
+        return Headline("review", sentence, gate.failed)
     if warnings:
         names = _joined([rule.name for rule in warnings])
         return Headline("good", f"Accepted, with a warning: {names} did not pass.", gate.failed)

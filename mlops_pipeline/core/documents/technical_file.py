@@ -27,62 +27,52 @@ TITLES: Mapping[str, str] = {
 }
 
 
+WITHOUT_FACTS = frozenset(  # slots of points about which nothing is recorded
+    (
+        "product_illustrations",
+        "instructions_for_use",
+        "standards",
+        "declaration_of_conformity",
+    )
+)
+
+
 @dataclass(frozen=True)
 class Point:
-    """One point of the annex.
+    """One point of the annex, and what a person has to add to it.
 
-    Parameters
-    ----------
-    slot, wanted : str, optional
-        What a person has to add: the key in `governance.documents`, and in words.
-    has_facts : bool
-        Whether recorded facts speak to it.
+    `slot` is the key in `governance.documents`, `wanted` says it in words.
     """
 
     number: str
     title: str
     slot: DocumentSlot | None = None
     wanted: str = ""
-    has_facts: bool = True
 
     def status(self, provided: Mapping[str, str]) -> Status:
         """Return whether facts, a person, or neither speak to it."""
         if self.slot is None or self.slot in provided:
             return "filled"
-        return "partly filled" if self.has_facts else "not provided"
+        return "not provided" if self.slot in WITHOUT_FACTS else "partly filled"
 
 
 POINTS = (
     Point("1 (a)", "Purpose, provider, version", "provider", "name and address of the provider"),
-    Point("1 (b)", "Interaction with other systems", "interaction", "the systems around it"),
+    Point("1 (b)", "Interaction with other systems", "interaction", "the systems it works with"),
     Point("1 (c)", "Versions of software"),
-    Point("1 (d)", "Forms of supply", "supply", "the forms in which others get it"),
+    Point("1 (d)", "Forms of supply", "supply", "the forms in which it is supplied to others"),
     Point("1 (e)", "Hardware"),
-    Point(
-        "1 (f)",
-        "Pictures of the product",
-        "product_illustrations",
-        "pictures of the product that it is a part of, if it is one",
-        has_facts=False,
-    ),
+    Point("1 (f)", "Pictures of the product", "product_illustrations", "pictures of it, if any"),
     Point("1 (g)", "User interface"),
-    Point(
-        "1 (h)",
-        "Instructions for use",
-        "instructions_for_use",
-        "instructions for those who use it",
-        has_facts=False,
-    ),
+    Point("1 (h)", "Instructions for use", "instructions_for_use", "instructions for its users"),
     Point("2 (a)", "Methods and steps"),
     Point("2 (b)", "Design, logic and choices"),
     Point("2 (c)", "Architecture and computing resources"),
     Point("2 (d)", "Data: origin, selection, labels, cleaning"),
-    Point(
-        "2 (e)", "Human oversight", "human_oversight", "the assessment of which oversight is needed"
-    ),
+    Point("2 (e)", "Human oversight", "human_oversight", "an assessment of the oversight needed"),
     Point("2 (f)", "Planned changes"),
     Point("2 (g)", "Validation and testing"),
-    Point("2 (h)", "Cybersecurity", "cybersecurity", "the measures of the place where it runs"),
+    Point("2 (h)", "Cybersecurity", "cybersecurity", "the security measures where it runs"),
     Point("3", "Capabilities and limits, overall and by group"),
     Point(
         "3",
@@ -95,8 +85,8 @@ POINTS = (
     Point("4", TITLES["4"], "metrics_rationale", "why these metrics fit this purpose"),
     Point("5", TITLES["5"], "risk_management", "the risk management system"),
     Point("6", TITLES["6"]),
-    Point("7", TITLES["7"], "standards", "the standards applied", has_facts=False),
-    Point("8", TITLES["8"], "declaration_of_conformity", "a copy of it", has_facts=False),
+    Point("7", TITLES["7"], "standards", "the standards applied"),
+    Point("8", TITLES["8"], "declaration_of_conformity", "a copy of the declaration"),
     Point("9", TITLES["9"], "post_market_plan", "the post-market monitoring plan"),
 )
 

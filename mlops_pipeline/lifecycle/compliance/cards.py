@@ -1,22 +1,31 @@
-"""Where a version and its card stand now: states, approvals, reviews, and the reminder of one.
+"""Model cards: the documents of a version, where it and its card stand now, and the reminder.
 
-Belongs here: what the ops database says. The documents are card_documents.py's.
+Belongs here: reading documents and the ops database, writing the card's two files, recording a
+review. What a card says is core/documents/model_card.py's.
 """
 
+import hashlib
+import json
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
-from mlops_pipeline.config import UseCase
-from mlops_pipeline.core.documents.model_card import CardFacts, Standing, later
-from mlops_pipeline.core.evaluation.exceptions import GateException
+from mlops_pipeline.config import UseCase, parse_use_case
+from mlops_pipeline.core.documents.metadata import Metadata, Recorded
+from mlops_pipeline.core.documents.model_card import CardFacts, Standing, later, model_card
+from mlops_pipeline.core.documents.pages import render_html
+from mlops_pipeline.core.documents.records import (
+    DataSnapshot,
+    EvaluatedTraining,
+    ModelFacts,
+    TrainingFacts,
+    from_plain,
+)
 from mlops_pipeline.core.rollout.records import Rollout
 from mlops_pipeline.errors import NotFoundError, StateError
 from mlops_pipeline.lifecycle.alerts import NewAlert, raise_alert, resolve_alerts_by_key
 from mlops_pipeline.lifecycle.bookkeeping import NewDecision, list_decisions, record_decision
-from mlops_pipeline.lifecycle.champions import documents_folder
-from mlops_pipeline.lifecycle.compliance.card_documents import read_facts
-from mlops_pipeline.lifecycle.costs import use_case_costs
 from mlops_pipeline.lifecycle.exceptions import list_exceptions
 from mlops_pipeline.lifecycle.rollouts import (
     find_champion,
@@ -24,11 +33,15 @@ from mlops_pipeline.lifecycle.rollouts import (
     list_approvals,
     rollout_events,
 )
+from mlops_pipeline.lifecycle.status import use_case_costs
 from mlops_pipeline.stores.lake.tables import Lake
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
 
 REVIEW = "card_review"  # kind of the decisions that record a review
+CONFIG, MODEL_FACTS = "configuration.json", "card_facts.json"
+MARKDOWN, HTML = "model_card.md", "model_card.html"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -37,6 +50,46 @@ class StoredVersion:
 
     folder: Path
     facts: CardFacts
+
+
+def write_card(folder: Path, *, now: datetime) -> None:
+    """Write the card of a version that is being registered, beside its documents."""
+    write_page(folder, model_card(read_facts(folder, now=now)), MARKDOWN, HTML)
+
+
+def write_page(folder: Path, text: str, markdown: str, html: str) -> None:
+    """Write a page as Markdown and as HTML."""
+    (folder / markdown).write_text(text, encoding="utf-8")
+    (folder / html).write_text(render_html(text), encoding="utf-8")
+
+
+def read_facts(folder: Path, *, now: datetime, standing: Standing | None = None) -> CardFacts:
+    """Read the documents of a version; NotFoundError when one is missing."""
+    evaluated = _read(folder, "evaluation.json", EvaluatedTraining)
+    return CardFacts(
+        use_case=parse_use_case(_read(folder, CONFIG, dict), folder / CONFIG),
+        metadata=_read(folder, "metadata.json", Metadata),
+        training=_read(folder, "training.json", TrainingFacts),
+        snapshot=_read(folder, "data_snapshot.json", DataSnapshot),
+        evaluation=evaluated.evaluation,
+        gate=evaluated.gate,
+        model=_read(folder, MODEL_FACTS, ModelFacts),
+        lock_sha256=hashlib.sha256(_text(folder, "requirements.lock").encode()).hexdigest(),
+        shown_at=now,
+        standing=standing,
+    )
+
+
+def read_recorded(folder: Path, version: int) -> Recorded:
+    """Read what a successor of a version is compared with."""
+    metadata = _read(folder, "metadata.json", Metadata)
+    return Recorded(
+        version=version,
+        config=_read(folder, CONFIG, dict),
+        inputs=frozenset(item.name for item in metadata.signature.inputs),
+        training=_read(folder, "training.json", TrainingFacts),
+        evaluation=_read(folder, "evaluation.json", EvaluatedTraining).evaluation,
+    )
 
 
 def present_version(
@@ -53,9 +106,8 @@ def present_version(
         _champion(ops, use_case) if version is None else get_rollout(ops, use_case.name, version)
     )
     lake = Lake(settings.lake_uri)
-    folder = documents_folder(lake, use_case, rollout.fingerprint)
-    cost = use_case_costs(use_case, ops, lake).to_dict()
-    standing = replace(read_standing(ops, rollout), cost=cost)
+    folder = lake.documents_folder(use_case.name, rollout.fingerprint)
+    standing = replace(read_standing(ops, rollout), cost=use_case_costs(use_case, ops, lake))
     return StoredVersion(folder, read_facts(folder, now=now, standing=standing))
 
 
@@ -67,7 +119,7 @@ def read_standing(ops: OpsDatabase, rollout: Rollout) -> Standing:
         since=rollout.changed_at,
         waiting_for=rollout.waiting_for,
         approvals=[asdict(item) for item in list_approvals(ops, name) if item.version == version],
-        exceptions=[_told(item) for item in list_exceptions(ops, name)],
+        exceptions=list_exceptions(ops, name),
         events=[asdict(item) for item in rollout_events(ops, name, version)],
         reviews=[
             asdict(item)
@@ -80,19 +132,15 @@ def read_standing(ops: OpsDatabase, rollout: Rollout) -> Standing:
 def record_review(
     ops: OpsDatabase, use_case: UseCase, *, by: str, reason: str, now: datetime
 ) -> int:
-    """Record that a person looked at the champion's card, and close the reminder.
-
-    Returns
-    -------
-    int
-        The version whose card was reviewed.
+    """Record that a person looked at the champion's card, close the reminder, return the version.
 
     Raises
     ------
     StateError
         If `by` or `reason` is blank.
     """
-    if not by.strip() or not reason.strip():
+    by, reason = by.strip(), reason.strip()
+    if not by or not reason:
         raise StateError(
             "A review needs a name and a reason.",
             expected="--by and --reason with a text",
@@ -100,14 +148,13 @@ def record_review(
             way_out="say who looked at the card, and what came of it",
         )
     version = _champion(ops, use_case).version
-    said = f"{by.strip()}: {reason.strip()}"
     record_decision(
         ops,
         use_case.name,
-        NewDecision(REVIEW, "reviewed", said, {"version": version}, actor=by.strip()),
+        NewDecision(REVIEW, "reviewed", f"{by}: {reason}", {"version": version}, actor=by),
         now=now,
     )
-    resolve_alerts_by_key(ops, use_case.name, REVIEW, by=by.strip(), reason=reason.strip(), now=now)
+    resolve_alerts_by_key(ops, use_case.name, REVIEW, by=by, reason=reason, now=now)
     return version
 
 
@@ -121,7 +168,7 @@ def remind_of_review(ops: OpsDatabase, use_case: UseCase, *, now: datetime) -> s
     due = later(standing.last_review.date(), months)
     if now.date() < due:
         resolve_alerts_by_key(
-            ops, use_case.name, REVIEW, by="reminder", reason="not due any more", now=now
+            ops, use_case.name, REVIEW, by="reminder", reason="no longer due", now=now
         )
         return f"the card of version {champion.version} is due on {due}"
     message = f"the model card of version {champion.version} was due for review on {due}"
@@ -141,12 +188,20 @@ def remind_of_review(ops: OpsDatabase, use_case: UseCase, *, now: datetime) -> s
     return message
 
 
-def _told(item: GateException) -> dict[str, str]:
-    told = {"rule": item.subject, "by": item.by, "reason": item.reason}
-    told |= {"granted": f"{item.granted_at:%Y-%m-%d}", "until": f"{item.expires_at:%Y-%m-%d}"}
-    if item.revoked_at is not None:
-        told["revoked"] = f"{item.revoked_at:%Y-%m-%d} by {item.revoked_by}: {item.revocation}"
-    return told
+def _read(folder: Path, name: str, kind: type[T]) -> T:
+    return from_plain(kind, json.loads(_text(folder, name)))
+
+
+def _text(folder: Path, name: str) -> str:
+    path = folder / name
+    if not path.is_file():
+        raise NotFoundError(
+            "a document of the version is missing",
+            where=str(path),
+            way_out="restore it from a backup; a version registered before there were model "
+            "cards has none: run the lifecycle again",
+        )
+    return path.read_text(encoding="utf-8")
 
 
 def _champion(ops: OpsDatabase, use_case: UseCase) -> Rollout:

@@ -13,11 +13,10 @@ Belongs here: files. What the pages say is core/documents/technical_file.py's.
 """
 
 import hashlib
-import json
 import shutil
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -26,12 +25,11 @@ import yaml
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.documents.model_card import Standing, model_card
-from mlops_pipeline.core.documents.pages import render_html
+from mlops_pipeline.core.documents.records import plain
 from mlops_pipeline.core.documents.technical_file import Status, statuses, technical_file
 from mlops_pipeline.errors import NotFoundError, StateError
 from mlops_pipeline.lifecycle.compliance.anchors import exported_lines
-from mlops_pipeline.lifecycle.compliance.card_documents import HTML, MARKDOWN
-from mlops_pipeline.lifecycle.compliance.cards import present_version
+from mlops_pipeline.lifecycle.compliance.cards import HTML, MARKDOWN, present_version, write_page
 from mlops_pipeline.stores.files import new_file, new_folder, write_json
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
@@ -94,9 +92,8 @@ def write_pack(
         for slot, path in supplied.items():
             (work / "documents").mkdir(exist_ok=True)
             shutil.copy(path, work / provided[slot])
-        for page, names in ((card, (MARKDOWN, HTML)), (index, ("README.md", "index.html"))):
-            (work / names[0]).write_text(page, encoding="utf-8")
-            (work / names[1]).write_text(render_html(page), encoding="utf-8")
+        write_page(work, card, MARKDOWN, HTML)
+        write_page(work, index, "README.md", "index.html")
         write_json(work / "approvals.json", _standing(found.facts.standing))
         events = exported_lines(settings, use_case.name)
         (work / "audit.jsonl").write_text("".join(f"{line}\n" for line in events), encoding="ascii")
@@ -142,14 +139,9 @@ def _supplied(use_case: UseCase, root: Path) -> dict[str, Path]:
 
 
 def _standing(standing: Standing | None) -> dict[str, Any]:
-    if standing is None:
+    if standing is None or standing.cost is None:
         raise StateError("a pack needs the present state of its version")
-    document: dict[str, Any] = json.loads(json.dumps(asdict(standing), default=_time))
-    return document
-
-
-def _time(moment: datetime) -> str:
-    return moment.isoformat()
+    return {**plain(standing), "cost": standing.cost.to_dict()}
 
 
 def _features(use_case: UseCase) -> dict[str, Any]:

@@ -147,7 +147,7 @@ def model_inputs(ops: OpsDatabase, lake: Lake, use_case: UseCase) -> list[ModelI
         elif alias is not None:
             raise NotFoundError(
                 f"the documents of version {version} of {use_case.name} ({alias}) are gone",
-                where=str(_document(lake, use_case, fingerprint)),
+                where=str(lake.documents_folder(use_case.name, fingerprint) / "metadata.json"),
                 way_out="restore the folder from a backup, or deploy another version first",
             )
     return found
@@ -237,14 +237,8 @@ def _defined(use_case: UseCase) -> dict[str, FeatureEntry]:
 
 
 def _inputs_of(lake: Lake, use_case: UseCase, fingerprint: str) -> tuple[str, ...] | None:
-    path = _document(lake, use_case, fingerprint)
+    path = lake.documents_folder(use_case.name, fingerprint) / "metadata.json"
     if not path.is_file():
         return None
     document = json.loads(path.read_text(encoding="utf-8"))
     return tuple(item["name"] for item in document["signature"]["inputs"])
-
-
-def _document(lake: Lake, use_case: UseCase, fingerprint: str) -> Path:
-    from mlops_pipeline.lifecycle.champions import documents_folder
-
-    return documents_folder(lake, use_case, fingerprint) / "metadata.json"

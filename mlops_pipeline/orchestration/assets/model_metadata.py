@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from mlops_pipeline.spec.metrics import shown_in
+
 if TYPE_CHECKING:
     from mlops_pipeline.lifecycle.evaluate import EvaluatedModel
     from mlops_pipeline.lifecycle.train import StoredTraining
-
-SHOWN_METRICS = ("roc_auc", "pr_auc", "log_loss", "brier", "ece")
 
 
 def training_metadata(stored: "StoredTraining") -> dict[str, Any]:
@@ -26,7 +26,7 @@ def training_metadata(stored: "StoredTraining") -> dict[str, Any]:
                 **{
                     name: round(value, 4)
                     for name, value in item.validation.items()
-                    if value is not None and name in SHOWN_METRICS
+                    if value is not None and name in shown_in("interface")
                 },
                 "seconds": round(item.seconds, 2),
             }
@@ -75,7 +75,7 @@ def evaluation_metadata(evaluated: "EvaluatedModel") -> dict[str, Any]:
     return {
         "verdict": evaluated.outcome,
         "gate": dg.MetadataValue.table(rules),
-        **{name: value for name, value in figures.items() if name in SHOWN_METRICS},
+        **{name: value for name, value in figures.items() if name in shown_in("interface")},
         **{name: dg.MetadataValue.url(page) for name, page in evaluated.pages.items()},
         "files": dg.MetadataValue.path(str(evaluated.folder)),
         **{name: picture(content) for name, content in evaluated.plots.items()},

@@ -181,6 +181,10 @@ class Lake:
         """Return the folder of an artifact set; it may not exist yet."""
         return self.local() / use_case / "artifacts" / name
 
+    def documents_folder(self, use_case: str, fingerprint: str) -> Path:
+        """Return the folder of a released version's documents; it may not exist yet."""
+        return self.artifact_folder(use_case, f"{fingerprint}-release")
+
     @contextmanager
     def new_artifacts(self, use_case: str, name: str) -> Iterator[Path]:
         """Yield an empty folder that takes its place whole on success, replacing an older one."""

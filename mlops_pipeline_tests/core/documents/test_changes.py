@@ -4,7 +4,7 @@ import dataclasses
 from datetime import UTC, datetime
 from typing import Any
 
-from mlops_pipeline.core.documents.changes import Recorded, changes
+from mlops_pipeline.core.documents.metadata import Recorded, changes
 from mlops_pipeline.core.documents.pages import MINUS
 from mlops_pipeline.core.evaluation.evaluation import ChampionComparison
 from mlops_pipeline_tests.core.documents.card_example import evaluation, figure, training
@@ -29,10 +29,10 @@ def test_first_version_has_nothing_before_it() -> None:
 def test_equal_versions_differ_in_nothing() -> None:
     said = changes(recorded(2), recorded(1))
     assert said[0] == "Compared with version 1."
-    assert "The same kind of model: lightgbm." in said
+    assert "Same kind of model: lightgbm." in said
     assert "Fairness: no mitigation, as before." in said
-    assert "The same inputs." in said
-    assert said[-1] == "The same configuration."
+    assert "Same inputs." in said
+    assert said[-1] == "Same configuration."
 
 
 def test_every_difference_is_told() -> None:
@@ -62,16 +62,16 @@ def test_every_difference_is_told() -> None:
     )
     said = changes(new, recorded(1))
     for text in [
-        "Another kind of model: dummy instead of lightgbm.",
-        "Fairness: group_thresholds 2 of 3 instead of no mitigation: the two decide by other "
+        "Different kind of model: dummy instead of lightgbm.",
+        "Fairness: group_thresholds 2 of 3 instead of no mitigation: the two use different "
         "weights or thresholds.",
-        "Data known on 2025-02-01 instead of 2025-01-01.",
-        "ROC AUC 0.825, version 1 0.812; each on its own test part.",
-        f"On 2,480 cases that neither had seen: ROC AUC +0.0123, log loss 0.0000, "
+        "Data as of 2025-02-01 instead of 2025-01-01.",
+        "ROC AUC: 0.825, against 0.812 of version 1; each on its own test part.",
+        f"On 2,480 cases that neither had seen, it differs by: ROC AUC +0.0123, log loss 0.0000, "
         f"Brier {MINUS}0.0020.",
         "Added inputs: tenure.",
         "Removed inputs: amount.",
-        "Configuration keys that changed: protected, sources.bills.columns, "
+        "Changed configuration keys: protected, sources.bills.columns, "
         "training.costs.false_positive, training.seed.",
     ]:
         assert text in said, text
@@ -80,7 +80,7 @@ def test_every_difference_is_told() -> None:
 def test_comparison_that_is_not_computable_says_why() -> None:
     found = ChampionComparison(1, 0, {}, "only 0 test rows")
     said = changes(recorded(2, evaluation=evaluation(champion=found)), recorded(1))
-    assert "On the same cases the two cannot be compared: only 0 test rows." in said
+    assert "The two cannot be compared on the same cases: only 0 test rows." in said
 
 
 def test_comparison_with_another_champion_is_not_shown() -> None:

@@ -11,11 +11,14 @@ from mlops_pipeline.config import load_use_case
 from mlops_pipeline.core.documents.model_card import Standing, model_card
 from mlops_pipeline.core.documents.pages import MINUS
 from mlops_pipeline.core.documents.records import GroupThresholds, SourceFacts
+from mlops_pipeline.core.evaluation.exceptions import GateException
 from mlops_pipeline.core.evaluation.review_band import ReviewBand
 from mlops_pipeline.core.fairness.group_figures import GroupCalibration
 from mlops_pipeline.core.fairness.variants import Mitigated, Variant
+from mlops_pipeline.core.metrics.metrics import Estimate
 from mlops_pipeline.core.modelling.directions import DirectionCheck
 from mlops_pipeline.core.modelling.explanations import AttributionComparison
+from mlops_pipeline.core.monitoring.cost import CostSheet
 from mlops_pipeline.stores.settings import PACKAGE_PARENT
 from mlops_pipeline_tests.core.documents.card_example import (
     a_slice,
@@ -41,17 +44,17 @@ def test_summary_says_what_for_whom_how_good_and_what_to_watch_for() -> None:
     card = model_card(facts())
     (summary,) = (part for part in card.split("\n\n") if part.startswith("This model"))
     for text in [
-        "gives every customer a probability",
+        "assigns every customer a probability",
         "Which customers leave within 90 days.",
-        "Meant for: Ranking customers for a retention offer, once a month.",
-        "On 1,000 cases that it had not seen it ranks well: a positive case (a row in bills within "
+        "Intended use: Ranking customers for a retention offer, once a month.",
+        "On 1,000 cases it had not seen, it ranks well: a positive case (a row in bills within "
         "90 days) scores higher than a negative one in 81 of 100 pairs (ROC AUC 0.812, 95 % "
         "interval 0.790 to 0.830).",
-        "Of 1,000 typical cases 80 are positive; the model says yes to 100, rightly to 40, and "
-        "misses 40.",
-        "Watch for: region: the share of yes differs by 10.0 percentage points (a ratio of 0.70, "
+        "Out of 1,000 typical cases, 80 are positive; the model selects 100, of which 40 are "
+        "positive, and misses 40.",
+        "Watch for: region: selection rates differ by 10.0 percentage points (a ratio of 0.70, "
         "below four fifths), more than the 5.0 allowed; it ranks worst for plan = basic (ROC AUC "
-        "0.752); it loses most in the stress case “out of range” (ROC AUC 0.600).",
+        "0.752); it suffers most in the stress case “out of range” (ROC AUC 0.600).",
     ]:
         assert text in summary, text
 
@@ -60,8 +63,8 @@ def test_card_of_an_event_grid_speaks_of_events_not_of_entities() -> None:
     fraud = load_use_case(PACKAGE_PARENT / "configs" / "fraud.yaml")
     written = snapshot({"transactions": SourceFacts(0, 10_000)})
     card = model_card(facts(use_case=fraud, snapshot=written))
-    assert "This model gives every row of transactions a probability." in card
-    assert "The model's answer for every row of transactions is the probability of that" in card
+    assert "This model assigns every row of transactions a probability." in card
+    assert "For every row of transactions the model returns the probability of that" in card
     assert "A case is one row of transactions, at its own time." in card
 
 
@@ -75,15 +78,16 @@ def test_quality_in_words_follows_the_roc_auc(auc: float, word: str) -> None:
 
 def test_outcomes_are_whole_cases_that_add_up() -> None:
     text = section(model_card(facts()), "From probability to decision")
-    assert "| get a yes | 40 | 60 (wrong yes) |" in text
-    assert "| get a no | 40 (missed) | 860 |" in text
+    assert "| selected | 40 | 60 (false positives) |" in text
+    assert "| not selected | 40 (missed) | 860 |" in text
 
 
 def test_outcomes_of_rare_events_use_more_cases() -> None:
     measured = evaluation(metrics={"selection_rate": figure(0.003)})
     text = model_card(facts(training=training(test_rate=0.002), evaluation=measured))
     assert (
-        "Of 10,000 typical cases 20 are positive; the model says yes to 30, rightly to 10" in text
+        "Out of 10,000 typical cases, 20 are positive; the model selects 30, of which 10 are"
+        in text
     )
 
 
@@ -95,7 +99,7 @@ def test_figures_under_a_hundredth_keep_two_digits() -> None:
 def test_figure_that_is_not_computable_says_why_and_leaves_out_the_outcomes() -> None:
     measured = evaluation(metrics={"recall": figure(None)})
     card = model_card(facts(evaluation=measured))
-    assert "| recall | not computable: no positive row | Of the positive cases" in card
+    assert "| recall | not computable: no positive row | Share of the positive cases" in card
     assert "typical cases" not in card
 
 
@@ -111,8 +115,8 @@ def test_gate_shows_rules_in_plain_words_with_their_thresholds() -> None:
     rules = gate(("roc_auc better than the champion by 0.02", None, "review", "too few rows"))
     card = model_card(facts(gate=rules))
     assert (
-        "| ROC AUC better than the champion by 0.02 | not computable | too few rows | a person has "
-        "to approve |"
+        "| ROC AUC better than the champion by 0.02 | not computable | too few rows | a person "
+        "must approve |"
     ) in card
     assert "the rule “ROC AUC better than the champion by 0.02” did not pass" in card
 
@@ -120,11 +124,11 @@ def test_gate_shows_rules_in_plain_words_with_their_thresholds() -> None:
 def test_data_tell_sources_versions_quarantine_and_periods() -> None:
     text = section(model_card(facts()), "Training data")
     for line in [
-        "What was known on 2025-01-01: 9,821 cases with a known outcome, described by 2 inputs. A "
-        "case is one customer at the start of one month.",
+        "As of 2025-01-01: 9,821 cases with a known outcome, described by 2 inputs. A "
+        "case is one customer at the start of a month.",
         "| bills | not provided | 1,204,551 | 312 | 4 |",
-        "| train | fit the candidates | 2024-01-01 to 2024-06-01 | 7,000 | 8.1% |",
-        "| test | measure, once | 2024-12-01 | 1,000 | 8.0% |",
+        "| train | fitting the candidates | 2024-01-01 to 2024-06-01 | 7,000 | 8.1% |",
+        "| test | measuring, once | 2024-12-01 | 1,000 | 8.0% |",
         "321 cases between the parts were left out",
         "- input left out: fax (constant)",
     ]:
@@ -138,27 +142,31 @@ def test_making_tells_candidates_choice_and_what_was_fitted_again() -> None:
         in text
     )
     assert "| floor | the base rate for everyone | 0.2800 | not computable |" in text
-    assert "fitted again on the 9,821 labelled cases" in text
+    assert "refitted on the 9,821 labelled cases" in text
     evaluated = metadata(training={"refit": "none", "rows": 7_000})
-    assert "the very model that was measured" in model_card(facts(metadata=evaluated))
+    assert "the model that was measured, unchanged" in model_card(facts(metadata=evaluated))
 
 
 def test_threshold_that_is_not_the_costs_is_said() -> None:
-    assert "least expected cost, where a wrong yes costs 1 and a missed positive 4." in model_card(
-        facts()
+    assert (
+        "minimises the expected cost when a false positive costs 1 and a false negative 4."
+        in model_card(facts())
     )
     groups = ((("east",), ("west",)), (("south",),))
     rule = GroupThresholds("by_group", ("region",), groups, (0.18, 0.31))
     model = dataclasses.replace(facts().model, threshold=0.31, thresholds=rule)
     card = model_card(facts(model=model))
-    assert "(wrong yes 1, missed positive 4) would give 0.200." in card
+    assert "(false positive 1, false negative 4) would give 0.200." in card
     assert "Where region is known" in card
-    assert ": east or west 0.180, south 0.310. Whoever decides has to know the group." in card
+    assert ": east or west 0.180, south 0.310. Deciding requires knowing the group." in card
     rule = dataclasses.replace(rule, kind="by_estimated_group")
     card = model_card(facts(model=dataclasses.replace(model, thresholds=rule)))
-    assert "a threshold of its own, from 0.180 to 0.310: the mean of the groups' thresholds" in card
-    assert "is a yes" not in card
-    assert "Without a threshold for each case, a probability of at least 0.310 would be" in card
+    assert "has its own threshold, from 0.180 to 0.310: the mean of the groups' thresholds" in card
+    assert "Cases with a probability" not in card
+    assert (
+        "Without case-specific thresholds, cases with a probability of at least 0.310 would be"
+        in card
+    )
 
 
 def test_slices_are_ordered_by_roc_auc_and_skip_what_is_not_computable() -> None:
@@ -169,7 +177,7 @@ def test_slices_are_ordered_by_roc_auc_and_skip_what_is_not_computable() -> None
 
 
 def test_ranges_are_explained_where_there_are_some() -> None:
-    hint = "(1, 2] is above 1 and up to 2."
+    hint = "(1, 2] means above 1 and up to 2."
     assert hint not in model_card(facts())
     slices = [a_slice("tenure", "(30, 90]", 0.7)]
     assert hint in model_card(facts(evaluation=evaluation(slices=slices)))
@@ -185,17 +193,15 @@ def test_fairness_holds_each_attribute_against_the_limit() -> None:
     text = section(model_card(facts()), "Fairness")
     below = "(a ratio of 0.70, below four fifths)"
     for attribute, gap, word in (("region", "10.0", "more than"), ("gender", "1.2", "within")):
-        expected = (
-            f"{attribute}: the share of yes differs by {gap} percentage points {below}, {word}"
-        )
+        expected = f"{attribute}: selection rates differ by {gap} percentage points {below}, {word}"
         assert f"- {expected} the 5.0 allowed" in text
     fair = audit("region", 0.01, ratio=0.8)
     text = section(model_card(facts(evaluation=evaluation(fairness=[fair]))), "Fairness")
-    assert "differs by 1.0 percentage points, within the 5.0 allowed" in text
+    assert "differ by 1.0 percentage points, within the 5.0 allowed" in text
     assert "The model is not given these attributes." in text
     assert "| a | 500 | 10.0% | 50.0% | 5.0% | 40.0% |" in text
     assert "calibration error" not in text
-    assert "None is recorded." in text
+    assert "None recorded." in text
 
 
 def test_fairness_of_an_intersection_shows_the_groups_furthest_apart() -> None:
@@ -207,7 +213,7 @@ def test_fairness_of_an_intersection_shows_the_groups_furthest_apart() -> None:
     text = section(model_card(facts(evaluation=evaluation(fairness=[crossed]))), "Fairness")
     assert "### By gender x region: the two furthest apart" in text
     assert re.findall(r"^\| ([a-d]) \| 500", text, flags=re.M) == ["a", "d"]
-    assert "- gender x region: the share of yes differs by 30.0 percentage points\n" in text
+    assert "- gender x region: selection rates differ by 30.0 percentage points\n" in text
 
 
 def test_fairness_shows_calibration_of_groups_and_why_one_is_left_out() -> None:
@@ -229,17 +235,18 @@ def test_fairness_without_a_protected_attribute_says_so() -> None:
 
 
 def test_exceptions_are_shown_with_reason_and_expiry() -> None:
-    exception = {
-        "rule": "demographic_parity (region)",
-        "by": "Ann",
-        "reason": "known",
-        "until": "2025-06-01",
-    }
-    standing = Standing("champion", datetime(2025, 1, 11, tzinfo=UTC), None, exceptions=[exception])
-    text = section(model_card(facts(standing=standing)), "Fairness")
-    assert (
-        "- rule: demographic_parity (region); by: Ann; reason: known; until: 2025-06-01\n" in text
+    at, end = datetime(2025, 1, 11, tzinfo=UTC), datetime(2025, 6, 1, tzinfo=UTC)
+    granted = GateException(
+        1, "churn", "demographic_parity", "region", "Ann", "known", granted_at=at, expires_at=end
     )
+    revoked = dataclasses.replace(
+        granted, attribute=None, revoked_at=at, revoked_by="Ben", revocation="a mistake"
+    )
+    standing = Standing("champion", at, None, exceptions=[granted, revoked])
+    text = section(model_card(facts(standing=standing)), "Fairness")
+    said = "granted by Ann on 2025-01-11 until 2025-06-01: known"
+    assert f"- demographic_parity (region): {said}\n" in text
+    assert f"- demographic_parity: {said}; revoked by Ben on 2025-01-11: a mistake\n" in text
 
 
 def test_mitigation_shows_every_variant_and_the_choice() -> None:
@@ -250,7 +257,7 @@ def test_mitigation_shows_every_variant_and_the_choice() -> None:
         **given, name="reweighed", figures={"roc_auc": 0.8}, passes=True, chosen=True, reason=""
     )
     found = Mitigated(
-        because="the gate failed on fairness only",
+        because="region 0.081",
         attributes=("region",),
         limit=0.05,
         limits={"region": 0.05},
@@ -261,14 +268,14 @@ def test_mitigation_shows_every_variant_and_the_choice() -> None:
         reason="the most accurate that passes",
     )
     card = model_card(facts(evaluation=evaluation(mitigation=found)))
-    assert "looked at twice: with the model chosen first" in section(card, "How good it is")
+    assert "used twice: for the model chosen first" in section(card, "How good it is")
     text = section(card, "Mitigation")
     for line in [
-        "Tried because the gate failed on fairness only (limit 0.050; region).",
-        "| variant | method | ROC AUC | disparity | verdict |",
+        "the gate refused the model on fairness only: region 0.081 (limit 0.050; region).",
+        "| variant | method | ROC AUC | disparity | result |",
         "| as it is | reweighing | not computable | 0.041 | failed: above the limit |",
         "| reweighed (chosen) | reweighing | 0.800 | 0.041 | passed |",
-        "Chosen: reweighed; the most accurate that passes.",
+        "Chosen: reweighed (the most accurate that passes).",
     ]:
         assert line in text, line
 
@@ -276,23 +283,26 @@ def test_mitigation_shows_every_variant_and_the_choice() -> None:
 def test_explanations_show_shares_directions_and_the_champion() -> None:
     check = DirectionCheck("plan", "increasing", "mixed", 0.2, False, "falls above 3")
     champion = AttributionComparison(2, 1_500, 0.91, 0.8, None)
-    found = explanation(champion=champion, directions=(check,))
+    unknown = DirectionCheck("visits", "increasing", None, None, None, "one value only")
+    found = explanation(champion=champion, directions=(check, unknown))
     card = model_card(facts(evaluation=evaluation(explanations=found)))
-    assert "plan is declared increasing, and the model goes against it" in card
+    assert "plan is declared increasing, but the model goes against it" in card
     text = section(card, "What moves the score")
     assert "| amount_mean_90d | Monthly bill (EUR). | 75.0% |" in text
     assert "| plan | not provided | 25.0% |" in text
     assert "- plan: expected increasing, found mixed: failed (falls above 3)\n" in text
+    assert "- visits: expected increasing: not computable (one value only)\n" in text
     assert (
-        "Against version 2, on 1,500 cases: rank correlation of the inputs' strengths 0.910" in text
+        "Compared with version 2 on 1,500 cases, the rank correlation of input importance is 0.910"
+        in text
     )
     found = explanation(champion=AttributionComparison(2, 0, None, None, "other inputs"))
     card = model_card(facts(evaluation=evaluation(explanations=found)))
-    assert "were not compared with version 2: other inputs." in card
+    assert "was not compared with version 2: other inputs." in card
 
 
 def test_model_without_inputs_says_so() -> None:
-    assert "This model uses no input." in model_card(
+    assert "This model uses no inputs." in model_card(
         facts(evaluation=evaluation(explanations=explanation(shap={})))
     )
 
@@ -305,9 +315,19 @@ def test_review_band_and_cost_are_shown_where_they_are() -> None:
         automatic={"error_rate": figure(0.05), "precision": figure(0.85)},
         inside={"error_rate": figure(0.45)},
     )
-    cost = {"currency": "EUR", "per_training_run": 0.00001, "per_1000_predictions": 0.0123}
-    at = datetime(2025, 1, 11, tzinfo=UTC)
-    standing = Standing("champion", at, None, cost={**cost, "per_accepted_improvement": None})
+    cost = CostSheet(
+        use_case="churn",
+        owner="customer-analytics",
+        currency="EUR",
+        total=1.0,
+        training_runs=1,
+        per_training_run=Estimate(0.00001),
+        predictions=10,
+        per_1000_predictions=Estimate(0.0123),
+        accepted=0,
+        per_accepted_improvement=Estimate(None, reason="no version was accepted"),
+    )
+    standing = Standing("champion", datetime(2025, 1, 11, tzinfo=UTC), None, cost=cost)
     card = model_card(facts(evaluation=evaluation(review_band=band), standing=standing))
     text = section(card, "Human review")
     assert "Scores from 0.150 to 0.250 go to a person: 12.0% of the cases." in text

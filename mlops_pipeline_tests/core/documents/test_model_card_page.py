@@ -53,8 +53,8 @@ class Texts(HTMLParser):
 
 def test_registered_card_says_what_the_gate_asked() -> None:
     text = section(model_card(facts()), "Approvals and state")
-    assert "registered; the gate passed and does not ask for a person's approval." in text
-    assert "No person has decided about this version." in text
+    assert "registered; it passed the gate and does not need a person's approval." in text
+    assert "Nobody has decided on this version." in text
 
 
 def test_present_card_tells_state_approvals_and_history() -> None:
@@ -68,7 +68,7 @@ def test_present_card_tells_state_approvals_and_history() -> None:
         events=[{"at": at, "to_state": "awaiting_approval", "actor": "run d1", "reason": "asked"}],
     )
     text = section(model_card(facts(standing=standing)), "Approvals and state")
-    assert "Present state: in use (the champion), since 2025-01-11." in text
+    assert "Current state: in use (the champion), since 2025-01-11." in text
     assert "| 2025-01-11 | production | approved | Ann | good | never |" in text
     assert "| 2025-01-11 | production | approved | Ann | good | 2025-07-01 |" in text
     assert "| 2025-01-11 | waiting for a person's approval; not in use | run d1 | asked |" in text
@@ -114,7 +114,7 @@ def test_card_shows_no_python_values() -> None:
         model_card(facts()),
         model_card(facts(evaluation=evaluation(fairness=(), explanations=explanation(shap={})))),
     ):
-        assert not re.search(r"\b(None(?! is recorded)|nan|True|False|Undefined)\b", card)
+        assert not re.search(r"\b(None(?! recorded)|nan|True|False|Undefined)\b", card)
         assert "\n\n\n" not in card
 
 

@@ -60,7 +60,7 @@ def auc(at_least: float, effect: str = "block") -> dict[str, Any]:
             [auc(0.99), auc(0.98), PARITY],
             "bad",
             "Refused: “roc_auc at least 0.99” and “roc_auc at least 0.98” failed "
-            "(1 more only warns).",
+            "(1 more is a warning).",
         ),
         (
             [auc(0.99, "review")],

@@ -26,8 +26,8 @@ def test_overview_says_what_is_filled_and_what_a_person_has_to_add() -> None:
     for line in [
         "| 1 (a) | Purpose, provider, version | partly filled | name and address of the provider |",
         "| 1 (c) | Versions of software | filled |  |",
-        "| 8 | EU declaration of conformity | not provided | a copy of it |",
-        "Not provided: a copy of it (governance.documents.declaration_of_conformity).",
+        "| 8 | EU declaration of conformity | not provided | a copy of the declaration |",
+        "Not provided: a copy of the declaration (governance.documents.declaration_of_conformity).",
     ]:
         assert line in page, line
     assert statuses({}) == {"filled": 13, "partly filled": 9, "not provided": 4}
@@ -48,7 +48,7 @@ def test_facts_stand_at_their_points() -> None:
         "Python 3.11.9, lightgbm 4.6.0, numpy 2.3.1.",
         "Tested once on 1,000 cases of 2024-12-01",
         "ROC AUC 0.812 (0.790 to 0.830) on the test part.",
-        "Held against every version: ROC AUC at least 0.72; demographic parity difference",
+        "Every version is checked against: ROC AUC at least 0.72; demographic parity difference",
         "- [audit events of this use case](<audit.jsonl>)",
         "performance on new labels monthly, next 2025-03-10",
     ]:

@@ -15,7 +15,6 @@ from mlops_pipeline.config import UseCase
 from mlops_pipeline.core.rollout.records import OpeningState
 from mlops_pipeline.errors import ConfigError, NotFoundError
 from mlops_pipeline.lifecycle.bookkeeping import record_feature_use, set_pointer
-from mlops_pipeline.lifecycle.champions import documents_folder
 from mlops_pipeline.lifecycle.features.catalogue import (
     FeatureEntry,
     ModelInputs,
@@ -74,7 +73,7 @@ def ops(settings: Settings) -> Iterator[OpsDatabase]:
 
 def release(settings: Settings, version: int, inputs: Sequence[str]) -> None:
     """Write the metadata document of a version, as far as the catalogue reads it."""
-    folder = documents_folder(Lake(settings.lake_uri), case_of(), f"fingerprint-{version}")
+    folder = Lake(settings.lake_uri).documents_folder(case_of().name, f"fingerprint-{version}")
     folder.mkdir(parents=True)
     document = {"signature": {"inputs": [{"name": name, "type": "number"} for name in inputs]}}
     (folder / "metadata.json").write_text(json.dumps(document))
