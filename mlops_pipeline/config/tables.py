@@ -125,6 +125,11 @@ class Source(Section):
         return given if isinstance(given, SourceColumn) else SourceColumn(type=given)
 
     @property
+    def unique_rule(self) -> str | None:
+        """The name of the rule that its key is unique; None for a source without a key."""
+        return f"unique({', '.join(self.key)})" if self.key else None
+
+    @property
     def availability(self) -> str:
         """The column that says when a row could be known."""
         return self.available_at or self.event_time

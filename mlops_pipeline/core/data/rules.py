@@ -86,11 +86,6 @@ def _row_rule(rule: object, table: Any) -> Mapping[str, Any]:
     return {}
 
 
-def unique_rule(source: Source) -> str | None:
-    """Return the name of the uniqueness rule, or None for a source without a key."""
-    return f"unique({', '.join(source.key)})" if source.key else None
-
-
 @dataclass(frozen=True)
 class TableFigures:
     """Counts over all rows that were not quarantined."""

@@ -12,7 +12,6 @@ from mlops_pipeline.core.data.rules import (
     Verdict,
     row_rules,
     table_verdicts,
-    unique_rule,
 )
 from mlops_pipeline.errors import NotFoundError
 from mlops_pipeline.lifecycle.context import AcceptedSource, Context
@@ -47,7 +46,7 @@ def judge(context: Context, name: str, *, now: datetime) -> Judgement:
     """
     engine, use_case = context.engine, context.use_case
     source = use_case.sources[name]
-    state = _raw(context, name)
+    state = raw_table(context, name)
     raw = engine.register(f"_raw_{name}", engine.scan(state))
     rules = row_rules(use_case, name, source, raw, now)
     _mark_broken(context, name, raw, rules, keys_repeat=bool(state.facts.get("keys_repeat", True)))
@@ -60,7 +59,7 @@ def judge(context: Context, name: str, *, now: datetime) -> Judgement:
     }
     quarantine = _write_quarantine(context, name, source, state)
     figures = _figures(engine, name, source)
-    unique = unique_rule(source)
+    unique = source.unique_rule
     verdicts = [
         Verdict(name, rule, True, float(count), None, count, f"{count:,} rows quarantined")
         for rule, count in (
@@ -101,7 +100,8 @@ def quarantine_examples(context: Context, judgement: Judgement) -> list[dict[str
     return rows
 
 
-def _raw(context: Context, name: str) -> TableState:
+def raw_table(context: Context, name: str) -> TableState:
+    """Return the newest version of a raw table; NotFoundError when it was never ingested."""
     use_case = context.use_case
     state = context.lake.state(context.lake.table_uri(use_case.name, "raw", name))
     if state is None:
@@ -133,7 +133,7 @@ def _mark_broken(
         f"SELECT _row_no, list_filter([{lists}], lambda x: x IS NOT NULL) AS _rules "
         f"FROM ({compiled}) WHERE {any_rule}"
     )
-    unique = unique_rule(source)
+    unique = source.unique_rule
     if unique is not None and keys_repeat:
         keys = ", ".join(quoted(column) for column in source.key)
         has_key = " AND ".join(f"{quoted(column)} IS NOT NULL" for column in source.key)

@@ -48,7 +48,7 @@ def _raw_data(use_case: UseCase) -> dg.AssetsDefinition:
         after=(),
     )
     def raw_data(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
-        from mlops_pipeline.lifecycle.compliance.erasure.tombstones import forgotten_pseudonyms
+        from mlops_pipeline.lifecycle.compliance.tombstones import forgotten_pseudonyms
         from mlops_pipeline.lifecycle.features.offline import finished_through
         from mlops_pipeline.lifecycle.ingest.ingestion import ingest
 

@@ -6,7 +6,7 @@ dagster-mlflow resource, which finds or starts one run per Dagster run.
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -83,6 +83,24 @@ class Tracking:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content.encode() if isinstance(content, str) else content)
             self.client.log_artifacts(run_id, folder)
+
+    def texts(self, suffix: str) -> Iterator[tuple[str, str, str]]:
+        """Yield run, name and text of every file with a suffix, those of deleted runs too."""
+        from mlflow.artifacts import download_artifacts
+        from mlflow.entities import ViewType
+
+        token: str | None = ""
+        while token is not None:
+            runs = self.client.search_runs(
+                [self.experiment_id], run_view_type=ViewType.ALL, page_token=token or None
+            )
+            for run in runs:
+                for item in self.client.list_artifacts(run.info.run_id):
+                    if item.path.endswith(suffix):
+                        uri = f"{run.info.artifact_uri}/{item.path}"
+                        path = Path(download_artifacts(artifact_uri=uri))
+                        yield run.info.run_id, item.path, path.read_text(encoding="utf-8")
+            token = runs.token or None
 
     def end_abandoned(self, *, but: str) -> None:
         """Mark runs that a killed process left open (the lease keeps other runs away)."""

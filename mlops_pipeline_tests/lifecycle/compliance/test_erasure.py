@@ -12,8 +12,8 @@ from deltalake import DeltaTable
 from mlops_pipeline.errors import DataError, LeaseError, NotFoundError, StateError
 from mlops_pipeline.lifecycle.bookkeeping import get_pointer, set_pointer
 from mlops_pipeline.lifecycle.compliance.erasure import find, forget, person_of
-from mlops_pipeline.lifecycle.compliance.erasure.tables import PersonRows
-from mlops_pipeline.lifecycle.compliance.erasure.tombstones import (
+from mlops_pipeline.lifecycle.compliance.erasure_lake import PersonRows
+from mlops_pipeline.lifecycle.compliance.tombstones import (
     EVERY,
     forgotten_pseudonyms,
     get_tombstone,

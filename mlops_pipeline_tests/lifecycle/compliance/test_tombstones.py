@@ -1,6 +1,6 @@
 from typing import Any
 
-from mlops_pipeline.lifecycle.compliance.erasure.tombstones import (
+from mlops_pipeline.lifecycle.compliance.tombstones import (
     EVERY,
     finish_tombstone,
     forgotten_pseudonyms,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mlops_pipeline.lifecycle.compliance.erasure import run as erasure_run
+from mlops_pipeline.lifecycle.compliance import erasure
 from mlops_pipeline.lifecycle.features.online.materialize import materialize
 from mlops_pipeline.lifecycle.ingest.accepted import accepted_sources
 from mlops_pipeline.stores.ops import OpsDatabase
@@ -31,7 +31,7 @@ def online(
 
     name = f"test_{uuid.uuid4().hex}"
     with opened(request.param, tmp_path, name) as store:
-        monkeypatch.setattr(erasure_run, "open_writer", lambda _settings: _Shared(store))
+        monkeypatch.setattr(erasure, "open_writer", lambda _settings: _Shared(store))
 
         def make(**sections: Any) -> World:
             found = World(shop(name=name, **sections), tmp_path / "online")

@@ -17,11 +17,9 @@ from mlops_pipeline.core.features.frames import EVENT_ROW
 from mlops_pipeline.errors import NotFoundError
 from mlops_pipeline.lifecycle.context import AcceptedSource, Context
 from mlops_pipeline.lifecycle.ingest.ingestion import INTERNAL
-from mlops_pipeline.stores.lake.engine import literal, quoted
-from mlops_pipeline.stores.lake.tables import REWRITTEN, TableState
+from mlops_pipeline.stores.lake.engine import content_hash, literal, quoted
+from mlops_pipeline.stores.lake.tables import BY_PERIOD, REWRITTEN, VERSIONED, TableState
 
-VERSIONED = ("raw", "quarantine")  # tables whose versions others point at
-LAYERS = (*VERSIONED, "features", "predictions", "trial_predictions")
 Renumbered = dict[int, int]  # {version: the one that has its rows without the person}
 
 
@@ -44,20 +42,13 @@ class PersonRows:
 
     def tables(self) -> dict[str, str]:
         """Return {layer, or layer/name: address} of every table that has the key as a column."""
-        found = {}
-        for layer in LAYERS:
-            for uri in self.lake.tables(self.name, layer):
-                label = uri.removeprefix(f"{self.lake.table_uri(self.name, '')}/")
-                if self.key in self._columns(self._newest(uri)):
-                    found[label] = uri
-        return found
+        every = self._every_table()
+        return {label: uri for label, uri in every.items() if self._has_key(self._newest(uri))}
 
     def without_key(self) -> list[str]:
         """Return the tables that lack the key: whose rows they hold cannot be told."""
-        every = [uri for layer in LAYERS for uri in self.lake.tables(self.name, layer)]
-        searched = set(self.tables().values())
-        root = f"{self.lake.table_uri(self.name, '')}/"
-        return [uri.removeprefix(root) for uri in every if uri not in searched]
+        searched = self.tables()
+        return [label for label in self._every_table() if label not in searched]
 
     def counts(self) -> dict[str, int]:
         """Return how many rows are the person's, by table; tables without one are left out."""
@@ -144,7 +135,7 @@ class PersonRows:
         Versions of the same files, as before and after a purge, become one.
         """
         newest = self.lake.state(uri)
-        if newest is None or self.key not in self._columns(newest):
+        if newest is None or not self._has_key(newest):
             return {}
         numbers = sorted({*versions, newest.version})
         states = [state for number in numbers if (state := self._at(uri, number))]
@@ -186,17 +177,17 @@ class PersonRows:
 
     def _raw_facts(self, state: TableState) -> dict[str, Any]:
         names = [name for name in self._columns(state) if name not in INTERNAL]
-        rows, digest = self._hashed(names, self._others(state))
+        rows, digest = self.engine.content(self._others(state), names)
         removed = int(state.facts["rows"]) - rows
         return {
             **state.facts,
             "rows": rows,
             "removed": int(state.facts.get("removed", 0)) + removed,
-            "content_hash": f"{digest % 2**64:016x}",
+            "content_hash": content_hash(digest),
         }
 
     def _quarantine_facts(self, state: TableState) -> dict[str, Any]:
-        rows, digest = self._hashed(["_row_no", "_rules"], self._others(state))
+        rows, digest = self.engine.content(self._others(state), ["_row_no", "_rules"])
         return {**state.facts, "rows": rows, "digest": str(digest)}
 
     def _period_facts(self, columns: list[str], kept: str) -> dict[str, Any]:
@@ -208,8 +199,8 @@ class PersonRows:
         by_event = EVENT_ROW in columns  # hashed as lifecycle/features/offline.py does
         first = [EVENT_ROW if by_event else self.key, "as_of"]
         rest = [name for name in columns if name not in {*first, self.key}]
-        rows, digest = self._hashed([*first, *rest], kept)
-        return {"rows": rows, "content_hash": f"{digest % 2**64:016x}"}
+        rows, digest = self.engine.content(kept, [*first, *rest])
+        return {"rows": rows, "content_hash": content_hash(digest)}
 
     def _renewed(
         self, name: str, item: AcceptedSource, moved: Renumbered, shifted: Renumbered
@@ -245,6 +236,12 @@ class PersonRows:
 
     # looking
 
+    def _every_table(self) -> dict[str, str]:
+        root = f"{self.lake.table_uri(self.name, '')}/"
+        layers = (*VERSIONED, *BY_PERIOD)
+        tables = (uri for layer in layers for uri in self.lake.tables(self.name, layer))
+        return {uri.removeprefix(root): uri for uri in tables}
+
     def _newest(self, uri: str) -> TableState:
         state = self.lake.state(uri)
         if state is None:
@@ -259,8 +256,10 @@ class PersonRows:
         return self.lake.state(uri, version)
 
     def _columns(self, state: TableState) -> list[str]:
-        described = self.engine.query(f"DESCRIBE SELECT * FROM {self.engine.scan(state)}")
-        return [str(row[0]) for row in described]
+        return list(self.engine.columns(self.engine.scan(state)))
+
+    def _has_key(self, state: TableState) -> bool:
+        return self.key in self._columns(state)
 
     def _count(self, state: TableState) -> int:
         if state.files not in self._counted:
@@ -272,16 +271,9 @@ class PersonRows:
         """Return the FROM item of a table's other rows."""
         return f"(SELECT * FROM {self.engine.scan(state)} WHERE NOT {self._mine})"
 
-    def _hashed(self, names: list[str], rows: str) -> tuple[int, int]:
-        columns = ", ".join(map(quoted, names))
-        count, digest = self.engine.query(
-            f"SELECT count(*), coalesce(sum(hash({columns})::HUGEINT), 0) FROM {rows}"
-        )[0]
-        return int(count), int(digest)
-
     def _holds(self, uri: str, version: int) -> bool:
         state = self._at(uri, version)
-        return state is not None and self.key in self._columns(state) and self._count(state) > 0
+        return state is not None and self._has_key(state) and self._count(state) > 0
 
     def _recorded(self, name: str, item: Mapping[str, Any]) -> list[tuple[str, int]]:
         """Return the tables of a recorded source with their versions."""

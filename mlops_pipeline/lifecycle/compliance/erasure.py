@@ -1,36 +1,48 @@
-"""Finding and forgetting one person: the order of the steps, under the lease of each use case.
+"""Finding and erasing one person: the order of the steps, under the lease of each use case.
 
-The tombstone comes first, so that nothing brings the person back; then the lake, the online store
-and MLflow. Each step finds for itself what is left: a run that was killed is run again.
+The tombstone comes first, so that nothing brings the person back; then the lake (erasure_lake.py),
+the online store and MLflow. Each step finds for itself what is left: a run that was killed is run
+again. The log of a prediction service belongs here when there is one.
 """
 
+import csv
+import io
 import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.rollout.approvals import signed
-from mlops_pipeline.errors import DataError, NotFoundError
+from mlops_pipeline.errors import DataError, NotFoundError, SourceError
 from mlops_pipeline.lifecycle.bookkeeping import get_pointer, set_pointer
-from mlops_pipeline.lifecycle.compliance.erasure.others import (
-    forget_online,
-    rows_delivered,
-    rows_in_mlflow,
-)
-from mlops_pipeline.lifecycle.compliance.erasure.tables import PersonRows
-from mlops_pipeline.lifecycle.compliance.erasure.tombstones import (
+from mlops_pipeline.lifecycle.compliance.erasure_lake import PersonRows
+from mlops_pipeline.lifecycle.compliance.tombstones import (
     finish_tombstone,
     get_tombstone,
     set_tombstone,
 )
-from mlops_pipeline.lifecycle.context import AcceptedSource, open_context
+from mlops_pipeline.lifecycle.context import AcceptedSource, Context, open_context
+from mlops_pipeline.lifecycle.features.online.layout import (
+    RecordsCheckpoint,
+    checkpoint_text,
+    online_layout,
+    read_checkpoint,
+    stored_tables,
+)
 from mlops_pipeline.lifecycle.features.online.materialize import open_writer
+from mlops_pipeline.stores.lake.engine import literal, quoted
+from mlops_pipeline.stores.models.tracking import is_in_use, open_tracking
+from mlops_pipeline.stores.online.interface import OnlineStore, OnlineTable
 from mlops_pipeline.stores.ops import HeldLease, OpsDatabase
 from mlops_pipeline.stores.pseudonyms import pseudonymiser
 from mlops_pipeline.stores.settings import Settings
+from mlops_pipeline.stores.sources.files import open_delivery
+from mlops_pipeline.stores.sources.interface import readable
+
+HASHED = "entity_hash"  # the first column of an MLflow file that holds rows of entities
 
 
 @dataclass(frozen=True)
@@ -188,8 +200,8 @@ def _find(person: Person, use_case: UseCase, settings: Settings) -> Found:
         return Found(
             use_case.name,
             rows.counts(),
-            rows_in_mlflow(settings, use_case, person.pseudonym),
-            rows_delivered(context, person.entity_id),
+            _rows_in_mlflow(settings, use_case, person.pseudonym),
+            _rows_delivered(context, person.entity_id),
             rows.model_versions(),
             tuple(rows.without_key()),
         )
@@ -221,9 +233,67 @@ def _erase(
         rows.erase_periods(check)
         rows.purge(renewed, check)
     with open_writer(settings) as store:
-        online = forget_online(use_case, store, person.entity_id)
-    rows_in_mlflow(settings, use_case, person.pseudonym, erase=True)
+        online = _erase_online(use_case, store, person.entity_id)
+    _rows_in_mlflow(settings, use_case, person.pseudonym, erase=True)
     return online
+
+
+def _erase_online(use_case: UseCase, store: OnlineStore, entity_id: str) -> int:
+    """Remove every record and event of an entity; return how many there were.
+
+    A checkpoint that a killed materialization left at the entity goes back to the beginning.
+    """
+    names = set(stored_tables(store, use_case.name))
+    records = online_layout(use_case).records()
+    names |= {records[0].name} if records else set()
+    for name in sorted(names):
+        if name.startswith("records_"):
+            table = OnlineTable(use_case.name, name)
+            found = read_checkpoint(store, table, RecordsCheckpoint)
+            if found is not None and found.last == entity_id:
+                store.set_checkpoint(table, checkpoint_text(replace(found, last=None, rows=0)))
+    return store.forget(use_case.name, entity_id)
+
+
+def _rows_in_mlflow(
+    settings: Settings, use_case: UseCase, pseudonym: str, *, erase: bool = False
+) -> int:
+    """Count the rows of MLflow's files that are a person's; with `erase`, take them out."""
+    if not is_in_use(settings):
+        return 0  # nothing was ever trained
+    tracking, count = open_tracking(settings, use_case.name), 0
+    for run, name, text in tracking.texts(".csv"):
+        if not text.startswith(HASHED):
+            continue
+        rows = list(csv.reader(io.StringIO(text)))
+        kept = [row for row in rows if row[0] != pseudonym]
+        count += len(rows) - len(kept)
+        if erase and len(kept) < len(rows):
+            out = io.StringIO()
+            csv.writer(out, lineterminator="\n").writerows(kept)
+            tracking.log_files(run, {name: out.getvalue()})
+    return count
+
+
+def _rows_delivered(context: Context, entity_id: str) -> dict[str, int | None]:
+    """Count an entity's rows in the delivered files, by source; None where they cannot be read."""
+    key = context.use_case.entity.key
+    found: dict[str, int | None] = {}
+    for name, source in context.use_case.sources.items():
+        if key not in source.columns:
+            continue
+        try:
+            delivery = open_delivery(context.engine, context.settings, context.use_case, name)
+            with readable(source, ", ".join(delivery.files)):
+                count = context.engine.query(
+                    f"SELECT count(*) FROM ({delivery.select}) "
+                    f"WHERE {quoted(key)}::VARCHAR = {literal(entity_id)}"
+                )[0][0]
+        except SourceError:
+            found[name] = None
+        else:
+            found[name] = int(count)
+    return found
 
 
 def _key_text(use_case: UseCase, given: str) -> str:
