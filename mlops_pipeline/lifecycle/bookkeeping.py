@@ -127,15 +127,7 @@ def finish_lifecycle(
     summary: Mapping[str, Any],
     now: datetime,
 ) -> LifecycleRun:
-    """Note how a run ended; a second call with the same verdict changes nothing.
-
-    Raises
-    ------
-    NotFoundError
-        If the run never started.
-    StateError
-        If the run already ended with another verdict.
-    """
+    """Note how a run ended; a second call with the same verdict changes nothing."""
     with ops.write(use_case) as tx:
         present = tx.find(LifecycleRun, use_case=use_case, run_id=run_id)
         if present is None:

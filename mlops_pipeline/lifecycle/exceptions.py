@@ -41,15 +41,7 @@ def grant_exception(
 def revoke_exception(
     ops: Ledger, use_case: str, exception_id: int, *, by: str, reason: str, now: datetime
 ) -> GateException:
-    """End an exception.
-
-    Raises
-    ------
-    NotFoundError
-        If the use case has no such exception.
-    StateError
-        If it is not in force any more, or `by` or `reason` is blank.
-    """
+    """End an exception that is in force."""
     said = signed(by, reason, now)
     with ops.write(use_case) as tx:
         known = {item.id: item for item in list_exceptions(tx, use_case)}

@@ -99,12 +99,8 @@ def open_rollout(  # noqa: PLR0913 - a rollout records where its model came from
     """Open the rollout of a version; a second call changes nothing and returns the first.
 
     With state ``awaiting_approval`` it waits for a person (`waiting_for`) and supersedes those
-    that were waiting; otherwise it enters the first of its `stages` at once.
-
-    Raises
-    ------
-    StateError
-        If the version already has a rollout, of a model with another fingerprint.
+    that were waiting; otherwise it enters the first of its `stages` at once. A version that has a
+    rollout of a model with another fingerprint is refused.
     """
     name: EventName = "ask" if state == "awaiting_approval" else "open"
     event = Event(name, f"run {dagster_run_id}", reason, now, waiting_for)
@@ -173,15 +169,8 @@ def decide(
 ) -> Rollout:
     """Record what a person decides about a version, and let its rollout follow.
 
-    With `four_eyes`, who triggered the run that made the version may not approve it.
-
-    Raises
-    ------
-    NotFoundError
-        If the version has no rollout; the message lists those that have.
-    StateError
-        If the version is not waiting for approval, name or reason is blank, the end is past, or
-        the four eyes are two.
+    Refused are a version that does not wait, a blank name or reason, an end that is past and, with
+    `four_eyes`, an approver who triggered the run that made the version.
     """
     signature = signed(said.by, said.reason, now)
     check_end(said.expires_at, now)
@@ -209,13 +198,7 @@ def decide(
 def roll_back(
     ops: Ledger, use_case: str, *, by: str, reason: str, now: datetime
 ) -> tuple[Rollout, Rollout]:
-    """Take the champion out of use and make the one before it champion again; return both.
-
-    Raises
-    ------
-    StateError
-        If there is no champion, or none before it, or who or why is blank.
-    """
+    """Take the champion out of use and make the one before it champion again; return both."""
     said = signed(by, reason, now)
     with ops.write(use_case) as tx:
         removed, before = find_champion(tx, use_case), _previous(tx, use_case)

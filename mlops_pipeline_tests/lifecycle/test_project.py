@@ -26,6 +26,7 @@ from mlops_pipeline.lifecycle.rollouts import (
 from mlops_pipeline.stores.models.tracking import open_tracking
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
+from mlops_pipeline_tests.stores.ops.tampering import tamper
 from mlops_pipeline_tests.worlds import NOW, shop
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own
@@ -215,3 +216,15 @@ def test_rollback_is_one_transaction_that_everything_follows(
     assert shown(settings, case) == ({"champion": 1}, {1: "production", 2: "archived"})
     assert [event.kind for event in ops.audit_events(limit=3)] == ["decision", "rollout", "rollout"]
     assert verify_audit(settings).problems == ()
+
+
+def test_verify_finds_a_change_that_the_machine_would_not_have_made(
+    settings: Settings, case: UseCase, ops: OpsDatabase
+) -> None:
+    tamper(ops, "UPDATE rollout SET stage = 7 WHERE version = 1")
+    assert verify_audit(settings).problems == (
+        "version 1 of shop is in stage 7, its changes lead to stage 0",
+    )
+    tamper(ops, "UPDATE rollout_event SET from_state = 'archived' WHERE to_state = 'champion'")
+    (altered, impossible) = verify_audit(settings).problems[:2]
+    assert "has changes that nobody could make" in altered + impossible

@@ -35,13 +35,7 @@ class Anchor:
 
 
 def canonical(document: Any) -> str:
-    """Write plain JSON in the one way that is hashed.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it is not plain JSON, or holds NaN or infinity.
-    """
+    """Write plain JSON in the one way that is hashed; TypeError or ValueError if it is none."""
     return _ENCODER.encode(document)
 
 
@@ -70,14 +64,9 @@ def noted(line: bytes, said: Mapping[str, Any]) -> str:
 def check_anchors(
     lines: Sequence[bytes], told: Mapping[int, str]
 ) -> tuple[list[Anchor], list[str]]:
-    """Hold the file and MLflow against each other; return the anchors of both, and what is wrong.
+    """Compare the file's lines with what MLflow was told (by count, see `noted`).
 
-    Parameters
-    ----------
-    lines : sequence of bytes
-        The file's lines, without their ends.
-    told : mapping of count to text
-        What MLflow was told, see `noted`.
+    Return the anchors of both, and what is wrong.
     """
     return [*_file_anchors(lines), *_told_anchors(told)], [
         *_broken_lines(lines),

@@ -4,7 +4,7 @@
 
 JSON is written with sorted keys, without blanks, in ASCII. docs/security.md says what the chain
 proves and what it does not. Anchors, which tie it to what lies outside the database, are in
-audit_anchors.py.
+anchors.py.
 """
 
 import hashlib
@@ -82,21 +82,9 @@ class ChainCheck:
     """Reads a chain once, in flat memory, and says what is wrong with it.
 
     An event is compared with its own hash, with the one before it, and with every anchor of its
-    number; so what is altered, removed, put in another place, rewritten or cut is named.
-
-    Parameters
-    ----------
-    anchors : iterable of Anchor
-        Heads of the chain that were written down elsewhere.
-
-    Attributes
-    ----------
-    count, head : int, str
-        The number and hash of the newest event that was read.
-    anchored : int
-        The highest number up to which the chain is the one that was anchored.
-    total : int
-        All problems; `problems` keeps the first 100.
+    number; so what is altered, removed, put in another place, rewritten or cut is named. `count`
+    and `head` are number and hash of the newest event that was read, `anchored` the highest number
+    up to which the chain is the one that was anchored; `problems` keeps the first 100 of `total`.
     """
 
     def __init__(self, anchors: Iterable[Anchor]) -> None:
@@ -200,15 +188,7 @@ def event_hash(
 ) -> str:
     """Return the hash of an event: of its canonical JSON, into which the detail's is put.
 
-    Parameters
-    ----------
-    at, detail : str
-        From `time_text` and `canonical`.
-
-    Raises
-    ------
-    TypeError
-        For what has no place in JSON.
+    `at` is from `time_text`, `detail` from `canonical`; TypeError for what has no place in JSON.
     """
     text = (
         f'{{"actor":{canonical(actor)},"at":{canonical(at)},"detail":{detail},'

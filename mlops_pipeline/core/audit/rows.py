@@ -17,14 +17,8 @@ from mlops_pipeline.core.audit.chain import EPOCH, MICROSECOND, StoredEvent
 class StoredRecord:
     """A row as it is stored, and what its event has to say.
 
-    Attributes
-    ----------
-    kind : str or None
-        The event's; None when the row cannot be read.
-    actor : str or None
-        None when the row does not hold it.
-    detail : str
-        Canonical JSON.
+    `kind` is None when the row cannot be read, `actor` when it does not hold it; `detail` is
+    canonical JSON.
     """
 
     table: str
@@ -53,16 +47,9 @@ class StoredRecord:
 class RecordCheck:
     """Reads the events of a chain once and says which rows they do not agree with.
 
-    Parameters
-    ----------
-    records : iterable of StoredRecord
-        Every row that has to have an event; read before the events are.
-    known : int
-        The number of events when reading the rows began: later ones may tell of later rows.
-    tables : mapping of kind of event to table
-        Where the row of an audited event is.
-    report : callable
-        Takes what is wrong, and the event that says otherwise if there is one.
+    `records` are the rows that have to have an event, read before the events are; `known` is how
+    many events there were then, for later ones may tell of later rows; `tables` says by kind where
+    the row of an event is. `report` takes what is wrong, and the event that says otherwise.
     """
 
     def __init__(

@@ -100,10 +100,7 @@ class Transition:
 def advance(rollout: Rollout | None, event: Event, stages: Sequence[str] = ()) -> Transition:
     """Return what an event makes of a rollout; of one that opens with `stages` if it is None.
 
-    Raises
-    ------
-    StateError
-        When the state has no such event, or the event no reason.
+    StateError when the state has no such event, or the event no reason.
     """
     state: State = "registered" if rollout is None else rollout.state
     stage, stages = (None, stages) if rollout is None else (rollout.stage, rollout.stages)
@@ -129,10 +126,7 @@ def replay(
 ) -> tuple[RolloutState | None, int | None]:
     """Return state and stage to which recorded changes lead.
 
-    Raises
-    ------
-    StateError
-        When a change does not begin where the one before ended, or the table has none like it.
+    StateError when one does not begin where the one before ended, or the table has none like it.
     """
     state: RolloutState | None = None
     stage: int | None = None

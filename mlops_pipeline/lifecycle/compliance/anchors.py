@@ -6,6 +6,7 @@
 Belongs here: reading and writing the two witnesses. What they mean is in core/audit/.
 """
 
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,12 +26,15 @@ from mlops_pipeline.core.audit.anchors import (
 from mlops_pipeline.core.audit.chain import ChainCheck, time_text
 from mlops_pipeline.core.audit.records import AuditEvent
 from mlops_pipeline.core.audit.rows import RecordCheck
+from mlops_pipeline.core.rollout.machine import replay
+from mlops_pipeline.errors import StateError
 from mlops_pipeline.lifecycle.alerts import NewAlert, raise_alert
 from mlops_pipeline.stores.lake.tables import Lake
 from mlops_pipeline.stores.models.tracking import Tracking, is_in_use, open_tracking
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.ops.audit import (
     anchoring,
+    recorded_changes,
     stored_events,
     stored_records,
     unexplained_states,
@@ -112,7 +116,7 @@ def verify_audit(settings: Settings) -> Verification:
         for event in stored_events(ops):
             check.add(event)
             records.add(event)
-        for text in unexplained_states(ops):
+        for text in (*unexplained_states(ops), *_impossible_changes(ops)):
             check.report(text)
     check.finish()
     records.finish()
@@ -124,6 +128,19 @@ def verify_audit(settings: Settings) -> Verification:
         tuple(str(problem) for problem in check.problems),
         check.total,
     )
+
+
+def _impossible_changes(ops: OpsDatabase) -> Iterator[str]:
+    """Yield the rollouts whose recorded changes the machine would not have made."""
+    for row, changes in recorded_changes(ops):
+        name = f"version {row.version} of {row.use_case}"
+        try:
+            _, stage = replay(changes, json.loads(row.stages))
+        except (StateError, ValueError, TypeError) as error:
+            yield f"{name} has changes that nobody could make: {error}"
+            continue
+        if stage != row.stage:
+            yield f"{name} is in stage {row.stage}, its changes lead to stage {stage}"
 
 
 def exported_lines(settings: Settings, use_case: str | None = None) -> Iterator[str]:

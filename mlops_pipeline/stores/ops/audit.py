@@ -27,13 +27,7 @@ def anchoring(ops: OpsDatabase) -> Iterator[tuple[int, str]]:
 
 
 def stored_events(ops: OpsDatabase) -> Iterator[StoredEvent]:
-    """Read the chain as it is stored, in order, a thousand rows at once.
-
-    Raises
-    ------
-    StateError
-        If the database is too damaged to be read.
-    """
+    """Read the chain as it is stored, in order, a thousand rows at once."""
     declared = TABLES[AuditEvent]
     query = _as_stored(declared).order_by(declared.table.c.seq)
     with reading_damaged(ops.engine) as connection:
@@ -67,6 +61,18 @@ def unexplained_states(ops: OpsDatabase) -> list[str]:
             f"event says {row.to_state}: the state was altered"
             for row in connection.execute(query)
         ]
+
+
+def recorded_changes(ops: OpsDatabase) -> list[tuple[Any, list[tuple[Any, Any]]]]:
+    """Return every rollout's row, as stored, with its recorded changes (from, to) in order."""
+    rollout, events = ROLLOUT.table, TABLES[RolloutEvent].table
+    changes = select(events.c.rollout_id, events.c.from_state, events.c.to_state)
+    found: dict[Any, list[tuple[Any, Any]]] = {}
+    with reading_damaged(ops.engine) as connection:
+        for row in connection.execute(changes.order_by(events.c.id)):
+            found.setdefault(row.rollout_id, []).append((row.from_state, row.to_state))
+        rows = connection.execute(_as_stored(ROLLOUT).order_by(rollout.c.id)).all()
+    return [(row, found.get(row.id, [])) for row in rows]
 
 
 def _as_stored(declared: Declared) -> Any:

@@ -9,7 +9,8 @@ A declaration adds what annotations cannot say; tables.py has one for each table
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import UnionType
@@ -79,17 +80,8 @@ class JsonText(TypeDecorator[Any]):
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:  # noqa: ARG002 - fixed by SQLAlchemy
         """Write the document."""
-        if value is None:
-            return None
-        try:
-            return json.dumps(value, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise UnstorableValueError(
-                "A document is not plain JSON.",
-                expected="dict, list, str, int, finite float, bool or None",
-                found=str(error),
-                way_out="Convert arrays and dates first; write a missing number as None.",
-            ) from error
+        with plain_json("A document"):
+            return None if value is None else json.dumps(value, allow_nan=False)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:  # noqa: ARG002 - fixed by SQLAlchemy
         """Read the document."""
@@ -104,6 +96,20 @@ class CanonicalJson(JsonText):
     def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:  # noqa: ARG002 - fixed by SQLAlchemy
         """Write the document."""
         return canonical(value)
+
+
+@contextmanager
+def plain_json(what: str) -> Iterator[None]:
+    """Say what is not plain JSON."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise UnstorableValueError(
+            f"{what} is not plain JSON.",
+            expected="dict, list, str, int, finite float, bool or None",
+            found=str(error),
+            way_out="Convert arrays and dates first; write a missing number as None.",
+        ) from error
 
 
 _TYPES: Mapping[Any, Any] = {int: BigInteger, float: Double, str: Text, datetime: UtcTimestamp}
@@ -189,22 +195,11 @@ def declare(  # noqa: PLR0913 - keywords: everything that can be said of a table
 ) -> Declared:
     """Make the table of a record.
 
-    Parameters
-    ----------
-    key : sequence of str
-        The primary key; `id` is given by the database.
-    owner : Owner, optional
-        The row belongs to one of another table.
-    refers : mapping of column to "table.column"
-        Foreign keys besides that of the owner.
-    append_only : bool
-        Triggers refuse UPDATE, DELETE and replacing.
-    audited : sequence of Audited
-        A row has an event, written with it; `mlops audit verify` compares the two.
-    people : sequence of str
-        Columns that hold names or pseudonyms of people.
-    types : mapping of column to type
-        Where it does not follow from the annotation.
+    `key` is the primary key (an `id` is given by the database), `refers` the foreign keys besides
+    that of the `owner`. Rows of an `append_only` table cannot be changed, removed or replaced. An
+    `audited` row has an event, written with it; `mlops audit verify` compares the two. `people`
+    are columns with names or pseudonyms of people; `types` those that do not follow from the
+    annotation.
     """
     hints = get_type_hints(record)
     own = [field for field in hints if owner is None or field not in owner.fields]

@@ -45,13 +45,7 @@ def take_turn(connection: Connection, scope: str) -> None:
 
 @contextmanager
 def reading_damaged(engine: Engine) -> Iterator[Connection]:
-    """One look at what somebody may have tampered with; text that is no UTF-8 is read, too.
-
-    Raises
-    ------
-    StateError
-        If the database is too damaged to be read.
-    """
+    """One look at what somebody may have tampered with; text that is no UTF-8 is read, too."""
     with engine.begin() as connection, _any_text(connection):
         try:
             yield connection
@@ -79,18 +73,7 @@ def _any_text(connection: Connection) -> Iterator[None]:
 
 
 def make_engine(url: str) -> Engine:
-    """Make an engine; nothing is connected yet, but the folder of a SQLite file is made.
-
-    Parameters
-    ----------
-    url : str
-        ``sqlite:///path/to/file.db`` or ``postgresql+psycopg://user@host:port/database``.
-
-    Raises
-    ------
-    ConfigError
-        If the URL is malformed, names another database, or its driver is not installed.
-    """
+    """Make an engine; nothing is connected yet, but the folder of a SQLite file is made."""
     parsed = _parse(url)
     if parsed.get_backend_name() == "sqlite":
         Path(parsed.database or "").parent.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Self
+from typing import Any, Self
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -87,49 +87,20 @@ def renew_lease(
     One that expired but that nobody took is renewed. `token`, from when it was taken, also refuses
     if another holder was in between; `process` says which of several of one holder sends it.
     """
-    with ops.write(_scope(name)) as tx:
-        present = _find_own(tx, name, holder, token)
-        if present is None:
-            return False
-        host, pid = process or (present.host, present.pid)
-        expires_at = now + timedelta(seconds=ttl_s)
-        kept = replace(present, state="held", host=host, pid=pid, expires_at=expires_at)
-        tx.replace(replace(kept, beats=present.beats + 1, heartbeat_at=now))
-        return True
+    sender = {} if process is None else {"host": process[0], "pid": process[1]}
+    return _change(ops, name, holder, token, state="held", **sender, **_sign(now, ttl_s))
 
 
 def linger_lease(
-    ops: Ledger,
-    name: str,
-    holder: str,
-    *,
-    linger_s: float,
-    now: datetime,
-    token: int | None = None,
+    ops: Ledger, name: str, holder: str, *, linger_s: float, now: datetime, token: int | None = None
 ) -> bool:
-    """Keep a lease for its holder's next process, without heartbeats, for `linger_s` seconds.
-
-    Nobody else gets it in that time, although the present process ends. Returns False if the
-    lease was lost or released.
-    """
-    with ops.write(_scope(name)) as tx:
-        present = _find_own(tx, name, holder, token)
-        if present is None:
-            return False
-        expires_at = now + timedelta(seconds=linger_s)
-        kept = replace(present, state="lingering", heartbeat_at=now, expires_at=expires_at)
-        tx.replace(replace(kept, beats=present.beats + 1))
-        return True
+    """Keep a lease for its holder's next process, without heartbeats; False if it was lost."""
+    return _change(ops, name, holder, token, state="lingering", **_sign(now, linger_s))
 
 
 def release_lease(ops: Ledger, name: str, holder: str, *, token: int | None = None) -> bool:
     """Give a lease back; returns False, and changes nothing, if it is not the holder's."""
-    with ops.write(_scope(name)) as tx:
-        present = _find_own(tx, name, holder, token)
-        if present is None:
-            return False
-        tx.replace(replace(present, state="released"))
-        return True
+    return _change(ops, name, holder, token, state="released")
 
 
 def get_lease(ops: Ledger, name: str) -> Lease | None:
@@ -149,33 +120,13 @@ class HeldLease:
 
     A holder that shows no sign of life for its `ttl_s` seconds is taken over, one whose process
     is gone from this host at once. A sign of life while waiting means that the other holder works:
-    LeaseError right away, or after `wait_s`. Steps of one run share a lease by using one holder
-    name. If one of several concurrent steps fails, the lease is released and the others find it
-    lost.
+    LeaseError right away, or after about `wait_s` seconds. Steps of one run share a lease by using
+    one holder name. If one of several concurrent steps fails, the lease is released and the others
+    find it `lost`. After a clean exit it is kept `linger_s` seconds for the holder's next process.
 
-    Parameters
-    ----------
-    database : str or OpsDatabase
-        Where the lease is. The heartbeat opens connections of its own either way.
-    name, holder : str
-        What is leased, and who takes it (a run id).
-    ttl_s, heartbeat_s : float
-        Seconds without a heartbeat until it expires, and seconds between heartbeats.
-    clock : callable
-        The time of day, timezone-aware. A clock that stands still would keep leases for ever.
-    linger_s : float
-        After a clean exit, keep the lease this long for the holder's next process. 0 releases it.
-    wait_s : float
-        How long a holder that works is waited for, about; 0: not at all.
-    sleep : callable
-        Waits that many seconds; tests pass a function that moves their clock.
-
-    Attributes
-    ----------
-    lease : Lease
-        What was acquired, with its fencing token.
-    lost : bool
-        Whether another holder may have the lease by now. It never becomes False again.
+    `clock` gives the time of day, timezone-aware; one that stands still would keep leases for
+    ever. The heartbeat opens connections of its own. `sleep` waits that many seconds; tests pass a
+    function that moves their clock.
     """
 
     def __init__(  # noqa: PLR0913 # keywords: every time that a lease has
@@ -354,11 +305,19 @@ def _scope(name: str) -> str:
     return f"lease:{name}"
 
 
-def _find_own(ops: Ledger, name: str, holder: str, token: int | None) -> Lease | None:
-    found = get_lease(ops, name)
-    if found is None or found.holder != holder or token not in {None, found.token}:
-        return None
-    return found
+def _sign(now: datetime, kept_s: float) -> dict[str, Any]:
+    """Return what a sign of life changes, besides the count of them."""
+    return {"heartbeat_at": now, "expires_at": now + timedelta(seconds=kept_s)}
+
+
+def _change(ops: Ledger, name: str, holder: str, token: int | None, **changes: Any) -> bool:
+    """Change a lease if it is the holder's; False, and nothing, if it was lost or released."""
+    with ops.write(_scope(name)) as tx:
+        found = get_lease(tx, name)
+        if found is None or found.holder != holder or token not in {None, found.token}:
+            return False
+        tx.replace(replace(found, beats=found.beats + ("heartbeat_at" in changes), **changes))
+        return True
 
 
 def is_at_work(found: Lease | None, now: datetime) -> bool:

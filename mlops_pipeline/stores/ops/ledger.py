@@ -26,7 +26,7 @@ from mlops_pipeline.core.audit.chain import event_hash, time_text
 from mlops_pipeline.core.audit.records import AuditEvent, NewAuditEvent
 from mlops_pipeline.errors import ConfigError, StateError
 from mlops_pipeline.stores.closing import Closing
-from mlops_pipeline.stores.ops.declarations import Declared, UnstorableValueError
+from mlops_pipeline.stores.ops.declarations import Declared, plain_json
 from mlops_pipeline.stores.ops.engine import make_engine, take_turn, write_transaction
 from mlops_pipeline.stores.ops.schema import create
 from mlops_pipeline.stores.ops.tables import TABLES
@@ -51,13 +51,9 @@ class Ledger(ABC):
     def all(
         self, record: type[R], *, order: Sequence[str] = (), limit: int | None = None, **equal: Any
     ) -> list[R]:
-        """Return rows whose columns equal these values; by key.
+        """Return rows whose columns equal these values (None: NULL) or one of several.
 
-        Parameters
-        ----------
-        order : sequence of str
-            Columns; ``-`` before one: descending.
-        equal : value, None (NULL) or a collection of values
+        They are ordered by the key, or by the columns of `order`; ``-`` before one: descending.
         """
         with self.read() as tx:
             return tx.rows(record, order=order, limit=limit, **equal)
@@ -172,13 +168,7 @@ class Transaction(Ledger):
         return row
 
     def change(self, row: R, **values: Any) -> R:
-        """Change a row that is still as it was read; return it as it is now.
-
-        Raises
-        ------
-        StateError
-            If another writer changed one of these columns meanwhile.
-        """
+        """Change columns that are still as they were read (or StateError); return the row."""
         declared = TABLES[type(row)]
         same = [
             declared.table.c[name].is_not_distinct_from(getattr(row, name))
@@ -237,18 +227,9 @@ class OpsDatabase(Ledger, Closing):
     def open(cls, url: str) -> Self:
         """Connect, and create the tables if needed.
 
-        Parameters
-        ----------
-        url : str
-            ``sqlite:///path/to/file.db`` (its folder is created) or
-            ``postgresql+psycopg://user@host:port/database``.
-
-        Raises
-        ------
-        ConfigError
-            If the URL is wrong or the database cannot be reached.
-        StateError
-            If the database was written by another version of this package.
+        `url` is ``sqlite:///path/to/file.db`` (its folder is created) or
+        ``postgresql+psycopg://user@host:port/database``. ConfigError if it is wrong or cannot be
+        reached, StateError if another version of this package wrote the database.
         """
         engine = make_engine(url)
         try:
@@ -290,15 +271,8 @@ class OpsDatabase(Ledger, Closing):
 
 def canonical_detail(detail: Mapping[str, Any]) -> str:
     """Return the canonical JSON of what a reader gets back (keys are text there)."""
-    try:
+    with plain_json("The detail of an audit event"):
         return canonical(json.loads(canonical(dict(detail))))
-    except (TypeError, ValueError) as error:
-        raise UnstorableValueError(
-            "The detail of an audit event is not plain JSON.",
-            expected="dict, list, str, int, finite float, bool or None",
-            found=str(error),
-            way_out="Convert arrays and dates first; write a missing number as None.",
-        ) from error
 
 
 def _equal(declared: Declared, equal: Mapping[str, Any]) -> list[ColumnElement[bool]]:

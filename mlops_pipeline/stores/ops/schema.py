@@ -21,13 +21,7 @@ WAL_PAUSE_S = 0.03
 
 
 def create(engine: Engine) -> None:
-    """Make the tables if they are not there; any number of processes may do this at once.
-
-    Raises
-    ------
-    StateError
-        If the database was written by another version of this package.
-    """
+    """Make the tables if they are not there; any number of processes may do this at once."""
     with engine.begin() as connection:
         if _is_current(connection):
             return

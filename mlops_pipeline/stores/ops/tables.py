@@ -161,106 +161,39 @@ Index(
     postgresql_where=text("state = 'champion'"),
 )
 OF_ROLLOUT = Owner("rollout_id", ROLLOUT, ("use_case", "version"))
-TABLES = {
-    declared.record: declared
-    for declared in (
-        ROLLOUT,
-        declare(
-            RolloutEvent,
-            "rollout_event",
-            owner=OF_ROLLOUT,
-            index=("rollout_id",),
-            append_only=True,
-            audited=[
-                Audited(
-                    "rollout",
-                    ("id", "version", "from_state", "to_state", "reason"),
-                    actor="actor",
-                )
-            ],
-            people=("actor",),
-        ),
-        declare(
-            Approval,
-            "approval",
-            owner=OF_ROLLOUT,
-            index=("rollout_id",),
-            append_only=True,
-            audited=[
-                Audited(
-                    "approval",
-                    ("id", "version", "stage", "verdict", "reason", "expires_at"),
-                    actor="by",
-                )
-            ],
-            people=("by",),
-        ),
-        declare(
-            ExceptionEntry,
-            "gate_exception",
-            refers={"revokes": "gate_exception.id"},
-            unique=("revokes",),
-            index=("use_case",),
-            append_only=True,
-            audited=[
-                Audited(
-                    "exception_revoked",
-                    ("id", "rule", "attribute", "reason", "revokes"),
-                    actor="by",
-                    where="revokes",
-                ),
-                Audited(
-                    "exception_granted",
-                    ("id", "rule", "attribute", "reason", "expires_at"),
-                    actor="by",
-                ),
-            ],
-            people=("by",),
-        ),
-        declare(
-            Decision,
-            "decision",
-            index=("use_case", "kind"),
-            audited=[
-                Audited("decision", ("id", "kind", "action", "reason", "evidence", "run_key"))
-            ],
-        ),
-        declare(
-            LifecycleRun,
-            "lifecycle_run",
-            unique=("use_case", "run_id"),
-            audited=[
-                Audited(
-                    "run",
-                    ("id", "run_id", "trigger", "as_of"),
-                    at="started_at",
-                    actor="triggered_by",
-                )
-            ],
-            people=("triggered_by",),
-        ),
-        declare(
-            AuditEvent,
-            "audit_event",
-            key=("seq",),
-            append_only=True,
-            people=("actor",),
-            types={"detail": CanonicalJson},
-        ),
-        declare(Alert, "alert", index=("use_case", "resolved_at"), people=("resolved_by",)),
-        declare(Pointer, "pointer", key=("use_case", "name")),
-        declare(StepSeconds, "lifecycle_step", key=("use_case", "run_id", "asset")),
-        declare(FeatureUse, "feature_use", key=("use_case", "feature", "reader")),
-        declare(
-            Tombstone,
-            "tombstone",
-            key=("entity", "pseudonym", "use_case"),
-            people=("pseudonym", "by"),
-        ),
-        declare(Lease, "lease", key=("name",)),
-        declare(Projection, "projection", key=("use_case", "target")),
-    )
-}
-AUDITED_KINDS = {
-    item.kind: declared.table.name for declared in TABLES.values() for item in declared.audited
-}
+# fmt: off
+DECLARED = (
+    ROLLOUT,
+    declare(RolloutEvent, "rollout_event", owner=OF_ROLLOUT, index=("rollout_id",),
+            append_only=True, people=("actor",), audited=[
+        Audited("rollout", ("id", "version", "from_state", "to_state", "reason"), actor="actor")]),
+    declare(Approval, "approval", owner=OF_ROLLOUT, index=("rollout_id",),
+            append_only=True, people=("by",), audited=[
+        Audited("approval", ("id", "version", "stage", "verdict", "reason", "expires_at"),
+                actor="by")]),
+    declare(ExceptionEntry, "gate_exception", refers={"revokes": "gate_exception.id"},
+            unique=("revokes",), index=("use_case",), append_only=True, people=("by",), audited=[
+        Audited("exception_revoked", ("id", "rule", "attribute", "reason", "revokes"),
+                actor="by", where="revokes"),
+        Audited("exception_granted", ("id", "rule", "attribute", "reason", "expires_at"),
+                actor="by")]),
+    declare(Decision, "decision", index=("use_case", "kind"), audited=[
+        Audited("decision", ("id", "kind", "action", "reason", "evidence", "run_key"))]),
+    declare(LifecycleRun, "lifecycle_run", unique=("use_case", "run_id"),
+            people=("triggered_by",), audited=[
+        Audited("run", ("id", "run_id", "trigger", "as_of"), at="started_at",
+                actor="triggered_by")]),
+    declare(AuditEvent, "audit_event", key=("seq",), append_only=True, people=("actor",),
+            types={"detail": CanonicalJson}),
+    declare(Alert, "alert", index=("use_case", "resolved_at"), people=("resolved_by",)),
+    declare(Pointer, "pointer", key=("use_case", "name")),
+    declare(StepSeconds, "lifecycle_step", key=("use_case", "run_id", "asset")),
+    declare(FeatureUse, "feature_use", key=("use_case", "feature", "reader")),
+    declare(Tombstone, "tombstone", key=("entity", "pseudonym", "use_case"),
+            people=("pseudonym", "by")),
+    declare(Lease, "lease", key=("name",)),
+    declare(Projection, "projection", key=("use_case", "target")),
+)
+# fmt: on
+TABLES = {item.record: item for item in DECLARED}
+AUDITED_KINDS = {kind.kind: item.table.name for item in DECLARED for kind in item.audited}
