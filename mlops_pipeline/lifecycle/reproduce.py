@@ -265,7 +265,7 @@ def _check_files(context: Context, source: str, accepted: AcceptedSource) -> Non
 
 def _compare(folder: Path, rebuilt: ScoringModel) -> dict[str, tuple[str, str]]:
     files = rebuilt.files
-    names = sorted({*files, *(path.name for path in folder.iterdir())})
+    names = sorted({*files, *(path.name for path in folder.glob("*"))})
     return {name: (_sha256_of(folder / name), _sha256(files.get(name))) for name in names}
 
 

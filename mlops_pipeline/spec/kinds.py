@@ -80,6 +80,23 @@ class LightGBM(Boosted):
     monotone: bool = Field(False, description=MONOTONE)
 
 
+class XGBoost(Boosted):
+    """XGBoost's trees of limited depth; needs the extra `xgboost`."""
+
+    kind: Literal["xgboost"]
+    trees: int = Field(400, ge=1, le=5_000)
+    depth: int = Field(4, ge=1, le=16)
+    learning_rate: float = Field(0.05, gt=0, le=1)
+    min_child_weight: float = Field(
+        10.0, ge=0, description="Least sum of p (1 - p) over the rows of a leaf."
+    )
+    row_fraction: float = Field(0.8, gt=0, le=1)
+    column_fraction: float = Field(0.7, gt=0, le=1)
+    l2: float = Field(5.0, ge=0)
+    early_stopping_rounds: int = Field(30, ge=0, description=ROUNDS)
+    monotone: bool = Field(False, description=MONOTONE)
+
+
 @dataclass(frozen=True)
 class Kind:
     """A line of the table; `module` is the file's name in kinds/ and scorers/."""
@@ -94,4 +111,5 @@ KINDS: Mapping[str, Kind] = {
     "logistic": Kind(Logistic, "logistic", "logistic regression"),
     "random_forest": Kind(RandomForest, "lightgbm", "a random forest (LightGBM)"),
     "lightgbm": Kind(LightGBM, "lightgbm", "gradient-boosted decision trees (LightGBM)"),
+    "xgboost": Kind(XGBoost, "xgboost", "gradient-boosted decision trees (XGBoost)"),
 }

@@ -17,6 +17,7 @@ ROWS = 1_500
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     "lightgbm": {"trees": 25, "leaves": 8, "min_leaf_rows": 20, "learning_rate": 0.2},
     "random_forest": {"trees": 12, "leaves": 16, "min_leaf_rows": 20},
+    "xgboost": {"trees": 25, "depth": 3, "min_child_weight": 2, "learning_rate": 0.2},
     "logistic": {},
     "dummy": {},
 }
