@@ -7,16 +7,16 @@ from typing import Literal
 from pydantic import Field
 
 from mlops_pipeline.spec.metrics import MetricName
+from mlops_pipeline.spec.mitigation import MethodName
 from mlops_pipeline.spec.section import Fraction, Section
 
 CROSSED = " x "  # "gender x region": no name of an attribute holds a space
-Method = Literal["reweighing", "group_thresholds", "grid_search"]
 
 
 class Mitigation(Section):
     """What is tried when a gate fails on blocking parity rules only, and how one is chosen."""
 
-    methods: tuple[Method, ...] = Field(
+    methods: tuple[MethodName, ...] = Field(
         ("reweighing", "group_thresholds", "grid_search"),
         description="`[]`: a refusal stands, nothing is tried.",
     )

@@ -30,12 +30,13 @@ from mlops_pipeline.core.evaluation.gates import (
 )
 from mlops_pipeline.core.fairness.variants import Mitigated
 from mlops_pipeline.core.metrics.metrics import Estimate, point_metrics
-from mlops_pipeline.core.mitigation.methods import Candidate, Recipe, refit_variant
+from mlops_pipeline.core.mitigation.context import Candidate, MitigationRecipe
 from mlops_pipeline.core.mitigation.mitigation import (
-    Need,
+    MitigationTrigger,
     decision_figures,
     mitigate,
-    mitigation_need,
+    mitigation_trigger,
+    refit_variant,
 )
 from mlops_pipeline.core.modelling.explanations import explain_model
 from mlops_pipeline.core.modelling.scoring import Decisions, ScoringModel
@@ -216,7 +217,7 @@ def evaluate(
 
 def needs_mitigation(use_case: UseCase, gate: Gate) -> bool:
     """Whether the gate refused a model on fairness only, and there are methods to mend it."""
-    return mitigation_need(use_case, gate) is not None
+    return mitigation_trigger(use_case, gate) is not None
 
 
 def mitigate_refused(
@@ -235,7 +236,7 @@ def mitigate_refused(
     the base model was. If the gate lets it pass, it takes the base model's place; if not, the
     refusal stands.
     """
-    trigger = mitigation_need(use_case, refused.gate)
+    trigger = mitigation_trigger(use_case, refused.gate)
     if trigger is None:
         return refused
     parts, outcome, chosen = _mitigated(
@@ -264,7 +265,7 @@ def _mitigated(
     use_case: UseCase,
     model: ScoringModel,
     frame: LabelledFrame,
-    trigger: Need,
+    trigger: MitigationTrigger,
     *,
     importance: Mapping[str, float],
     threads: int,
@@ -302,7 +303,7 @@ def refit_final(
     use_case: UseCase,
     read: LabelledRows,
     model: ScoringModel,
-    recipe: Recipe | None,
+    recipe: MitigationRecipe | None,
     *,
     train_periods: int,
     threads: int,
@@ -338,7 +339,7 @@ def build(
     )
     model, recipe = training.chosen.model, None
     if mitigation is not None:
-        trigger = Need(mitigation.because, mitigation.attributes, mitigation.limits)
+        trigger = MitigationTrigger(mitigation.because, mitigation.attributes, mitigation.limits)
         _, outcome, chosen = _mitigated(
             use_case, model, frame, trigger, importance={}, threads=threads
         )

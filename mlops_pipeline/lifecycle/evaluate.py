@@ -34,7 +34,7 @@ from mlops_pipeline.core.documents.report import (
 )
 from mlops_pipeline.core.evaluation.evaluation import Evaluation
 from mlops_pipeline.core.evaluation.gates import Gate
-from mlops_pipeline.core.mitigation.methods import Candidate, Recipe
+from mlops_pipeline.core.mitigation.context import Candidate, MitigationRecipe
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.core.monitoring.cost import price_text
 from mlops_pipeline.core.recipe import (
@@ -143,7 +143,7 @@ def read_evaluation(folder: Path) -> EvaluatedTraining:
     return from_plain(EvaluatedTraining, json.loads(path.read_text(encoding="utf-8")))
 
 
-def read_mitigated(folder: Path) -> tuple[ScoringModel, Recipe]:
+def read_mitigated(folder: Path) -> tuple[ScoringModel, MitigationRecipe]:
     """Return the variant that took the base model's place, and how it is fitted again.
 
     Raises
@@ -158,7 +158,7 @@ def read_mitigated(folder: Path) -> tuple[ScoringModel, Recipe]:
             way_out="materialize evaluation_report again",
         )
     files = read_files(folder / MITIGATED)
-    recipe = from_plain(Recipe, json.loads(files.pop(RECIPE)))
+    recipe = from_plain(MitigationRecipe, json.loads(files.pop(RECIPE)))
     return ScoringModel.of_files(files), recipe
 
 

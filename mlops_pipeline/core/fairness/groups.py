@@ -1,4 +1,4 @@
-"""The groups that are made equal, and the weights that make their base rates equal.
+"""The groups that are made equal.
 
 Belongs here: which rows form a group. With several attributes a group is a combination of their
 values: when all combinations are treated alike, so are the values of each attribute.
@@ -54,34 +54,6 @@ def learn_groups(
     if sum(counts[values] for values in small) >= min_rows:
         groups.append(tuple(small))
     return Groups(tuple(attributes), tuple(groups))
-
-
-def reweigh(label: npt.NDArray[Any], codes: Codes) -> Floats:
-    """Return a weight for each row that makes group and label independent.
-
-    w(g, y) = P(g) P(y) / P(g, y): under these weights every group has the same base rate, and
-    each group and each label its own total (Kamiran & Calders 2012, Reweighing).
-
-    Parameters
-    ----------
-    label : array of {0, 1}, shape (n_samples,)
-    codes : array of int, shape (n_samples,)
-        The group of each row; rows without one (-1) keep the weight 1 and count nowhere.
-
-    Returns
-    -------
-    ndarray of float64, shape (n_samples,)
-        A group that has one label only keeps its base rate: no weight can change it.
-    """
-    weights: Floats = np.ones(len(label), dtype=np.float64)
-    known = codes != NO_GROUP
-    for group in np.unique(codes[known]):
-        for value in (0, 1):
-            cell = (codes == group) & (label == value)
-            if cell.any():
-                of_group, of_label = np.sum(codes == group), np.sum(known & (label == value))
-                weights[cell] = of_group * of_label / (np.sum(known) * np.sum(cell))
-    return weights
 
 
 def selection_difference(

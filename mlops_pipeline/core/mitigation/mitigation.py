@@ -20,14 +20,20 @@ from mlops_pipeline.core.evaluation.gates import Gate
 from mlops_pipeline.core.fairness.groups import attribute_values, selection_difference
 from mlops_pipeline.core.fairness.variants import BASE, Mitigated, Variant, choose_variant
 from mlops_pipeline.core.metrics.metrics import point_metrics
-from mlops_pipeline.core.mitigation.methods import Bench, Candidate, Recipe, variants_of
+from mlops_pipeline.core.mitigation.context import (
+    Candidate,
+    GroupedRows,
+    MitigationContext,
+    MitigationRecipe,
+    method_of,
+)
 from mlops_pipeline.core.modelling.scoring import Floats, ScoringModel
 from mlops_pipeline.core.modelling.selection import decision_cost
 from mlops_pipeline.spec.gates import ParityRule
 
 
 @dataclass(frozen=True)
-class Need:
+class MitigationTrigger:
     """Attributes above their limits, and the limits of all that a blocking rule protects.
 
     Either may name an intersection ("gender x region").
@@ -44,7 +50,7 @@ class Need:
         return tuple(dict.fromkeys(parts))
 
 
-def mitigation_need(use_case: UseCase, gate: Gate) -> Need | None:
+def mitigation_trigger(use_case: UseCase, gate: Gate) -> MitigationTrigger | None:
     """Return what has to be mitigated, if every rule that blocks is a parity rule.
 
     A rule that a person has excepted for a time asks for nothing.
@@ -61,7 +67,7 @@ def mitigation_need(use_case: UseCase, gate: Gate) -> Need | None:
                 limits[name] = min(rule.at_most, limits.get(name, rule.at_most))
     because = "; ".join(f"{result.name}: {result.reason}" for _, result in failed)
     above = dict.fromkeys(name for _, result in failed for name in result.failing)
-    return Need(because, tuple(above), limits)
+    return MitigationTrigger(because, tuple(above), limits)
 
 
 def mitigate(
@@ -69,7 +75,7 @@ def mitigate(
     base: ScoringModel,
     frame: LabelledFrame,
     parts: Parts,
-    need: Need,
+    trigger: MitigationTrigger,
     *,
     importance: Mapping[str, float],
     threads: int,
@@ -84,20 +90,22 @@ def mitigate(
         Of the base model's inputs.
     """
     rule = use_case.fairness.mitigation
-    within = {name: limit * (1 - rule.margin) for name, limit in need.limits.items()}
-    bench = Bench(use_case, base, frame, parts, attributes=need.attributes, threads=threads)
-    unchanged = bench.calibrated(BASE, base, importance, Recipe("none", bench.groups))
+    within = {name: limit * (1 - rule.margin) for name, limit in trigger.limits.items()}
+    context = MitigationContext(
+        use_case, base, frame, parts, attributes=trigger.attributes, threads=threads
+    )
+    unchanged = context.calibrated(BASE, base, importance, MitigationRecipe("none", context.groups))
     tried = [unchanged]
-    aim = min(within[name] for name in need.above)
-    for method in rule.methods if len(bench.groups) > 1 else ():
-        tried += variants_of(method, bench, unchanged, aim)
-    measured = [_measured(item, bench.held, within, use_case) for item in tried]
-    variants, chosen, reason = choose_variant(measured, within, need.above, rule)
+    aim = min(within[name] for name in trigger.above)
+    for method in rule.methods if len(context.groups) > 1 else ():
+        tried += method_of(method).variants(context, unchanged, aim)
+    measured = [_measured(item, context.held, within, use_case) for item in tried]
+    variants, chosen, reason = choose_variant(measured, within, trigger.above, rule)
     outcome = Mitigated(
-        because=need.because,
-        attributes=need.above,
-        limit=min(need.limits[name] for name in need.above),
-        limits=need.limits,
+        because=trigger.because,
+        attributes=trigger.above,
+        limit=min(trigger.limits[name] for name in trigger.above),
+        limits=trigger.limits,
         within=within,
         prefer=rule.prefer,
         variants=variants,
@@ -105,6 +113,20 @@ def mitigate(
         reason=reason,
     )
     return outcome, next((item for item in tried if item.name == chosen), None)
+
+
+def refit_variant(
+    use_case: UseCase,
+    frame: LabelledFrame,
+    model: ScoringModel,
+    recipe: MitigationRecipe,
+    *,
+    threads: int,
+) -> ScoringModel:
+    """Fit a chosen variant on every row given, with the same mitigation."""
+    every = np.arange(len(frame))
+    rows = GroupedRows.of(use_case, model, frame, every, recipe.groups, threads=threads)
+    return method_of(recipe.method).refit(rows, recipe)
 
 
 def decision_figures(

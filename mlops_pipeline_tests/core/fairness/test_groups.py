@@ -10,9 +10,9 @@ from mlops_pipeline.core.fairness.groups import (
     Groups,
     attribute_values,
     learn_groups,
-    reweigh,
     selection_difference,
 )
+from mlops_pipeline.core.mitigation.methods.reweighing import reweigh
 
 
 def texts(*values: str | None) -> npt.NDArray[np.object_]:

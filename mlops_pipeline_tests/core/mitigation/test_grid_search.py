@@ -8,7 +8,7 @@ import pytest
 from fairlearn.reductions import DemographicParity, ErrorRate, GridSearch
 
 from mlops_pipeline.config.modelling import Costs
-from mlops_pipeline.core.mitigation.grid_search import multiplier_grid, search_grid
+from mlops_pipeline.core.mitigation.methods.grid_search import multiplier_grid, search_grid
 from mlops_pipeline.core.modelling.fitting import (
     Fitted,
     Inputs,

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 
 from mlops_pipeline.config.modelling import Costs
-from mlops_pipeline.core.mitigation.group_thresholds import (
+from mlops_pipeline.core.mitigation.methods.group_thresholds import (
     fit_group_shares,
     limits_by_estimated_group,
     limits_by_group,

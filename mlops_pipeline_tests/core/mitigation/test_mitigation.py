@@ -9,28 +9,32 @@ import numpy as np
 import pytest
 
 from mlops_pipeline.config import UseCase
-from mlops_pipeline.config.fairness import Method
 from mlops_pipeline.core.data.frame import LabelledFrame
 from mlops_pipeline.core.data.splits import Parts, split_frame
 from mlops_pipeline.core.evaluation.gates import Gate, RuleResult
 from mlops_pipeline.core.fairness.groups import selection_difference
 from mlops_pipeline.core.fairness.variants import Mitigated
-from mlops_pipeline.core.mitigation.methods import (
-    Bench,
+from mlops_pipeline.core.mitigation.context import (
     Candidate,
-    Recipe,
-    refit_variant,
-    variants_of,
+    MitigationContext,
+    MitigationRecipe,
+    method_of,
 )
-from mlops_pipeline.core.mitigation.mitigation import Need, mitigate, mitigation_need
+from mlops_pipeline.core.mitigation.mitigation import (
+    MitigationTrigger,
+    mitigate,
+    mitigation_trigger,
+    refit_variant,
+)
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.core.modelling.train import train
+from mlops_pipeline.spec.mitigation import MITIGATIONS
 from mlops_pipeline_tests.core.evaluation.example_evaluation import use_case
 
 ROWS = 16_000
 PARITY: dict[str, Any] = {"rule": "demographic_parity", "at_most": 0.10, "effect": "block"}
 AUC: dict[str, Any] = {"rule": "metric", "metric": "roc_auc", "at_least": 0.5}
-NEED = Need("because", ("region",), {"region": 0.1, "gender": 0.1})
+NEED = MitigationTrigger("because", ("region",), {"region": 0.1, "gender": 0.1})
 TREES: dict[str, Any] = {
     "kind": "lightgbm",
     "trees": 30,
@@ -80,7 +84,7 @@ def base(kind: str = "logistic") -> tuple[ScoringModel, Parts]:
 
 
 def mitigated(
-    case: UseCase, need: Need = NEED, kind: str = "logistic"
+    case: UseCase, need: MitigationTrigger = NEED, kind: str = "logistic"
 ) -> tuple[Mitigated, Candidate | None]:
     model, parts = base(kind)
     return mitigate(case, model, world(), parts, need, importance={}, threads=1)
@@ -115,13 +119,13 @@ FAILED = (("auc", "block", True), ("parity", "block", False))
 
 
 def test_need_names_the_attributes_above_and_the_limits_of_all() -> None:
-    need = mitigation_need(biased(), gate(*FAILED))
-    assert need == Need("parity: why", ("region",), {"region": 0.1, "gender": 0.1})
+    need = mitigation_trigger(biased(), gate(*FAILED))
+    assert need == MitigationTrigger("parity: why", ("region",), {"region": 0.1, "gender": 0.1})
     assert need.attributes == ("region",)
 
 
 def test_need_of_an_intersection_mitigates_its_parts() -> None:
-    need = Need("why", ("gender x region", "region"), {"gender x region": 0.1})
+    need = MitigationTrigger("why", ("gender x region", "region"), {"gender x region": 0.1})
     assert need.attributes == ("gender", "region")
 
 
@@ -135,12 +139,12 @@ def test_need_of_an_intersection_mitigates_its_parts() -> None:
     ],
 )
 def test_need_is_none_unless_blocking_parity_rules_alone_failed(results: Any) -> None:
-    assert mitigation_need(biased(), gate(*results)) is None
+    assert mitigation_trigger(biased(), gate(*results)) is None
 
 
 def test_need_is_none_without_methods_and_under_an_exception() -> None:
-    assert mitigation_need(biased(**fairness(methods=[])), gate(*FAILED)) is None
-    assert mitigation_need(biased(), gate(*FAILED, excepted=True)) is None
+    assert mitigation_trigger(biased(**fairness(methods=[])), gate(*FAILED)) is None
+    assert mitigation_trigger(biased(), gate(*FAILED, excepted=True)) is None
 
 
 # what comes of it
@@ -173,15 +177,17 @@ def test_mitigate_every_method_lowers_the_disparity_and_one_is_chosen(kind: str)
 @pytest.mark.parametrize("kind", ["logistic", "lightgbm"])
 @pytest.mark.parametrize("method", ["reweighing", "group_thresholds", "grid_search"])
 def test_variants_have_the_same_bytes_on_three_threads_and_again_on_a_refit(
-    kind: str, method: Method
+    kind: str, method: str
 ) -> None:
     case = biased(TREES if kind == "lightgbm" else LOGISTIC, **fairness(grid_size=1))
     model, parts = base(kind)
     found = []
     for threads in (1, 3):
-        bench = Bench(case, model, world(), parts, attributes=["region"], threads=threads)
-        unchanged = bench.calibrated("base", model, {}, Recipe("none", bench.groups))
-        found.append(next(iter(variants_of(method, bench, unchanged, 0.07))))
+        context = MitigationContext(
+            case, model, world(), parts, attributes=["region"], threads=threads
+        )
+        unchanged = context.calibrated("base", model, {}, MitigationRecipe("none", context.groups))
+        found.append(next(iter(method_of(method).variants(context, unchanged, 0.07))))
     first, again = found
     train_rows = world().take(parts.train)
     refitted = refit_variant(case, train_rows, first.model, first.recipe, threads=3)
@@ -217,7 +223,7 @@ def test_group_thresholds_need_the_attribute_only_where_it_is_allowed(allowed: s
 
 
 def test_mitigate_two_attributes_are_held_together() -> None:
-    need = Need("because", ("region", "gender"), {"region": 0.1, "gender": 0.1})
+    need = MitigationTrigger("because", ("region", "gender"), {"region": 0.1, "gender": 0.1})
     outcome, chosen = mitigated(biased(**fairness(methods=["group_thresholds"])), need)
     assert chosen is not None
     assert len(chosen.recipe.groups) == 4
@@ -225,7 +231,9 @@ def test_mitigate_two_attributes_are_held_together() -> None:
 
 
 def test_mitigate_an_intersection_is_held_to_its_limit() -> None:
-    need = Need("because", ("gender x region",), {"gender x region": 0.15, "region": 0.1})
+    need = MitigationTrigger(
+        "because", ("gender x region",), {"gender x region": 0.15, "region": 0.1}
+    )
     outcome, chosen = mitigated(biased(**fairness(methods=["group_thresholds"])), need)
     assert chosen is not None
     assert len(chosen.recipe.groups) == 4
@@ -240,10 +248,17 @@ def test_mitigate_that_costs_too_much_chooses_none_and_says_which_was_best() -> 
 
 
 def test_mitigate_with_one_group_has_no_variant() -> None:
-    need = Need("because", ("plan_of_nobody",), {"plan_of_nobody": 0.05})
+    need = MitigationTrigger("because", ("plan_of_nobody",), {"plan_of_nobody": 0.05})
     frame = world()
     alone = replace(frame, protected={"plan_of_nobody": np.full(ROWS, "a", dtype=object)})
     model, parts = base()
     outcome, chosen = mitigate(biased(), model, alone, parts, need, importance={}, threads=1)
     assert chosen is None
     assert outcome.reason == "there is no variant to choose from"
+
+
+def test_every_method_of_the_configuration_has_its_file() -> None:
+    for name in MITIGATIONS:
+        method = method_of(name)
+        assert callable(method.variants)
+        assert callable(method.refit)

@@ -5,19 +5,62 @@ training rows get another label or weight, and one deterministic model is fitted
 paper's randomised reductions cannot be deployed as one model.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from mlops_pipeline.config.modelling import Costs
 from mlops_pipeline.core.fairness.groups import NO_GROUP, Codes
+from mlops_pipeline.core.mitigation.context import (
+    Candidate,
+    GroupedRows,
+    MitigationContext,
+    MitigationRecipe,
+)
 from mlops_pipeline.core.modelling.fitting import Fitted, Labels, Weights
+from mlops_pipeline.core.modelling.scoring import ScoringModel
+from mlops_pipeline.core.modelling.train import decide_as
+from mlops_pipeline.errors import DataError
 
 # The largest shift of cost between the groups of highest and lowest rate, in the smaller of the
 # two costs. Far beyond it labels flip by group, and the model loses its order.
 REACH = 1.5
 
 Fit = Callable[[Labels, Weights], Fitted]
+
+
+def variants(context: MitigationContext, base: Candidate, _aim: float) -> Iterable[Candidate]:
+    """Fit one model to each of `grid_size` vectors of multipliers."""
+    rows, codes = context.train, range(len(context.groups))
+    size = context.use_case.fairness.mitigation.grid_size
+    selected = base.probability >= base.threshold
+    overall = float(np.mean(selected))
+    rates = [
+        float(np.mean(selected[mine])) if mine.any() else overall
+        for mine in (context.held_codes == code for code in codes)
+    ]
+    shares = [float(np.mean(rows.codes == code)) for code in codes]
+    grid = multiplier_grid(rates, shares, context.costs, size)
+    found = search_grid(rows.label, rows.codes, grid, costs=context.costs, fit=rows.fit)
+    for number, (fitted, vector) in enumerate(zip(found, grid, strict=True), start=1):
+        if fitted is not None:
+            recipe = MitigationRecipe("grid_search", context.groups, tuple(vector))
+            name = f"grid_search {number} of {size}"
+            yield context.calibrated(name, fitted.model, fitted.importance, recipe)
+
+
+def refit(rows: GroupedRows, recipe: MitigationRecipe) -> ScoringModel:
+    """Fit with the same multipliers."""
+    costs = rows.use_case.training.costs
+    (fitted,) = search_grid(rows.label, rows.codes, [recipe.multipliers], costs=costs, fit=rows.fit)
+    if fitted is None:
+        raise DataError(
+            "the mitigated model cannot be refitted",
+            where=f"grid_search with multipliers {recipe.multipliers}",
+            found="under them all labels of the rows become the same",
+            way_out="set training.refit: none, or take grid_search out of fairness.mitigation",
+        )
+    return decide_as(rows.base, fitted.model)
 
 
 def multiplier_grid(
@@ -27,11 +70,7 @@ def multiplier_grid(
 
     All have one direction: a group's rate above the mean of all, in units of the largest
     difference. Under a vector of strength s a positive decision costs s times that more.
-
-    Parameters
-    ----------
-    rates, shares : sequences of float
-        Selection rate of each group under the base model, and its share of the rows.
+    `rates` are the groups' selection rates under the base model, `shares` their shares of the rows.
     """
     rate, part = np.asarray(rates), np.asarray(shares)
     direction = (rate - np.average(rate, weights=part)) / max(float(np.ptp(rate)), 1e-12)

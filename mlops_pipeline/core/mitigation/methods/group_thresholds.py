@@ -10,6 +10,7 @@ selecting it c_fn p. scoring.py applies them.
   al. 2021), with the group's probability estimated from the model's own inputs.
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -18,18 +19,95 @@ import numpy.typing as npt
 
 from mlops_pipeline.config.modelling import Costs
 from mlops_pipeline.core.fairness.groups import NO_GROUP, Codes, Floats
-from mlops_pipeline.core.modelling.calibration import threshold_from_costs
+from mlops_pipeline.core.mitigation.context import (
+    Candidate,
+    GroupedRows,
+    MitigationContext,
+    MitigationRecipe,
+)
+from mlops_pipeline.core.modelling.calibration import fit_calibration, threshold_from_costs
 from mlops_pipeline.core.modelling.fitting import Inputs
 from mlops_pipeline.core.modelling.kinds.logistic import prepare, rounded
-from mlops_pipeline.core.modelling.scoring import Matrix
+from mlops_pipeline.core.modelling.scoring import (
+    Matrix,
+    ScoringModel,
+    group_shares,
+    row_thresholds,
+)
+from mlops_pipeline.core.modelling.selection import folds
+from mlops_pipeline.core.modelling.train import decide_as
 from mlops_pipeline.errors import DataError
 
+Flags = npt.NDArray[np.bool_]
+Tune = Callable[[Floats, Flags, float], list[float]]  # probability, which rows, how near
+AIMS = (0.9, 0.6, 0.3)  # shares of what a disparity has to be within: thresholds for each
 ESTIMATED_ROWS = 20_000  # of the training part: enough for a few dozen coefficients
 TUNED_ROWS = 20_000  # of the validation part, about: as many variables of a linear programme
 PENALTY_C = 0.05  # inverse strength of the L2 penalty, as of logistic candidates
 MAX_ITERATIONS = 300
 NEVER = 2.0  # a threshold that no probability reaches
 TINY = 1e-12  # of a rate
+
+
+def variants(context: MitigationContext, base: Candidate, aim: float) -> Iterable[Candidate]:
+    """Yield the base model with thresholds tuned on the validation part, and cross-fitted."""
+    rule, tune = _threshold_rule(context)
+    held, document = context.held, base.model.document
+    scores, kind = base.model.raw_scores(context.held_matrix), document["calibration"]["kind"]
+    every = np.ones(len(scores), dtype=np.bool_)
+    divisions = [
+        (inside, rest, fit_calibration(kind, scores[rest], held.label[rest]).apply(scores[rest]))
+        for inside, rest in [(every, every), *folds(held.label, held.entity)]
+    ]
+    for share in AIMS:
+        threshold = np.empty(len(scores))
+        decided = []
+        for inside, rest, probability in divisions:  # all rows first, then fold by fold
+            limits = tune(probability, rest, aim * share)
+            decided.append({**document, "thresholds": {**rule, "limits": limits}})
+            columns = {name: values[inside] for name, values in held.protected.items()}
+            threshold[inside] = row_thresholds(decided[-1], columns, context.held_matrix[inside])
+        yield Candidate(
+            name=f"group_thresholds for {aim * share:.3g}",
+            model=base.model.revised(**decided[0]),
+            recipe=MitigationRecipe("group_thresholds", context.groups),
+            importance=base.importance,
+            probability=base.probability,
+            threshold=threshold,
+        )
+
+
+def refit(rows: GroupedRows, _recipe: MitigationRecipe) -> ScoringModel:
+    """Learn the probabilities of groups anew; thresholds stay."""
+    again = decide_as(rows.base, rows.fit(rows.label, None).model)
+    rule = again.document.get("thresholds", {})
+    if rule.get("kind") != "by_estimated_group":
+        return again
+    seed = rows.use_case.training.seed
+    shares = fit_group_shares(rows.inputs, rows.matrix, rows.codes, seed=seed)
+    return again.revised(thresholds={**rule, **shares})
+
+
+def _threshold_rule(context: MitigationContext) -> tuple[dict[str, Any], Tune]:
+    """Return how thresholds are applied to a row, and how they are found on given rows."""
+    if context.use_case.fairness.attribute_at_decision == "allowed":
+        rule: dict[str, Any] = {
+            "kind": "by_group",
+            "attributes": list(context.groups.attributes),
+            "groups": [[list(each) for each in group] for group in context.groups.values],
+        }
+        return rule, lambda probability, rows, within: limits_by_group(
+            *(probability, context.held_codes[rows], len(context.groups)),
+            costs=context.costs,
+            aim=within,
+            min_rows=context.use_case.fairness.min_group_rows,
+        )
+    train = context.train
+    rule = fit_group_shares(train.inputs, train.matrix, train.codes, seed=context.seed)
+    shares = group_shares(rule, context.held_matrix)
+    return rule, lambda probability, rows, within: limits_by_estimated_group(
+        probability, shares[:, rows], costs=context.costs, aim=within
+    )
 
 
 def limits_by_group(
