@@ -8,49 +8,33 @@ A feature that only counts (`count`, `count_distinct`) carries no value of the c
 it may count entity keys and personal columns; what a protected attribute is made of, it may not.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
-from mlops_pipeline.spec.grammar import Expression
-
-if TYPE_CHECKING:
-    from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.config.sections import Read, UseCaseSections
 
 
-@dataclass(frozen=True)
-class _Read:
-    """An expression of the configuration and the source columns that it reads."""
-
-    where: str
-    source: str
-    columns: frozenset[str]
-
-
-def check_leakage(use_case: "UseCase") -> None:
-    """Refuse features that read what they must not.
+def check_leakage(use_case: UseCaseSections) -> None:
+    """Refuse (ValueError) features that read what they must not.
 
     - The label, when it was known, and the treatment: nowhere (population and protected attributes
       included, since both choose or describe rows by it).
     - In a `request_time` view also the source's availability: it lies after the row's own time.
-    - The entity key and personal columns as values: an identity is learnt by heart.
+    - The entity key and personal columns as values: an identity is memorised.
     - Columns that a protected attribute is made of, and, in derived features, protected attributes
       themselves. With `as_input: true` the attribute declares its columns as inputs.
-
-    Raises
-    ------
-    ValueError
-        Naming the key and the column.
     """
-    _check_outcome(use_case)
-    for view_name, view in use_case.views.items():
-        for name, column in view.columns.items():
-            where = f"views.{view_name}.columns.{name}"
-            for key, text in (("of", column.of), ("where", column.where)):
-                if text is not None:
-                    read = _read(f"{where}.{key}", view.source, text)
-                    _check_protected(use_case, read)
-                    _check_identity(use_case, read, is_value=key == "of" and not column.is_count)
+    outcome = _outcome_columns(use_case)
+    for read in use_case.reads:
+        if read.source == use_case.label.source:
+            for column in sorted(read.columns & set(outcome)):
+                raise ValueError(
+                    f"{read.where}: reads {outcome[column]} {column}; that leaks the outcome (a "
+                    "source of its own, with its own availability, can tell of earlier outcomes)"
+                )
+        if read.feature is not None:
+            _check_future(use_case, read)
+            _check_protected(use_case, read)
+            _check_identity(use_case, read)
     for name, derived in use_case.derived.items():
         for used in sorted(derived.expression.columns & set(use_case.protected)):
             raise ValueError(
@@ -59,35 +43,7 @@ def check_leakage(use_case: "UseCase") -> None:
             )
 
 
-def _read(where: str, source: str, expression: Expression) -> _Read:
-    return _Read(where, source, expression.columns)
-
-
-# the outcome
-
-
-def _check_outcome(use_case: "UseCase") -> None:
-    outcome = _outcome_columns(use_case)
-    for read in _every_read(use_case):
-        for column in sorted(read.columns & set(outcome)):
-            if read.source == use_case.label.source:
-                raise ValueError(
-                    f"{read.where}: reads {outcome[column]} {column}; that leaks the outcome (a "
-                    "source of its own, with its own availability, can tell of earlier outcomes)"
-                )
-    for view_name, view in use_case.views.items():
-        source = use_case.sources[view.source]
-        if not view.request_time or source.availability == source.event_time:
-            continue
-        for name, feature in view.columns.items():
-            if feature.of and source.availability in feature.of.columns:
-                raise ValueError(
-                    f"views.{view_name}.columns.{name}.of: reads {source.availability}, when the "
-                    "row became known; at its own time that lies in the future"
-                )
-
-
-def _outcome_columns(use_case: "UseCase") -> Mapping[str, str]:
+def _outcome_columns(use_case: UseCaseSections) -> Mapping[str, str]:
     """Return {column of the label's source: what it is}, for labels that are a column."""
     label = use_case.label
     if label.kind != "column":
@@ -102,23 +58,20 @@ def _outcome_columns(use_case: "UseCase") -> Mapping[str, str]:
     return {name: what for name, what in named.items() if name and name not in row_times}
 
 
-def _every_read(use_case: "UseCase") -> Iterator[_Read]:
-    rule = use_case.population
-    if rule.where is not None:
-        yield _read("population.where", rule.source, rule.where)
-    for view_name, view in use_case.views.items():
-        for name, column in view.columns.items():
-            for key, text in (("of", column.of), ("where", column.where)):
-                if text is not None:
-                    yield _read(f"views.{view_name}.columns.{name}.{key}", view.source, text)
-    for name, attribute in use_case.protected.items():
-        yield _read(f"protected.{name}.of", attribute.source, attribute.of)
+def _check_future(use_case: UseCaseSections, read: Read) -> None:
+    """Refuse a request-time feature that reads when its own row became known."""
+    source = use_case.sources[read.source]
+    is_request_time = read.feature is not None and read.feature.aggregate is None
+    if not is_request_time or read.is_filter or source.availability == source.event_time:
+        return
+    if source.availability in read.columns:
+        raise ValueError(
+            f"{read.where}: reads {source.availability}, when the row became known; at its own "
+            "time that lies in the future"
+        )
 
 
-# people
-
-
-def _check_protected(use_case: "UseCase", read: _Read) -> None:
+def _check_protected(use_case: UseCaseSections, read: Read) -> None:
     declared = _declared(use_case, read.source)
     source = use_case.sources[read.source]
     row_itself = {use_case.entity.key, source.event_time, source.availability}
@@ -133,24 +86,23 @@ def _check_protected(use_case: "UseCase", read: _Read) -> None:
             )
 
 
-def _check_identity(use_case: "UseCase", read: _Read, *, is_value: bool) -> None:
+def _check_identity(use_case: UseCaseSections, read: Read) -> None:
     key = use_case.entity.key
-    if is_value and key in read.columns:
+    if read.is_value and key in read.columns:
         raise ValueError(
             f"{read.where}: reads the entity key {key}; who an entity is says nothing of new ones "
             "(count and count_distinct of it are fine)"
         )
     source, declared = use_case.sources[read.source], _declared(use_case, read.source)
     for column in sorted(read.columns - declared - {key}):
-        is_personal = column in source.columns and source.column(column).personal
-        if is_personal and (is_value or read.where.endswith(".where")):
+        if source.column(column).personal and (read.is_value or read.is_filter):
             raise ValueError(
                 f"{read.where}: reads the personal column {column}; declare it as a protected "
                 "attribute with as_input: true (count and count_distinct of it are fine)"
             )
 
 
-def _declared(use_case: "UseCase", source: str) -> frozenset[str]:
+def _declared(use_case: UseCaseSections, source: str) -> frozenset[str]:
     """Return the source's columns that declared protected attributes are made of."""
     return frozenset(
         column

@@ -53,9 +53,9 @@ def label_events(use_case: UseCase, tables: Mapping[str, Any], as_of: datetime) 
     source = use_case.sources[label.source]
     rows = tables[label.source]
     happened = rows[source.event_time]
-    moment = as_of.replace(tzinfo=None)
-    visible = (rows._available_at < moment) & rows[use_case.entity.key].notnull()
-    visible &= rows._superseded_at.isnull() | (rows._superseded_at >= moment)
+    until = as_of.replace(tzinfo=None)
+    visible = (rows._available_at < until) & rows[use_case.entity.key].notnull()
+    visible &= rows._superseded_at.isnull() | (rows._superseded_at >= until)
     if label.where:
         visible &= condition(label.where, rows)
     return rows.filter(visible).select(use_case.entity.key, _happened=happened)
@@ -72,11 +72,6 @@ def column_labels(
 
     The label of a revised row is that of its version at `as_of`. A row that arrived late was not
     known before it arrived, whatever its declared time says.
-
-    Raises
-    ------
-    ConfigError
-        When the label's source is not the population's: the rows would not be the same events.
     """
     import ibis
 
@@ -90,11 +85,11 @@ def column_labels(
             way_out="use `kind: event_present` for events of another source",
         )
     source = use_case.sources[label.source]
-    moment = as_of.replace(tzinfo=None)
+    until = as_of.replace(tzinfo=None)
     every = tables[label.source]
     rows = every.filter(
-        (every._available_at <= moment)
-        & (every._superseded_at.isnull() | (every._superseded_at > moment))
+        (every._available_at <= until)
+        & (every._superseded_at.isnull() | (every._superseded_at > until))
     )
     value = rows[label.column]
     known = rows[label.available_at or source.availability]

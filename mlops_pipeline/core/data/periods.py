@@ -15,7 +15,7 @@ Step = Literal["month", "week", "day"]
 class Period:
     """One step of the grid.
 
-    For a month, week or day grid it is the single moment `start` (== as_of); for an event grid it
+    For a month, week or day grid it is the single time `start` (== as_of); for an event grid it
     holds the events in [start, end), known at `end`.
     """
 
@@ -28,9 +28,9 @@ class Period:
         return self.start.date().isoformat()
 
 
-def floor_to(moment: datetime, step: Step) -> datetime:
-    """Return the last grid point that is not after `moment` (weeks start on Monday, UTC)."""
-    day = moment.astimezone(UTC).date()
+def floor_to(when: datetime, step: Step) -> datetime:
+    """Return the last grid point that is not after `when` (weeks start on Monday, UTC)."""
+    day = when.astimezone(UTC).date()
     if step == "month":
         day = day.replace(day=1)
     elif step == "week":
@@ -60,11 +60,6 @@ def periods(grid: Grid, as_of: datetime, first_event: datetime | None = None) ->
 
     Grid points up to and including as_of, from the first one that is not before grid.start; for an
     event grid, whole periods that end by as_of, from the period of `first_event` on.
-
-    Raises
-    ------
-    DataError
-        When the grid starts after as_of.
     """
     step = step_of(grid)
     if grid.start is not None:

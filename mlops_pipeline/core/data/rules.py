@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlops_pipeline.config.tables import (
     Check,
@@ -19,6 +19,7 @@ from mlops_pipeline.config.tables import (
     MinRows,
     NotNull,
     Range,
+    Rule,
     Source,
 )
 from mlops_pipeline.config.use_case import UseCase
@@ -29,7 +30,7 @@ SECONDS_PER_DAY = 86_400
 
 
 @dataclass(frozen=True)
-class Verdict:
+class RuleResult:
     """One rule's outcome on one source; `passed` False refuses the source."""
 
     source: str
@@ -48,12 +49,12 @@ def row_rules(
 
     The built-in rules come first: times present and not after the Clock, numbers finite.
     """
-    moment = now.replace(tzinfo=None)
+    until = now.replace(tzinfo=None)
     availability = table[source.availability]
     happened = table[source.event_time]
     broken: dict[str, Any] = {
         "time_present": happened.isnull() | availability.isnull(),
-        "not_in_the_future": (happened > moment) | (availability > moment),
+        "not_in_the_future": (happened > until) | (availability > until),
     }
     for column in source.columns:
         if source.column(column).type == "float64":
@@ -69,7 +70,7 @@ def row_rules(
     return {key: value.fill_null(False) for key, value in broken.items()}
 
 
-def _row_rule(rule: object, table: Any) -> Mapping[str, Any]:
+def _row_rule(rule: Rule, table: Any) -> Mapping[str, Any]:
     match rule:
         case NotNull(columns=columns):
             return {f"not_null({column})": table[column].isnull() for column in columns}
@@ -97,107 +98,74 @@ class TableFigures:
     newest: datetime | None
 
 
-def table_verdicts(
+def table_results(
     name: str, source: Source, figures: TableFigures, now: datetime
-) -> list[Verdict]:
-    """Judge the rules that concern a table as a whole."""
+) -> list[RuleResult]:
+    """Evaluate the rules that concern a table as a whole."""
     total = figures.rows + figures.quarantined
     share = figures.quarantined / total if total else 0.0
-    verdicts = [
-        _verdict(
-            name,
-            "quarantined_share",
-            share,
-            at_most=source.max_quarantined,
-            rows=figures.quarantined,
-            what="of the rows broke a rule",
+    of_rows = f"{share:g} of the rows broke a rule (at most {source.max_quarantined:g})"
+    quarantined = RuleResult(
+        name,
+        "quarantined_share",
+        share <= source.max_quarantined,
+        share,
+        source.max_quarantined,
+        figures.quarantined,
+        of_rows,
+    )
+    if figures.rows == 0:
+        reason = "every row broke a rule" if total else "the table is empty"
+        return [quarantined, RuleResult(name, "not_empty", False, 0.0, 1.0, total, reason)]
+    empty = [
+        RuleResult(
+            *(name, f"has_values({column})", False, 0.0, 1.0, figures.rows),
+            reason=f"column {column} has no value in any row",
         )
+        for column, present in figures.present.items()
+        if present == 0
     ]
-    if total == 0 or figures.rows == 0:
-        reason = "the table is empty" if total == 0 else "every row broke a rule"
-        return [*verdicts, Verdict(name, "not_empty", False, 0.0, 1.0, total, reason)]
-    for column, present in figures.present.items():
-        if present == 0:
-            verdicts.append(
-                Verdict(
-                    name,
-                    f"has_values({column})",
-                    False,
-                    0.0,
-                    1.0,
-                    figures.rows,
-                    f"column {column} has no value in any row",
-                )
-            )
-    for rule in source.rules:
-        verdicts += _table_rule(name, source, rule, figures, now)
-    return verdicts
+    found = [_table_rule(source, rule, figures, now) for rule in source.rules]
+    results = [
+        RuleResult(name, item.rule, item.passed, item.value, item.bound, figures.rows, item.reason)
+        for item in found
+        if item is not None
+    ]
+    return [quarantined, *empty, *results]
+
+
+class _Measured(NamedTuple):
+    rule: str
+    passed: bool
+    value: float
+    bound: float
+    reason: str
 
 
 def _table_rule(
-    name: str, source: Source, rule: object, figures: TableFigures, now: datetime
-) -> list[Verdict]:
+    source: Source, rule: Rule, figures: TableFigures, now: datetime
+) -> _Measured | None:
+    """Return what a rule of the whole table finds; None: it is one of rows, or does not apply."""
     match rule:
         case MinRows(at_least=fewest):
-            return [
-                _verdict(
-                    name, "min_rows", figures.rows, at_least=fewest, rows=figures.rows, what="rows"
-                )
-            ]
+            return _at_least("min_rows", figures.rows, fewest, "rows")
         case Completeness(column=column, at_least=share):
             value = figures.present[column] / figures.rows
-            return [
-                _verdict(
-                    name,
-                    f"completeness({column})",
-                    value,
-                    at_least=share,
-                    rows=figures.rows,
-                    what=f"of the rows have a {column}",
-                )
-            ]
+            what = f"of the rows have a {column}"
+            return _at_least(f"completeness({column})", value, share, what)
         case ClassBalance(column=column, min=low, max=high):
             value = figures.positives[rule] / figures.rows
-            inside = low <= value <= high
-            return [
-                Verdict(
-                    name,
-                    f"class_balance({column})",
-                    inside,
-                    value,
-                    low if value < low else high,
-                    figures.rows,
-                    f"{value:.2%} positive, allowed {low:.2%} to {high:.2%}",
-                )
-            ]
+            bound, reason = low if value < low else high, f"allowed {low:.2%} to {high:.2%}"
+            reason = f"{value:.2%} positive, {reason}"
+            return _Measured(f"class_balance({column})", low <= value <= high, value, bound, reason)
         case Freshness(at_most_days=days) if not source.static:
             age = math.inf
             if figures.newest is not None:
                 age = (now - figures.newest).total_seconds() / SECONDS_PER_DAY
-            return [
-                _verdict(
-                    name,
-                    "freshness",
-                    age,
-                    at_most=days,
-                    rows=figures.rows,
-                    what="days since the newest row became available",
-                )
-            ]
-    return []
+            reason = f"{age:g} days since the newest row became available (at most {days:g})"
+            return _Measured("freshness", age <= days, age, days, reason)
+    return None
 
 
-def _verdict(
-    source: str,
-    rule: str,
-    value: float,
-    *,
-    rows: int,
-    what: str,
-    at_least: float | None = None,
-    at_most: float | None = None,
-) -> Verdict:
-    passed = (at_least is None or value >= at_least) and (at_most is None or value <= at_most)
-    bound = f"at least {at_least:g}" if at_least is not None else f"at most {at_most:g}"
-    threshold = at_least if at_least is not None else at_most
-    return Verdict(source, rule, passed, value, threshold, rows, f"{value:g} {what} ({bound})")
+def _at_least(rule: str, value: float, bound: float, what: str) -> _Measured:
+    return _Measured(rule, value >= bound, value, bound, f"{value:g} {what} (at least {bound:g})")

@@ -8,10 +8,10 @@ from typing import Any
 from mlops_pipeline.config.privacy import hidden_columns
 from mlops_pipeline.config.tables import ClassBalance, Source
 from mlops_pipeline.core.data.rules import (
+    RuleResult,
     TableFigures,
-    Verdict,
     row_rules,
-    table_verdicts,
+    table_results,
 )
 from mlops_pipeline.errors import NotFoundError
 from mlops_pipeline.lifecycle.context import AcceptedSource, Context
@@ -26,7 +26,7 @@ class Judgement:
     """The verdicts on one source, and what would be accepted."""
 
     source: str
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[RuleResult, ...]
     accepted: AcceptedSource
     broken: Mapping[str, int]
 
@@ -61,12 +61,12 @@ def judge(context: Context, name: str, *, now: datetime) -> Judgement:
     figures = _figures(engine, name, source)
     unique = source.unique_rule
     verdicts = [
-        Verdict(name, rule, True, float(count), None, count, f"{count:,} rows quarantined")
+        RuleResult(name, rule, True, float(count), None, count, f"{count:,} rows quarantined")
         for rule, count in (
             (rule, broken.get(rule, 0)) for rule in [*rules, *([unique] if unique else [])]
         )
     ]
-    verdicts += table_verdicts(name, source, figures, now)
+    verdicts += table_results(name, source, figures, now)
     facts = state.facts
     accepted = AcceptedSource(
         version=state.version,

@@ -213,7 +213,7 @@ def test_late_row_that_counts_before_it_was_known_is_found(
 ) -> None:
     def happened_before(self: Any, name: str) -> Any:
         rows = self.tables[name]
-        return rows.filter(rows["at"] < self.moment)
+        return rows.filter(rows["at"] < self.as_of)
 
     monkeypatch.setattr(frames._Frame, "_known", leaking("visits", happened_before))
     with built_world(tmp_path, case_of("month"), NEWEST).open() as work:
@@ -225,7 +225,7 @@ def test_row_at_as_of_itself_that_counts_is_found(
 ) -> None:
     def until_as_of(self: Any, name: str) -> Any:
         rows = self.tables[name]
-        return rows.filter((rows["at"] <= self.moment) & (rows._available_at <= self.moment))
+        return rows.filter((rows["at"] <= self.as_of) & (rows._available_at <= self.as_of))
 
     monkeypatch.setattr(frames._Frame, "_known", leaking("visits", until_as_of))
     with built_world(tmp_path, case_of("month"), NEWEST).open() as work:
@@ -237,7 +237,7 @@ def test_present_version_instead_of_the_one_known_is_found(
 ) -> None:
     def present(self: Any, name: str) -> Any:
         rows = self.tables[name]
-        known = (rows["at"] < self.moment) & (rows._available_at < self.moment)
+        known = (rows["at"] < self.as_of) & (rows._available_at < self.as_of)
         return rows.filter(known & rows._superseded_at.isnull())
 
     monkeypatch.setattr(frames._Frame, "_known", leaking("plans", present))
