@@ -23,20 +23,10 @@ MAX_STEPS = 100
 
 @dataclass(frozen=True)
 class Calibration:
-    """A monotone map from score to probability, as plain data.
+    """A monotone map from score to probability, as plain data; DataError if fields do not fit.
 
-    Parameters
-    ----------
-    kind : {"isotonic", "sigmoid", "none"}
-    x, y : tuple of float
-        Knots of the isotonic map, x strictly increasing, y not decreasing; empty otherwise.
-    a, b : float or None
-        Sigmoid 1 / (1 + exp(a * logit(score) + b)); a < 0 keeps the order. None otherwise.
-
-    Raises
-    ------
-    DataError
-        If the fields do not belong to the kind.
+    Isotonic: knots, x strictly increasing, y not decreasing. Sigmoid: 1 / (1 + exp(a * logit(score)
+    + b)), where a < 0 keeps the order.
     """
 
     kind: Kind
@@ -63,21 +53,12 @@ class Calibration:
             )
 
     def apply(self, scores: ArrayLike) -> Floats:
-        """Return the calibrated probabilities, float64 of shape (n_samples,).
+        """Return the calibrated probabilities of scores in [0, 1]: float64 `(n_samples,)`.
 
         Isotonic: linear between knots, constant beyond them, as sklearn's
         IsotonicRegression(out_of_bounds="clip"), then clipped to [1e-6, 1 - 1e-6] so that the log
         loss stays finite where a whole step had one class. Sigmoid: scores are clipped to the same
-        range before their logit. None: the scores unchanged.
-
-        Parameters
-        ----------
-        scores : array_like of float in [0, 1], shape (n_samples,)
-
-        Raises
-        ------
-        DataError
-            If a score is missing or outside [0, 1].
+        range before their logit.
         """
         checked = probabilities(scores)
         return apply_calibration(self.to_dict(), checked).copy()
@@ -93,26 +74,10 @@ class Calibration:
 
 
 def fit_calibration(kind: Kind, scores: ArrayLike, y: ArrayLike) -> Calibration:
-    """Fit a calibration on rows the model was not trained on.
+    """Fit a calibration on rows of both classes that the model was not trained on.
 
-    Parameters
-    ----------
-    kind : {"isotonic", "sigmoid", "none"}
-        Isotonic needs about 1,000 rows or more, below that it overfits (Niculescu-Mizil & Caruana
-        2005); sigmoid fits two numbers.
-    scores : array_like of float in [0, 1], shape (n_samples,)
-    y : array_like of {0, 1}, shape (n_samples,)
-
-    Raises
-    ------
-    ConfigError
-        If the kind is unknown.
-    DataError
-        If scores or labels cannot be used, or, unless the kind is "none", one class is absent.
-
-    References
-    ----------
-    Zadrozny & Elkan 2002 (isotonic); Platt 1999 and Lin, Lin & Weng 2007 (sigmoid).
+    Isotonic (Zadrozny & Elkan 2002) needs about 1,000 rows or more, below that it overfits
+    (Niculescu-Mizil & Caruana 2005); sigmoid (Platt 1999; Lin, Lin & Weng 2007) fits two numbers.
     """
     if kind not in get_args(Kind):
         raise ConfigError(
@@ -179,16 +144,6 @@ def threshold_from_costs(false_positive: float, false_negative: float) -> float:
     """Return c_fp / (c_fp + c_fn), the threshold of least expected cost (Elkan 2001, eq. 2).
 
     Valid for calibrated probabilities, when correct decisions cost nothing.
-
-    Parameters
-    ----------
-    false_positive, false_negative : float
-        Cost of one wrong decision, > 0, in the same currency.
-
-    Raises
-    ------
-    ConfigError
-        If a cost is not a finite number above 0.
     """
     for name, cost in (("false_positive", false_positive), ("false_negative", false_negative)):
         if not (math.isfinite(cost) and cost > 0):
@@ -211,20 +166,6 @@ def reliability_curve(y: ArrayLike, p: ArrayLike, bins: int = 10) -> Reliability
     """Return the points of a reliability diagram with bins of about equal numbers of rows.
 
     Equal scores stay in one bin, so heavy ties give fewer than `bins` bins, none of them empty.
-
-    Parameters
-    ----------
-    y : array_like of {0, 1}, shape (n_samples,)
-    p : array_like of float in [0, 1], shape (n_samples,)
-    bins : int
-        At least 1.
-
-    Raises
-    ------
-    ConfigError
-        If bins < 1.
-    DataError
-        If there are no rows, or labels or scores cannot be used.
     """
     if bins < 1:
         raise ConfigError("A reliability curve needs bins", expected="bins >= 1", found=str(bins))

@@ -16,8 +16,7 @@ from mlops_pipeline.core.evaluation.review_band import ReviewBand
 from mlops_pipeline.core.fairness.group_figures import GroupCalibration
 from mlops_pipeline.core.fairness.variants import Mitigated, Variant
 from mlops_pipeline.core.metrics.metrics import Estimate
-from mlops_pipeline.core.modelling.directions import DirectionCheck
-from mlops_pipeline.core.modelling.explanations import AttributionComparison
+from mlops_pipeline.core.modelling.explanations import AttributionComparison, DirectionCheck
 from mlops_pipeline.core.monitoring.cost import CostSheet
 from mlops_pipeline.stores.settings import PACKAGE_PARENT
 from mlops_pipeline_tests.core.documents.card_example import (

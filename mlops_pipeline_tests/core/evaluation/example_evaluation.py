@@ -33,9 +33,9 @@ from mlops_pipeline.core.fairness.variants import Mitigated, Variant
 from mlops_pipeline.core.metrics.intervals import bootstrap_metrics
 from mlops_pipeline.core.metrics.metrics import Estimate, point_metrics
 from mlops_pipeline.core.modelling.calibration import reliability_curve
-from mlops_pipeline.core.modelling.directions import DirectionCheck
 from mlops_pipeline.core.modelling.explanations import (
     AttributionComparison,
+    DirectionCheck,
     Explanation,
     GroupImportance,
 )

@@ -9,8 +9,12 @@ import pytest
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.core.evaluation.evaluation import Evaluation
 from mlops_pipeline.core.evaluation.gates import RuleResult, evaluate_gate
-from mlops_pipeline.core.modelling.directions import DirectionCheck, check_directions, local_moves
-from mlops_pipeline.core.modelling.explanations import Explanation
+from mlops_pipeline.core.modelling.explanations import (
+    DirectionCheck,
+    Explanation,
+    check_directions,
+    local_moves,
+)
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline_tests.core.evaluation import example_evaluation as example
 from mlops_pipeline_tests.core.modelling.example_models import NAMES, VIEW_COLUMNS, fitted, frame
