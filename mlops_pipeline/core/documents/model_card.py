@@ -28,11 +28,11 @@ from mlops_pipeline.core.evaluation.gates import PARITY_RULE, Gate
 from mlops_pipeline.core.fairness.audit import FOUR_FIFTHS, GroupAudit, GroupRates
 from mlops_pipeline.core.modelling.calibration import threshold_from_costs
 from mlops_pipeline.core.monitoring.cost import CostSheet
-from mlops_pipeline.core.rollout.records import MEANINGS
+from mlops_pipeline.core.rollout.records import MEANINGS, Approval, RolloutEvent
 from mlops_pipeline.spec.kinds import KINDS
 from mlops_pipeline.spec.metrics import METRICS
 
-Row = Mapping[str, Any]  # of the ops database
+Row = Mapping[str, Any]  # of a table that no decision reads
 WORST_SLICES = 5
 TOP_FEATURES = 10
 SCALES = (1_000, 10_000, 100_000)  # of the smallest, at least ten cases are positive
@@ -47,7 +47,7 @@ QUALITY = (  # lower ends of ROC AUC; Hosmer, Lemeshow & Sturdivant 2013, sectio
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a version stands. The sequences are rows of the ops database, oldest first.
+    """Where a version stands. The sequences are of the ops database, oldest first.
 
     `exceptions` are those from fairness rules, `reviews` those of the card.
     """
@@ -55,8 +55,8 @@ class Standing:
     state: str
     since: datetime
     waiting_for: str | None
-    approvals: Sequence[Row] = ()
-    events: Sequence[Row] = ()
+    approvals: Sequence[Approval] = ()
+    events: Sequence[RolloutEvent] = ()
     exceptions: Sequence[GateException] = ()
     reviews: Sequence[Row] = ()
     cost: CostSheet | None = None

@@ -118,9 +118,9 @@ def read_standing(ops: OpsDatabase, rollout: Rollout) -> Standing:
         state=rollout.state,
         since=rollout.changed_at,
         waiting_for=rollout.waiting_for,
-        approvals=[asdict(item) for item in list_approvals(ops, name) if item.version == version],
+        approvals=[item for item in list_approvals(ops, name) if item.version == version],
         exceptions=list_exceptions(ops, name),
-        events=[asdict(item) for item in rollout_events(ops, name, version)],
+        events=rollout_events(ops, name, version),
         reviews=[
             asdict(item)
             for item in reversed(list_decisions(ops, name, kind=REVIEW))

@@ -74,7 +74,7 @@ def _metadata(audited: "LiveAudit") -> dict[str, Any]:
     from mlops_pipeline.core.documents.plots import selection_plot
     from mlops_pipeline.core.documents.report import singles
     from mlops_pipeline.core.fairness.audit import DISPARITIES
-    from mlops_pipeline.orchestration.assets.model_metadata import picture
+    from mlops_pipeline.orchestration.assets.model import picture
 
     figures = [
         {

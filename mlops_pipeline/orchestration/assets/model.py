@@ -1,11 +1,17 @@
-"""trained_model and evaluation_report of a use case."""
+"""trained_model and evaluation_report of a use case, and what the UI shows of them."""
 
-from typing import Any
+import base64
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.orchestration.asset_run import asset_run, mlflow_run, use_case_asset
+from mlops_pipeline.spec.metrics import shown_in
+
+if TYPE_CHECKING:
+    from mlops_pipeline.lifecycle.evaluate import EvaluatedModel
+    from mlops_pipeline.lifecycle.train import StoredTraining
 
 
 def model_assets(use_case: UseCase) -> list[dg.AssetsDefinition]:
@@ -27,7 +33,6 @@ def _trained_model(use_case: UseCase) -> dg.AssetsDefinition:
     )
     def trained_model(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         from mlops_pipeline.lifecycle.train import train_model
-        from mlops_pipeline.orchestration.assets.model_metadata import training_metadata
 
         with asset_run(context, use_case) as run:
             stored = train_model(run, mlflow_run_id=mlflow_run(context, use_case))
@@ -52,7 +57,6 @@ def _evaluation_report(use_case: UseCase) -> dg.AssetsDefinition:
     )
     def evaluation_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         from mlops_pipeline.lifecycle.evaluate import evaluate_model
-        from mlops_pipeline.orchestration.assets.model_metadata import evaluation_metadata
 
         with asset_run(context, use_case) as run:
             evaluated = evaluate_model(run)
@@ -62,3 +66,86 @@ def _evaluation_report(use_case: UseCase) -> dg.AssetsDefinition:
             )
 
     return evaluation_report
+
+
+def training_metadata(stored: "StoredTraining") -> dict[str, Any]:
+    """Return what the UI shows of a training."""
+    from mlops_pipeline.core.documents.records import plain
+
+    facts = stored.facts
+    table = [
+        dg.TableRecord(
+            {
+                "candidate": item.name,
+                "kind": item.kind,
+                "validation_log_loss": round(item.validation_log_loss, 5),
+                **{
+                    name: round(value, 4)
+                    for name, value in item.validation.items()
+                    if value is not None and name in shown_in("interface")
+                },
+                "seconds": round(item.seconds, 2),
+            }
+        )
+        for item in facts.candidates
+    ]
+    return {
+        "chosen": facts.chosen,
+        "reason": facts.reason,
+        "candidates": dg.MetadataValue.table(_aligned(table)),
+        "parts": dg.MetadataValue.json(plain(facts.parts)),
+        "rows_purged": facts.purged,
+        "cost": stored.cost,
+        "fingerprint": facts.fingerprint,
+        "mlflow_experiment": facts.use_case,
+        "artifacts": dg.MetadataValue.path(str(stored.folder)),
+        **{name.removesuffix(".png"): picture(content) for name, content in stored.plots.items()},
+        **(
+            {"dropped_inputs": dg.MetadataValue.json(dict(facts.dropped_inputs))}
+            if facts.dropped_inputs
+            else {}
+        ),
+    }
+
+
+def evaluation_metadata(evaluated: "EvaluatedModel") -> dict[str, Any]:
+    """Return what the UI shows of an evaluation: verdict, rules, figures, plots, report."""
+    rules = [
+        dg.TableRecord(
+            {
+                "rule": rule.name,
+                "value": "" if rule.value is None else round(rule.value, 4),
+                "threshold": rule.threshold,
+                "verdict": {True: "passed", False: "failed", None: "not computable"}[rule.passed],
+                "effect": rule.effect,
+                "reason": rule.reason,
+            }
+        )
+        for rule in evaluated.gate.rules
+    ]
+    figures = {
+        name: estimate.value
+        for name, estimate in evaluated.evaluation.metrics.items()
+        if estimate.value is not None
+    }
+    return {
+        "verdict": evaluated.outcome,
+        "gate": dg.MetadataValue.table(rules),
+        **{name: value for name, value in figures.items() if name in shown_in("interface")},
+        **{name: dg.MetadataValue.url(page) for name, page in evaluated.pages.items()},
+        "files": dg.MetadataValue.path(str(evaluated.folder)),
+        **{name: picture(content) for name, content in evaluated.plots.items()},
+    }
+
+
+def picture(png: bytes) -> dg.MarkdownMetadataValue:
+    """Return a plot that the UI shows inline."""
+    return dg.MetadataValue.md(f"![plot](data:image/png;base64,{base64.b64encode(png).decode()})")
+
+
+def _aligned(records: list[dg.TableRecord]) -> list[dg.TableRecord]:
+    """Give every record the same columns."""
+    columns = list(dict.fromkeys(name for record in records for name in record.data))
+    return [
+        dg.TableRecord({name: record.data.get(name, "") for name in columns}) for record in records
+    ]

@@ -1,5 +1,6 @@
 """The model card: states, reviews and their dates, and its page, on which nothing is markup."""
 
+import dataclasses
 import re
 from datetime import UTC, date, datetime
 from html.parser import HTMLParser
@@ -8,6 +9,7 @@ import pytest
 
 from mlops_pipeline.core.documents.model_card import Standing, later, model_card, next_date
 from mlops_pipeline.core.documents.pages import escaped, render_html
+from mlops_pipeline.core.rollout.records import Approval, RolloutEvent, RolloutState
 from mlops_pipeline_tests.core.documents.card_example import (
     a_slice,
     audit,
@@ -51,6 +53,16 @@ class Texts(HTMLParser):
         return " ".join(self.found).split()
 
 
+def approval(by: str, reason: str) -> Approval:
+    at = datetime(2025, 1, 11, tzinfo=UTC)
+    return Approval(1, 1, "churn", 3, "production", "approved", by, reason, at, None)
+
+
+def event(state: RolloutState, actor: str, reason: str) -> RolloutEvent:
+    at = datetime(2025, 1, 11, tzinfo=UTC)
+    return RolloutEvent(1, 1, "churn", 3, at, None, state, actor, reason)
+
+
 def test_registered_card_says_what_the_gate_asked() -> None:
     text = section(model_card(facts()), "Approvals and state")
     assert "registered; it passed the gate and does not need a person's approval." in text
@@ -59,13 +71,13 @@ def test_registered_card_says_what_the_gate_asked() -> None:
 
 def test_present_card_tells_state_approvals_and_history() -> None:
     at = datetime(2025, 1, 11, tzinfo=UTC)
-    said = {"stage": "production", "verdict": "approved", "by": "Ann", "reason": "good", "at": at}
+    said = approval("Ann", "good")
     standing = Standing(
         state="champion",
         since=at,
         waiting_for=None,
-        approvals=[said, {**said, "expires_at": datetime(2025, 7, 1, tzinfo=UTC)}],
-        events=[{"at": at, "to_state": "awaiting_approval", "actor": "run d1", "reason": "asked"}],
+        approvals=[said, dataclasses.replace(said, expires_at=datetime(2025, 7, 1, tzinfo=UTC))],
+        events=[event("awaiting_approval", "run d1", "asked")],
     )
     text = section(model_card(facts(standing=standing)), "Approvals and state")
     assert "Current state: in use (the champion), since 2025-01-11." in text
@@ -134,14 +146,13 @@ def test_html_fetches_nothing_and_links_to_its_own_sections() -> None:
 
 
 def test_markup_in_configuration_data_and_reasons_shows_as_typed() -> None:
-    said = {"stage": "production", "verdict": "approved", "by": HOSTILE, "reason": HOSTILE}
     at = datetime(2025, 1, 11, tzinfo=UTC)
     standing = Standing(
         "champion",
         at,
         None,
-        approvals=[{**said, "at": at}],
-        events=[{"at": at, "to_state": "champion", "actor": HOSTILE, "reason": HOSTILE}],
+        approvals=[approval(HOSTILE, HOSTILE)],
+        events=[event("champion", HOSTILE, HOSTILE)],
         reviews=[{"at": at, "reason": HOSTILE}],
     )
     measured = evaluation(
