@@ -7,6 +7,7 @@ Belongs here: the command line. What a command does is in stores/ and below; a l
 import getpass
 import json
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated
@@ -71,11 +72,7 @@ def simulate_churn(
     """Simulate the telecom world into data/sources/churn/ (docs/simulation.md)."""
     from mlops_pipeline.demo.simulated import write_churn
 
-    folder = Settings.from_environment().data_dir / "sources" / "churn"
-    with progress_bar("simulating customers", customers) as advance:
-        rows = write_churn(folder, customers=customers, months=months, seed=seed, progress=advance)
-    total = sum(rows.values())
-    console.print(f"{customers:,} customers, {months} months: {total:,} rows in {folder}")
+    _simulate("churn", write_churn, customers=customers, months=months, seed=seed)
 
 
 @simulate_app.command("fraud")
@@ -87,9 +84,15 @@ def simulate_fraud(
     """Simulate the card world into data/sources/fraud/ (docs/simulation.md)."""
     from mlops_pipeline.demo.simulated import write_fraud
 
-    folder = Settings.from_environment().data_dir / "sources" / "fraud"
+    _simulate("fraud", write_fraud, customers=customers, months=months, seed=seed)
+
+
+def _simulate(
+    name: str, write: Callable[..., dict[str, int]], *, customers: int, months: int, seed: int
+) -> None:
+    folder = Settings.from_environment().data_dir / "sources" / name
     with progress_bar("simulating customers", customers) as advance:
-        rows = write_fraud(folder, customers=customers, months=months, seed=seed, progress=advance)
+        rows = write(folder, customers=customers, months=months, seed=seed, progress=advance)
     total = sum(rows.values())
     console.print(f"{customers:,} customers, {months} months: {total:,} rows in {folder}")
 
@@ -190,7 +193,7 @@ def dev(
     mlflow_port: Annotated[int, typer.Option(help="Of the MLflow UI.")] = 5000,
 ) -> None:
     """Serve the Dagster UI with its daemon and the MLflow UI on loopback."""
-    from mlops_pipeline.cli.dev import serve
+    from mlops_pipeline.cli.runs import serve
 
     raise typer.Exit(serve(dagster_port, mlflow_port))
 

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from mlops_pipeline.cli.console import console, table
-from mlops_pipeline.cli.use_cases import Name, find_use_case
+from mlops_pipeline.cli.use_cases import Name, find_use_case, project
 from mlops_pipeline.config import UseCase, load_use_cases
 from mlops_pipeline.errors import DataError, NotFoundError
 from mlops_pipeline.lifecycle.features.online.feature_reads import (
@@ -134,20 +134,14 @@ def get(
 @features_app.command("materialize")
 def materialize_features(use_case: Name) -> None:
     """Bring the online store up to the newest accepted features; again changes nothing."""
-    from mlops_pipeline.lifecycle.context import open_context
     from mlops_pipeline.lifecycle.features.online.materialize import (
         materialize_accepted,
         open_writer,
     )
-    from mlops_pipeline.stores.ops import OpsDatabase
 
-    chosen, settings = find_use_case(use_case), Settings.from_environment()
-    with (
-        OpsDatabase.open(settings.database_url) as ops,
-        open_context(chosen, settings) as work,
-        open_writer(settings) as store,
-    ):
-        done = materialize_accepted(work, ops, store, now=settings.now())
+    with project(use_case) as context, open_writer(context.settings) as store:
+        done = materialize_accepted(context, context.ops, store, now=context.now)
+        chosen = context.use_case
     if not done.is_new:
         console.print(f"{chosen.name}: nothing new")
     else:
@@ -164,12 +158,10 @@ def export_feast_repository(
     folder: Annotated[Path, typer.Argument(help="New, empty, or an earlier export.")],
 ) -> None:
     """Write the offline features as a Feast feature repository."""
-    from mlops_pipeline.lifecycle.context import open_context
     from mlops_pipeline.lifecycle.features.feast import export_feast
 
-    chosen = find_use_case(use_case)
-    with open_context(chosen, Settings.from_environment()) as work:
-        done = export_feast(work, folder)
+    with project(use_case) as context:
+        done = export_feast(context, folder)
     said = "exported" if done.is_new else "unchanged"
     for view, count in done.rows.items():
         console.print(f"{said}: {view}, {count:,} rows")

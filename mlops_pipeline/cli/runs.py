@@ -1,8 +1,9 @@
-"""Running a job as `dagster job execute` in a process of its own."""
+"""Other programs as processes: a job as `dagster job execute`, and the servers of `mlops dev`."""
 
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,12 +20,14 @@ from rich.markup import escape
 from mlops_pipeline.cli.console import console, errors
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.errors import ConfigError
-from mlops_pipeline.stores.models.tracking import QUIET
-from mlops_pipeline.stores.settings import project_root
+from mlops_pipeline.stores.models.tracking import QUIET, prepare
+from mlops_pipeline.stores.settings import Settings, project_root
 
 LOG_LINE = re.compile(  # what an asset says: level, job, run, op, text
     r" - (?P<level>INFO|WARNING|ERROR) - \S+ - [0-9a-f-]{36} - \w+?__(?P<asset>\w+) - (?P<text>.*)"
 )
+HOST = "127.0.0.1"
+STOP_SECONDS = 15
 FAILURE_LINES = 25  # of Dagster's log, shown when a run fails
 
 
@@ -144,3 +147,63 @@ def _config_file(config: Mapping[str, Any]) -> Iterator[Path]:
         path = Path(folder) / "run.yaml"
         path.write_text(yaml.safe_dump(dict(config)), encoding="utf-8")
         yield path
+
+
+def serve(dagster_port: int, mlflow_port: int) -> int:
+    """Start both servers, wait, and stop both when one ends; return the exit code."""
+    settings = Settings.from_environment()
+    prepare(settings)
+    (settings.data_dir / "dagster").mkdir(parents=True, exist_ok=True)
+    artifacts = settings.data_dir / "mlflow" / "artifacts"
+    commands = [
+        [sys.executable, "-m", "dagster", "dev", "-h", HOST, "-p", str(dagster_port)],
+        [
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            "--host",
+            HOST,
+            "--port",
+            str(mlflow_port),
+            "--backend-store-uri",
+            settings.mlflow_uri,
+            "--default-artifact-root",
+            str(artifacts),
+            "--workers",
+            "1",
+        ],
+    ]
+    environment = {**dagster_environment(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    processes = [
+        subprocess.Popen(  # noqa: S603 # our own words
+            command, env=environment, cwd=project_root(), start_new_session=True
+        )
+        for command in commands
+    ]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # both are stopped either way
+    console.print(f"Dagster: http://{HOST}:{dagster_port}   MLflow: http://{HOST}:{mlflow_port}")
+    try:
+        while all(process.poll() is None for process in processes):
+            try:
+                processes[0].wait(timeout=1)
+            except subprocess.TimeoutExpired:
+                continue
+    except KeyboardInterrupt:
+        console.print("stopping")
+    finally:
+        for process in processes:
+            _stop(process)
+    return max(process.returncode or 0 for process in processes)
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    """Ask a server and everything it started to end; after a while, insist."""
+    for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, sign)
+            process.wait(timeout=STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            continue
+        except ProcessLookupError:
+            return

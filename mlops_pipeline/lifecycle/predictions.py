@@ -15,7 +15,8 @@ from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.modelling.reasons import give_reasons, word_inputs
 from mlops_pipeline.core.modelling.scoring import Decisions, ScoringModel
 from mlops_pipeline.errors import DataError
-from mlops_pipeline.lifecycle.context import Context
+from mlops_pipeline.lifecycle.champions import champion_model, trial_model
+from mlops_pipeline.lifecycle.context import Context, RunContext
 from mlops_pipeline.lifecycle.features.offline import features_uri, finished_periods, row_key
 from mlops_pipeline.stores.lake.engine import quoted
 from mlops_pipeline.stores.lake.tables import Lake
@@ -33,6 +34,20 @@ class Scored:
     rows: int
     positives: int
     is_new: bool
+
+
+def predict_batch(run: RunContext, period: str | None, version: int | None) -> Scored:
+    """Score a period with the champion; with a version in staging instead, as a trial."""
+    is_trial, stores = version is not None, (run.ops, run.settings, run.use_case)
+    if version is None:
+        version, model = champion_model(*stores, now=run.now)
+    else:
+        model = trial_model(*stores, version, now=run.now)
+    scored = score_period(
+        run, model, version, period, run_id=run.run_id, is_trial=is_trial, now=run.now
+    )
+    run.record_use(model.input_names, "batch_scoring")
+    return scored
 
 
 def score_period(

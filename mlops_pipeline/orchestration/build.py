@@ -8,14 +8,11 @@ import dagster as dg
 
 from mlops_pipeline.config import UseCase, load_use_cases
 from mlops_pipeline.orchestration.assets.data import data_assets
-from mlops_pipeline.orchestration.assets.data_docs import data_docs
-from mlops_pipeline.orchestration.assets.fairness import fairness_audit
+from mlops_pipeline.orchestration.assets.features import feature_assets
 from mlops_pipeline.orchestration.assets.model import model_assets
-from mlops_pipeline.orchestration.assets.online import online_features
-from mlops_pipeline.orchestration.assets.predictions import batch_predictions
 from mlops_pipeline.orchestration.assets.release import release_assets
-from mlops_pipeline.orchestration.executors import lifecycle_executor
-from mlops_pipeline.orchestration.jobs import asset_job, card_review_job
+from mlops_pipeline.orchestration.assets.scoring import scoring_assets
+from mlops_pipeline.orchestration.jobs import asset_job, card_review_job, lifecycle_executor
 from mlops_pipeline.orchestration.resources import Platform, mlflow_resource
 from mlops_pipeline.orchestration.schedules import (
     hourly_online_features,
@@ -79,12 +76,10 @@ def _of_use_case(use_case: UseCase, interval_seconds: int) -> dict[str, Any]:
     return {
         "assets": [
             *data_assets(use_case),
-            data_docs(use_case),
-            online_features(use_case),
+            *feature_assets(use_case),
             *model_assets(use_case),
             *release_assets(use_case),
-            batch_predictions(use_case),
-            *([fairness_audit(use_case)] if use_case.protected else []),
+            *scoring_assets(use_case),
         ],
         "jobs": [lifecycle, online, asset_job(use_case, "batch_score"), *audits, review],
         "sensors": [

@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.orchestration.retrain import ask, is_under_way
+from mlops_pipeline.orchestration.sensors import is_under_way, request_retraining
 
 HOUR_UTC = 3  # after nightly loads
 AUDIT_HOUR_UTC = 5  # after a retraining of the same day
@@ -30,9 +30,8 @@ def monthly_retrain(use_case: UseCase, job: Any) -> dg.ScheduleDefinition:
     def monthly(
         context: dg.ScheduleEvaluationContext, platform: dg.ResourceParam[Any]
     ) -> dg.RunRequest | dg.SkipReason:
-        decision, request = ask(use_case, platform.settings(), context.instance, "monthly")
-        context.log.info(decision.reason)
-        return request or dg.SkipReason(decision.reason)
+        settings = platform.settings()
+        return request_retraining(use_case, settings, context.instance, "monthly")
 
     return monthly
 

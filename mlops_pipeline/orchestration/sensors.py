@@ -1,30 +1,42 @@
-"""Sensors: new labels, new data, and the alert for a run that failed outside its assets."""
+"""Sensors: new labels, new data, and the alert for a run that failed outside its assets.
 
-from collections.abc import Callable
-from typing import Any
+What they decide is lifecycle/retrain.py's; evidence is decided on once, and its run requested once.
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.monitoring.retraining import Trigger
-from mlops_pipeline.orchestration.retrain import ask, is_under_way
+from mlops_pipeline.orchestration.asset_run import TRIGGERED_BY, without_values
+from mlops_pipeline.stores.settings import Settings
+
+if TYPE_CHECKING:
+    from mlops_pipeline.stores.ops import OpsDatabase
 
 INTERVAL_SECONDS = 60  # a tick looks at file times first and counts only when something changed
+STARTING = (
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+)
+STARTING_MINUTES = 5  # a run takes the lease within this time; one killed before never does
 
 
 def new_labels_sensor(
     use_case: UseCase, job: Any, *, interval_seconds: int = INTERVAL_SECONDS
 ) -> dg.SensorDefinition:
     """Return `<use_case>_new_labels`: retrain when enough labels became known."""
-    return dg.SensorDefinition(
-        name=f"{use_case.name}_new_labels",
-        job=job,
-        evaluation_fn=_evaluation(use_case, "new_labels"),
-        minimum_interval_seconds=interval_seconds,
-        default_status=dg.DefaultSensorStatus.STOPPED,
-        description=f"Retrains on more than {use_case.retraining.new_labels:,} newly known labels "
+    return _sensor(
+        use_case,
+        job,
+        "new_labels",
+        f"Retrains on more than {use_case.retraining.new_labels:,} newly known labels "
         "since the last finished lifecycle. Every decision is stored, also to skip.",
-        required_resource_keys={"platform"},
+        interval_seconds=interval_seconds,
     )
 
 
@@ -32,18 +44,14 @@ def new_data_sensor(
     use_case: UseCase, job: Any, *, interval_seconds: int = INTERVAL_SECONDS
 ) -> dg.SensorDefinition:
     """Return `<use_case>_new_data`: run when a source is newer than what was accepted."""
-    status = dg.DefaultSensorStatus.STOPPED
-    if use_case.retraining.on_new_data:
-        status = dg.DefaultSensorStatus.RUNNING
-    return dg.SensorDefinition(
-        name=f"{use_case.name}_new_data",
-        job=job,
-        evaluation_fn=_evaluation(use_case, "new_data"),
-        minimum_interval_seconds=interval_seconds,
-        default_status=status,
-        description="Runs the lifecycle when a source has newer rows than the accepted ones. Off "
+    return _sensor(
+        use_case,
+        job,
+        "new_data",
+        "Runs the lifecycle when a source has newer rows than the accepted ones. Off "
         "unless `retraining.on_new_data` turns it on.",
-        required_resource_keys={"platform"},
+        interval_seconds=interval_seconds,
+        is_running=use_case.retraining.on_new_data,
     )
 
 
@@ -62,65 +70,114 @@ def run_failures(
         from mlops_pipeline.lifecycle.alerts import NewAlert, list_alerts, raise_alert
         from mlops_pipeline.stores.ops import OpsDatabase
 
-        use_case = _use_case_of(context.dagster_run)
+        run = context.dagster_run  # of a job, or of assets that were materialized by hand
+        keys = sorted(key.path[0] for key in run.asset_selection or ())
+        use_case = run.tags.get("use_case") or (keys[0] if keys else "")
         if use_case not in names:
             return
-        run_id, settings = context.dagster_run.run_id, platform.settings()
-        key = f"run_failed:{run_id}"
+        key, settings = f"run_failed:{run.run_id}", platform.settings()
         with OpsDatabase.open(settings.database_url) as ops:
             if any(alert.dedupe_key == key for alert in list_alerts(ops, use_case)):
                 return  # its asset said why; the alert may even be resolved by now
-            raise_alert(
-                ops,
-                use_case,
-                NewAlert(
-                    "run_failed",
-                    "error",
-                    context.failure_event.message or "the run failed",
-                    f"open run {run_id} in the Dagster UI, mend the cause, run it again",
-                    run_id=run_id,
-                    dedupe_key=key,
-                ),
-                now=settings.now(),
+            alert = NewAlert(
+                "run_failed",
+                "error",
+                context.failure_event.message or "the run failed",
+                f"open run {run.run_id} in the Dagster UI, mend the cause, run it again",
+                run_id=run.run_id,
+                dedupe_key=key,
             )
+            raise_alert(ops, use_case, alert, now=settings.now())
 
     return failed
 
 
-def _use_case_of(run: dg.DagsterRun) -> str:
-    """Return the use case of a job, or of the assets that were materialized by hand."""
-    keys = sorted(key.path[0] for key in run.asset_selection or ())
-    return run.tags.get("use_case") or (keys[0] if keys else "")
+@without_values()
+def request_retraining(
+    use_case: UseCase, settings: Settings, instance: dg.DagsterInstance, trigger: Trigger
+) -> dg.RunRequest | dg.SkipReason:
+    """Decide, and return the run that the decision asks for, or why there is none."""
+    from mlops_pipeline.lifecycle.context import open_context
+    from mlops_pipeline.lifecycle.retrain import decide_retraining
+
+    with open_context(use_case, settings) as context:
+        busy = is_under_way(use_case, context.ops, instance)
+        decision, key = decide_retraining(context, trigger, is_under_way=busy)
+    if key is None:
+        return dg.SkipReason(decision.reason)
+    return dg.RunRequest(
+        run_key=key,
+        tags={
+            "mlops/trigger": trigger,
+            "mlops/reason": decision.reason,
+            TRIGGERED_BY: "schedule" if trigger == "monthly" else "sensor",
+        },
+    )
 
 
-def _evaluation(
-    use_case: UseCase, trigger: Trigger
-) -> Callable[[dg.SensorEvaluationContext], dg.SensorResult]:
+def is_under_way(use_case: UseCase, ops: "OpsDatabase", instance: dg.DagsterInstance) -> bool:
+    """Whether a run of the use case works, or was requested and has not taken the lease yet."""
+    from mlops_pipeline.stores.ops import is_at_work
+    from mlops_pipeline.stores.ops.lease import get_lease
+
+    if is_at_work(get_lease(ops, f"lifecycle:{use_case.name}"), datetime.now(UTC)):
+        return True
+    starting = dg.RunsFilter(
+        job_name=f"{use_case.name}_lifecycle",
+        statuses=list(STARTING),
+        created_after=datetime.now(UTC) - timedelta(minutes=STARTING_MINUTES),
+    )
+    return bool(instance.get_runs(starting, limit=1))
+
+
+def _sensor(
+    use_case: UseCase,
+    job: Any,
+    trigger: Trigger,
+    description: str,
+    *,
+    interval_seconds: int,
+    is_running: bool = False,
+) -> dg.SensorDefinition:
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        from mlops_pipeline.lifecycle.bookkeeping import last_finished_lifecycle
-        from mlops_pipeline.lifecycle.ingest.new_data import sources_state
-        from mlops_pipeline.stores.ops import OpsDatabase
-        from mlops_pipeline.stores.ops.lease import lease_token
-
         settings = context.resources.platform.settings()
-        with OpsDatabase.open(settings.database_url) as ops:
-            last = last_finished_lifecycle(ops, use_case.name)
-            name = f"lifecycle:{use_case.name}"
-            holders = lease_token(ops, name)  # rises with every run, also one that crashed
-            busy = is_under_way(use_case, ops, context.instance)
-        seen = (
-            f"{sources_state(use_case, settings)}:{last.run_id if last else None}:{holders}:{busy}:"
-            f"{settings.now().date()}"
-        )
+        seen = _state(use_case, settings, context.instance)
         if seen == context.cursor:
             return dg.SensorResult(
                 skip_reason="nothing changed since the last decision, which is stored",
                 cursor=seen,
             )
-        decision, request = ask(use_case, settings, context.instance, trigger)
-        context.log.info(decision.reason)
-        if request is None:
-            return dg.SensorResult(skip_reason=decision.reason, cursor=seen)
-        return dg.SensorResult(run_requests=[request], cursor=seen)
+        asked = request_retraining(use_case, settings, context.instance, trigger)
+        if isinstance(asked, dg.SkipReason):
+            context.log.info(asked.skip_message)
+            return dg.SensorResult(skip_reason=asked, cursor=seen)
+        context.log.info(asked.tags["mlops/reason"])
+        return dg.SensorResult(run_requests=[asked], cursor=seen)
 
-    return evaluate
+    status = dg.DefaultSensorStatus
+    return dg.SensorDefinition(
+        name=f"{use_case.name}_{trigger}",
+        job=job,
+        evaluation_fn=evaluate,
+        minimum_interval_seconds=interval_seconds,
+        default_status=status.RUNNING if is_running else status.STOPPED,
+        description=description,
+        required_resource_keys={"platform"},
+    )
+
+
+def _state(use_case: UseCase, settings: Settings, instance: dg.DagsterInstance) -> str:
+    """Return what a decision depends on; while it stays, the last decision holds."""
+    from mlops_pipeline.lifecycle.bookkeeping import last_finished_lifecycle
+    from mlops_pipeline.lifecycle.ingest.new_data import sources_state
+    from mlops_pipeline.stores.ops import OpsDatabase
+    from mlops_pipeline.stores.ops.lease import lease_token
+
+    with OpsDatabase.open(settings.database_url) as ops:
+        last = last_finished_lifecycle(ops, use_case.name)
+        holders = lease_token(ops, f"lifecycle:{use_case.name}")  # rises with every run
+        busy = is_under_way(use_case, ops, instance)
+    return (
+        f"{sources_state(use_case, settings)}:{last.run_id if last else None}:{holders}:{busy}:"
+        f"{settings.now().date()}"
+    )

@@ -14,7 +14,7 @@ from mlops_pipeline.core.features import frames
 from mlops_pipeline.lifecycle.bookkeeping import feature_uses, get_pointer, set_pointer
 from mlops_pipeline.lifecycle.features import offline
 from mlops_pipeline.lifecycle.rollouts import open_rollout
-from mlops_pipeline.orchestration.assets.data import data_assets
+from mlops_pipeline.orchestration.assets.features import feature_assets
 from mlops_pipeline.orchestration.resources import Platform
 from mlops_pipeline.stores.lake.tables import Lake
 from mlops_pipeline.stores.ops import OpsDatabase
@@ -64,7 +64,7 @@ def ops_of(world: World) -> Iterator[OpsDatabase]:
 def materialize(world: World, as_of: str) -> dg.ExecuteInProcessResult:
     environment = {"MLOPS_DATA_DIR": str(world.folder), "MLOPS_NOW": NOW.isoformat()}
     return materialize_in_process(
-        data_assets(world.use_case),
+        feature_assets(world.use_case),
         selection=[FEATURES],
         resources={"platform": Platform(environment=environment)},
         run_config={"ops": {"shop__features": {"config": {"as_of": as_of}}}},

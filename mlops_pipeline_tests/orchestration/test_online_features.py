@@ -12,7 +12,7 @@ from mlops_pipeline.lifecycle.context import Snapshot
 from mlops_pipeline.lifecycle.features.offline import build_features, definitions_hash
 from mlops_pipeline.lifecycle.features.online.materialize import materialize_accepted, open_writer
 from mlops_pipeline.lifecycle.features.online.reader import open_reader
-from mlops_pipeline.orchestration.assets.online import online_features
+from mlops_pipeline.orchestration.assets.features import feature_assets
 from mlops_pipeline.orchestration.jobs import asset_job
 from mlops_pipeline.orchestration.resources import Platform
 from mlops_pipeline.orchestration.schedules import hourly_online_features
@@ -28,6 +28,8 @@ from mlops_pipeline_tests.worlds import (
     utc,
     visit,
 )
+
+ONLINE = dg.AssetKey(["shop", "online_features"])
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:AssetExecutionContext.run_id is deprecated:DeprecationWarning"
@@ -61,7 +63,9 @@ def test_online_features_fills_the_store_once(world: World) -> None:
     seen = []
     for _ in range(2):
         resources = {"platform": platform_of(world)}
-        done = materialize_in_process([online_features(world.use_case)], resources=resources)
+        done = materialize_in_process(
+            feature_assets(world.use_case), selection=[ONLINE], resources=resources
+        )
         (event,) = done.asset_materializations_for_node("shop__online_features")
         values = {name: item.value for name, item in event.metadata.items()}
         seen.append((values["dagster/row_count"], values["rows_written"], values["feature_time"]))

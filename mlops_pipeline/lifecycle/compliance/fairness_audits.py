@@ -12,17 +12,19 @@ import numpy as np
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.documents.records import plain
 from mlops_pipeline.core.evaluation.gates import PARITY_RULE, Gate
-from mlops_pipeline.core.fairness.live_fairness import LiveAudit, LiveDecisions
+from mlops_pipeline.core.fairness.live_fairness import LiveAudit, LiveDecisions, audit_decisions
 from mlops_pipeline.core.features.frames import EVENT_ROW
 from mlops_pipeline.lifecycle.alerts import NewAlert, raise_alert, resolve_alerts_by_key
 from mlops_pipeline.lifecycle.bookkeeping import NewDecision, record_decision
-from mlops_pipeline.lifecycle.context import Accepted, Context, Snapshot
+from mlops_pipeline.lifecycle.context import Accepted, Context, RunContext, Snapshot
 from mlops_pipeline.lifecycle.features.labelled import NO_LABELS, periods_with_labels, with_labels
 from mlops_pipeline.lifecycle.features.offline import features_uri
 from mlops_pipeline.lifecycle.ingest.accepted import (
+    accepted_sources,
     register_accepted,
     take_snapshot,
 )
+from mlops_pipeline.lifecycle.rollouts import find_champion
 from mlops_pipeline.stores.files import write_json
 from mlops_pipeline.stores.lake.engine import quoted, sql_timestamp
 from mlops_pipeline.stores.lake.tables import TableState
@@ -35,6 +37,18 @@ WAY_OUT = (
     "compare the groups in the fairness_audit asset of this run and the report of the version; "
     "docs/runbook.md#fairness-alert"
 )
+
+
+def audit_champion(run: RunContext) -> tuple[LiveAudit, Path]:
+    """Audit the champion's live decisions and record it; return the audit and its file."""
+    use_case, found = run.use_case, None
+    champion = find_champion(run.ops, use_case.name)
+    if champion is not None:
+        accepted = accepted_sources(run.ops, use_case)
+        found = live_decisions(run, accepted, champion.version, now=run.now)
+    audited = audit_decisions(use_case.fairness, found, seed=use_case.training.seed)
+    run.log.info(audited.sentence)
+    return audited, record_live_audit(run, run.ops, audited, run_id=run.run_id, now=run.now)
 
 
 def live_decisions(

@@ -25,7 +25,7 @@ from mlops_pipeline.lifecycle.compliance.fairness_audits import (
 from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.lifecycle.predictions import score_period
 from mlops_pipeline.lifecycle.rollouts import open_rollout
-from mlops_pipeline.orchestration.assets.fairness import fairness_audit
+from mlops_pipeline.orchestration.assets.scoring import scoring_assets
 from mlops_pipeline.orchestration.resources import Platform
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline_tests.worlds import (
@@ -300,7 +300,9 @@ def test_breach_alerts_once_and_the_next_audit_within_limits_resolves_it(
 def materialize(world: World) -> dg.ExecuteInProcessResult:
     environment = {"MLOPS_DATA_DIR": str(world.folder), "MLOPS_NOW": NOW.isoformat()}
     return materialize_in_process(
-        [fairness_audit(world.use_case)], resources={"platform": Platform(environment=environment)}
+        scoring_assets(world.use_case),
+        selection=[dg.AssetKey([world.use_case.name, "fairness_audit"])],
+        resources={"platform": Platform(environment=environment)},
     )
 
 

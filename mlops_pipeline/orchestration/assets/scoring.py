@@ -1,4 +1,4 @@
-"""fairness_audit of a use case: how the champion's live decisions treat groups."""
+"""batch_predictions and fairness_audit of a use case: what the champion says of people, and how."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,60 @@ if TYPE_CHECKING:
 WITHIN_LIMITS = "fairness_within_limits"  # the asset check of `fairness_audit`
 
 
-def fairness_audit(use_case: UseCase) -> dg.AssetsDefinition:
-    """Return the asset that audits live decisions by protected attribute."""
+class ScoredPeriod(dg.Config):
+    """Run config of `batch_predictions`.
+
+    `period` is an ISO date, by default the newest; `version` makes trial scores of a version in
+    staging instead of the champion's.
+    """
+
+    period: str | None = None
+    version: int | None = None
+
+
+def scoring_assets(use_case: UseCase) -> list[dg.AssetsDefinition]:
+    """Return predictions, and their audit where there is an attribute to audit."""
+    audits = [_fairness_audit(use_case)] if use_case.protected else []
+    return [_batch_predictions(use_case), *audits]
+
+
+def _batch_predictions(use_case: UseCase) -> dg.AssetsDefinition:
+    @use_case_asset(
+        use_case,
+        "batch_predictions",
+        group="serving",
+        kinds={"delta", "lightgbm"},
+        description="The champion's scores for every entity of a period. Scoring a period "
+        "twice with one version changes nothing. A version in staging makes trial scores, in a "
+        "table of their own.",
+        after=(
+            "features",
+            "deployment",
+        ),
+    )
+    def batch_predictions(
+        context: dg.AssetExecutionContext, config: ScoredPeriod
+    ) -> dg.MaterializeResult[Any]:
+        from mlops_pipeline.lifecycle.predictions import predict_batch
+
+        with asset_run(context, use_case, wait_s=BESIDE_SECONDS) as run:
+            scored = predict_batch(run, config.period, config.version)
+            return dg.MaterializeResult(
+                data_version=dg.DataVersion(f"{scored.period}-v{scored.version}"),
+                metadata={
+                    "dagster/row_count": scored.rows,
+                    "period": scored.period,
+                    "model_version": scored.version,
+                    "positive_decisions": scored.positives,
+                    "for_decisions": config.version is None,
+                    "newly_scored": scored.is_new,
+                },
+            )
+
+    return batch_predictions
+
+
+def _fairness_audit(use_case: UseCase) -> dg.AssetsDefinition:
     key = dg.AssetKey([use_case.name, "fairness_audit"])
 
     @use_case_asset(
@@ -36,25 +88,13 @@ def fairness_audit(use_case: UseCase) -> dg.AssetsDefinition:
             )
         ],
     )
-    def audit(
+    def fairness_audit(
         context: dg.AssetExecutionContext,
     ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[Any]]:
-        from mlops_pipeline.core.fairness.live_fairness import audit_decisions
-        from mlops_pipeline.lifecycle.compliance.fairness_audits import (
-            live_decisions,
-            record_live_audit,
-        )
-        from mlops_pipeline.lifecycle.ingest.accepted import accepted_sources
-        from mlops_pipeline.lifecycle.rollouts import find_champion
+        from mlops_pipeline.lifecycle.compliance.fairness_audits import audit_champion
 
         with asset_run(context, use_case, wait_s=BESIDE_SECONDS) as run:
-            champion, found = find_champion(run.ops, use_case.name), None
-            if champion is not None:
-                accepted = accepted_sources(run.ops, use_case)
-                found = live_decisions(run, accepted, champion.version, now=run.now)
-            audited = audit_decisions(use_case.fairness, found, seed=use_case.training.seed)
-            file = record_live_audit(run, run.ops, audited, run_id=context.run_id, now=run.now)
-            context.log.info(audited.sentence)
+            audited, file = audit_champion(run)
             yield dg.AssetCheckResult(
                 asset_key=key,
                 check_name=WITHIN_LIMITS,
@@ -63,14 +103,14 @@ def fairness_audit(use_case: UseCase) -> dg.AssetsDefinition:
                 description=audited.sentence,
             )
             yield dg.MaterializeResult(
-                metadata={**_metadata(audited), "file": dg.MetadataValue.path(str(file))}
+                metadata={**_audit_metadata(audited), "file": dg.MetadataValue.path(str(file))}
             )
 
-    return audit
+    return fairness_audit
 
 
-def _metadata(audited: "LiveAudit") -> dict[str, Any]:
-    """Return the verdict, the disparities of every attribute, and a plot of each single one."""
+def _audit_metadata(audited: "LiveAudit") -> dict[str, Any]:
+    """Return the outcome, the disparities of every attribute, and a plot of each single one."""
     from mlops_pipeline.core.documents.plots import selection_plot
     from mlops_pipeline.core.documents.report import singles
     from mlops_pipeline.core.fairness.audit import DISPARITIES
@@ -83,15 +123,12 @@ def _metadata(audited: "LiveAudit") -> dict[str, Any]:
         }
         for audit in audited.audits
     ]
+    table = dg.MetadataValue.table([*map(dg.TableRecord, figures)]) if figures else None
     return {
         "verdict": audited.sentence,
         "dagster/row_count": audited.rows,
         "labelled_rows": audited.labelled,
-        **(
-            {"disparities": dg.MetadataValue.table([*map(dg.TableRecord, figures)])}
-            if figures
-            else {}
-        ),
+        **({"disparities": table} if table is not None else {}),
         **{
             audit.attribute: picture(selection_plot(audit, audited.limit))
             for audit in singles(audited.audits)
