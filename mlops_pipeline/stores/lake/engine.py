@@ -20,7 +20,7 @@ HASHED_ROWS = 32_000_000  # sorted at once: 8 bytes a row
 
 
 class Engine:
-    """A DuckDB connection with the project's limits.
+    """A DuckDB connection through Ibis.
 
     Attributes
     ----------
@@ -28,19 +28,8 @@ class Engine:
         Every table and source file that was read, and in which versions: for the audit chain.
     """
 
-    def __init__(self, settings: Settings, scratch: str) -> None:
-        import ibis
-
-        self.ibis = ibis.duckdb.connect(
-            threads=settings.threads,
-            memory_limit=settings.memory_limit,
-            temp_directory=scratch,
-            TimeZone="UTC",
-            preserve_insertion_order=False,
-            autoinstall_known_extensions=False,
-            # rows behind filters are estimated far too few, and a loop over them never ends
-            asof_loop_join_threshold=0,
-        )
+    def __init__(self, connection: Any) -> None:
+        self.ibis = connection
         self.sql = self.ibis.con
         self.reads: dict[str, set[str]] = {}
 
@@ -148,20 +137,32 @@ class Engine:
 
 @contextmanager
 def open_engine(settings: Settings) -> Iterator[Engine]:
-    """Yield an engine whose spill files are removed at the end."""
+    """Yield an engine with the limits of the settings; its spill files are removed at the end."""
+    import ibis
+
     with scratch_folder(settings.data_dir) as scratch:
-        engine = Engine(settings, str(scratch))
+        connection = ibis.duckdb.connect(
+            threads=settings.threads,
+            memory_limit=settings.memory_limit,
+            temp_directory=str(scratch),
+            TimeZone="UTC",
+            preserve_insertion_order=False,
+            autoinstall_known_extensions=False,
+            # rows behind filters are estimated far too few, and a loop over them never ends
+            asof_loop_join_threshold=0,
+        )
+        engine = Engine(connection)
         try:
             yield engine
         finally:
             engine.close()
 
 
-def rows_engine() -> Any:
-    """Return an Ibis connection of one thread in memory, for a few rows at hand."""
+def rows_engine() -> Engine:
+    """Return an engine of one thread in memory, for a few rows at hand."""
     import ibis
 
-    return ibis.duckdb.connect(threads=1)
+    return Engine(ibis.duckdb.connect(threads=1))
 
 
 @contextmanager

@@ -46,15 +46,10 @@ class Record(NamedTuple):
 
 
 class RecordSchema:
-    """The layout of the records of one table of the online store.
+    """The layout of the records of one table of the online store: features in order, with types.
 
-    Parameters
-    ----------
-    names, dtypes : sequence of str
-        The features in order, and the type of each: float64, int64, string or boolean.
-    definition : str
-        What identifies their definitions, for example a hash. Records written under another
-        definition, other names or types are refused.
+    `definition` identifies what they mean, for example a hash. Records that were written under
+    another definition, other names or types are refused.
     """
 
     def __init__(
@@ -78,15 +73,7 @@ class RecordSchema:
         self._place = sorted(range(count), key=order.__getitem__)  # schema's place -> stored place
 
     def decode(self, blob: bytes) -> Record:
-        """Unpack one record.
-
-        Raises
-        ------
-        OnlineCorruptError
-            When a byte is not as it was written, or bytes are missing.
-        OnlineDefinitionError
-            When it was written under other feature definitions.
-        """
+        """Unpack one record; one with another byte, or of other definitions, is refused."""
         if len(blob) < PREFIX.size:
             _corrupt(f"{len(blob)} bytes")
         mark, checksum = PREFIX.unpack_from(blob)
@@ -124,19 +111,12 @@ class RecordSchema:
     ) -> list[bytes]:
         """Pack every row.
 
-        Parameters
-        ----------
-        data : Arrow table or batch
-            Has a column for each name, of exactly its type; others are ignored.
-        feature_time_us : int or int64 array of shape (n_rows,)
-            When the values were true, in microseconds since 1970 (UTC).
-
-        Raises
-        ------
-        DataError
-            When a column is not there or has another type.
+        The data have a column for each name, of exactly its type; others are ignored. The time is
+        one for all, or an int64 array of shape (n_rows,).
         """
-        columns = [_column(data, name, kind) for name, kind in self._fields()]
+        columns = [
+            _column(data, name, kind) for name, kind in zip(self.names, self.dtypes, strict=True)
+        ]
         fixed = self._fixed_part(columns, data.num_rows, feature_time_us)
         texts = self._text_part(columns, data.num_rows)
         width = self._fixed.size
@@ -145,9 +125,6 @@ class RecordSchema:
             body = fixed[begin : begin + width] + text
             records.append(pack(FORMAT, crc32(body)) + body)
         return records
-
-    def _fields(self) -> list[tuple[str, str]]:
-        return list(zip(self.names, self.dtypes, strict=True))
 
     def _fixed_part(self, columns: Sequence[Any], rows: int, feature_time_us: Any) -> bytes:
         """Return everything of fixed width, row after row, without format and checksum."""
@@ -253,13 +230,7 @@ def seal(content: bytes) -> bytes:
 
 
 def unseal(sealed: bytes) -> bytes:
-    """Return the content of sealed bytes.
-
-    Raises
-    ------
-    OnlineCorruptError
-        When a byte is not as it was sealed, or bytes are missing.
-    """
+    """Return the content of sealed bytes; where one is not as it was sealed, they are refused."""
     content = sealed[SEAL.size :]
     if len(sealed) < SEAL.size or SEAL.unpack_from(sealed)[0] != crc32(content):
         raise OnlineCorruptError(

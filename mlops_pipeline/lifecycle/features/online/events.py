@@ -206,23 +206,21 @@ class AcceptedEvents:
 
     def _add(self, condition: str, target: StreamCheckpoint) -> int:
         """Add the events of some rows, with the other versions of theirs."""
-        sql, stream = self.context.engine.sql, self.stream
+        engine, stream = self.context.engine, self.stream
         rows = f"SELECT {stream.columns()} FROM {quoted(stream.source)}"
         chosen = f"{rows} WHERE {condition}"
         if not self.item.has_revisions:
             chosen += f" AND _happened_us >= {target.kept_from_us}"
         else:
             chosen = f"SELECT v.* FROM ({rows}) AS v SEMI JOIN ({chosen}) AS c USING (_identity)"
-        sql.execute(f"CREATE OR REPLACE TEMP TABLE _online_events AS {chosen}")
+        engine.create_table("_online_events", chosen)
         query = stream.versions("_online_events", revised=self.item.has_revisions)
-        batches = sql.sql(
-            f"SELECT * FROM ({query}) WHERE _kept_us >= {target.kept_from_us}"
-        ).to_arrow_reader(self.chunk_rows)
+        kept = f"SELECT * FROM ({query}) WHERE _kept_us >= {target.kept_from_us}"
         return sum(
             self.store.append_events(
                 stream.table, stream.encode(batch), keep_after_us=target.kept_from_us
             )
-            for batch in batches
+            for batch in engine.batches(kept, self.chunk_rows)
         )
 
 
@@ -269,12 +267,11 @@ class LiveEvents:
         kinds = {name: types[section.column(name).type] for name in section.columns}
         self._schema = pa.schema(kinds)
         self._engine = rows_engine()
-        self._sql = self._engine.con
-        self._sql.register("_given", self._schema.empty_table())
+        self._engine.register_arrow("_given", self._schema.empty_table())
         table = self._engine.table("_given")
         broken = reduce(or_, row_rules(use_case, source, section, table, NEVER).values())
         checked = self._engine.compile(table.mutate(_is_broken=broken))
-        self._sql.execute(f"CREATE VIEW _checked AS {checked}")
+        self._engine.create_view("_checked", checked)
 
     def push(
         self, store: OnlineStore, rows: Sequence[Mapping[str, Any]], *, now: datetime
@@ -300,9 +297,9 @@ class LiveEvents:
         before = read_checkpoint(store, self.stream.table, StreamCheckpoint)
         if before is None or not before.is_complete:
             raise never_filled(self.stream.use_case, self.stream.table)
-        self._sql.register("_given", self._arrow(rows))
-        self._sql.execute(f"CREATE OR REPLACE TEMP TABLE _good AS {self._good(to_us(now))}")
-        good = self._sql.sql(self.stream.versions("_good", revised=False)).to_arrow_table()
+        self._engine.register_arrow("_given", self._arrow(rows))
+        self._engine.create_table("_good", self._good(to_us(now)))
+        good = self._engine.arrow(self.stream.versions("_good", revised=False))
         events = good.filter(pc.field("_declared_us") >= before.late_before_us)
         newest_us = max([before.newest_us, *events.column("_declared_us").to_pylist()])
         after = replace(

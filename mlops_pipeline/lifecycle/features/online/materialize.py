@@ -47,7 +47,7 @@ from mlops_pipeline.lifecycle.ingest.accepted import (
     register_accepted,
     row_guarantees,
 )
-from mlops_pipeline.stores.lake.engine import literal, quoted
+from mlops_pipeline.stores.lake.engine import literal, quoted, sql_timestamp
 from mlops_pipeline.stores.online.codec import RecordSchema
 from mlops_pipeline.stores.online.interface import (
     OnlineStore,
@@ -269,10 +269,11 @@ def _snapshot(run: _Run, as_of: datetime, *, after: str | None) -> Iterator[Any]
     key, engine = run.key, run.context.engine
     keys = _entities(run) if run.is_by_event else _finished(run, as_of, key)
     behind = "" if after is None else f"AND {key} > {_key_literal(run, after)}"
-    engine.sql.execute(
-        f"CREATE OR REPLACE TEMP TABLE _online_keys AS SELECT {key}, {_plain(as_of)} AS as_of, "
+    engine.create_table(
+        "_online_keys",
+        f"SELECT {key}, {sql_timestamp(as_of)} AS as_of, "
         f"row_number() OVER (ORDER BY {key}) - 1 AS {EVENT_ROW} FROM ({keys}) "
-        f"WHERE {key} IS NOT NULL {behind}"
+        f"WHERE {key} IS NOT NULL {behind}",
     )
     _take_slice(run, 0)
     if run.is_by_event:
@@ -284,15 +285,14 @@ def _snapshot(run: _Run, as_of: datetime, *, after: str | None) -> Iterator[Any]
     count = int(engine.query("SELECT count(*) FROM _online_keys")[0][0])
     for start in range(0, count, SLICE_ROWS):
         _take_slice(run, start)
-        yield from engine.sql.sql(statement).to_arrow_reader(run.chunk_rows)
+        yield from engine.batches(statement, run.chunk_rows)
 
 
 def _take_slice(run: _Run, start: int) -> None:
     """Make `_online_slice` the entities from a place on."""
-    run.context.engine.sql.execute(
-        "CREATE OR REPLACE TEMP VIEW _online_slice AS SELECT * FROM _online_keys "
-        f"WHERE {EVENT_ROW} >= {start} AND {EVENT_ROW} < {start + SLICE_ROWS}"
-    )
+    end = start + SLICE_ROWS
+    places = f"{EVENT_ROW} >= {start} AND {EVENT_ROW} < {end}"
+    run.context.engine.create_view("_online_slice", f"SELECT * FROM _online_keys WHERE {places}")
 
 
 def _finished(run: _Run, as_of: datetime, columns: str) -> str:
@@ -301,7 +301,8 @@ def _finished(run: _Run, as_of: datetime, columns: str) -> str:
     state = run.context.lake.state(uri)
     if state is None:
         raise NotFoundError("there are no features", where=uri)
-    return f"SELECT {columns} FROM {run.context.engine.scan(state)} WHERE as_of = {_plain(as_of)}"
+    rows = run.context.engine.scan(state)
+    return f"SELECT {columns} FROM {rows} WHERE as_of = {sql_timestamp(as_of)}"
 
 
 def _entities(run: _Run) -> str:
@@ -318,18 +319,14 @@ def _computed(run: _Run, as_of: datetime) -> str:
     for name in dict.fromkeys(view.source for view in use_case.views.values()):
         mine = f"SELECT * FROM {quoted(name)} SEMI JOIN _online_slice USING ({run.key})"
         tables[name] = engine.register(f"_online_{name}", f"({mine})")
-    entity_rows = engine.ibis.table("_online_slice")
+    entity_rows = engine.table("_online_slice")
     guarantees = row_guarantees(use_case, run.accepted)
     frame = entity_frame(use_case, tables, entity_rows, Period(as_of, as_of + TICK), guarantees)
     key = use_case.entity.key
-    return str(engine.ibis.compile(frame.select(key, *names).order_by(key)))
+    return engine.compile(frame.select(key, *names).order_by(key))
 
 
 def _key_literal(run: _Run, key: str) -> str:
     use_case = run.context.use_case
     kind = use_case.sources[use_case.population.source].column(use_case.entity.key).type
     return str(int(key)) if kind == "int64" else literal(key)
-
-
-def _plain(as_of: datetime) -> str:
-    return f"TIMESTAMP '{as_of.replace(tzinfo=None).isoformat(sep=' ')}'"
