@@ -17,13 +17,7 @@ SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def load_use_case(path: Path) -> UseCase:
-    """Read one configuration file.
-
-    Raises
-    ------
-    ConfigError
-        Naming file, key, what was expected and found, and the nearest valid key.
-    """
+    """Read one configuration file; an error names file, key and the nearest valid key."""
     if not path.is_file():
         raise ConfigError("the configuration file does not exist", where=str(path))
     try:

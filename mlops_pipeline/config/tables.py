@@ -143,7 +143,7 @@ class Entity(Section):
 
 
 class Grid(Section):
-    """The moments (as_of) at which features and predictions exist."""
+    """The times (as_of) at which features and predictions exist."""
 
     every: Literal["month", "week", "day", "event"]
     start: date | None = Field(

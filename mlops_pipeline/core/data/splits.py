@@ -46,12 +46,7 @@ def split_rows(
     """Divide rows by time (whole periods, one label horizon purged) or at random by entity.
 
     A row belongs to a part only if its label was known when the next part starts; what is purged
-    comes off the end of the earlier part.
-
-    Raises
-    ------
-    SplitError
-        When a part is empty or has one class, naming the periods.
+    comes off the end of the earlier part. A part that is empty or has one class is a SplitError.
     """
     if split.method == "random":
         parts = _random(split, entity, seed)

@@ -94,7 +94,7 @@ def round_half_away(value: float, modifier: float) -> float:
 def converter(kind: Kind, dtype: str, precision: int) -> Callable[[Any], Any]:
     """Return the function that makes a value its declared type; missing stays missing.
 
-    The twin of aggregates.typed: floats are rounded to the precision, infinities and NaN become
+    The twin of to_ibis.typed: floats are rounded to the precision, infinities and NaN become
     missing; floats declared int64 are rounded halves away from zero.
     TypeError: values of the type cannot be declared so, as text or a time as a number.
     """

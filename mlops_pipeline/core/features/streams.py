@@ -1,9 +1,9 @@
 """Features of a `continuous` view from an entity's recent events: the online twin of frames.py.
 
-Belongs here: what was known at a moment (late events, duplicates, revisions), and the aggregates
+Belongs here: what was known at a time (late events, duplicates, revisions), and the aggregates
 over it. Where events are kept is the online store's.
 
-The values are those of the offline frame at the same moment: an event counts when it had happened
+The values are those of the offline frame at the same as_of: an event counts when it had happened
 and was known strictly before it, in the version known then; sums add integers.
 """
 
@@ -41,7 +41,7 @@ def stream_columns(use_case: UseCase, source: str) -> dict[str, Kind]:
 
 
 def known(events: Iterable[Event], as_of_us: int) -> list[Event]:
-    """Return the events that had happened and were known strictly before a moment.
+    """Return the events that had happened and were known strictly before as_of.
 
     Of an event with several versions the newest known then; of versions that declare the same
     availability and arrived together, the first.
@@ -60,14 +60,14 @@ def _newest_versions(events: Iterable[Event]) -> list[Event]:
         )
     newest: dict[Hashable, Event] = {}
     for event in first.values():
-        held = newest.get(event.identity)
-        if held is None or _VERSION(event) > _VERSION(held):
+        found = newest.get(event.identity)
+        if found is None or _VERSION(event) > _VERSION(found):
             newest[event.identity] = event
     return list(newest.values())
 
 
 def stream_reach(use_case: UseCase, source: str) -> timedelta:
-    """Return how long before a moment an event of a source can still count at it."""
+    """Return how long before as_of an event of a source can still count."""
     views = _continuous(use_case, source)
     reaches = [column.reach for view in views for column in view.columns.values()]
     return max((reach for reach in reaches if reach is not None), default=timedelta(0))
@@ -97,20 +97,7 @@ def _continuous(use_case: UseCase, source: str) -> list[FeatureView]:
 
 
 class StreamView:
-    """One continuous view of an event grid, compiled once.
-
-    Parameters
-    ----------
-    use_case : UseCase
-    name : str
-        The view's.
-
-    Raises
-    ------
-    ExpressionError
-        When an expression does not fit the types of the source's columns, or an aggregate or
-        declared type those of its values.
-    """
+    """One continuous view of an event grid, compiled once; types that do not fit are refused."""
 
     def __init__(self, use_case: UseCase, name: str) -> None:
         view = use_case.views[name]
@@ -126,25 +113,11 @@ class StreamView:
         ]
 
     def values(self, events: Sequence[Event], as_of_us: int) -> dict[str, Value]:
-        """Return the view's features at a moment.
+        """Return the view's features at as_of, None where one is missing.
 
-        Parameters
-        ----------
-        events : sequence of Event
-            What `known` returned for the same moment, of one entity: at least all events within
-            `stream_reach` before it.
-        as_of_us : int
-            The moment, in microseconds since 1970 (UTC).
-
-        Returns
-        -------
-        dict of str to value
-            None where a feature is missing, as in the offline frame.
-
-        Raises
-        ------
-        DataError
-            When a value leaves the range of its exact sum, as offline.
+        `events` is what `known` returned for the same as_of, of one entity: at least all events
+        within `stream_reach` before it. A sum that leaves its exact range is a DataError, as
+        offline.
         """
         found: dict[str, Value] = {}
         for selection, columns in self._groups:
