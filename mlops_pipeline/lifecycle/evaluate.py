@@ -282,8 +282,8 @@ def _notes(
     mitigation = examined.evaluation.mitigation
     if mitigation is not None and mitigation.chosen is not None:
         notes.append(
-            "The test part was looked at twice: by the chosen candidate, which the gate refused on "
-            f"fairness only, and by one variant of it, {mitigation.chosen}, chosen beforehand on "
+            "The test part was used twice: for the chosen candidate, which the gate refused on "
+            f"fairness only, and for one variant of it, {mitigation.chosen}, chosen beforehand on "
             "the validation part."
         )
     if refit != "none" and examined.gate.passed:

@@ -279,8 +279,8 @@ def test_challenger_waits_for_a_person_who_can_go_back_to_the_one_before(
     card = _mlops(world, "card", "churn", "2")
     assert "State: waiting for a person's approval; not in use" in card
     assert "- Compared with version 1." in card
-    assert f"- Data known on {LATER} instead of {FIRST}." in card
-    assert "- The same configuration." in card
+    assert f"- Data as of {LATER} instead of {FIRST}." in card
+    assert "- Same configuration." in card
     assert lifecycle.verdict == "awaiting approval"
     assert _aliases(world) == {"champion": "1", "challenger": "2"}
 

@@ -57,9 +57,9 @@ def test_mitigated_variant_is_champion(mitigated: World) -> None:
     assert stored["thresholds"] == variant["thresholds"]
     assert stored["review_band"] == 0.02
     text = (_folder(mitigated) / "report.html").read_text()
-    assert "The test part was looked at twice" in text
+    assert "The test part was used twice" in text
     card = (_folder(mitigated, "-release") / "model_card.md").read_text()
-    assert "Where region is known, the group's own threshold holds instead" in card
+    assert "Where region is known, the group's own threshold applies instead" in card
 
 
 def test_input_example_holds_nobodys_region_but_every_group(mitigated: World) -> None:
