@@ -84,14 +84,10 @@ def evaluate_model(
     champion: ChampionComparison | None,
     explanations: Explanation,
 ) -> tuple[Evaluation, Decisions]:
-    """Measure a calibrated model on the test part; return the figures and its decisions.
+    """Measure a calibrated model on the test part.
 
-    Parameters
-    ----------
-    train_metrics : mapping
-        Of the training part, for the train/test gap.
-    train_maxima : mapping
-        Largest training value of each numeric input, for the out-of-range stress case.
+    `train_metrics` are for the train/test gap, `train_maxima` (of each numeric input) for the
+    out-of-range stress case.
     """
     seed = use_case.training.seed
     decided = model.decide(test.everything)
@@ -123,15 +119,7 @@ def compare_with_champion(
     seed: int,
     level: float,
 ) -> ChampionComparison:
-    """Compare two models on the test rows that the champion has not been trained on either.
-
-    Parameters
-    ----------
-    unseen : bool `(n_rows,)`
-        Rows whose label was not known when the champion was trained.
-    level : float
-        Level of the two-sided interval of each difference.
-    """
+    """Compare two models on the `unseen` rows: no label known when the champion was trained."""
     rows = int(unseen.sum())
     needed = (*champion.input_names, *champion.attributes)
     lacking = [name for name in needed if name not in test.everything]

@@ -53,10 +53,7 @@ class LiveAudit:
 def audit_decisions(settings: Fairness, found: LiveDecisions | None, *, seed: int) -> LiveAudit:
     """Audit live decisions; selection rates of all rows, what needs labels on labelled ones.
 
-    Parameters
-    ----------
-    found : LiveDecisions or None
-        None: there is no champion.
+    `found` None: there is no champion.
     """
     limit = settings.demographic_parity_at_most
     rows = 0 if found is None else len(found.decision)

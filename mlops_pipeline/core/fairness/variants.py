@@ -16,21 +16,12 @@ BASE = "base"
 
 @dataclass(frozen=True)
 class Variant:
-    """A model beside the one that the gate refused.
+    """A model beside the one that the gate refused; figures are of the validation part.
 
-    Parameters
-    ----------
-    method : str
-        One of the configuration's methods, or "none" of the base model.
-    uses_attribute : bool
-        Whether a decision needs to know the protected attribute.
-    figures : mapping of str to float or None
-        On the validation part; None: not computable.
-    disparities : mapping of str to float or None
-        Demographic parity difference there, by attribute; `disparity` is the largest of those
-        that are mitigated.
-    test : mapping, optional
-        The same figures on the test part, for the base model and the chosen variant.
+    `method` is "none" of the base model, `uses_attribute` whether a decision needs to know the
+    protected attribute. `disparities` are demographic parity differences by attribute, `disparity`
+    the largest of those that are mitigated; None: not computable. `test` are the figures on the
+    test part, for the base model and the chosen variant.
     """
 
     name: str
@@ -73,10 +64,7 @@ def choose_variant(
 
     Of those whose every disparity is at most `within`, the best by `rule.prefer` is chosen, the
     least disparate on a tie, unless it loses more than `rule.max_loss` against the base model.
-
-    Returns
-    -------
-    variants with `disparity`, `passes`, `chosen` and `reason`; the name chosen, or None; why.
+    Returned are the variants with their outcome, the name chosen or None, and why.
     """
     judged = tuple(_judged(variant, within, attributes) for variant in variants)
     base, fair = judged[0], [variant for variant in judged[1:] if variant.passes]

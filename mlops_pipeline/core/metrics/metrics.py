@@ -26,19 +26,8 @@ from mlops_pipeline.spec.metrics import METRICS, TOP_SHARE
 class Estimate:
     """A number with its interval, or the reason why there is none.
 
-    Parameters
-    ----------
-    value : float or None
-        Point value; None means not computable, never 0 or NaN.
-    low, high : float or None
-        Ends of the interval; None when it was not asked for or is not computable.
-    reason : str or None
-        Why `value` is None or, with a value, why the interval is missing.
-
-    Raises
-    ------
-    DataError
-        If a number is not finite, or `value` is None without a reason.
+    `value` None means not computable, never 0 or NaN; `reason` says why it is, or why there is no
+    interval. DataError if a number is not finite, or `value` is None without a reason.
     """
 
     value: float | None
@@ -182,14 +171,7 @@ def evaluate(
 ) -> dict[str, float]:
     """Return each metric under one weight vector; NaN means not computable.
 
-    Parameters
-    ----------
-    ranked : RankedScores
-        From `rank_scores`.
-    weights : ndarray of float64 >= 0, shape (n_samples,), optional
-        In the ORIGINAL row order; not checked, this is the inner loop. Default: 1 for each row.
-    names : iterable of str
-        Keys of `METRICS`.
+    `weights` (>= 0) are in the ORIGINAL row order and not checked: this is the inner loop.
     """
     ranked_weights = np.ones(len(ranked.y)) if weights is None else weights[ranked.order]
     if ranked_weights.sum() <= 0:
@@ -226,21 +208,8 @@ def point_metrics(
 ) -> dict[str, Estimate]:
     """Return each metric as an `Estimate` without an interval.
 
-    Parameters
-    ----------
-    y, p, threshold
-        See `rank_scores`.
-    weights : array_like of float >= 0, shape (n_samples,), optional
-        A row of weight 2 counts as two rows, of weight 0 as absent.
-    metrics : iterable of str
-        Keys of `METRICS`.
-
-    Raises
-    ------
-    ConfigError
-        If a metric is unknown.
-    DataError
-        If labels, scores or weights cannot be used.
+    A row of weight 2 counts as two rows, of weight 0 as absent. ConfigError if a metric is unknown,
+    DataError if labels, scores or weights cannot be used.
     """
     names = known_metrics(metrics)
     ranked = rank_scores(y, p, threshold)

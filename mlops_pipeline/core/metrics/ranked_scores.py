@@ -75,18 +75,9 @@ class RankedScores:
 def rank_scores(y: ArrayLike, p: ArrayLike, threshold: ArrayLike | None = None) -> RankedScores:
     """Sort the scores once, O(n log n); each weight vector afterwards costs O(n).
 
-    Parameters
-    ----------
-    y : array_like of {0, 1}, shape (n_samples,)
-    p : array_like of float in [0, 1], shape (n_samples,)
-        Probability of class 1. Missing values are refused.
-    threshold : float or array_like of float, shape (n_samples,), optional
-        A row is selected when p >= threshold. Without it, metrics of decisions are not computable.
-
-    Raises
-    ------
-    DataError
-        If labels are not binary, scores are not probabilities, or lengths differ.
+    A row is selected when p >= threshold, one for all or one for each; without it, metrics of
+    decisions are not computable. DataError if labels are not 0 and 1, scores not in [0, 1], any is
+    missing, or lengths differ.
     """
     labels = binary_labels(y)
     scores = probabilities(p, len(labels))

@@ -82,12 +82,7 @@ def mitigate(
 ) -> tuple[Mitigated, Candidate | None]:
     """Make every variant, measure it on the validation part, and choose one or none.
 
-    Parameters
-    ----------
-    frame, parts
-        As in the training of the base model; the test part is left alone.
-    importance : mapping
-        Of the base model's inputs.
+    Frame and parts are those of the base model's training; the test part is left alone.
     """
     rule = use_case.fairness.mitigation
     within = {name: limit * (1 - rule.margin) for name, limit in trigger.limits.items()}

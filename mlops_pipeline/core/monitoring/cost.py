@@ -20,20 +20,9 @@ PER = 1_000  # predictions, the unit in which scoring is priced
 class CostSheet:
     """The costs of a use case so far, in `currency`.
 
-    Parameters
-    ----------
-    total : float
-        Of everything that was measured, refused and failed runs included.
-    training_runs : int
-        Runs that reached training.
-    per_training_run : Estimate
-        Mean over those runs, every asset of theirs but scoring.
-    per_1000_predictions : Estimate
-        Scoring, for each 1,000 scores, those of trials included.
-    accepted : int
-        Versions that ever became champion.
-    per_accepted_improvement : Estimate
-        Everything but scoring, for each accepted version: runs that were refused count.
+    `total` is of everything measured, refused and failed runs included; a training run's price is
+    every asset of it but scoring, the mean over runs that reached training; `accepted` are versions
+    that ever became champion, and everything but scoring is shared among them.
     """
 
     use_case: str
@@ -72,17 +61,7 @@ def cost_sheet(
     predictions: int,
     accepted: int,
 ) -> CostSheet:
-    """Add up what was measured.
-
-    Parameters
-    ----------
-    seconds : mapping of run id to mapping of asset name to seconds
-        Of every run, whatever its outcome.
-    predictions : int
-        Rows of the prediction tables.
-    accepted : int
-        Versions that ever became champion.
-    """
+    """Add up what was measured: seconds of every run, whatever its outcome, by asset."""
     price = use_case.compute_cost
     scoring = sum(run.get(SCORING_STEP, 0.0) for run in seconds.values())
     making = {run_id: _without_scoring(run) for run_id, run in seconds.items()}
