@@ -45,6 +45,7 @@ def list_features(
     as_json: Annotated[bool, typer.Option("--json", help="One document instead.")] = False,
 ) -> None:
     """List the features of a use case, who uses them, and which nobody does."""
+    from mlops_pipeline.core.documents.records import plain
     from mlops_pipeline.lifecycle.features.catalogue import catalog, unused_features
 
     chosen, settings = find_use_case(use_case), Settings.from_environment()
@@ -53,7 +54,7 @@ def list_features(
     if as_json:
         listed = {
             "use_case": chosen.name,
-            "features": [entry.to_dict() for entry in entries],
+            "features": plain(entries),
             "unused_days": unused_days,
             "unused": unused,
         }

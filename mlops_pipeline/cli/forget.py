@@ -1,6 +1,7 @@
 """`mlops forget`: removes one person from every store, after showing what there is.
 
-Belongs here: options, the question, what is printed. Finding and removing is stores/erasure/.
+Belongs here: options, the question, what is printed. Finding and removing is
+lifecycle/compliance/erasure.py.
 """
 
 from typing import TYPE_CHECKING, Annotated

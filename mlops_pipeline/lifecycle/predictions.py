@@ -64,11 +64,6 @@ def score_period(
 
     Scoring the same period with the same version again changes nothing; another version's scores
     are added beside the earlier ones, which stay as the record of what was said.
-
-    Raises
-    ------
-    DataError
-        When the period's features were never built.
     """
     done = finished_periods(context)
     chosen = period or max(done, default=None)

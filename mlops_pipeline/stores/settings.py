@@ -82,13 +82,7 @@ def project_root() -> Path:
 
 
 def parse_time(text: str) -> datetime:
-    """Parse an ISO date or time; without a zone it is UTC.
-
-    Raises
-    ------
-    ConfigError
-        When it is not an ISO 8601 date or time.
-    """
+    """Parse an ISO date or time; without a zone it is UTC."""
     try:
         value = datetime.fromisoformat(text)
     except ValueError as error:

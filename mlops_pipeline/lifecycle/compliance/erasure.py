@@ -99,13 +99,7 @@ class Erased:
 def person_of(
     settings: Settings, use_cases: Sequence[UseCase], entity_id: str, scope: str
 ) -> Person:
-    """Return whom an id means.
-
-    Raises
-    ------
-    DataError
-        When the id is of another type than the key, or the keys of the use cases differ in type.
-    """
+    """Return whom an id means."""
     texts = {_key_text(use_case, entity_id) for use_case in use_cases}
     if len(texts) > 1:
         raise DataError(

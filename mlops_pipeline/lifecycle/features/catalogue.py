@@ -8,10 +8,9 @@ registered and not yet deployed.
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.errors import ConfigError, NotFoundError
@@ -63,22 +62,9 @@ class FeatureEntry:
     computed_since: datetime | None = None
     last_used_at: datetime | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON: times as ISO 8601 text, lists of model versions."""
-        return {
-            name: value.isoformat() if isinstance(value, datetime) else value
-            for name, value in asdict(self).items()
-        }
-
 
 def catalog(use_case: UseCase, settings: Settings) -> list[FeatureEntry]:
-    """Return every feature of a use case, in the order of the configuration.
-
-    Raises
-    ------
-    NotFoundError
-        When the documents of a live model version are gone.
-    """
+    """Return every feature of a use case, in the order of the configuration."""
     with OpsDatabase.open(settings.database_url) as ops:
         models = model_inputs(ops, Lake(settings.lake_uri), use_case)
         uses = feature_uses(ops, use_case.name)
@@ -125,11 +111,6 @@ def model_inputs(ops: OpsDatabase, lake: Lake, use_case: UseCase) -> list[ModelI
     """Return the inputs of the model versions, the highest version first.
 
     A version that is no longer live is left out when its documents were removed.
-
-    Raises
-    ------
-    NotFoundError
-        When the documents of a live version are gone: what it needs is not known then.
     """
     roles: dict[int, tuple[str | None, str, str]] = {
         item.version: (ALIASES.get(item.state), item.state, item.fingerprint)
@@ -154,13 +135,7 @@ def model_inputs(ops: OpsDatabase, lake: Lake, use_case: UseCase) -> list[ModelI
 
 
 def refuse_deleted_features(use_case: UseCase, models: Sequence[ModelInputs]) -> None:
-    """Refuse a configuration without a feature that a live model needs.
-
-    Raises
-    ------
-    ConfigError
-        Naming the features and the model versions.
-    """
+    """Refuse a configuration without a feature that a live model needs."""
     present = {*use_case.features, *use_case.protected}
     missing: dict[str, list[str]] = {}
     for model in models:
@@ -184,13 +159,7 @@ def refuse_deleted_features(use_case: UseCase, models: Sequence[ModelInputs]) ->
 
 
 def check_live_models(use_case: UseCase, settings: Settings) -> None:
-    """Hold a configuration against the models of the ops database, where there is one.
-
-    Raises
-    ------
-    ConfigError
-        When it lacks a feature that a live model needs.
-    """
+    """Hold a configuration against the models of the ops database, where there is one."""
     file = settings.database_url.removeprefix("sqlite:///")
     if file == settings.database_url or Path(file).exists():
         with OpsDatabase.open(settings.database_url) as ops:

@@ -202,11 +202,6 @@ def exported_views(use_case: UseCase) -> list[ExportedView]:
 
     Protected attributes are in none. A request-time view and a continuous view of an event grid
     are not online: Feast would answer with the values of the entity's last event.
-
-    Raises
-    ------
-    ConfigError
-        When a name means something else to Feast.
     """
     views = [_of_view(use_case, name, view) for name, view in use_case.views.items()]
     if use_case.derived:

@@ -44,13 +44,6 @@ def load_frame(
         Names of the periods to read; default all.
     newest : int, optional
         Read this many of the newest labelled periods only.
-
-    Raises
-    ------
-    DataError
-        When no label is known yet.
-    NotFoundError
-        When the features of a period were never built.
     """
     use_case = context.use_case
     tables = register_accepted(context, snapshot.accepted)

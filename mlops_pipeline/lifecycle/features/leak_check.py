@@ -76,11 +76,6 @@ def leak_check(
         Its name; default the newest finished one.
     max_rows : int
         About how many rows are compared at most.
-
-    Raises
-    ------
-    NotFoundError
-        When the period was never built.
     """
     chosen = _period(context, period)
     tables = register_accepted(context, accepted)

@@ -122,12 +122,6 @@ def build_features(
     """Compute the periods up to the as_of that are not finished, one commit each.
 
     A killed run leaves whole periods, and none without those before it.
-
-    Raises
-    ------
-    DataError
-        When a view's source shares no entity with the population (keys that cannot match), or a
-        value does not fit its type.
     """
     tables = register_accepted(context, snapshot.accepted)
     wanted = use_case_periods(context, snapshot.as_of)

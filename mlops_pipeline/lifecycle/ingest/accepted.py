@@ -35,13 +35,7 @@ def accepted_sources(ops: OpsDatabase, use_case: UseCase) -> dict[str, AcceptedS
 def take_snapshot(
     use_case: UseCase, accepted: Accepted, as_of: datetime | None, *, now: datetime
 ) -> Snapshot:
-    """Return what a run sees as of a point of the grid (UTC); default the last complete one.
-
-    Raises
-    ------
-    DataError
-        When the given as_of is in the future or no grid point, or no source holds a row.
-    """
+    """Return what a run sees as of a point of the grid (UTC); default the last complete one."""
     step = step_of(use_case.grid)
     if as_of is None:
         marks = decisive_marks(use_case, {name: item.watermark for name, item in accepted.items()})

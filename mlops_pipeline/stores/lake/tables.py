@@ -244,13 +244,7 @@ def _commit(facts: Mapping[str, Any]) -> Any:
 
 
 def _remove_statistics(table: Path) -> None:
-    """Rewrite the log of a table made before PROPERTIES had STATISTICS: without values of columns.
-
-    Raises
-    ------
-    StateError
-        When the log does not begin at version 0: its checkpoints could not be made again.
-    """
+    """Take values of columns out of the log of a table that was made without STATISTICS."""
     from deltalake import DeltaTable
 
     log = table / "_delta_log"

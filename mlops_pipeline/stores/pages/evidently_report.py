@@ -67,11 +67,6 @@ def write_drift_report(
         Larger frames are sampled to this many rows.
     seed : int
         Of the sample.
-
-    Raises
-    ------
-    DataError
-        When a frame is empty or no column can be compared.
     """
     first, second = _sampled(reference, max_rows, seed), _sampled(current, max_rows, seed)
     kinds, skipped = _comparable(first, second)

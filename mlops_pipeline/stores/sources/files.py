@@ -32,14 +32,7 @@ class Delivery:
 
 
 def open_delivery(engine: Engine, settings: Settings, use_case: UseCase, name: str) -> Delivery:
-    """Check every file of a source and return how to read them.
-
-    Raises
-    ------
-    SourceError
-        For a missing or unreadable file and for a column that is missing, unexpected, of another
-        type, or mixes times with and without a zone.
-    """
+    """Check every file of a source and return how to read them."""
     source = use_case.sources[name]
     kind = FORMATS[source.format]
     files = find_files(settings, name, source)

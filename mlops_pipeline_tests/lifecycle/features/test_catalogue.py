@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from mlops_pipeline.config import UseCase
+from mlops_pipeline.core.documents.records import plain
 from mlops_pipeline.core.rollout.records import OpeningState
 from mlops_pipeline.errors import ConfigError, NotFoundError
 from mlops_pipeline.lifecycle.bookkeeping import record_feature_use, set_pointer
@@ -245,7 +246,7 @@ def test_catalog_says_when_a_feature_was_computed_first_and_read_last(
 
 def test_entry_is_plain_json(settings: Settings, ops: OpsDatabase) -> None:
     record_feature_use(ops, "shop", ["visits"], "training", now=NOON)
-    document = [entry.to_dict() for entry in catalog(case_of(), settings)]
+    document = plain(catalog(case_of(), settings))
     first = json.loads(json.dumps(document))[0]
     assert first["name"] == "customer:visits"
     assert first["last_used_at"] == "2025-06-01T12:00:00+00:00"
