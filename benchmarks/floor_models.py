@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.floor_features import ACCOUNT, PROTECTED
-from mlops_pipeline.config.modelling import LightGBM, Logistic, RandomForest
 from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.spec.kinds import LightGBM, Logistic, RandomForest
 
 NOT_INPUTS = ("customer_id", "as_of", "label", *PROTECTED)
 
