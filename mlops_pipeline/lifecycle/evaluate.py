@@ -12,7 +12,6 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 from mlops_pipeline.core.data.frame import LabelledFrame
@@ -55,7 +54,7 @@ from mlops_pipeline.lifecycle.provenance import git_state
 from mlops_pipeline.lifecycle.rollouts import find_champion
 from mlops_pipeline.lifecycle.run_log import log_evaluation
 from mlops_pipeline.lifecycle.status import use_case_costs
-from mlops_pipeline.lifecycle.train import TrainedModel, read_training, trained_model
+from mlops_pipeline.lifecycle.train import TrainedModel, read_facts, read_training, trained_model
 from mlops_pipeline.stores.files import new_folder, write_json
 from mlops_pipeline.stores.models.files import read_files, write_files
 
@@ -174,9 +173,9 @@ def _champion(context: Context) -> Champion | None:
     rollout = find_champion(context.ops, context.use_case.name)
     if rollout is None:
         return None
-    as_of = context.models.get(rollout.version).tags["as_of"]
+    folder = context.lake.documents_folder(context.use_case.name, rollout.fingerprint)
     model = released_model(context.settings, context.use_case, rollout.fingerprint)
-    return Champion(rollout.version, datetime.fromisoformat(as_of), model)
+    return Champion(rollout.version, read_facts(folder).as_of, model)
 
 
 def _write_variant(folder: Path, variant: Candidate | None) -> None:

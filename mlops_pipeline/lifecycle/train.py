@@ -136,6 +136,11 @@ def save_training(
 
 def read_training(folder: Path) -> tuple[TrainingFacts, ScoringModel]:
     """Read what save_training wrote; NotFoundError when it is not there."""
+    return read_facts(folder), ScoringModel.of_files(read_files(folder / "model"))
+
+
+def read_facts(folder: Path) -> TrainingFacts:
+    """Read the facts of a training, also beside the documents of a version that was made of it."""
     path = folder / "training.json"
     if not path.is_file():
         raise NotFoundError(
@@ -143,5 +148,4 @@ def read_training(folder: Path) -> tuple[TrainingFacts, ScoringModel]:
             where=str(folder),
             way_out="materialize trained_model again",
         )
-    facts = from_plain(TrainingFacts, json.loads(path.read_text(encoding="utf-8")))
-    return facts, ScoringModel.of_files(read_files(folder / "model"))
+    return from_plain(TrainingFacts, json.loads(path.read_text(encoding="utf-8")))
