@@ -105,24 +105,6 @@ def fetch_dataset(
     """Bring a data set as `<folder>/sources/<name>/<table>.parquet`.
 
     The same set gives the same bytes; a file is replaced whole or not at all.
-
-    Parameters
-    ----------
-    name : str
-        A key of `DATASETS`.
-    folder : Path
-        The data folder (MLOPS_DATA_DIR).
-    from_folder : Path, optional
-        Read the files here instead of downloading them.
-    progress : callable, optional
-        Called with (files read, files in all) after every file.
-
-    Raises
-    ------
-    NotFoundError
-        When there is no such set; names the nearest.
-    SourceError
-        When a file is missing, cannot be downloaded or is not the published one.
     """
     dataset = _known(name)
     contents = []
@@ -229,18 +211,7 @@ def _read_calls(contents: Sequence[bytes]) -> Tables:
 
 
 def call_months(months: Sequence[str]) -> tuple[list[datetime], list[datetime]]:
-    """Date the bank's calls: each run of equal months is the next of the 26 documented months.
-
-    Returns
-    -------
-    (list of datetime, list of datetime)
-        Per call: the first instant of its month and of the month after it, UTC.
-
-    Raises
-    ------
-    SourceError
-        When the runs are not the documented ones, in that order.
-    """
+    """Date the bank's calls: each run of equal months is the next of the 26 documented months."""
     runs = [name for at, name in enumerate(months) if at == 0 or name != months[at - 1]]
     documented = [MONTHS[month - 1] for _, month in CALL_MONTHS]
     if runs != documented:

@@ -43,29 +43,7 @@ def simulate_fraud(
     chunk_customers: int = CHUNK_CUSTOMERS,
     truth: bool = False,
 ) -> Iterator[dict[str, pa.Table]]:
-    """Yield all tables of the world, one chunk of customers after the other.
-
-    Parameters
-    ----------
-    customers : int
-        Who ever holds a card; their ids are 1 to this number.
-    months : int
-        How long the world lasts; nothing changes in it.
-    seed : int
-        At least 0. Equal arguments give equal rows.
-    start : date
-        First day, the first of a month.
-    chunk_customers : int
-        Customers a chunk; memory grows with it. A part of the seed: other chunks, other rows.
-        The merchants are in the first chunk.
-    truth : bool
-        Adds the table `_truth`: the true probability of fraud of every transaction.
-
-    Raises
-    ------
-    MlopsError
-        When an argument is out of range.
-    """
+    """Yield all tables of the world, one chunk of customers after the other."""
     _check(customers, months, seed, start, chunk_customers)
     calendar, merchants = Calendar(start, months), all_merchants()
     for chunk, first in enumerate(range(0, customers, chunk_customers)):

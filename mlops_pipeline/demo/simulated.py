@@ -55,21 +55,6 @@ def write_world(
 
     The files appear together at the end, each by an atomic rename: an interrupted run leaves the
     files of the run before. Memory does not grow with the number of chunks.
-
-    Parameters
-    ----------
-    folder : Path
-        Made when it does not exist; files of the same names are replaced.
-    schemas : mapping of table name to schema
-        The tables to write; every chunk has all of them.
-    chunks : iterable of mapping of table name to table
-    written : callable
-        Called with the number of chunks written, after each.
-
-    Returns
-    -------
-    dict of str to int
-        Rows by table.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows = dict.fromkeys(schemas, 0)

@@ -79,30 +79,7 @@ def simulate_churn(
     chunk_customers: int = CHUNK_CUSTOMERS,
     truth: bool = False,
 ) -> Iterator[dict[str, pa.Table]]:
-    """Yield all tables of the world, one chunk of customers after the other.
-
-    Parameters
-    ----------
-    customers : int
-        Accounts that ever exist; their ids are 1 to this number.
-    months : int
-        How long the world lasts. The mix of customers changes in month 25, the relation between
-        features and label in month 27; a shorter world has neither.
-    seed : int
-        At least 0. Equal arguments give equal rows.
-    start : date
-        First day, the first of a month.
-    chunk_customers : int
-        Customers a chunk; memory grows with it. A part of the seed: other chunks, other rows.
-    truth : bool
-        Adds the table `_truth`: for every month-end and customer the true probability of churning
-        within 90 days.
-
-    Raises
-    ------
-    MlopsError
-        When an argument is out of range.
-    """
+    """Yield all tables of the world, one chunk of customers after the other."""
     _check(customers, months, seed, start, chunk_customers)
     calendar = Calendar(start, months)
     for chunk, first in enumerate(range(0, customers, chunk_customers)):

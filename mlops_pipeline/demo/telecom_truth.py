@@ -33,20 +33,7 @@ FUTURE_PATHS = 64  # 32 and their mirror images
 def true_probability(
     calendar: Calendar, people: Population, lives: Lives, as_of_day: int
 ) -> tuple[Integers, npt.NDArray[np.float64]]:
-    """Return who is a customer at an as_of, and their probability of churning within 90 days.
-
-    Parameters
-    ----------
-    as_of_day : int
-        Days since 1970-01-01; a month start.
-
-    Returns
-    -------
-    members : ndarray, shape (n_members,)
-        Positions of the customers whose signup was loaded and who have not churned.
-    probability : ndarray, shape (n_members,)
-        Between 0 and 1; given the state at the end of the last week that ended before as_of.
-    """
+    """Return who is a customer at an as_of, and their probability of churning within 90 days."""
     members = np.flatnonzero((people.signup_day + 1 < as_of_day) & (lives.churn_day >= as_of_day))
     last = (lives.week_end[:, members] < as_of_day).sum(axis=0) - 1
     mean = np.where(people.south[members], SOUTH_UNHAPPINESS, 0.0).astype(np.float32)

@@ -30,15 +30,7 @@ WAYS_OUT: dict[ApprovalState, str] = {
 def champion_model(
     ops: OpsDatabase, settings: Settings, use_case: UseCase, *, now: datetime
 ) -> tuple[int, ScoringModel]:
-    """Return the champion's version and model: what may decide.
-
-    Raises
-    ------
-    NotFoundError
-        When no version was ever accepted.
-    StateError
-        When its approval has ended.
-    """
+    """Return the champion's version and model: what may decide."""
     rollout = find_champion(ops, use_case.name)
     if rollout is None:
         raise NotFoundError(
@@ -60,13 +52,7 @@ def champion_model(
 def trial_model(
     ops: OpsDatabase, settings: Settings, use_case: UseCase, version: int, *, now: datetime
 ) -> ScoringModel:
-    """Return a version's model for trial scores, which decide about nobody.
-
-    Raises
-    ------
-    StateError
-        When its approval state is not `staging`.
-    """
+    """Return a version's model for trial scores, which decide about nobody."""
     found = get_rollout(ops, use_case.name, version)
     state = approval_state(found, list_approvals(ops, use_case.name), now=now)
     if state != "staging":
@@ -80,13 +66,7 @@ def trial_model(
 
 
 def released_model(settings: Settings, use_case: UseCase, fingerprint: str) -> ScoringModel:
-    """Read a released version's text and JSON; nothing of it is executed.
-
-    Raises
-    ------
-    ModelFilesError
-        When they are not the files that were released.
-    """
+    """Read a released version's text and JSON; nothing of it is executed."""
     folder = Lake(settings.lake_uri).documents_folder(use_case.name, fingerprint)
     metadata = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
     return ScoringModel.of_files(read_checked(folder / MODEL, metadata.get("model_files", {})))

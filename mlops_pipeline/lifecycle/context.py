@@ -149,13 +149,7 @@ class RunContext(Context):
     log: logging.Logger
 
     def pointer(self, name: str, made_by: str) -> Mapping[str, Any]:
-        """Return a pointer of the ops database.
-
-        Raises
-        ------
-        NotFoundError
-            When the step that sets it has never run.
-        """
+        """Return a pointer of the ops database."""
         found = get_pointer(self.ops, self.use_case.name, name)
         if found is None:
             raise NotFoundError(

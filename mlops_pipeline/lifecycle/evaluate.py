@@ -143,13 +143,7 @@ def read_evaluation(folder: Path) -> EvaluatedTraining:
 
 
 def read_mitigated(folder: Path) -> tuple[ScoringModel, MitigationRecipe]:
-    """Return the variant that took the base model's place, and how it is fitted again.
-
-    Raises
-    ------
-    NotFoundError
-        When it is not there: an evaluation that came after was killed.
-    """
+    """Return the variant that took the base model's place, and how it is fitted again."""
     if not (folder / MITIGATED).is_dir():
         raise NotFoundError(
             "the mitigated model's files are gone",

@@ -28,13 +28,7 @@ class GitState:
 
 
 def git_state(settings: Settings) -> GitState:
-    """Return the checkout's commit, or MLOPS_GIT_COMMIT where there is none.
-
-    Raises
-    ------
-    StateError
-        Without a checkout and without the variable: a model of unknown code is not registered.
-    """
+    """Return the checkout's commit, or MLOPS_GIT_COMMIT where there is none."""
     if settings.git_commit:
         return GitState(settings.git_commit, is_dirty=False)
     commit = _git(settings.root, "rev-parse", "HEAD")

@@ -105,12 +105,6 @@ def release_model(run: RunContext, *, must_pass: bool = False) -> Released | Non
 
     A refusal ends the lifecycle, and the champion stays; with `must_pass` it is also an error. The
     same fingerprint keeps the version it has.
-
-    Raises
-    ------
-    ContractError
-        When the stored model does not reload and score the same in a fresh process; the version
-        then stays without `complete` and is never used.
     """
     trained, champion = trained_model(run), find_champion(run.ops, run.use_case.name)
     evaluated = read_evaluation(trained.folder)

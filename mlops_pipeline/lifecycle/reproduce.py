@@ -99,13 +99,7 @@ class _Record:
 
 
 def reproduce(context: Context, version: int, *, report: Callable[[str], None]) -> Reproduction:
-    """Build a registered version again, compare it with what is stored, and record the outcome.
-
-    Raises
-    ------
-    NotFoundError
-        Naming the recorded input that is gone: a document, a table version, or its files.
-    """
+    """Build a registered version again, compare it with what is stored, and record the outcome."""
     try:
         done = _reproduce(context, version, report)
     except MlopsError as error:

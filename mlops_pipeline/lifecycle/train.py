@@ -66,13 +66,7 @@ class TrainedModel:
 
 
 def train_model(run: RunContext, *, mlflow_run_id: str) -> StoredTraining:
-    """Train every candidate on the newest features, choose one, store it and log all.
-
-    Raises
-    ------
-    StateError
-        Before anything is trained, when the commit of the code is not known.
-    """
+    """Train every candidate on the newest features, choose one, store it and log all."""
     use_case, git = run.use_case, git_state(run.settings)
     as_of = datetime.fromisoformat(run.pointer("features", "features")["as_of"])
     snapshot = Snapshot(as_of, accepted_sources(run.ops, use_case))

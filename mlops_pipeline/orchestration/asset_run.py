@@ -44,17 +44,7 @@ def use_case_asset(
     mlflow: bool = False,
     **options: Any,
 ) -> Callable[[AssetFunction], dg.AssetsDefinition]:
-    """Return the decorator of one asset, so that the UI reads like documentation.
-
-    Parameters
-    ----------
-    after : tuple of str
-        Assets of the same use case that come before.
-    mlflow : bool
-        Whether it needs the use case's MLflow run.
-    options
-        Further arguments of `dagster.asset`.
-    """
+    """Return the decorator of one asset, so that the UI reads like documentation."""
     owner = use_case.owner
     team = "".join(letter if letter.isalnum() else "-" for letter in owner.lower()).strip("-")
     decorator: Callable[[AssetFunction], dg.AssetsDefinition] = dg.asset(

@@ -35,22 +35,7 @@ def build_definitions(
     resource_overrides: Mapping[str, Any] | None = None,
     sensor_interval_seconds: int = INTERVAL_SECONDS,
 ) -> dg.Definitions:
-    """Return fresh definitions for every configs/*.yaml.
-
-    Parameters
-    ----------
-    config_dir : Path, optional
-        Default: configs/ of the project.
-    resource_overrides : mapping, optional
-        Resources that replace those of the same key.
-    sensor_interval_seconds : int
-        Seconds between two ticks of a sensor.
-
-    Raises
-    ------
-    ConfigError
-        When a configuration file is wrong; it names file and key.
-    """
+    """Return fresh definitions for every configs/*.yaml."""
     use_cases = load_use_cases(config_dir or project_root() / "configs")
     parts = [_of_use_case(item, sensor_interval_seconds) for item in use_cases.values()]
     return dg.Definitions(

@@ -56,8 +56,7 @@ class RandomForest(Parameters):
 class Boosted(Parameters):
     """What all boosted trees have: the tree count is found by stopping early."""
 
-    trees: int = Field(400, ge=1, le=5_000)
-    early_stopping_rounds: int = Field(30, ge=0, description=ROUNDS)
+    # `trees` and `early_stopping_rounds` stand in each kind: the order of keys is part of the hash
 
     def fixed(self, trees: int | None) -> Self:
         """Return the parameters with the tree count that was found, and no stopping."""

@@ -114,13 +114,7 @@ SCHEMA: Mapping[str, Any] = {
 
 
 def validate_metadata(metadata: Mapping[str, Any]) -> Metadata:
-    """Hold a metadata document against its schema, and return it.
-
-    Raises
-    ------
-    ContractError
-        Naming the key that is missing, unknown or of another type.
-    """
+    """Hold a metadata document against its schema, and return it."""
     import jsonschema
 
     validator = jsonschema.Draft202012Validator(

@@ -92,13 +92,7 @@ POINTS = (
 
 
 def technical_file(facts: CardFacts, provided: Mapping[str, str]) -> str:
-    """Return the page as Markdown: an overview of what is filled, then point by point.
-
-    Parameters
-    ----------
-    provided : mapping of slot to file
-        What people supplied, as it is named in the pack.
-    """
+    """Return the page as Markdown: an overview of what is filled, then point by point."""
     return render_markdown(
         "technical_file.md.jinja",
         facts=facts,

@@ -82,15 +82,7 @@ def rule_key(rule: GateRule) -> str:
 def check_exception(
     use_case: UseCase, rule: str, attribute: str | None, expires_at: datetime, *, now: datetime
 ) -> None:
-    """Refuse an exception that could never count.
-
-    Raises
-    ------
-    ConfigError
-        When the use case has no such blocking rule, or the rule does not judge the attribute.
-    StateError
-        When it would have expired already.
-    """
+    """Refuse an exception that could never count."""
     blocking = {rule_key(item): item for item in use_case.gates if item.effect == "block"}
     found = blocking.get(rule)
     if found is None:

@@ -192,20 +192,6 @@ def with_latest(
     event time, then availability, then arrival) changes only when a row becomes known that is later
     than all known before it. Those rows, ordered by when they were known, are what an as-of join
     needs: each row of the frame meets one of them, not its whole history.
-
-    Parameters
-    ----------
-    frame : ibis.Table
-        Entity rows, with the entity key.
-    rows : ibis.Table
-        Rows of the source that count, none superseded, with a key.
-    values : mapping of name to ibis column of `rows`
-    as_of : ibis column of `frame`
-        From when each row looks: it sees what was known strictly before.
-    reach : timedelta or None
-        An older latest row counts as none.
-    is_ordered : bool
-        Rows of an entity have different event times and were known when they happened.
     """
     import ibis
 

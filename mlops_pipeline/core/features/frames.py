@@ -95,17 +95,7 @@ def entity_frame(
 def late_entity_frame(
     use_case: UseCase, tables: Tables, rows: Any, period: Period, guarantees: RowGuarantees
 ) -> tuple[Any, dict[str, Any]]:
-    """Return the same in two steps, for rows that are too many to carry their latest values along.
-
-    Returns
-    -------
-    frame : ibis.Table
-        The entity rows with the features that are not latest values, and in a column of each
-        group of latest values the `_row_no` that holds them (missing: none does).
-    values : dict of str to ibis.Table
-        For each of those columns, `_row_no` and the latest values that each row of the source
-        holds. The entity rows with these are what `with_derived` takes.
-    """
+    """Return the same in two steps, for more rows than can carry their latest values along."""
     values: dict[str, Any] = {}
     return _Frame(use_case, tables, period, guarantees, given=rows).attached(values), values
 

@@ -95,13 +95,7 @@ def explain_model(
     *,
     champion: tuple[int, ScoringModel] | None,
 ) -> Explanation:
-    """Explain a model on a sample of the test part.
-
-    Parameters
-    ----------
-    champion : (version, model), optional
-        The champion at the time of the evaluation.
-    """
+    """Explain a model on a sample of the test part."""
     rng = np.random.default_rng(use_case.training.seed)
     rows = rng.permutation(len(test))[:EXPLAINED_ROWS]
     columns = {name: values[rows] for name, values in test.columns.items()}

@@ -43,13 +43,7 @@ def learn_inputs(
     rows: npt.NDArray[np.int64],
     directions: Mapping[str, Direction] | None = None,
 ) -> Inputs:
-    """Learn categories from the training rows; leave out inputs that say nothing.
-
-    Raises
-    ------
-    DataError
-        When a text input has more than 1,000 distinct values, or nothing varies at all.
-    """
+    """Learn categories from the training rows; leave out inputs that say nothing."""
     items: list[Mapping[str, Any]] = []
     dropped: dict[str, str] = {}
     for name in names:

@@ -63,11 +63,6 @@ def give_reasons(
 
     Of a positive decision those that raise the score, of a negative one those that lower it; fewer
     where fewer do. Callers with many rows give them in blocks.
-
-    Parameters
-    ----------
-    decisions : bool `(n_rows,)`
-        The decisions that were made, by whatever threshold.
     """
     names = model.input_names
     values = np.round(explain(model, columns).values, CONTRIBUTION_DIGITS)

@@ -46,21 +46,7 @@ def train(
     stopwatch: Callable[[], float],
     report: Callable[[Trained], None] | None = None,
 ) -> Training:
-    """Fit, calibrate and compare every candidate on the train and validation parts.
-
-    Parameters
-    ----------
-    stopwatch : callable
-        A monotonic clock in seconds; it only measures durations.
-    report : callable, optional
-        Told of each candidate as it is finished.
-
-    Raises
-    ------
-    DataError
-        When the training part has fewer positive labels than `training.min_positives`, or its
-        features cannot be encoded.
-    """
+    """Fit, calibrate and compare every candidate on the train and validation parts."""
     _check_positives(use_case, frame, parts)
     inputs = learn_inputs(frame.columns, use_case.inputs, parts.train, use_case.directions)
     candidates = []

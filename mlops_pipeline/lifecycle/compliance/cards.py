@@ -95,13 +95,7 @@ def read_recorded(folder: Path, version: int) -> Recorded:
 def present_version(
     ops: OpsDatabase, settings: Settings, use_case: UseCase, version: int | None, *, now: datetime
 ) -> StoredVersion:
-    """Return the facts of a version as they are now; of the champion when none is named.
-
-    Raises
-    ------
-    NotFoundError
-        When there is no such version, or no champion, or a document is missing.
-    """
+    """Return the facts of a version as they are now; of the champion when none is named."""
     rollout = (
         _champion(ops, use_case) if version is None else get_rollout(ops, use_case.name, version)
     )
@@ -132,13 +126,7 @@ def read_standing(ops: OpsDatabase, rollout: Rollout) -> Standing:
 def record_review(
     ops: OpsDatabase, use_case: UseCase, *, by: str, reason: str, now: datetime
 ) -> int:
-    """Record that a person looked at the champion's card, close the reminder, return the version.
-
-    Raises
-    ------
-    StateError
-        If `by` or `reason` is blank.
-    """
+    """Record a person's review of the champion's card, close the reminder, return the version."""
     by, reason = by.strip(), reason.strip()
     if not by or not reason:
         raise StateError(

@@ -121,17 +121,7 @@ def find(person: Person, settings: Settings) -> list[Found]:
 def forget(
     person: Person, settings: Settings, ops: OpsDatabase, *, by: str, reason: str
 ) -> list[Erased]:
-    """Remove a person from every store, and keep them out.
-
-    Raises
-    ------
-    NotFoundError
-        When nothing is known of the person, and nothing was forgotten before.
-    LeaseError
-        When a lifecycle of one of the use cases is at work.
-    StateError
-        When `by` or `reason` is blank.
-    """
+    """Remove a person from every store, and keep them out."""
     said = signed(by, reason, settings.now())
     holder = f"forget {uuid.uuid4().hex[:8]}"
     with ExitStack() as stack:

@@ -70,13 +70,6 @@ def write_pack(
     """Write the technical documentation of a version; of the champion when none is named.
 
     The folder appears whole or not at all, and replaces an earlier pack.
-
-    Raises
-    ------
-    StateError
-        When the folder or the zip beside it is something else.
-    NotFoundError
-        When a configured document, or one of the version, is missing.
     """
     out = out.absolute()
     archive = out.with_name(f"{out.name}.zip")

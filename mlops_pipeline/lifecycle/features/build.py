@@ -85,13 +85,7 @@ def build_checked(run: RunContext, snapshot: Snapshot) -> CheckedFeatures:
 
 
 def accept_features(run: RunContext, checked: CheckedFeatures) -> None:
-    """Move the pointer to the features.
-
-    Raises
-    ------
-    DataError
-        Naming the features that leak: downstream keeps those of the last accepted run.
-    """
+    """Move the pointer to the features."""
     built = checked.built
     if checked.is_blocked:
         raise DataError(

@@ -77,13 +77,6 @@ def export_feast(context: Context, folder: Path) -> FeastExport:
 
     The folder appears whole or not at all; an earlier export is replaced, what Feast stored beside
     it stays. Exporting the same table again changes nothing.
-
-    Raises
-    ------
-    NotFoundError
-        When no period's features were built.
-    StateError
-        When the folder holds something else.
     """
     scan, about = _feature_table(context)
     views = exported_views(context.use_case)

@@ -36,15 +36,7 @@ def load_frame(
     only: Collection[str] | None = None,
     newest: int | None = None,
 ) -> LabelledFrame:
-    """Read every row whose label is known at the as_of, in a stable order.
-
-    Parameters
-    ----------
-    only : collection of str, optional
-        Names of the periods to read; default all.
-    newest : int, optional
-        Read this many of the newest labelled periods only.
-    """
+    """Read every row whose label is known at the as_of, in a stable order."""
     use_case = context.use_case
     tables = register_accepted(context, snapshot.accepted)
     wanted = periods_with_labels(context, snapshot)

@@ -68,15 +68,7 @@ class LeakCheck:
 def leak_check(
     context: Context, accepted: Accepted, *, period: str | None = None, max_rows: int = MAX_ROWS
 ) -> LeakCheck:
-    """Compare a finished period with itself, computed again with noise for a future.
-
-    Parameters
-    ----------
-    period : str, optional
-        Its name; default the newest finished one.
-    max_rows : int
-        About how many rows are compared at most.
-    """
+    """Compare a finished period with itself, computed again with noise for a future."""
     chosen = _period(context, period)
     tables = register_accepted(context, accepted)
     cut, guarantees = _draw(context, chosen, max_rows), row_guarantees(context.use_case, accepted)
@@ -183,17 +175,7 @@ def _differing(context: Context, one: str, other: str) -> tuple[str, ...]:
 def noisy_tables(
     context: Context, names: Iterable[str], cut: datetime, *, ordered: frozenset[str]
 ) -> dict[str, Any]:
-    """Return {source: Ibis table} of the drawn entities' rows with noise for a future.
-
-    Parameters
-    ----------
-    names : iterable of str
-        Sources that are registered under their names (see register_accepted).
-    cut : datetime
-        What happened or became known at it or later is the future (UTC).
-    ordered : frozenset of str
-        Sources whose rows were all known when they happened: the noise keeps to it.
-    """
+    """Return {source: Ibis table} of the drawn entities' rows with noise for a future."""
     entities = int(context.engine.query("SELECT count(*) FROM _leak_keys")[0][0])
     tables = {}
     for name in names:

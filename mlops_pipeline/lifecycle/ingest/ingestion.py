@@ -57,22 +57,7 @@ def ingest(
     finished_through: datetime | None,
     erased: Collection[str] = (),
 ) -> Ingested:
-    """Bring what is new in a source's files into its raw table.
-
-    Parameters
-    ----------
-    now : datetime
-        The Clock, UTC.
-    finished_through : datetime or None
-        The newest finished feature period: a row that becomes known only now counts from now.
-    erased : collection of str
-        Pseudonyms of entities whose rows are dropped as if they were not delivered.
-
-    Raises
-    ------
-    SourceError
-        For files that cannot be used; the table is then untouched.
-    """
+    """Bring what is new in a source's files into its raw table."""
     engine, source = context.engine, context.use_case.sources[name]
     delivery = open_delivery(engine, context.settings, context.use_case, name)
     uri = context.lake.table_uri(context.use_case.name, "raw", name)

@@ -25,13 +25,7 @@ def ingest_sources(run: RunContext) -> list[Ingested]:
 def accept_sources(
     run: RunContext, judgements: Sequence[Judgement]
 ) -> Mapping[str, AcceptedSource]:
-    """Move the accepted pointer to the versions that were judged.
-
-    Raises
-    ------
-    ValidationError
-        When a rule that can refuse its source did; nothing is accepted then.
-    """
+    """Move the accepted pointer to the versions that were judged."""
     failed = [
         f"{verdict.source}: {verdict.rule}: {verdict.reason}"
         for judgement in judgements

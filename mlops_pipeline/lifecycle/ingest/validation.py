@@ -37,13 +37,7 @@ class Judgement:
 
 
 def judge(context: Context, name: str, *, now: datetime) -> Judgement:
-    """Judge one source's newest version; rows that break a rule go to quarantine.
-
-    Raises
-    ------
-    NotFoundError
-        When the source was never ingested.
-    """
+    """Judge one source's newest version; rows that break a rule go to quarantine."""
     engine, use_case = context.engine, context.use_case
     source = use_case.sources[name]
     state = raw_table(context, name)

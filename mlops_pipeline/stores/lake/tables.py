@@ -64,11 +64,6 @@ class Lake:
         """Return a table's files and facts at a version.
 
         None when the table does not exist, or files of the version were erased with a person.
-
-        Raises
-        ------
-        NotFoundError
-            When the table exists and the version does not.
         """
         from deltalake import DeltaTable
         from deltalake.exceptions import TableNotFoundError

@@ -60,21 +60,7 @@ def model_script(sources: Sequence[Path]) -> str:
 
 
 def check_contract(model_folder: Path, script: str, example: Path, expected: npt.ArrayLike) -> None:
-    """Load a stored model with plain MLflow in a fresh process; compare what it says of an example.
-
-    Parameters
-    ----------
-    script : str
-        What the stored script has to be.
-    expected : array_like of three rows
-        Probability, decision and whether a person has to look, of each row.
-
-    Raises
-    ------
-    ContractError
-        When the script is not the known one, the model does not load, or it scores or decides
-        differently.
-    """
+    """Load a stored model with plain MLflow in a fresh process and compare its example."""
     stored = (model_folder / SCRIPT).read_text(encoding="utf-8")
     known, found = (hashlib.sha256(text.encode()).hexdigest() for text in (script, stored))
     if known != found:

@@ -53,13 +53,7 @@ class Registry:
         return None
 
     def get(self, version: int) -> RegisteredVersion:
-        """Return a complete version.
-
-        Raises
-        ------
-        NotFoundError
-            When it does not exist or was never completed.
-        """
+        """Return a complete version."""
         for found in self._versions():
             if int(found.version) == version and COMPLETE in found.tags:
                 return self._describe(found)

@@ -166,20 +166,6 @@ def open_online_store(url: str, *, timeout_ms: int) -> OnlineStore:
     """Open the store at an address.
 
     A SQLite file is made where there is none; a server is first spoken to by the first call.
-
-    Parameters
-    ----------
-    url : str
-        ``sqlite:///path/to/online.db`` or ``redis://user:password@host:port/db``.
-    timeout_ms : int
-        The time limit. Who writes chunks opens the store with a longer one than who reads.
-
-    Raises
-    ------
-    ConfigError
-        When the address or the limit is wrong, or the store's client is not installed.
-    OnlineStoreError
-        When a SQLite file cannot be made.
     """
     if timeout_ms < 1:
         raise ConfigError(

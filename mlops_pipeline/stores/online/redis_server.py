@@ -54,13 +54,7 @@ class RedisServer:
         self._idle = deque[_Line]()
 
     def send(self, commands: Sequence[Command]) -> list[Any]:
-        """Send commands in one exchange and return their answers.
-
-        Raises
-        ------
-        OnlineStoreError
-            When the server is away, slow or full, or refuses a command.
-        """
+        """Send commands in one exchange and return their answers."""
         try:
             line = self._idle.pop()
         except IndexError:

@@ -37,15 +37,7 @@ def claim_lease(
     now: datetime,
     unless_moved: Lease | None = None,
 ) -> Lease:
-    """Take a lease if that is allowed, and return the one in force, ours or not.
-
-    Parameters
-    ----------
-    process : (host, pid)
-        Who will send heartbeats.
-    unless_moved : Lease, optional
-        A lease whose holder is believed dead. It is taken over too, unless it has changed.
-    """
+    """Take a lease if that is allowed, and return the one in force, ours or not."""
     with ops.write(_scope(name)) as tx:
         present = tx.find(Lease, name=name)
         is_ours = present is not None and present.holder == holder

@@ -54,20 +54,7 @@ def write_drift_report(
     max_rows: int = MAX_ROWS,
     seed: int,
 ) -> DriftSummary:
-    """Compare two frames column by column and write Evidently's HTML report.
-
-    Parameters
-    ----------
-    path : Path
-        The HTML file; its folder is made. It holds its scripts (about 6 MB).
-    reference, current : DataFrame
-        The same columns, for example the features of the training and of the test part. Columns
-        of one of them only are left out, and so are columns without a value on one side.
-    max_rows : int
-        Larger frames are sampled to this many rows.
-    seed : int
-        Of the sample.
-    """
+    """Compare two frames column by column and write Evidently's HTML report."""
     first, second = _sampled(reference, max_rows, seed), _sampled(current, max_rows, seed)
     kinds, skipped = _comparable(first, second)
     if not kinds:

@@ -181,11 +181,6 @@ def limits_by_estimated_group(
     The least expected cost under |rate_g - rate_h| <= aim, with rate_g = sum d(x) P(g | x) / sum
     P(g | x), is a linear programme in the decisions d in [0, 1]. Its multipliers lambda are the
     thresholds: t_g = t + n lambda_g / ((c_fp + c_fn) sum P(g | x)).
-
-    Parameters
-    ----------
-    shares : float `(n_groups, n_rows)`
-        P(group | x) of each row.
     """
     from scipy.optimize import linprog
 

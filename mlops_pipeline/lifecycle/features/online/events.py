@@ -276,22 +276,7 @@ class LiveEvents:
     def push(
         self, store: OnlineStore, rows: Sequence[Mapping[str, Any]], *, now: datetime
     ) -> Pushed:
-        """Add rows of the source to its stream; the same rows again change nothing.
-
-        Parameters
-        ----------
-        rows : sequence of mapping
-            Every column of the source; times without a zone are UTC.
-        now : datetime
-            When they arrived.
-
-        Raises
-        ------
-        DataError
-            When a column is missing or a value is of another type.
-        OnlineDefinitionError
-            When the stream was never filled by materialization.
-        """
+        """Add rows of the source to its stream; the same rows again change nothing."""
         import pyarrow.compute as pc
 
         before = read_checkpoint(store, self.stream.table, StreamCheckpoint)

@@ -97,28 +97,7 @@ class OnlineReader(Closing):
         at: datetime | None = None,
         on_error: OnError = "raise",
     ) -> list[OnlineFeatures]:
-        """Return the features of each entity, in their order.
-
-        Parameters
-        ----------
-        request : sequence of mapping, optional
-            For each entity the columns of its source that request-time features read.
-        at : datetime, optional
-            The time to read for; default the Clock's.
-        on_error : "raise" or "default"
-            default: where the store does not answer, or what it has is damaged, values are
-            marked missing instead.
-
-        Raises
-        ------
-        NotFoundError
-            For a feature that does not exist or is not online, naming the nearest.
-        DataError
-            When the request lacks a column or has one of another type, a key is of another type,
-            or the time is so far back that its events are no longer kept.
-        OnlineStoreError
-            When the store is gone, slow, damaged, or was never filled with these definitions.
-        """
+        """Return the features of each entity, in their order."""
         plan = self._plan(tuple(features))
         if request is not None and len(request) != len(entities):
             raise DataError("the request needs one mapping for each entity", where="request",
