@@ -11,7 +11,7 @@ from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.core.rollout.approvals import approval_state, has_ended, last_approval
 from mlops_pipeline.core.rollout.records import ApprovalState
-from mlops_pipeline.errors import NotFoundError, StateError
+from mlops_pipeline.errors import ModelFilesError, NotFoundError, StateError
 from mlops_pipeline.lifecycle.rollouts import find_champion, get_rollout, list_approvals
 from mlops_pipeline.stores.lake.tables import Lake
 from mlops_pipeline.stores.models.files import read_checked
@@ -68,5 +68,14 @@ def trial_model(
 def released_model(settings: Settings, use_case: UseCase, fingerprint: str) -> ScoringModel:
     """Read a released version's text and JSON; nothing of it is executed."""
     folder = Lake(settings.lake_uri).documents_folder(use_case.name, fingerprint)
-    metadata = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
-    return ScoringModel.of_files(read_checked(folder / MODEL, metadata.get("model_files", {})))
+    path = folder / "metadata.json"
+    if not path.is_file():
+        raise ModelFilesError(
+            "the released version's documents are gone",
+            where=str(path),
+            expected="the document that names the digest of every model file",
+            found="no file",
+            way_out="restore the folder from a backup of the lake",
+        )
+    recorded = json.loads(path.read_text(encoding="utf-8")).get("model_files", {})
+    return ScoringModel.of_files(read_checked(folder / MODEL, recorded))

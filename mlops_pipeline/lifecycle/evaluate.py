@@ -55,7 +55,7 @@ from mlops_pipeline.lifecycle.rollouts import find_champion
 from mlops_pipeline.lifecycle.run_log import log_evaluation
 from mlops_pipeline.lifecycle.status import use_case_costs
 from mlops_pipeline.lifecycle.train import TrainedModel, read_facts, read_training, trained_model
-from mlops_pipeline.stores.files import new_folder, write_json
+from mlops_pipeline.stores.files import new_folder, restore_folder, write_json
 from mlops_pipeline.stores.models.files import read_files, write_files
 
 MITIGATED, RECIPE = "mitigated", "recipe.json"
@@ -177,8 +177,9 @@ def _write_variant(folder: Path, variant: Candidate | None) -> None:
         with new_folder(folder) as work:
             write_files(work, variant.model.files)
             write_json(work / RECIPE, plain(variant.recipe))
-    elif folder.exists():
-        shutil.rmtree(folder)
+    else:
+        restore_folder(folder)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write_drift(context: Context, folder: Path, test: LabelledFrame) -> Mapping[str, float]:

@@ -41,7 +41,7 @@ def test_status_json_has_stable_keys(mlops: Mlops) -> None:
     ]
     champion = document["champion"]
     assert list(champion) == ["version", "since", "metrics", "approval_expires", "approval_ended"]
-    assert list(champion["metrics"]) == ["roc_auc", "pr_auc", "brier", "log_loss"]
+    assert list(champion["metrics"]) == ["roc_auc", "pr_auc", "log_loss", "brier"]
     for figure in champion["metrics"].values():
         low, high = figure["interval"]
         assert low <= figure["value"] <= high

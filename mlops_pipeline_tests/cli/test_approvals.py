@@ -11,6 +11,7 @@ from mlops_pipeline.lifecycle.bookkeeping import list_decisions
 from mlops_pipeline.lifecycle.champions import champion_model, trial_model
 from mlops_pipeline.lifecycle.predictions import predictions_uri
 from mlops_pipeline.lifecycle.project import check_approval
+from mlops_pipeline.lifecycle.rollouts import get_rollout
 from mlops_pipeline.stores.lake.tables import Lake
 from mlops_pipeline.stores.settings import parse_time
 from mlops_pipeline_tests.cli.conftest import Mlops
@@ -25,11 +26,13 @@ SPRING, SUMMER = parse_time("2024-05-01"), parse_time("2024-07-01")
 @pytest.fixture
 def waiting(in_world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """The world's version waits, in a new ops database, in the spring of 2024."""
+    with in_world.ops() as ops:
+        made = get_rollout(ops, "churn", 1)
     (in_world.data / "ops.db").unlink()
     shutil.rmtree(in_world.data / "audit")
     monkeypatch.setenv("MLOPS_NOW", SPRING.isoformat())
     with in_world.ops() as ops:
-        open_waiting(ops, 1)
+        open_waiting(ops, 1, fingerprint=made.fingerprint)
     return in_world
 
 

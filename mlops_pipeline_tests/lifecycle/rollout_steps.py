@@ -32,8 +32,15 @@ def open_version(
     )
 
 
-def open_waiting(database: OpsDatabase, version: int, use_case: str = "churn") -> Rollout:
-    return open_version(database, version, state="awaiting_approval", use_case=use_case)
+def open_waiting(
+    database: OpsDatabase,
+    version: int,
+    use_case: str = "churn",
+    fingerprint: str | None = None,
+) -> Rollout:
+    return open_version(
+        database, version, state="awaiting_approval", use_case=use_case, fingerprint=fingerprint
+    )
 
 
 def open_champion(database: OpsDatabase, version: int, use_case: str = "churn") -> Rollout:

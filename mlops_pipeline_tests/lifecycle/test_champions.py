@@ -67,3 +67,11 @@ def test_released_model_with_another_threshold_is_refused(tmp_path: Path) -> Non
     path.write_text(path.read_text().replace('"threshold": 0.5', '"threshold": 0.1'))
     with pytest.raises(ModelFilesError, match=r"model\.json"):
         released_model(settings, use_case(), "f1")
+
+
+def test_released_model_without_its_document_is_refused(tmp_path: Path) -> None:
+    settings = released(tmp_path, "logistic")
+    folder = Lake(settings.lake_uri).documents_folder(use_case().name, "f1")
+    (folder / "metadata.json").unlink()
+    with pytest.raises(ModelFilesError, match="documents are gone"):
+        released_model(settings, use_case(), "f1")

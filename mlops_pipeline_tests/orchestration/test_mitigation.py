@@ -74,14 +74,14 @@ def test_evaluation_again_after_a_kill_half_way_ends_the_same(
 ) -> None:
     world = mitigated.copy_to(tmp_path / "world")
     folder, before = _folder(world), _files(_folder(mitigated))
-    (folder / "mitigated").rename(folder / "mitigated.partial")  # killed before it was in place
+    (folder / "mitigated").rename(folder / ".mitigated.new")  # killed before it was in place
     with pytest.raises(NotFoundError, match="the mitigated model's files are gone"):
         read_mitigated(folder)
 
     world.run(assets=["evaluation_report"], threads=3)
 
     assert _files(folder) == before
-    assert not (folder / "mitigated.partial").exists()
+    assert not (folder / ".mitigated.new").exists()
     assert world.complete_versions() == [1]
 
 
