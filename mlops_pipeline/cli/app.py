@@ -1,6 +1,6 @@
 """The `mlops` command: every subcommand, its options, and how errors become exit codes.
 
-Belongs here: the command line. What a command does is in stores/ and below; a lifecycle runs as a
+Belongs here: the command line. What a command does is in lifecycle/; a lifecycle runs as a
 `dagster job execute` process (runs.py), because only orchestration/ knows Dagster.
 """
 

@@ -1,7 +1,7 @@
 """`mlops features`: what features there are, their values in the past and now, and exports.
 
-Belongs here: options and what is printed. The catalogue, past values, the online store and exports
-are stores/; which use case an entity means is lifecycle/features/online/feature_reads.py's.
+Belongs here: options and what is printed. What they do is in lifecycle/features/; which use
+case an entity means is lifecycle/features/online/feature_reads.py's.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Loading a model for scoring: only what its approval state allows (stores/ops/approvals.py).
+"""Loading a model for scoring: only what its approval state allows (core/rollout/approvals.py).
 
 The files in the release folder of the lake are the model; MLflow's are a copy, and not read. Their
 digests stand in metadata.json beside them.

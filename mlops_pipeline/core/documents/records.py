@@ -1,7 +1,7 @@
 """The documents of a version, written and read whole: training, evaluation, metadata, snapshot.
 
 Belongs here: what each document holds, and the one way to JSON and back. What pages say of them is
-report.py's and card.py's; files are lifecycle's.
+report.py's and model_card.py's; files are lifecycle's.
 """
 
 from collections.abc import Mapping
