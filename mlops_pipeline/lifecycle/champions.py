@@ -69,13 +69,14 @@ def released_model(settings: Settings, use_case: UseCase, fingerprint: str) -> S
     """Read a released version's text and JSON; nothing of it is executed."""
     folder = Lake(settings.lake_uri).documents_folder(use_case.name, fingerprint)
     path = folder / "metadata.json"
-    if not path.is_file():
+    try:
+        recorded = dict(json.loads(path.read_text(encoding="utf-8"))["model_files"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelFilesError(
-            "the released version's documents are gone",
+            "the released version's document is gone or damaged",
             where=str(path),
-            expected="the document that names the digest of every model file",
-            found="no file",
+            expected="JSON that names the digest of every model file",
+            found=f"{type(error).__name__}: {error}",
             way_out="restore the folder from a backup of the lake",
-        )
-    recorded = json.loads(path.read_text(encoding="utf-8")).get("model_files", {})
+        ) from error
     return ScoringModel.of_files(read_checked(folder / MODEL, recorded))

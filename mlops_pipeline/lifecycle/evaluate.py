@@ -93,6 +93,7 @@ def evaluate_model(run: RunContext) -> EvaluatedModel:
             threads=run.settings.threads,
         )
     drawn = _plots(run, facts, test, examined)
+    (trained.folder / EVALUATION).unlink(missing_ok=True)  # the evaluation before goes first
     _write_variant(trained.folder / MITIGATED, examined.variant)
     moved = _write_drift(run, trained.folder, test)
     report = _report_facts(

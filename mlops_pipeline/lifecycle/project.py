@@ -17,11 +17,11 @@ from mlops_pipeline.lifecycle.alerts import (
 )
 from mlops_pipeline.lifecycle.compliance.anchors import anchor_chain
 from mlops_pipeline.lifecycle.rollouts import (
+    FOLLOWED,
     REGISTRY,
     find_champion,
     list_approvals,
     list_rollouts,
-    pending_effects,
 )
 from mlops_pipeline.stores.models.registry import Registry
 from mlops_pipeline.stores.models.tracking import is_in_use, open_tracking
@@ -57,7 +57,7 @@ def project_registry(ops: OpsDatabase, registry: Registry, *, now: datetime) -> 
             {item.version: approval_state(item, approvals, now=now) for item in rollouts},
         )
         ops.put(Projection(name, REGISTRY, seq))
-        is_behind = pending_effects(ops, name) > 0
+        is_behind = bool(ops.events_after(seq, use_case=name, kind=FOLLOWED))
 
 
 def check_approval(ops: Ledger, use_case: UseCase, *, now: datetime) -> None:

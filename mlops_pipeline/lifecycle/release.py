@@ -32,7 +32,7 @@ from mlops_pipeline.core.modelling.example import column_types, example_columns,
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.core.recipe import Final, refit_final
 from mlops_pipeline.core.rollout.records import Rollout
-from mlops_pipeline.errors import StateError
+from mlops_pipeline.errors import NotFoundError, StateError
 from mlops_pipeline.lifecycle.alerts import list_alerts, resolve_alert
 from mlops_pipeline.lifecycle.bookkeeping import (
     NewDecision,
@@ -262,8 +262,14 @@ def _register(release: _Release, champion: Rollout | None) -> RegisteredVersion:
 
 def read_metadata(version: RegisteredVersion) -> Metadata:
     """Read the metadata document of a complete version."""
-    text = Path(version.tags["metadata_uri"]).read_text(encoding="utf-8")
-    return from_plain(Metadata, json.loads(text))
+    path = Path(version.tags["metadata_uri"])
+    if not path.is_file():
+        raise NotFoundError(
+            f"the metadata document of version {version.version} is gone",
+            where=str(path),
+            way_out="restore the release folder from a backup of the lake",
+        )
+    return from_plain(Metadata, json.loads(path.read_text(encoding="utf-8")))
 
 
 def _snapshot(release: _Release) -> dict[str, Any]:

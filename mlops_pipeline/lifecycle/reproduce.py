@@ -36,6 +36,7 @@ from mlops_pipeline.lifecycle.provenance import (
 from mlops_pipeline.lifecycle.release import read_metadata
 from mlops_pipeline.stores.files import scratch_folder
 from mlops_pipeline.stores.lake.tables import Lake
+from mlops_pipeline.stores.models.files import digests, folder_digests
 from mlops_pipeline.stores.models.registry import Registry
 from mlops_pipeline.stores.settings import Settings
 
@@ -135,7 +136,7 @@ def _reproduce(context: Context, version: int, report: Callable[[str], None]) ->
             stopwatch=time.perf_counter,
             report=report,
         )
-    files = _compare(record.model_folder, rebuilt.model)
+    files = _compare(record, rebuilt.model)
     return Reproduction(context.use_case.name, version, inputs, files)
 
 
@@ -257,15 +258,14 @@ def _check_files(context: Context, source: str, accepted: AcceptedSource) -> Non
             )
 
 
-def _compare(folder: Path, rebuilt: ScoringModel) -> dict[str, tuple[str, str]]:
-    files = rebuilt.files
-    names = sorted({*files, *(path.name for path in folder.glob("*"))})
-    return {name: (_sha256_of(folder / name), _sha256(files.get(name))) for name in names}
-
-
-def _sha256_of(path: Path) -> str:
-    return _sha256(path.read_text(encoding="utf-8") if path.is_file() else None)
-
-
-def _sha256(text: str | None) -> str:
-    return "(none)" if text is None else hashlib.sha256(text.encode()).hexdigest()
+def _compare(record: _Record, rebuilt: ScoringModel) -> dict[str, tuple[str, str]]:
+    """Compare digests with those that were released; name a stored file that has changed since."""
+    released, stored = record.metadata.model_files, folder_digests(record.model_folder)
+    made = digests(rebuilt.files)
+    pairs = {name: (released.get(name), made.get(name)) for name in {*released, *made}}
+    for name in {*released, *stored}:
+        if released.get(name) != stored.get(name):
+            pairs[f"{name} as it is stored now"] = (released.get(name), stored.get(name))
+    return {
+        name: (was or "(none)", found or "(none)") for name, (was, found) in sorted(pairs.items())
+    }

@@ -1,5 +1,6 @@
 """Retraining, as a sensor or schedule asks: gather evidence, decide, record it with its reason."""
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 
 from mlops_pipeline.core.monitoring.retraining import RetrainingDecision, Trigger, decide
@@ -10,7 +11,7 @@ from mlops_pipeline.lifecycle.project import check_approval
 
 
 def decide_retraining(
-    context: Context, trigger: Trigger, *, is_under_way: bool
+    context: Context, trigger: Trigger, *, is_under_way: Callable[[], bool]
 ) -> tuple[RetrainingDecision, str | None]:
     """Decide on the evidence of now; return the decision, and the key of the run it asks for.
 
@@ -27,7 +28,7 @@ def decide_retraining(
     attempts = sum((item.run_key or "").startswith(f"{base}:") for item in before)
     evidence = replace(evidence, attempts=attempts)
     decision = decide(evidence, use_case.retraining)
-    if decision.retrain and is_under_way:
+    if decision.retrain and is_under_way():  # asked last: gathering takes its time
         decision = replace(decision, retrain=False, reason="a run is under way")
     key = f"{base}:{attempts + 1}" if decision.retrain else None
     action = "retrain" if decision.retrain else "skip"

@@ -117,14 +117,14 @@ def asset_run(
             _alert(context, ops, use_case, asset, error, now=settings.now())
             raise
         finally:
+            seconds = time.perf_counter() - begun
+            record_step_seconds(ops, use_case.name, context.run_id, asset, seconds)
             tracked: MlflowRun | None = getattr(context.resources, f"mlflow_{use_case.name}", None)
             if tracked is not None and outcome:
                 tracked.end(outcome)
             if is_ending:
                 follow = project if outcome == "FINISHED" else anchor_chain
                 follow(ops, settings, use_case, reason=by, now=settings.now())
-            seconds = time.perf_counter() - begun
-            record_step_seconds(ops, use_case.name, context.run_id, asset, seconds)
 
 
 def mlflow_run(context: dg.AssetExecutionContext, use_case: UseCase) -> str:

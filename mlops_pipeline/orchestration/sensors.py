@@ -101,8 +101,9 @@ def request_retraining(
     from mlops_pipeline.lifecycle.retrain import decide_retraining
 
     with open_context(use_case, settings) as context:
-        busy = is_under_way(use_case, context.ops, instance)
-        decision, key = decide_retraining(context, trigger, is_under_way=busy)
+        decision, key = decide_retraining(
+            context, trigger, is_under_way=lambda: is_under_way(use_case, context.ops, instance)
+        )
     if key is None:
         return dg.SkipReason(decision.reason)
     return dg.RunRequest(

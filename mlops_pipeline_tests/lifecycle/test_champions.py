@@ -61,6 +61,15 @@ def test_released_model_is_the_one_that_was_written(tmp_path: Path) -> None:
     assert released_model(settings, use_case(), "f1").files == fitted("lightgbm").files
 
 
+def test_released_model_of_damaged_bytes_is_refused(tmp_path: Path) -> None:
+    settings = released(tmp_path, "lightgbm")
+    folder = Lake(settings.lake_uri).documents_folder(use_case().name, "f1") / MODEL
+    (folder / "model.txt").write_bytes(b"\xff\xfe")
+    (folder / "left").mkdir()
+    with pytest.raises(ModelFilesError, match=r"left, model\.txt"):
+        released_model(settings, use_case(), "f1")
+
+
 def test_released_model_with_another_threshold_is_refused(tmp_path: Path) -> None:
     settings = released(tmp_path, "logistic")
     path = Lake(settings.lake_uri).documents_folder(use_case().name, "f1") / MODEL / "model.json"
@@ -69,9 +78,14 @@ def test_released_model_with_another_threshold_is_refused(tmp_path: Path) -> Non
         released_model(settings, use_case(), "f1")
 
 
-def test_released_model_without_its_document_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("held", [None, b"{", b"\xff", b"[]", b"{}", b'{"model_files": 1}'])
+def test_released_model_without_a_whole_document_is_refused(
+    held: bytes | None, tmp_path: Path
+) -> None:
     settings = released(tmp_path, "logistic")
-    folder = Lake(settings.lake_uri).documents_folder(use_case().name, "f1")
-    (folder / "metadata.json").unlink()
-    with pytest.raises(ModelFilesError, match="documents are gone"):
+    document = Lake(settings.lake_uri).documents_folder(use_case().name, "f1") / "metadata.json"
+    document.unlink()
+    if held is not None:
+        document.write_bytes(held)
+    with pytest.raises(ModelFilesError, match="gone or damaged"):
         released_model(settings, use_case(), "f1")

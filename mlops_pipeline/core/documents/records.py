@@ -91,12 +91,15 @@ class DataSnapshot:
 
 @dataclass(frozen=True)
 class GroupThresholds:
-    """Thresholds that differ between groups; each of `limits` is of one of `groups`."""
+    """Thresholds that differ between groups.
+
+    Each of `limits` is of one of `groups`; where groups are estimated, a decision names none.
+    """
 
     kind: str
-    attributes: tuple[str, ...]
-    groups: tuple[tuple[tuple[str, ...], ...], ...]
     limits: tuple[float, ...]
+    attributes: tuple[str, ...] = ()
+    groups: tuple[tuple[tuple[str, ...], ...], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ class RowScorer:
             except OverflowError:  # beyond float32: infinite, as in a matrix
                 self._row[0] = values
             threshold = self._threshold(features)
-        except (KeyError, TypeError, ValueError, struct.error) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, struct.error) as error:
             raise self._wrong(features) from error
         probability = self._calibrate(self._score())
         near = self._half_band > 0 and abs(probability - threshold) <= self._half_band

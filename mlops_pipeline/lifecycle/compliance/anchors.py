@@ -24,7 +24,6 @@ from mlops_pipeline.core.audit.anchors import (
     read_line,
 )
 from mlops_pipeline.core.audit.chain import ChainCheck, time_text
-from mlops_pipeline.core.audit.records import AuditEvent
 from mlops_pipeline.core.audit.rows import RecordCheck
 from mlops_pipeline.core.rollout.machine import replay
 from mlops_pipeline.errors import StateError
@@ -86,8 +85,7 @@ def anchor_chain(
             lines.append(line)
     if is_in_use(settings):  # if not, a later anchor tells it of this one, too
         _tell_mlflow(settings, lines)
-    anchored = None if last is None else ops.find(AuditEvent, seq=last["count"])
-    if last is not None and (anchored is None or anchored.hash != last["head"]):
+    if last is not None and ops.audit_hash(last["count"]) != last["head"]:
         raise_alert(
             ops,
             use_case.name,

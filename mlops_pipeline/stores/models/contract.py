@@ -89,7 +89,7 @@ def check_contract(model_folder: Path, script: str, example: Path, expected: npt
         )
     scores = np.asarray(json.loads(lines[-1].removeprefix("RESULT")))
     wanted = np.asarray(expected, dtype=np.float64)
-    if scores.shape != wanted.shape or np.abs(scores - wanted).max() > TOLERANCE:
+    if scores.shape != wanted.shape or not np.abs(scores - wanted).max() <= TOLERANCE:
         raise ContractError(
             "the stored model scores differently in a fresh process",
             where=str(model_folder),

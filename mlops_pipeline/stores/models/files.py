@@ -11,7 +11,7 @@ def write_files(folder: Path, files: Mapping[str, str]) -> dict[str, str]:
     """Write a model's files into a new folder; return their digests."""
     folder.mkdir(exist_ok=True)
     for name, text in files.items():
-        (folder / name).write_text(text, encoding="utf-8")
+        (folder / name).write_bytes(text.encode())
     return digests(files)
 
 
@@ -22,8 +22,7 @@ def read_files(folder: Path) -> dict[str, str]:
 
 def read_checked(folder: Path, recorded: Mapping[str, str]) -> dict[str, str]:
     """Return what a model's files hold, when they are those that were recorded by digest."""
-    files = read_files(folder) if folder.is_dir() else {}
-    found = digests(files)
+    found = folder_digests(folder)
     names = sorted({*recorded, *found})
     different = [name for name in names if recorded.get(name) != found.get(name)]
     if different or not recorded:
@@ -34,7 +33,16 @@ def read_checked(folder: Path, recorded: Mapping[str, str]) -> dict[str, str]:
             found=", ".join(found.get(name, "(no file)") for name in different) or "none",
             way_out="restore the folder from a backup of the lake; do not score with these files",
         )
-    return files
+    return read_files(folder)
+
+
+def folder_digests(folder: Path) -> dict[str, str]:
+    """Return the sha256 of what lies in a folder, by name."""
+    return {path.name: _digest(path) for path in folder.glob("*")}
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "(no file)"
 
 
 def digests(files: Mapping[str, str]) -> dict[str, str]:

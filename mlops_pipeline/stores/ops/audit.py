@@ -66,13 +66,19 @@ def unexplained_states(ops: OpsDatabase) -> list[str]:
 def recorded_changes(ops: OpsDatabase) -> list[tuple[Any, list[tuple[Any, Any]]]]:
     """Return every rollout's row, as stored, with its recorded changes (from, to) in order."""
     rollout, events = ROLLOUT.table, TABLES[RolloutEvent].table
-    changes = select(events.c.rollout_id, events.c.from_state, events.c.to_state)
-    found: dict[Any, list[tuple[Any, Any]]] = {}
+    query = (  # one statement, so that both are of one time
+        _as_stored(ROLLOUT)
+        .add_columns(events.c.id.label("event_id"), events.c.from_state, events.c.to_state)
+        .select_from(rollout.outerjoin(events, events.c.rollout_id == rollout.c.id))
+        .order_by(rollout.c.id, events.c.id)
+    )
+    found: dict[Any, tuple[Any, list[tuple[Any, Any]]]] = {}
     with reading_damaged(ops.engine) as connection:
-        for row in connection.execute(changes.order_by(events.c.id)):
-            found.setdefault(row.rollout_id, []).append((row.from_state, row.to_state))
-        rows = connection.execute(_as_stored(ROLLOUT).order_by(rollout.c.id)).all()
-    return [(row, found.get(row.id, [])) for row in rows]
+        for row in connection.execute(query):
+            _, changes = found.setdefault(row.id, (row, []))
+            if row.event_id is not None:
+                changes.append((row.from_state, row.to_state))
+    return list(found.values())
 
 
 def _as_stored(declared: Declared) -> Any:

@@ -18,7 +18,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Engine, insert, update
+from sqlalchemy import ColumnElement, Connection, Engine, insert, select, update
 from sqlalchemy.exc import DatabaseError
 
 from mlops_pipeline.core.audit.anchors import GENESIS, canonical
@@ -87,9 +87,19 @@ class Ledger(ABC):
             return tx.append(events)
 
     def audit_head(self) -> tuple[int, str]:
-        """Return the number of events and the hash of the newest."""
-        newest = self.find(AuditEvent, order=("-seq",))
+        """Return the number of events and the hash of the newest, whatever else it holds."""
+        columns = AUDIT_EVENT.c.seq, AUDIT_EVENT.c.hash
+        with self.read() as tx:
+            query = select(*columns).order_by(AUDIT_EVENT.c.seq.desc()).limit(1)
+            newest = tx.connection.execute(query).first()
         return (0, GENESIS) if newest is None else (newest.seq, newest.hash)
+
+    def audit_hash(self, seq: int) -> str | None:
+        """Return the hash of an event, whatever else it holds; None if there is no such event."""
+        with self.read() as tx:
+            query = select(AUDIT_EVENT.c.hash).where(AUDIT_EVENT.c.seq == seq)
+            found: str | None = tx.connection.execute(query).scalar_one_or_none()
+        return found
 
     def audit_events(
         self, *, use_case: str | None = None, kind: str | None = None, limit: int = 100

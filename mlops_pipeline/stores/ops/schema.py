@@ -5,7 +5,18 @@ A change of tables.py needs the next number and the statements that bring the on
 
 import time
 
-from sqlalchemy import Column, Connection, Engine, Integer, MetaData, Table, inspect, text
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    UniqueConstraint,
+    inspect,
+    text,
+)
 from sqlalchemy.exc import OperationalError
 
 from mlops_pipeline.errors import StateError
@@ -75,7 +86,7 @@ def _create_tables(connection: Connection) -> None:
 
 def _triggers(declared: Declared, *, is_sqlite: bool) -> list[str]:
     """Return the statements that make a table append-only."""
-    name, key = declared.table.name, declared.key[0]
+    name = declared.table.name
     if not is_sqlite:
         return [
             f"CREATE TRIGGER {name}_no_{change.lower()} BEFORE {change} ON {name} "
@@ -84,7 +95,12 @@ def _triggers(declared: Declared, *, is_sqlite: bool) -> list[str]:
         ]
     refusal = f"BEGIN SELECT RAISE(ABORT, '{name} is append-only'); END"
     # REPLACE fires no trigger of DELETE; PostgreSQL has none
-    is_there = f"WHEN EXISTS (SELECT 1 FROM {name} WHERE {key} = NEW.{key})"
+    same = (
+        " AND ".join(f"{column.name} = NEW.{column.name}" for column in constraint.columns)
+        for constraint in declared.table.constraints
+        if isinstance(constraint, PrimaryKeyConstraint | UniqueConstraint)
+    )
+    is_there = f"WHEN EXISTS (SELECT 1 FROM {name} WHERE {' OR '.join(sorted(same))})"
     return [
         f"CREATE TRIGGER {name}_no_update BEFORE UPDATE ON {name} {refusal}",
         f"CREATE TRIGGER {name}_no_delete BEFORE DELETE ON {name} {refusal}",

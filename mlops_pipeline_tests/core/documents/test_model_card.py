@@ -10,7 +10,7 @@ import pytest
 from mlops_pipeline.config import load_use_case
 from mlops_pipeline.core.documents.model_card import Standing, model_card
 from mlops_pipeline.core.documents.pages import MINUS
-from mlops_pipeline.core.documents.records import GroupThresholds, SourceFacts
+from mlops_pipeline.core.documents.records import GroupThresholds, SourceFacts, from_plain
 from mlops_pipeline.core.evaluation.exceptions import GateException
 from mlops_pipeline.core.evaluation.review_band import ReviewBand
 from mlops_pipeline.core.fairness.group_figures import GroupCalibration
@@ -152,7 +152,7 @@ def test_threshold_that_is_not_the_costs_is_said() -> None:
         in model_card(facts())
     )
     groups = ((("east",), ("west",)), (("south",),))
-    rule = GroupThresholds("by_group", ("region",), groups, (0.18, 0.31))
+    rule = GroupThresholds("by_group", (0.18, 0.31), ("region",), groups)
     model = dataclasses.replace(facts().model, threshold=0.31, thresholds=rule)
     card = model_card(facts(model=model))
     assert "(false positive 1, false negative 4) would give 0.200." in card
@@ -357,3 +357,15 @@ def test_origin_tells_licence_environment_and_commit() -> None:
     ]:
         assert line in text, line
     assert "| licence | not provided |" in model_card(facts())
+
+
+def test_thresholds_by_estimated_group_are_facts_of_a_model() -> None:
+    rule = {
+        "kind": "by_estimated_group",
+        "terms": ["amount"],
+        "coefficients": [[0.5], [-0.5]],
+        "intercepts": [0.1, -0.1],
+        "limits": [0.2, 0.3],
+    }
+    facts = from_plain(GroupThresholds, rule)
+    assert (facts.kind, facts.limits) == ("by_estimated_group", (0.2, 0.3))

@@ -266,3 +266,16 @@ def test_export_of_damaged_bytes_is_still_a_line(tmp_path: object) -> None:
         (event,) = stored_events(database)
     assert event.document()["actor"] == "b'ada'"
     assert (event.document()["detail"], event.document()["at"]) == ("no", "x")
+
+
+def test_newest_event_that_cannot_be_read_is_named_and_the_chain_goes_on(
+    database: OpsDatabase,
+) -> None:
+    hashes = fill(database, 3)
+    tamper(database, "UPDATE audit_event SET detail = 'no' WHERE seq = 3")
+    assert database.audit_head() == (3, hashes[2])
+    assert database.audit_hash(3) == hashes[2]
+    database.append_audit("read", {"number": 4}, use_case="churn", actor="ada", now=NOON)
+    (problem,) = check(database).problems
+    assert problem.event is not None
+    assert problem.event.seq == 3
