@@ -21,7 +21,7 @@ from mlops_pipeline.cli.console import console, errors
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.errors import ConfigError
 from mlops_pipeline.stores.models.tracking import QUIET, prepare
-from mlops_pipeline.stores.settings import Settings, project_root
+from mlops_pipeline.stores.settings import Settings, parse_time, project_root
 
 LOG_LINE = re.compile(  # what an asset says: level, job, run, op, text
     r" - (?P<level>INFO|WARNING|ERROR) - \S+ - [0-9a-f-]{36} - \w+?__(?P<asset>\w+) - (?P<text>.*)"
@@ -57,6 +57,7 @@ def run_lifecycle(
         f"{use_case.name}__registry_entry": {"config": {"on_rejection": on_rejection}}
     }
     if as_of is not None:
+        parse_time(as_of)  # what is no date is refused before anything starts
         ops[f"{use_case.name}__features"] = {"config": {"as_of": as_of}}
     config: dict[str, Any] = {"ops": ops}
     if multiprocess:

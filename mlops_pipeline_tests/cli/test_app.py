@@ -10,6 +10,7 @@ import pytest
 
 from mlops_pipeline.cli.app import main
 from mlops_pipeline.errors import MlopsError
+from mlops_pipeline.lifecycle.bookkeeping import list_lifecycles
 from mlops_pipeline_tests.cli.conftest import Mlops
 from mlops_pipeline_tests.world import World
 
@@ -136,6 +137,15 @@ def test_on_rejection_with_a_typo_exits_1(
 ) -> None:
     assert _main(monkeypatch, "run", "churn", "--on-rejection", "fial") == 1
     assert "expected: keep or fail" in capsys.readouterr().err
+
+
+def test_as_of_that_is_no_date_exits_1_before_a_run_starts(
+    in_world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _main(monkeypatch, "run", "churn", "--as-of", "2024-02-30") == 1
+    assert "'2024-02-30'" in capsys.readouterr().err
+    with in_world.ops() as ops:
+        assert len(list_lifecycles(ops, "churn")) == 1
 
 
 def test_missing_option_exits_2(mlops: Mlops) -> None:
