@@ -22,7 +22,8 @@ def read_files(folder: Path) -> dict[str, str]:
 
 def read_checked(folder: Path, recorded: Mapping[str, str]) -> dict[str, str]:
     """Return what a model's files hold, when they are those that were recorded by digest."""
-    found = folder_digests(folder)
+    held = _held(folder)
+    found = _digests(held)
     names = sorted({*recorded, *found})
     different = [name for name in names if recorded.get(name) != found.get(name)]
     if different or not recorded:
@@ -33,18 +34,29 @@ def read_checked(folder: Path, recorded: Mapping[str, str]) -> dict[str, str]:
             found=", ".join(found.get(name, "(no file)") for name in different) or "none",
             way_out="restore the folder from a backup of the lake; do not score with these files",
         )
-    return read_files(folder)
+    return {name: data.decode() for name, data in held.items() if data is not None}
 
 
 def folder_digests(folder: Path) -> dict[str, str]:
     """Return the sha256 of what lies in a folder, by name."""
-    return {path.name: _digest(path) for path in folder.glob("*")}
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "(no file)"
+    return _digests(_held(folder))
 
 
 def digests(files: Mapping[str, str]) -> dict[str, str]:
     """Return the sha256 of every file."""
-    return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in files.items()}
+    return _digests({name: text.encode() for name, text in files.items()})
+
+
+def _held(folder: Path) -> dict[str, bytes | None]:
+    """Read each file once: what is compared is what is used. None: not a file."""
+    return {
+        path.name: path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.glob("*"))
+    }
+
+
+def _digests(held: Mapping[str, bytes | None]) -> dict[str, str]:
+    return {
+        name: "(no file)" if data is None else hashlib.sha256(data).hexdigest()
+        for name, data in held.items()
+    }
