@@ -65,6 +65,24 @@ def resolve_alerts_by_key(
         return len(found)
 
 
+def alert_while(
+    condition: bool,
+    ops: Ledger,
+    use_case: str,
+    alert: NewAlert,
+    *,
+    by: str,
+    over: str,
+    now: datetime,
+) -> None:
+    """Raise an alert with a key while a condition holds; `over` is why it is resolved after."""
+    key = alert.dedupe_key
+    if condition:
+        raise_alert(ops, use_case, alert, now=now)
+    elif key and ops.find(Alert, use_case=use_case, dedupe_key=key, resolved_at=None):
+        resolve_alerts_by_key(ops, use_case, key, by=by, reason=over, now=now)
+
+
 def list_alerts(ops: Ledger, use_case: str, open_only: bool = False) -> list[Alert]:
     """List alerts, the last raised first."""
     wanted = {"resolved_at": None} if open_only else {}

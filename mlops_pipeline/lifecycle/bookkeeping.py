@@ -148,11 +148,6 @@ def finish_lifecycle(
         return present
 
 
-def list_lifecycles(ops: Ledger, use_case: str, limit: int | None = None) -> list[LifecycleRun]:
-    """List runs, the one that started last first."""
-    return ops.all(LifecycleRun, order=NEWEST, limit=limit, use_case=use_case)
-
-
 def last_lifecycle(ops: Ledger, use_case: str) -> LifecycleRun | None:
     """Return the run that started last, finished or not; None if there is none."""
     return ops.find(LifecycleRun, order=NEWEST, use_case=use_case)

@@ -9,12 +9,7 @@ from datetime import datetime
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.rollout.approvals import approval_state, has_ended, last_approval
-from mlops_pipeline.lifecycle.alerts import (
-    NewAlert,
-    list_alerts,
-    raise_alert,
-    resolve_alerts_by_key,
-)
+from mlops_pipeline.lifecycle.alerts import NewAlert, alert_while
 from mlops_pipeline.lifecycle.compliance.anchors import anchor_chain
 from mlops_pipeline.lifecycle.rollouts import (
     FOLLOWED,
@@ -64,21 +59,15 @@ def check_approval(ops: Ledger, use_case: UseCase, *, now: datetime) -> None:
     """Raise an alert when the champion's approval has ended, and resolve it when one holds."""
     name, found = use_case.name, find_champion(ops, use_case.name)
     said = found and last_approval(found, list_approvals(ops, name), "production")
-    if found and said and said.expires_at and has_ended(said, now):
-        raise_alert(
-            ops,
-            name,
-            NewAlert(
-                APPROVAL_ENDED,
-                "error",
-                f"the approval of version {found.version} ended at {said.expires_at.isoformat()}; "
-                "it does not score any more",
-                f"a person renews it: mlops approve {name} {found.version} --by NAME "
-                "--reason TEXT, or approves another version",
-                dedupe_key=APPROVAL_ENDED,
-            ),
-            now=now,
-        )
-    elif any(item.kind == APPROVAL_ENDED for item in list_alerts(ops, name, open_only=True)):
-        why = "the champion's approval holds"
-        resolve_alerts_by_key(ops, name, APPROVAL_ENDED, by="mlops", reason=why, now=now)
+    ended = said.expires_at if said and has_ended(said, now) else None
+    version, end = (found.version, ended.isoformat()) if found and ended else (None, None)
+    alert = NewAlert(
+        APPROVAL_ENDED,
+        "error",
+        f"the approval of version {version} ended at {end}; it does not score any more",
+        f"a person renews it: mlops approve {name} {version} --by NAME "
+        "--reason TEXT, or approves another version",
+        dedupe_key=APPROVAL_ENDED,
+    )
+    why = "the champion's approval holds"
+    alert_while(ended is not None, ops, name, alert, by="mlops", over=why, now=now)

@@ -10,7 +10,7 @@ import pytest
 
 from mlops_pipeline.cli.app import main
 from mlops_pipeline.errors import MlopsError
-from mlops_pipeline.lifecycle.bookkeeping import list_lifecycles
+from mlops_pipeline.stores.ops import LifecycleRun
 from mlops_pipeline_tests.cli.conftest import Mlops
 from mlops_pipeline_tests.world import World
 
@@ -145,7 +145,7 @@ def test_as_of_that_is_no_date_exits_1_before_a_run_starts(
     assert _main(monkeypatch, "run", "churn", "--as-of", "2024-02-30") == 1
     assert "'2024-02-30'" in capsys.readouterr().err
     with in_world.ops() as ops:
-        assert len(list_lifecycles(ops, "churn")) == 1
+        assert len(ops.all(LifecycleRun, use_case="churn")) == 1
 
 
 def test_missing_option_exits_2(mlops: Mlops) -> None:

@@ -4,15 +4,15 @@ import pytest
 
 from mlops_pipeline.errors import NotFoundError, StateError
 from mlops_pipeline.lifecycle.bookkeeping import (
+    NEWEST,
     finish_lifecycle,
     last_finished_lifecycle,
     last_lifecycle,
-    list_lifecycles,
     record_step_seconds,
     start_lifecycle,
     step_seconds,
 )
-from mlops_pipeline.stores.ops import OpsDatabase
+from mlops_pipeline.stores.ops import LifecycleRun, OpsDatabase
 from mlops_pipeline_tests.stores.ops.concurrent_writers import run_at_once
 from mlops_pipeline_tests.stores.ops.timestamps import NOON, later
 
@@ -36,7 +36,7 @@ def finish(database: OpsDatabase, run_id: str, verdict: str = "promoted", at_s: 
 def test_lifecycle_started_twice_keeps_the_first(database: OpsDatabase) -> None:
     start(database, "run-1")
     start(database, "run-1", at_s=60)
-    (found,) = list_lifecycles(database, "churn")
+    (found,) = database.all(LifecycleRun, use_case="churn")
     assert (found.started_at, found.finished_at, found.verdict) == (NOON, None, None)
 
 
@@ -77,7 +77,7 @@ def test_lifecycle_lists_newest_first_and_last_finished_by_its_end(database: Ops
     assert last is not None
     assert finished is not None
     assert (last.run_id, finished.run_id) == ("open", "slow")
-    listed = [found.run_id for found in list_lifecycles(database, "churn", limit=2)]
+    listed = [found.run_id for found in database.all(LifecycleRun, order=NEWEST, limit=2)]
     assert listed == ["open", "quick"]
     assert last_lifecycle(database, "fraud") is None
 

@@ -15,11 +15,11 @@ import pytest
 from mlops_pipeline.core.documents.metadata import validate_metadata
 from mlops_pipeline.lifecycle.alerts import list_alerts
 from mlops_pipeline.lifecycle.bookkeeping import (
+    NEWEST,
     get_pointer,
     last_finished_lifecycle,
     last_lifecycle,
     list_decisions,
-    list_lifecycles,
     step_seconds,
 )
 from mlops_pipeline.lifecycle.evaluate import read_evaluation
@@ -31,6 +31,7 @@ from mlops_pipeline.lifecycle.rollouts import (
     list_rollouts,
 )
 from mlops_pipeline.stores.lake.tables import Lake
+from mlops_pipeline.stores.ops import LifecycleRun
 from mlops_pipeline.stores.ops.lease import get_lease
 from mlops_pipeline_tests.world import FIRST, LATER, World
 
@@ -184,7 +185,7 @@ def test_same_run_again_with_three_threads_keeps_version_and_bytes(
     )
     assert (_documents(world) / "metadata.json").is_file()
     with world.ops() as ops:
-        lifecycles = list_lifecycles(ops, "churn")
+        lifecycles = ops.all(LifecycleRun, order=NEWEST, use_case="churn")
         states = [item.state for item in list_rollouts(ops, "churn")]
     assert [item.verdict for item in lifecycles] == ["champion", "champion"]
     assert lifecycles[0].fingerprint == lifecycles[1].fingerprint

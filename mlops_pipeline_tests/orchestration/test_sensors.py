@@ -14,16 +14,16 @@ import yaml
 from mlops_pipeline.errors import SourceError
 from mlops_pipeline.lifecycle.alerts import NewAlert, list_alerts, raise_alert, resolve_alert
 from mlops_pipeline.lifecycle.bookkeeping import (
+    NEWEST,
     finish_lifecycle,
     get_pointer,
     list_decisions,
-    list_lifecycles,
     set_pointer,
     start_lifecycle,
 )
 from mlops_pipeline.orchestration.build import build_definitions
 from mlops_pipeline.orchestration.resources import Platform
-from mlops_pipeline.stores.ops import OpsDatabase
+from mlops_pipeline.stores.ops import LifecycleRun, OpsDatabase
 from mlops_pipeline.stores.ops.lease import claim_lease, get_lease, release_lease
 from mlops_pipeline_tests.world import PATIENCE_S, World
 
@@ -292,7 +292,7 @@ def test_daemon_runs_the_lifecycle_by_itself_once(world: World) -> None:
                     and get_lease(ops, LEASE) is None
                 )
             )
-            lifecycles = list_lifecycles(ops, "churn")
+            lifecycles = ops.all(LifecycleRun, order=NEWEST, use_case="churn")
     finally:
         os.kill(daemon.process.pid, signal.SIGTERM)
         daemon.process.join(PATIENCE_S)

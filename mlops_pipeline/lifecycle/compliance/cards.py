@@ -24,7 +24,7 @@ from mlops_pipeline.core.documents.records import (
 )
 from mlops_pipeline.core.rollout.records import Rollout
 from mlops_pipeline.errors import NotFoundError, StateError
-from mlops_pipeline.lifecycle.alerts import NewAlert, raise_alert, resolve_alerts_by_key
+from mlops_pipeline.lifecycle.alerts import NewAlert, alert_while, resolve_alerts_by_key
 from mlops_pipeline.lifecycle.bookkeeping import NewDecision, list_decisions, record_decision
 from mlops_pipeline.lifecycle.exceptions import list_exceptions
 from mlops_pipeline.lifecycle.rollouts import (
@@ -154,26 +154,15 @@ def remind_of_review(ops: OpsDatabase, use_case: UseCase, *, now: datetime) -> s
     standing = read_standing(ops, champion)
     months = use_case.governance.review.card_months
     due = later(standing.last_review.date(), months)
-    if now.date() < due:
-        resolve_alerts_by_key(
-            ops, use_case.name, REVIEW, by="reminder", reason="no longer due", now=now
-        )
-        return f"the card of version {champion.version} is due on {due}"
+    is_due = now.date() >= due
     message = f"the model card of version {champion.version} was due for review on {due}"
-    raise_alert(
-        ops,
-        use_case.name,
-        NewAlert(
-            "review_due",
-            "warning",
-            message,
-            f"read `mlops card {use_case.name}`, then "
-            f"`mlops card review {use_case.name} --by NAME --reason TEXT`",
-            dedupe_key=REVIEW,
-        ),
-        now=now,
+    action = (
+        f"read `mlops card {use_case.name}`, then "
+        f"`mlops card review {use_case.name} --by NAME --reason TEXT`"
     )
-    return message
+    alert = NewAlert("review_due", "warning", message, action, dedupe_key=REVIEW)
+    alert_while(is_due, ops, use_case.name, alert, by="reminder", over="no longer due", now=now)
+    return message if is_due else f"the card of version {champion.version} is due on {due}"
 
 
 def _read(folder: Path, name: str, kind: type[T]) -> T:

@@ -14,7 +14,7 @@ from mlops_pipeline.core.documents.records import plain
 from mlops_pipeline.core.evaluation.gates import PARITY_RULE, Gate
 from mlops_pipeline.core.fairness.live_fairness import LiveAudit, LiveDecisions, audit_decisions
 from mlops_pipeline.core.features.frames import EVENT_ROW
-from mlops_pipeline.lifecycle.alerts import NewAlert, raise_alert, resolve_alerts_by_key
+from mlops_pipeline.lifecycle.alerts import NewAlert, alert_while
 from mlops_pipeline.lifecycle.bookkeeping import NewDecision, record_decision
 from mlops_pipeline.lifecycle.context import Accepted, Context, RunContext, Snapshot
 from mlops_pipeline.lifecycle.features.labelled import NO_LABELS, periods_with_labels, with_labels
@@ -154,15 +154,10 @@ def record_live_audit(
         NewDecision(FOLDER, audit.action, audit.sentence, evidence, actor=f"run {run_id}"),
         now=now,
     )
-    if audit.action == "alert":
-        raise_alert(
-            ops,
-            name,
-            NewAlert(ALERT, "warning", audit.sentence, WAY_OUT, run_id=run_id, dedupe_key=ALERT),
-            now=now,
-        )
-    elif audit.action == "within_limits":
-        resolve_alerts_by_key(ops, name, ALERT, by=run_id, reason=audit.sentence, now=now)
+    if audit.action in ("alert", "within_limits"):  # else it cannot be told
+        why, is_above = audit.sentence, audit.action == "alert"
+        alert = NewAlert(ALERT, "warning", why, WAY_OUT, run_id=run_id, dedupe_key=ALERT)
+        alert_while(is_above, ops, name, alert, by=run_id, over=why, now=now)
     return context.lake.artifact_folder(name, FOLDER) / FILE
 
 
@@ -176,21 +171,8 @@ def raise_parity_alert(
     broken = [
         rule for rule in gate.rules if rule.name.startswith(PARITY_RULE) and rule.passed is False
     ]
-    if not broken:
-        why = "the newest model breaks no parity rule on its test part"
-        resolve_alerts_by_key(ops, use_case.name, TEST_ALERT, by=run_id, reason=why, now=now)
-        return
     said = "; ".join(f"{rule.name} ({rule.effect}): {rule.reason}" for rule in broken)
-    raise_alert(
-        ops,
-        use_case.name,
-        NewAlert(
-            ALERT,
-            "warning",
-            f"on the test part of the newest model: {said}",
-            WAY_OUT,
-            run_id=run_id,
-            dedupe_key=TEST_ALERT,
-        ),
-        now=now,
-    )
+    message = f"on the test part of the newest model: {said}"
+    alert = NewAlert(ALERT, "warning", message, WAY_OUT, run_id=run_id, dedupe_key=TEST_ALERT)
+    why = "the newest model breaks no parity rule on its test part"
+    alert_while(bool(broken), ops, use_case.name, alert, by=run_id, over=why, now=now)

@@ -20,11 +20,11 @@ from sqlalchemy import (
 from sqlalchemy.exc import OperationalError
 
 from mlops_pipeline.errors import StateError
-from mlops_pipeline.stores.ops.declarations import Declared, metadata
+from mlops_pipeline.stores.ops.declarations import metadata
 from mlops_pipeline.stores.ops.engine import write_transaction
 from mlops_pipeline.stores.ops.tables import TABLES
 
-REVISION = 1
+REVISION = 2  # of 1, PostgreSQL's append-only tables could be truncated
 NUMBER = Table("ledger_schema", MetaData(), Column("revision", Integer, nullable=False))
 
 WAL_ATTEMPTS = 500
@@ -32,27 +32,31 @@ WAL_PAUSE_S = 0.03
 
 
 def create(engine: Engine) -> None:
-    """Make the tables if they are not there; any number of processes may do this at once."""
+    """Bring tables and triggers to this revision; any number of processes may do this at once."""
     with engine.begin() as connection:
-        if _is_current(connection):
+        if _revision(connection) == REVISION:
             return
     if engine.dialect.name == "sqlite":
         _switch_to_wal(engine)
     with write_transaction(engine, "schema") as connection:
-        if not _is_current(connection):  # another process may have been first
+        revision = _revision(connection)
+        if revision is None:
             _create_tables(connection)
+        elif revision != REVISION:  # no other process was first
+            _refuse_changes(connection)
+            connection.execute(NUMBER.update().values(revision=REVISION))
 
 
-def _is_current(connection: Connection) -> bool:
+def _revision(connection: Connection) -> int | None:
     look = inspect(connection)
     if not look.has_table(NUMBER.name):
         if look.has_table("alembic_version") and look.has_table("rollout_event"):
             raise _other_version(connection, "tables of the first kind, with Alembic revisions")
-        return False
+        return None
     revision: int | None = connection.scalar(NUMBER.select())
-    if revision != REVISION:
+    if revision not in (1, REVISION):
         raise _other_version(connection, f"schema revision {revision}")
-    return True
+    return revision
 
 
 def _other_version(connection: Connection, found: str) -> StateError:
@@ -70,41 +74,50 @@ def _create_tables(connection: Connection) -> None:
     metadata.create_all(connection)
     NUMBER.create(connection)
     connection.execute(NUMBER.insert().values(revision=REVISION))
-    is_sqlite = connection.dialect.name == "sqlite"
-    if not is_sqlite:
+    _refuse_changes(connection)
+
+
+def _refuse_changes(connection: Connection) -> None:
+    """Give every table that is declared append-only the triggers that it lacks."""
+    triggers = _sqlite_triggers
+    if connection.dialect.name != "sqlite":
+        triggers = _postgres_triggers
         connection.execute(
             text(
-                "CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS "
+                "CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS "
                 "$$ BEGIN RAISE EXCEPTION '% is append-only', TG_TABLE_NAME; END $$"
             )
         )
     for declared in TABLES.values():
         if declared.append_only:
-            for statement in _triggers(declared, is_sqlite=is_sqlite):
+            for statement in triggers(declared.table):
                 connection.execute(text(statement))
 
 
-def _triggers(declared: Declared, *, is_sqlite: bool) -> list[str]:
-    """Return the statements that make a table append-only."""
-    name = declared.table.name
-    if not is_sqlite:
-        return [
-            f"CREATE TRIGGER {name}_no_{change.lower()} BEFORE {change} ON {name} "
-            "FOR EACH ROW EXECUTE FUNCTION refuse_change()"
-            for change in ("UPDATE", "DELETE")
-        ]
+def _postgres_triggers(table: Table) -> list[str]:
+    each = {"update": "ROW", "delete": "ROW", "truncate": "STATEMENT"}
+    return [
+        f"CREATE OR REPLACE TRIGGER {table.name}_no_{change} BEFORE {change} ON {table.name} "
+        f"FOR EACH {unit} EXECUTE FUNCTION refuse_change()"
+        for change, unit in each.items()
+    ]
+
+
+def _sqlite_triggers(table: Table) -> list[str]:
+    name = table.name
     refusal = f"BEGIN SELECT RAISE(ABORT, '{name} is append-only'); END"
     # REPLACE fires no trigger of DELETE; PostgreSQL has none
     same = (
         " AND ".join(f"{column.name} = NEW.{column.name}" for column in constraint.columns)
-        for constraint in declared.table.constraints
+        for constraint in table.constraints
         if isinstance(constraint, PrimaryKeyConstraint | UniqueConstraint)
     )
     is_there = f"WHEN EXISTS (SELECT 1 FROM {name} WHERE {' OR '.join(sorted(same))})"
+    changes = {"update": "", "delete": "", "insert": is_there}
     return [
-        f"CREATE TRIGGER {name}_no_update BEFORE UPDATE ON {name} {refusal}",
-        f"CREATE TRIGGER {name}_no_delete BEFORE DELETE ON {name} {refusal}",
-        f"CREATE TRIGGER {name}_no_replace BEFORE INSERT ON {name} {is_there} {refusal}",
+        f"CREATE TRIGGER IF NOT EXISTS {name}_no_{'replace' if condition else change} "
+        f"BEFORE {change} ON {name} {condition} {refusal}"
+        for change, condition in changes.items()
     ]
 
 

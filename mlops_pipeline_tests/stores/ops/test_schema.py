@@ -15,6 +15,7 @@ from mlops_pipeline.lifecycle.exceptions import grant_exception
 from mlops_pipeline.stores.ops import OpsDatabase, schema
 from mlops_pipeline.stores.ops.declarations import metadata
 from mlops_pipeline.stores.ops.engine import make_engine
+from mlops_pipeline.stores.ops.tables import DECLARED
 from mlops_pipeline_tests.lifecycle.rollout_steps import approve, open_waiting
 from mlops_pipeline_tests.stores.ops.timestamps import NOON
 
@@ -159,3 +160,51 @@ def test_append_only_table_refuses_change(
             connection.execute(statement)
         with engine.begin() as connection:
             assert (connection.scalar(select(func.count()).select_from(records)) or 0) > 0
+
+
+@pytest.mark.parametrize("empty_url", ["postgresql"], indirect=True)  # SQLite has no TRUNCATE
+@pytest.mark.parametrize("table", [item.table.name for item in DECLARED if item.append_only])
+def test_append_only_table_refuses_to_be_truncated_itself_or_with_what_it_refers_to(
+    empty_url: str, table: str
+) -> None:
+    with OpsDatabase.open(empty_url) as database:
+        open_waiting(database, 1)
+        approve(database, "churn", 1, by="ada", reason="good", now=NOON)
+        grant_exception(database, "churn", "r", by="ada", reason="b", expires_at=NOON, now=NOON)
+        for emptied in (table, f"{table} CASCADE", "rollout CASCADE"):
+            refusal = pytest.raises(DBAPIError, match="is append-only")
+            with database.engine.connect() as connection, refusal:
+                connection.execute(text(f"TRUNCATE {emptied}"))
+        with database.engine.connect() as connection:
+            count = select(func.count()).select_from(metadata.tables[table])
+            assert (connection.scalar(count) or 0) > 0
+
+
+def test_database_of_the_first_revision_gets_the_triggers_it_lacks(empty_url: str) -> None:
+    with OpsDatabase.open(empty_url) as database:
+        open_waiting(database, 1)
+        triggers = _triggers(database)
+        on = "" if empty_url.startswith("sqlite") else " ON audit_event"
+        lacking = "replace" if empty_url.startswith("sqlite") else "truncate"
+        with database.engine.begin() as connection:
+            connection.execute(text(f"DROP TRIGGER audit_event_no_{lacking}{on}"))
+            connection.execute(text("UPDATE ledger_schema SET revision = 1"))
+        assert _triggers(database) != triggers
+    for _ in range(2):
+        with OpsDatabase.open(empty_url) as database:
+            assert _triggers(database) == triggers
+            assert database.audit_head()[0] == 1
+            with database.engine.begin() as connection:
+                found = connection.scalar(text("SELECT revision FROM ledger_schema"))
+                assert found == schema.REVISION
+
+
+def _triggers(database: OpsDatabase) -> list[str]:
+    query = (
+        "SELECT name FROM sqlite_master WHERE type = 'trigger' ORDER BY name"
+        if database.url.startswith("sqlite")
+        else "SELECT tgname FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid "
+        "WHERE relnamespace = current_schema()::regnamespace AND NOT tgisinternal ORDER BY tgname"
+    )
+    with database.engine.begin() as connection:
+        return list(connection.scalars(text(query)))
