@@ -16,8 +16,8 @@ from mlops_pipeline.core.documents.pages import metric_title
 from mlops_pipeline.core.evaluation.evaluation import Slice, worst_slices
 from mlops_pipeline.core.fairness.audit import GroupAudit
 from mlops_pipeline.core.fairness.variants import Mitigated
-from mlops_pipeline.core.metrics.metrics import Estimate
-from mlops_pipeline.core.metrics.ranked_scores import (
+from mlops_pipeline.core.metrics.metrics import (
+    Estimate,
     Floats,
     binary_labels,
     probabilities,

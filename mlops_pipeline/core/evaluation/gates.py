@@ -10,7 +10,7 @@ from functools import singledispatch
 
 from mlops_pipeline.core.evaluation.evaluation import Evaluation
 from mlops_pipeline.core.evaluation.exceptions import GateException, rule_key
-from mlops_pipeline.core.fairness.audit import evaluate_parity
+from mlops_pipeline.core.fairness.parity import evaluate_parity
 from mlops_pipeline.core.metrics.metrics import Estimate
 from mlops_pipeline.spec.gates import (
     BetterRule,

@@ -1,39 +1,36 @@
 """The audit of decisions by group: rates and calibration of groups, disparities between them.
 
-Belongs here: measuring one sensitive attribute, and whether a disparity is within a limit. Arrays
-are group_figures.py's; what follows belongs to the gate, the live audit and mitigation.
+Belongs here: measuring sensitive attributes. Whether a disparity is within a limit is parity.py's.
+A count array ends in the axes (group, label, decision): label 0, 1 or 2 (not known yet), decision
+0 or 1.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mlops_pipeline.config.fairness import Fairness, is_intersection
-from mlops_pipeline.core.fairness.group_figures import (
-    CELLS,
-    MISSING,
-    AuditRows,
-    GroupCalibration,
-    by_group,
-    cells_of,
-    checked_rows,
-    group_calibration,
-    group_codes,
-    group_rates,
-    intersections,
-)
-from mlops_pipeline.core.metrics.bootstrap import (
+from mlops_pipeline.config.fairness import CROSSED, Fairness
+from mlops_pipeline.core.metrics.intervals import (
+    ONE_ENTITY,
     Codes,
-    check_replicates,
+    calibration_gaps,
+    check_at_least,
+    entity_codes,
+    factorize,
     percentile_interval,
     resampled_counts,
 )
-from mlops_pipeline.core.metrics.metrics import Estimate
-from mlops_pipeline.core.metrics.ranked_scores import Floats
-from mlops_pipeline.errors import ConfigError
+from mlops_pipeline.core.metrics.metrics import (
+    Estimate,
+    Floats,
+    binary_labels,
+    probabilities,
+)
+from mlops_pipeline.errors import DataError
 
 FOUR_FIFTHS = 0.8  # of the parity ratio; US Uniform Guidelines on Employee Selection, 1978
 RATES = {  # why one is not defined
@@ -48,6 +45,24 @@ DISPARITIES = {  # the rates that each is made of
     "equalized_odds_difference": ("tpr", "fpr"),
     "equal_opportunity_difference": ("tpr",),
 }
+MISSING_GROUP = "(missing)"
+UNKNOWN_LABEL = 2
+LABELS, DECISIONS = 3, 2
+CELLS = LABELS * DECISIONS  # of a group
+
+
+@dataclass(frozen=True)
+class GroupCalibration:
+    """Mean score, observed rate, observed minus mean score (0: calibrated in the large), ECE.
+
+    Scores say too little where the difference is above 0. The ECE is biased upwards in small
+    groups, and its interval lies high, as `bootstrap_metrics` says.
+    """
+
+    mean_score: Estimate
+    observed_rate: Estimate
+    difference: Estimate
+    ece: Estimate
 
 
 @dataclass(frozen=True)
@@ -96,46 +111,6 @@ class GroupAudit:
         return (ranked[0], ranked[-1]) if len(ranked) > 1 else None
 
 
-@dataclass(frozen=True)
-class Parity:
-    """Whether selection rates are within a limit. `passed` is None when none is computable.
-
-    `value` is the largest demographic parity difference, `above` the attributes beyond the limit.
-    """
-
-    passed: bool | None
-    value: float | None
-    above: tuple[str, ...]
-    reason: str
-
-
-def evaluate_parity(
-    audits: Sequence[GroupAudit], at_most: float, attributes: Sequence[str] = ()
-) -> Parity:
-    """Hold the demographic parity difference of each attribute against a limit.
-
-    Without `attributes`, of every single one: the largest of many differences between the small
-    groups of intersections is large by chance.
-    """
-    figures = {
-        audit.attribute: audit.demographic_parity_difference
-        for audit in audits
-        if (audit.attribute in attributes if attributes else not is_intersection(audit.attribute))
-    }
-    known = {name: one.value for name, one in figures.items() if one.value is not None}
-    lacking = [
-        f"{name} not computable ({one.reason})"
-        for name, one in figures.items()
-        if one.value is None
-    ]
-    if not known:
-        return Parity(None, None, (), "; ".join(lacking) or "there is no protected attribute")
-    ranked = sorted(known.items(), key=lambda pair: -pair[1])
-    above = tuple(name for name, value in ranked if value > at_most)
-    reason = ", ".join([*(f"{name} {value:.3f}" for name, value in ranked), *lacking])
-    return Parity(not above, ranked[0][1], above, reason)
-
-
 def audit_attributes(
     settings: Fairness,
     protected: Mapping[str, ArrayLike],
@@ -145,13 +120,34 @@ def audit_attributes(
 ) -> tuple[GroupAudit, ...]:
     """Audit every protected attribute and, if the settings say so, every pair of them."""
     columns = {name: np.asarray(item, object) for name, item in protected.items()}
-    if settings.intersections:
-        columns |= intersections(columns)
-    least = settings.min_group_rows
+    pairs = map(CROSSED.join, combinations(columns, 2)) if settings.intersections else ()
     return tuple(
-        audit_groups(y, decisions, groups, attribute=name, min_group_rows=least, **options)
-        for name, groups in columns.items()
+        audit_groups(
+            y,
+            decisions,
+            attribute_values(columns, name),
+            attribute=name,
+            min_group_rows=settings.min_group_rows,
+            **options,
+        )
+        for name in (*columns, *pairs)
     )
+
+
+def attribute_values(protected: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
+    """Return the values of an attribute or of a pair ("gender x region": "female x south").
+
+    A pair is missing where either attribute is.
+    """
+    if CROSSED not in name:
+        return protected[name]
+    first, second = (factorize(protected[each]) for each in name.split(CROSSED))
+    texts = [f"{one}{CROSSED}{other}" for one in first[1] for other in second[1]]
+    pairs = np.asarray([*texts, None], dtype=object)  # one object for each distinct pair
+    crossed = first[0] * len(second[1]) + second[0]
+    crossed[(first[0] < 0) | (second[0] < 0)] = -1
+    values: NDArray[Any] = pairs[crossed]
+    return values
 
 
 def audit_groups(  # noqa: PLR0913 - the settings are keyword-only and have defaults
@@ -175,15 +171,16 @@ def audit_groups(  # noqa: PLR0913 - the settings are keyword-only and have defa
     Intervals are of a bootstrap over `entities` (default: rows); of a disparity near parity they
     lie on the side of disparity, because resamples add noise to a maximum.
     """
-    check_replicates(replicates)
-    if min_group_rows < 1:
-        raise ConfigError(
-            "An audit needs rows", expected="min_group_rows >= 1", found=f"{min_group_rows}"
-        )
-    names, codes = group_codes(groups)
-    rows = checked_rows(y, decisions, len(codes), scores=scores, known=known, entities=entities)
-    table = _measure(rows, names, codes, min_group_rows, replicates=replicates, seed=seed)
-    calibration = _calibrate(rows, table, codes, replicates, seed)
+    check_at_least(2, replicates=replicates)
+    check_at_least(1, min_group_rows=min_group_rows)
+    codes, distinct = factorize(groups)
+    texts = [str(value) for value in distinct] + ([MISSING_GROUP] if (codes < 0).any() else [])
+    names, position = np.unique(np.asarray(texts, dtype=str), return_inverse=True)
+    rows = _checked_rows(
+        position[codes], y, decisions, scores=scores, known=known, entities=entities
+    )
+    table = _measure(rows, names, min_group_rows, replicates, seed)
+    calibration = _calibrate(rows, table, replicates, seed)
     return GroupAudit(
         attribute=attribute,
         groups=tuple(table.group(code, calibration.get(code)) for code in range(len(names))),
@@ -191,63 +188,44 @@ def audit_groups(  # noqa: PLR0913 - the settings are keyword-only and have defa
     )
 
 
-def _measure(
-    rows: AuditRows,
-    names: NDArray[np.str_],
-    codes: Codes,
-    least: int,
+@dataclass(frozen=True)
+class _Rows:
+    """The checked input, as codes."""
+
+    group: Codes
+    label: Codes
+    decision: Codes
+    entity: Codes
+    is_own_entity: bool  # every row is
+    scores: Floats | None
+
+
+def _checked_rows(
+    group: Codes,
+    y: ArrayLike,
+    decisions: ArrayLike,
     *,
-    replicates: int,
-    seed: int,
-) -> "_Table":
-    cell = cells_of(codes, rows.label, rows.decision)
-    counts = by_group(np.bincount(cell, minlength=len(names) * CELLS))
-    is_large = counts.sum(axis=(1, 2)) >= least
-    kept, position = is_large[codes], np.cumsum(is_large) - 1
-    drawn = resampled_counts(
-        cells_of(position[codes[kept]], rows.label[kept], rows.decision[kept]),
-        int(is_large.sum()) * CELLS,
-        None if rows.is_own_entity else rows.entity[kept],
-        replicates,
-        np.random.default_rng(seed),
+    scores: ArrayLike | None,
+    known: ArrayLike | None,
+    entities: ArrayLike | None,
+) -> _Rows:
+    size = len(group)
+    given = {"labels": y, "decisions": decisions, "scores": scores, "known": known}
+    given["entities"] = entities
+    lengths = {name: len(np.asarray(item)) for name, item in given.items() if item is not None}
+    if set(lengths.values()) != {size}:
+        found = ", ".join(f"{length} {name}" for name, length in lengths.items())
+        raise DataError("The inputs of an audit differ in length", found=f"{size} groups, {found}")
+    is_known = np.ones(size, bool) if known is None else np.asarray(known, dtype=bool)
+    labels = binary_labels(np.where(is_known, y, 0))
+    return _Rows(
+        group=group,
+        label=np.where(is_known, labels, UNKNOWN_LABEL).astype(np.intp),
+        decision=binary_labels(decisions).astype(np.intp),
+        entity=entity_codes(entities, size)[0],
+        is_own_entity=entities is None,
+        scores=None if scores is None else probabilities(scores, size),
     )
-    lowest, highest = np.full(len(names), len(codes)), np.full(len(names), -1)
-    np.minimum.at(lowest, codes, rows.entity)
-    np.maximum.at(highest, codes, rows.entity)
-    return _Table(
-        names=names,
-        counts=counts,
-        is_alone=lowest >= highest,
-        point=group_rates(np.where(is_large[:, None, None], counts, 0)),
-        drawn=group_rates(by_group(drawn)),
-        position=position,
-        least=least,
-    )
-
-
-def _calibrate(
-    rows: AuditRows, table: "_Table", codes: Codes, replicates: int, seed: int
-) -> dict[int, GroupCalibration]:
-    """Return the calibration of every group, by its code; empty without scores."""
-    found: dict[int, GroupCalibration] = {}
-    if rows.scores is None:
-        return found
-    order = np.argsort(codes, kind="stable")
-    ends = np.cumsum(table.counts.sum(axis=(1, 2)))
-    for code, mine in enumerate(np.split(order, ends[:-1])):
-        reason = table.too_small(code, labelled=True)
-        if reason is not None:
-            found[code] = GroupCalibration(*[Estimate(None, reason=reason)] * 4)
-            continue
-        known = mine[rows.label[mine] < 2]
-        found[code] = group_calibration(
-            rows.label[known].astype(np.float64),
-            rows.scores[known],
-            rows.entity[known],
-            replicates=replicates,
-            seed=seed,
-        )
-    return found
 
 
 @dataclass(frozen=True)
@@ -263,7 +241,7 @@ class _Table:
     least: int
 
     def too_small(self, code: int, *, labelled: bool) -> str | None:
-        rows, known = int(self.counts[code].sum()), int(self.counts[code, :2].sum())
+        rows, known = int(self.counts[code].sum()), int(self.counts[code, :UNKNOWN_LABEL].sum())
         if rows < self.least:
             return f"{rows} rows, fewer than {self.least}"
         if labelled and known < self.least:
@@ -276,13 +254,13 @@ class _Table:
 
     def group(self, code: int, calibration: GroupCalibration | None) -> GroupRates:
         excluded = self.too_small(code, labelled=False)
-        if self.names[code] == MISSING:
+        if self.names[code] == MISSING_GROUP:
             excluded = "the group of these rows is not known"
         is_too_small = self.too_small(code, labelled=True) is not None
         return GroupRates(
             group=str(self.names[code]),
             rows=int(self.counts[code].sum()),
-            labelled=int(self.counts[code, :2].sum()),
+            labelled=int(self.counts[code, :UNKNOWN_LABEL].sum()),
             positives=None if is_too_small else int(self.counts[code, 1].sum()),
             **{rate: self.estimate(rate, code) for rate in RATES},
             calibration=calibration,
@@ -295,7 +273,7 @@ class _Table:
             return Estimate(None, reason=reason)
         value = float(self.point[rate][code])
         if self.is_alone[code]:
-            return Estimate(value, reason="interval not computable: fewer than 2 entities")
+            return Estimate(value, reason=ONE_ENTITY)
         return percentile_interval(value, self.drawn[rate][:, self.position[code]])
 
     def disparity(self, name: str) -> Estimate:
@@ -305,7 +283,7 @@ class _Table:
         compared = [
             code
             for code, group in enumerate(self.names)
-            if group != MISSING and self.too_small(code, labelled=labelled) is None
+            if group != MISSING_GROUP and self.too_small(code, labelled=labelled) is None
         ]
         if len(compared) < 2:
             rows = "labelled rows" if labelled else "rows"
@@ -316,20 +294,86 @@ class _Table:
                 lacking = self.why_not(rate, code)
                 if lacking is not None:
                     return Estimate(None, reason=f"group {self.names[code]}: {lacking}")
-        value = float(_spread(name, {rate: self.point[rate][compared] for rate in needed}))
+        value = float(_spread(name, [self.point[rate][compared] for rate in needed]))
         if np.isnan(value):
             return Estimate(None, reason="no row is selected in any group")
         if self.is_alone[compared].any():
             return Estimate(value, reason="interval not computable: a group has 1 entity")
         at = self.position[compared]
-        drawn = _spread(name, {rate: self.drawn[rate][:, at] for rate in needed})
+        drawn = _spread(name, [self.drawn[rate][:, at] for rate in needed])
         return percentile_interval(value, drawn)
 
 
-def _spread(name: str, rates: Mapping[str, Floats]) -> Floats:
+def _spread(name: str, rates: Sequence[Floats]) -> Floats:
     """Return a disparity of rates (..., n_groups), NaN where a rate is."""
     if name == "demographic_parity_ratio":
-        selection = rates["selection_rate"]
+        (selection,) = rates
         with np.errstate(invalid="ignore"):
             return np.asarray(selection.min(axis=-1) / selection.max(axis=-1))
-    return np.asarray(np.maximum.reduce([np.ptp(rate, axis=-1) for rate in rates.values()]))
+    return np.asarray(np.maximum.reduce([np.ptp(rate, axis=-1) for rate in rates]))
+
+
+def _measure(
+    rows: _Rows, names: NDArray[np.str_], least: int, replicates: int, seed: int
+) -> _Table:
+    inner = rows.label * DECISIONS + rows.decision
+    flat = np.bincount(rows.group * CELLS + inner, minlength=len(names) * CELLS)
+    counts = flat.reshape(-1, LABELS, DECISIONS)
+    is_large = counts.sum(axis=(1, 2)) >= least
+    kept, position = is_large[rows.group], np.cumsum(is_large) - 1
+    drawn = resampled_counts(
+        position[rows.group[kept]] * CELLS + inner[kept],
+        int(is_large.sum()) * CELLS,
+        None if rows.is_own_entity else rows.entity[kept],
+        replicates,
+        np.random.default_rng(seed),
+    )
+    lowest, highest = np.full(len(names), len(kept)), np.full(len(names), -1)
+    np.minimum.at(lowest, rows.group, rows.entity)
+    np.maximum.at(highest, rows.group, rows.entity)
+    return _Table(
+        names=names,
+        counts=counts,
+        is_alone=lowest >= highest,
+        point=_rates(np.where(is_large[:, None, None], counts, 0)),
+        drawn=_rates(drawn.reshape(replicates, -1, LABELS, DECISIONS)),
+        position=position,
+        least=least,
+    )
+
+
+def _rates(counts: NDArray[Any]) -> dict[str, Floats]:
+    """Return each rate (..., n_groups); NaN where no row is in its denominator."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        by_label = counts[..., 1] / counts.sum(axis=-1)
+        hits, false_hits = counts[..., 1, 1], counts[..., 0, 1]
+        return {
+            "selection_rate": counts[..., 1].sum(axis=-1) / counts.sum(axis=(-2, -1)),
+            "tpr": by_label[..., 1],
+            "fpr": by_label[..., 0],
+            "precision": hits / (hits + false_hits),
+        }
+
+
+def _calibrate(
+    rows: _Rows, table: _Table, replicates: int, seed: int
+) -> dict[int, GroupCalibration]:
+    """Return the calibration of every group, by its code; empty without scores."""
+    found: dict[int, GroupCalibration] = {}
+    if rows.scores is None:
+        return found
+    order = np.argsort(rows.group, kind="stable")
+    ends = np.cumsum(table.counts.sum(axis=(1, 2)))
+    for code, mine in enumerate(np.split(order, ends[:-1])):
+        reason = table.too_small(code, labelled=True)
+        if reason is not None:
+            found[code] = GroupCalibration(*[Estimate(None, reason=reason)] * 4)
+            continue
+        known = mine[rows.label[mine] != UNKNOWN_LABEL]
+        label, scores = rows.label[known].astype(np.float64), rows.scores[known]
+        found[code] = GroupCalibration(
+            Estimate(float(scores.mean())),
+            Estimate(float(label.mean())),
+            *calibration_gaps(label, scores, rows.entity[known], replicates, seed),
+        )
+    return found

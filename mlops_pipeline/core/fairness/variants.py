@@ -1,17 +1,75 @@
-"""Mitigated variants of a model, with their validation figures, and the rule that chooses one.
+"""The groups that mitigation makes equal, and its variants of a model: which one is chosen.
 
-Belongs here: the choice, from figures alone. How variants are made belongs to `mitigation`.
+Belongs here: which rows form a group (with several attributes a combination of their values: when
+all combinations are treated alike, so are the values of each), and the choice among variants from
+figures alone. How variants are made belongs to `mitigation`.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mlops_pipeline.config.fairness import Mitigation
 from mlops_pipeline.spec.metrics import METRICS
 
 BASE = "base"
+NO_GROUP = -1
+Codes = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Groups of people; each is one or more combinations of the attributes' values."""
+
+    attributes: tuple[str, ...]
+    values: tuple[tuple[tuple[str, ...], ...], ...]
+
+    def __len__(self) -> int:
+        """Return the number of groups."""
+        return len(self.values)
+
+    def codes(self, protected: Mapping[str, npt.NDArray[Any]]) -> Codes:
+        """Return the group of each row `(n_rows,)`, -1 where it has none."""
+        found = {each: code for code, group in enumerate(self.values) for each in group}
+        rows = zip(*(protected[name] for name in self.attributes), strict=True)
+        codes: Codes = np.asarray([found.get(row, NO_GROUP) for row in rows], dtype=np.int64)
+        return codes
+
+
+def learn_groups(
+    protected: Mapping[str, npt.NDArray[Any]], attributes: Sequence[str], min_rows: int
+) -> Groups:
+    """Return the groups of the rows given.
+
+    Combinations with fewer than `min_rows` rows form one group together; if even that is smaller,
+    they have none. Neither has a row of which an attribute is missing.
+    """
+    rows = zip(*(protected[name] for name in attributes), strict=True)
+    counts = Counter(row for row in rows if None not in row)
+    large = sorted(values for values, count in counts.items() if count >= min_rows)
+    small = sorted(values for values, count in counts.items() if count < min_rows)
+    groups: list[tuple[tuple[str, ...], ...]] = [(values,) for values in large]
+    if sum(counts[values] for values in small) >= min_rows:
+        groups.append(tuple(small))
+    return Groups(tuple(attributes), tuple(groups))
+
+
+def selection_difference(
+    decision: npt.NDArray[np.bool_], values: npt.NDArray[Any], min_rows: int
+) -> float | None:
+    """Return the demographic parity difference of an attribute: that of the audit, without more.
+
+    The largest minus the smallest selection rate, of groups with at least `min_rows` rows; None
+    with fewer than two of them. Rows without a value count nowhere.
+    """
+    rows = Counter(value for value in values if value is not None)
+    selected = Counter(value for value in values[decision] if value is not None)
+    rates = [selected[value] / count for value, count in rows.items() if count >= min_rows]
+    return max(rates) - min(rates) if len(rates) > 1 else None
 
 
 @dataclass(frozen=True)
@@ -67,16 +125,13 @@ def choose_variant(
     Returned are the variants with their outcome, the name chosen or None, and why.
     """
     judged = tuple(_judged(variant, within, attributes) for variant in variants)
-    base, fair = judged[0], [variant for variant in judged[1:] if variant.passes]
-    fair = [variant for variant in fair if variant.figures[rule.prefer] is not None]
+    base = judged[0]
+    fair = [item for item in judged[1:] if item.passes and item.figures[rule.prefer] is not None]
     if len(judged) == 1:
         return judged, None, "there is no variant to choose from"
     if not fair:
-        return (
-            judged,
-            None,
-            f"none of the variants is within the limits; {_closest(judged, within)}",
-        )
+        reason = f"none of the variants is within the limits; {_closest(judged, within)}"
+        return judged, None, reason
     best = min(fair, key=lambda variant: (_badness(variant, rule.prefer), variant.disparity or 0.0))
     loss = _loss(base, best, rule.prefer)
     what = f"{rule.prefer} {best.figures[rule.prefer]:.4f} against {base.figures[rule.prefer]:.4f}"
@@ -122,19 +177,12 @@ def _loss(base: Variant, variant: Variant, metric: str) -> float | None:
 
 def _closest(judged: Sequence[Variant], within: Mapping[str, float]) -> str:
     """Name the variant that exceeds its limits least."""
-    excess = [
-        (
-            max(
-                value - within[name]
-                for name, value in variant.disparities.items()
-                if value is not None
-            ),
-            variant,
-        )
-        for variant in judged[1:]
-        if any(value is not None for value in variant.disparities.values())
-    ]
-    if not excess:
+
+    def excess(variant: Variant) -> float:
+        known = {name: value for name, value in variant.disparities.items() if value is not None}
+        return max((value - within[name] for name, value in known.items()), default=np.inf)
+
+    closest = min(judged[1:], key=excess)
+    if excess(closest) == np.inf:
         return "no disparity is computable"
-    closest = min(excess, key=lambda pair: pair[0])[1]
     return f"{closest.name} comes closest: {closest.reason}"

@@ -1,25 +1,22 @@
-"""Weighted point metrics of a binary classifier, and the `Estimate` that carries a number.
+"""Metrics of a binary classifier, and the `Estimate` that carries a number.
 
-Belongs here: the definition of each metric and of "not computable". The checks of labels and
-scores and the sums that metrics share belong to `ranked_scores`; intervals and differences between
-models to `intervals`; per-group numbers to `governance.fairness`; calibration to `calibration`.
+Belongs here: the checks of labels and scores, their ranking, the definition of each metric and of
+"not computable". Scores are sorted once, so that each vector of weights, as a bootstrap's resample
+is one, costs O(n). Intervals, and differences between models, belong to `intervals`.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
+from functools import cached_property
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from mlops_pipeline.core.metrics.ranked_scores import (
-    Floats,
-    RankedScores,
-    WeightedRows,
-    rank_scores,
-)
-from mlops_pipeline.errors import ConfigError, DataError
-from mlops_pipeline.spec.metrics import METRICS, TOP_SHARE
+from mlops_pipeline.errors import ConfigError, DataError, masked
+from mlops_pipeline.spec.metrics import ECE_BINS, METRICS, TOP_SHARE
+
+Floats = NDArray[np.float64]
+Selection = NDArray[np.bool_] | slice
 
 
 @dataclass(frozen=True)
@@ -43,6 +40,151 @@ class Estimate:
             raise DataError("An estimate without a value needs the reason why")
 
 
+def _floats(values: ArrayLike, what: str) -> Floats:
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{what} are not numbers", found=masked(str(error))) from error
+
+
+def binary_labels(y: ArrayLike) -> Floats:
+    """Return labels as float64 of shape (n_samples,); DataError unless each is exactly 0 or 1."""
+    labels = _floats(y, "Labels")
+    if labels.ndim != 1 or not np.isin(labels, (0.0, 1.0)).all():
+        found = f"shape {labels.shape}, values {np.unique(labels)[:5].tolist()}"
+        expected = "one dimension of 0 and 1, none missing"
+        raise DataError("Labels are not binary", expected=expected, found=found)
+    return labels
+
+
+def probabilities(p: ArrayLike, rows: int | None = None) -> Floats:
+    """Return scores as float64; DataError unless each is in [0, 1] and there are `rows` of them."""
+    scores = _floats(p, "Scores")
+    if scores.ndim != 1 or not ((scores >= 0) & (scores <= 1)).all():
+        expected = "one dimension of numbers in [0, 1], none missing"
+        raise DataError("Scores are not probabilities", expected=expected)
+    if rows is not None and len(scores) != rows:
+        found = str(len(scores))
+        raise DataError("Labels and scores differ in length", expected=str(rows), found=found)
+    return scores
+
+
+def ece_bins(scores: Floats) -> NDArray[np.intp]:
+    """Return the calibration bin of each score, 0 to 14: bin m is (m/15, (m+1)/15]."""
+    return np.searchsorted(np.linspace(0, 1, ECE_BINS + 1)[1:-1], scores, side="left")
+
+
+@dataclass(frozen=True)
+class RankedScores:
+    """Rows sorted by descending score, with everything that does not depend on their weights.
+
+    `tie_ends` are the positions of the last row of each distinct score (the points of the ROC
+    curve); `bin_starts` the first row of each non-empty ECE bin; `selected` which rows reach
+    their threshold, None without one; `order` maps a ranked row to its original position.
+    """
+
+    order: NDArray[np.intp]
+    y: Floats
+    residuals: Floats  # y - p
+    log_losses: Floats
+    tie_ends: NDArray[np.intp]
+    bin_starts: NDArray[np.intp]
+    selected: Selection | None
+
+
+def rank_scores(y: ArrayLike, p: ArrayLike, threshold: ArrayLike | None = None) -> RankedScores:
+    """Sort the scores once, O(n log n); each weight vector afterwards costs O(n).
+
+    A row is selected when p >= threshold, one for all or one for each; without it, metrics of
+    decisions are not computable. DataError if labels are not 0 and 1, scores not in [0, 1], any is
+    missing, or lengths differ.
+    """
+    labels = binary_labels(y)
+    scores = probabilities(p, len(labels))
+    order = np.argsort(-scores, kind="stable")
+    y_ranked, p_ranked = labels[order], scores[order]
+    tiny = np.finfo(np.float64).eps  # the clipping of sklearn.metrics.log_loss
+    likelihood = np.where(y_ranked == 1, p_ranked, 1 - p_ranked)
+    bins = ece_bins(p_ranked)
+    changes = np.flatnonzero(np.diff(p_ranked))
+    return RankedScores(
+        order=order,
+        y=y_ranked,
+        residuals=y_ranked - p_ranked,
+        log_losses=-np.log(np.clip(likelihood, tiny, 1 - tiny)),
+        tie_ends=np.append(changes, len(order) - 1),
+        bin_starts=np.insert(np.flatnonzero(np.diff(bins)) + 1, 0, 0),
+        selected=None if threshold is None else _selected(p_ranked, threshold, order),
+    )
+
+
+def _selected(p_ranked: Floats, threshold: ArrayLike, order: NDArray[np.intp]) -> Selection:
+    limits = _floats(threshold, "Thresholds")
+    if limits.ndim and limits.shape != p_ranked.shape:
+        expected, found = f"one threshold, or {len(p_ranked)}", str(limits.shape)
+        raise DataError("Thresholds and scores differ in length", expected=expected, found=found)
+    reached: NDArray[np.bool_] = p_ranked >= (limits[order] if limits.ndim else limits)
+    count = int(reached.sum())
+    return slice(count) if reached[:count].all() else reached  # a slice is faster, and usual
+
+
+@dataclass(frozen=True)
+class WeightedRows:
+    """Ranked rows under one weight vector; sums that several metrics need are computed once.
+
+    `weights` are finite and >= 0, shape (n_samples,), in ranked order (`weights[ranked.order]`).
+    """
+
+    ranked: RankedScores
+    weights: Floats
+
+    @cached_property
+    def total(self) -> float:
+        """Sum of the weights."""
+        return float(self.weights.sum())
+
+    @cached_property
+    def positive_weights(self) -> Floats:
+        """Weight of each row that is positive, else 0."""
+        return self.weights * self.ranked.y
+
+    @cached_property
+    def positives(self) -> float:
+        """Weight of the positive rows."""
+        return float(self.positive_weights.sum())
+
+    @property
+    def has_both_classes(self) -> bool:
+        """Whether metrics that compare positive with negative rows are computable."""
+        return 0 < self.positives < self.total
+
+    @cached_property
+    def curve(self) -> tuple[Floats, Floats]:
+        """Weight of all rows and of positive rows at or above each distinct score."""
+        ends = self.ranked.tie_ends
+        return np.cumsum(self.weights)[ends], np.cumsum(self.positive_weights)[ends]
+
+    @cached_property
+    def selected(self) -> tuple[float, float]:
+        """Weight of the selected rows and of the true positives; NaN without a threshold."""
+        chosen = self.ranked.selected
+        if chosen is None:
+            return np.nan, np.nan
+        return float(self.weights[chosen].sum()), float(self.positive_weights[chosen].sum())
+
+    @cached_property
+    def confusion(self) -> tuple[float, float, float, float]:
+        """TP, FP, FN, TN, each summed by itself: an empty one is exactly 0; NaN as `selected`."""
+        chosen = self.ranked.selected
+        if chosen is None:
+            return np.nan, np.nan, np.nan, np.nan
+        others = slice(chosen.stop, None) if isinstance(chosen, slice) else ~chosen
+        of_label = (self.positive_weights, self.weights - self.positive_weights)
+        hits, false_hits = (float(weights[chosen].sum()) for weights in of_label)
+        misses, rejections = (float(weights[others].sum()) for weights in of_label)
+        return hits, false_hits, misses, rejections
+
+
 def _ratio(numerator: float, denominator: float) -> float:
     return numerator / denominator if denominator > 0 else np.nan
 
@@ -52,13 +194,9 @@ def _dot(first: Floats, second: Floats) -> float:
     return float(np.einsum("i,i->", first, second))
 
 
-def _has_both_classes(rows: WeightedRows) -> bool:
-    return 0 < rows.positives < rows.total
-
-
 def roc_auc(rows: WeightedRows) -> float:
     """Area under the ROC curve: P(score+ > score-) + P(tie) / 2 (Hanley & McNeil 1982)."""
-    if not _has_both_classes(rows):
+    if not rows.has_both_classes:
         return np.nan
     above, true_positives = rows.curve
     false_positives = above - true_positives
@@ -72,7 +210,7 @@ def pr_auc(rows: WeightedRows) -> float:
 
     Needs both classes: with positives only it is 1 whatever the scores.
     """
-    if not _has_both_classes(rows):
+    if not rows.has_both_classes:
         return np.nan
     above, true_positives = rows.curve
     precisions = np.divide(true_positives, above, out=np.zeros_like(above), where=above > 0)
@@ -129,7 +267,7 @@ def lift_top_decile(rows: WeightedRows) -> float:
     Of rows with equal scores, of which only some are within the 10 %, each counts in part: the
     mean over all ways to pick them.
     """
-    if not _has_both_classes(rows):
+    if not rows.has_both_classes:
         return np.nan
     above, true_positives = rows.curve
     found = np.interp(TOP_SHARE * rows.total, np.append(0, above), np.append(0, true_positives))
@@ -138,7 +276,8 @@ def lift_top_decile(rows: WeightedRows) -> float:
 
 def accuracy(rows: WeightedRows) -> float:
     """(TP + TN) / rows: share of decisions that are right."""
-    return _ratio(rows.confusion.true_positives + rows.confusion.true_negatives, rows.total)
+    hits, _, _, rejections = rows.confusion
+    return _ratio(hits + rejections, rows.total)
 
 
 def balanced_accuracy(rows: WeightedRows) -> float:
@@ -155,15 +294,13 @@ def mcc(rows: WeightedRows) -> float:
     return _ratio(hits * rejections - false_hits * misses, (of_labels * of_decisions) ** 0.5)
 
 
-FORMULAS: Mapping[str, Callable[[WeightedRows], float]] = MappingProxyType(
-    {
-        formula.__name__: formula
-        for formula in (
-            *(roc_auc, pr_auc, lift_top_decile, log_loss, brier, ece),
-            *(precision, recall, f1, accuracy, balanced_accuracy, mcc, selection_rate),
-        )
-    }
-)
+FORMULAS: Mapping[str, Callable[[WeightedRows], float]] = {
+    formula.__name__: formula
+    for formula in (
+        *(roc_auc, pr_auc, lift_top_decile, log_loss, brier, ece),
+        *(precision, recall, f1, accuracy, balanced_accuracy, mcc, selection_rate),
+    )
+}
 
 
 def evaluate(
@@ -180,49 +317,28 @@ def evaluate(
     return {name: FORMULAS[name](rows) for name in names}
 
 
-def why_not_computable(ranked: RankedScores, name: str, total_weight: float) -> str:
-    """Say why `evaluate` gave NaN for a metric, for `Estimate.reason`."""
-    if total_weight <= 0:
-        return "no rows"
-    if METRICS[name].needs_threshold and ranked.selected is None:
-        return "no decision threshold"
-    return METRICS[name].undefined or "no rows"
-
-
-def known_metrics(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the names as a tuple; ConfigError if one is not in `METRICS`."""
-    wanted = tuple(names)
-    unknown = sorted(set(wanted) - set(METRICS))
-    if unknown:
-        raise ConfigError("Unknown metric", expected=", ".join(METRICS), found=", ".join(unknown))
-    return wanted
-
-
 def point_metrics(
     y: ArrayLike,
     p: ArrayLike,
     threshold: ArrayLike | None = None,
     *,
-    weights: ArrayLike | None = None,
     metrics: Iterable[str] = tuple(METRICS),
 ) -> dict[str, Estimate]:
     """Return each metric as an `Estimate` without an interval.
 
-    A row of weight 2 counts as two rows, of weight 0 as absent. ConfigError if a metric is unknown,
-    DataError if labels, scores or weights cannot be used.
+    ConfigError if a metric is unknown, DataError if labels or scores cannot be used.
     """
-    names = known_metrics(metrics)
+    names = tuple(metrics)
+    unknown = sorted(set(names) - set(METRICS))
+    if unknown:
+        raise ConfigError("Unknown metric", expected=", ".join(METRICS), found=", ".join(unknown))
     ranked = rank_scores(y, p, threshold)
-    row_weights = None if weights is None else np.asarray(weights, dtype=np.float64)
-    if row_weights is not None and (
-        row_weights.shape != ranked.y.shape
-        or not (np.isfinite(row_weights) & (row_weights >= 0)).all()
-    ):
-        raise DataError("Weights are wrong", expected=f"{len(ranked.y)} finite numbers >= 0")
-    total = float(len(ranked.y) if row_weights is None else row_weights.sum())
-    return {
-        name: Estimate(None, reason=why_not_computable(ranked, name, total))
-        if np.isnan(value)
-        else Estimate(value)
-        for name, value in evaluate(ranked, row_weights, names).items()
-    }
+    found = {}
+    for name, value in evaluate(ranked, names=names).items():
+        reason = METRICS[name].undefined or "no rows"
+        if len(ranked.y) == 0:
+            reason = "no rows"
+        elif METRICS[name].needs_threshold and threshold is None:
+            reason = "no decision threshold"
+        found[name] = Estimate(None, reason=reason) if np.isnan(value) else Estimate(value)
+    return found

@@ -17,7 +17,8 @@ import numpy.typing as npt
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.data.frame import LabelledFrame
 from mlops_pipeline.core.data.splits import Parts
-from mlops_pipeline.core.fairness.groups import Codes, Floats, Groups, learn_groups
+from mlops_pipeline.core.fairness.variants import Codes, Groups, learn_groups
+from mlops_pipeline.core.metrics.metrics import Floats
 from mlops_pipeline.core.modelling.calibration import fit_calibration
 from mlops_pipeline.core.modelling.fitting import (
     Fitted,

@@ -17,8 +17,14 @@ from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.data.frame import LabelledFrame
 from mlops_pipeline.core.data.splits import Parts
 from mlops_pipeline.core.evaluation.gates import Gate
-from mlops_pipeline.core.fairness.groups import attribute_values, selection_difference
-from mlops_pipeline.core.fairness.variants import BASE, Mitigated, Variant, choose_variant
+from mlops_pipeline.core.fairness.audit import attribute_values
+from mlops_pipeline.core.fairness.variants import (
+    BASE,
+    Mitigated,
+    Variant,
+    choose_variant,
+    selection_difference,
+)
 from mlops_pipeline.core.metrics.metrics import point_metrics
 from mlops_pipeline.core.mitigation.context import (
     Candidate,

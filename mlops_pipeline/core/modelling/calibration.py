@@ -13,7 +13,7 @@ from typing import Any, Literal, Self, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mlops_pipeline.core.metrics.ranked_scores import Floats, binary_labels, probabilities
+from mlops_pipeline.core.metrics.metrics import Floats, binary_labels, probabilities
 from mlops_pipeline.core.modelling.scoring import apply_calibration, logit, sigmoid
 from mlops_pipeline.errors import ConfigError, DataError
 

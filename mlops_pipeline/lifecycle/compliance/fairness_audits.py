@@ -12,7 +12,7 @@ import numpy as np
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.documents.records import plain
 from mlops_pipeline.core.evaluation.gates import PARITY_RULE, Gate
-from mlops_pipeline.core.fairness.live_fairness import LiveAudit, LiveDecisions, audit_decisions
+from mlops_pipeline.core.fairness.parity import LiveAudit, LiveDecisions, audit_decisions
 from mlops_pipeline.core.features.frames import EVENT_ROW
 from mlops_pipeline.lifecycle.alerts import NewAlert, alert_while
 from mlops_pipeline.lifecycle.bookkeeping import NewDecision, record_decision

@@ -9,7 +9,7 @@ from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.orchestration.asset_run import BESIDE_SECONDS, asset_run, use_case_asset
 
 if TYPE_CHECKING:
-    from mlops_pipeline.core.fairness.live_fairness import LiveAudit
+    from mlops_pipeline.core.fairness.parity import LiveAudit
 
 WITHIN_LIMITS = "fairness_within_limits"  # the asset check of `fairness_audit`
 

@@ -13,7 +13,7 @@ from mlops_pipeline.core.documents.pages import MINUS
 from mlops_pipeline.core.documents.records import GroupThresholds, SourceFacts, from_plain
 from mlops_pipeline.core.evaluation.exceptions import GateException
 from mlops_pipeline.core.evaluation.review_band import ReviewBand
-from mlops_pipeline.core.fairness.group_figures import GroupCalibration
+from mlops_pipeline.core.fairness.audit import GroupCalibration
 from mlops_pipeline.core.fairness.variants import Mitigated, Variant
 from mlops_pipeline.core.metrics.metrics import Estimate
 from mlops_pipeline.core.modelling.explanations import AttributionComparison, DirectionCheck

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from mlops_pipeline.config.fairness import Fairness
-from mlops_pipeline.core.fairness.audit import GroupAudit, audit_attributes, evaluate_parity
+from mlops_pipeline.core.fairness.audit import GroupAudit, audit_attributes
+from mlops_pipeline.core.fairness.parity import evaluate_parity
 from mlops_pipeline.core.metrics.metrics import Estimate, point_metrics
 from mlops_pipeline_tests.core.audit.audit_example import D, G, Y, audit, rates_of, scored, width
 

@@ -6,12 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlops_pipeline.core.fairness.groups import (
-    Groups,
-    attribute_values,
-    learn_groups,
-    selection_difference,
-)
+from mlops_pipeline.core.fairness.audit import attribute_values
+from mlops_pipeline.core.fairness.variants import Groups, learn_groups, selection_difference
 from mlops_pipeline.core.mitigation.methods.reweighing import reweigh
 
 

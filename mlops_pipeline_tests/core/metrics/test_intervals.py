@@ -5,8 +5,11 @@ import pytest
 import sklearn.metrics as oracle
 from numpy.typing import NDArray
 
-from mlops_pipeline.core.metrics.delong import delong_difference
-from mlops_pipeline.core.metrics.intervals import bootstrap_metrics, paired_difference
+from mlops_pipeline.core.metrics.intervals import (
+    bootstrap_metrics,
+    delong_difference,
+    paired_difference,
+)
 from mlops_pipeline.core.metrics.metrics import Estimate, point_metrics
 from mlops_pipeline.errors import ConfigError, DataError
 from mlops_pipeline.spec.metrics import METRICS

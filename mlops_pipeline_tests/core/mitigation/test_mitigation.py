@@ -12,8 +12,7 @@ from mlops_pipeline.config import UseCase
 from mlops_pipeline.core.data.frame import LabelledFrame
 from mlops_pipeline.core.data.splits import Parts, split_frame
 from mlops_pipeline.core.evaluation.gates import Gate, RuleResult
-from mlops_pipeline.core.fairness.groups import selection_difference
-from mlops_pipeline.core.fairness.variants import Mitigated
+from mlops_pipeline.core.fairness.variants import Mitigated, selection_difference
 from mlops_pipeline.core.mitigation.context import (
     Candidate,
     MitigationContext,

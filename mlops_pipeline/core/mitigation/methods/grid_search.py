@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from mlops_pipeline.config.modelling import Costs
-from mlops_pipeline.core.fairness.groups import NO_GROUP, Codes
+from mlops_pipeline.core.fairness.variants import NO_GROUP, Codes
 from mlops_pipeline.core.mitigation.context import (
     Candidate,
     GroupedRows,

@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mlops_pipeline.config.modelling import Costs
-from mlops_pipeline.core.fairness.groups import NO_GROUP, Codes, Floats
+from mlops_pipeline.core.fairness.variants import NO_GROUP, Codes
+from mlops_pipeline.core.metrics.metrics import Floats
 from mlops_pipeline.core.mitigation.context import (
     Candidate,
     GroupedRows,

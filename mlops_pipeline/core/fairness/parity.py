@@ -1,10 +1,10 @@
-"""The fairness of live decisions: every scored row, with the labels that are known by now.
+"""Whether disparities are within a limit: those of an evaluation, and those of live decisions.
 
-Belongs here: what is said about rows that were read. Reading and recording is
-lifecycle/compliance/fairness_audits.py's.
+Belongs here: what is said about audits, and about rows that were read. Reading and recording is
+lifecycle/compliance/fairness_audits.py's, what follows a refusal the gate's and mitigation's.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -12,10 +12,50 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mlops_pipeline.config.fairness import Fairness
-from mlops_pipeline.core.fairness.audit import GroupAudit, Parity, audit_attributes, evaluate_parity
+from mlops_pipeline.config.fairness import Fairness, is_intersection
+from mlops_pipeline.core.fairness.audit import GroupAudit, audit_attributes
 
 Action = Literal["within_limits", "alert", "not_computable"]
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Whether selection rates are within a limit. `passed` is None when none is computable.
+
+    `value` is the largest demographic parity difference, `above` the attributes beyond the limit.
+    """
+
+    passed: bool | None
+    value: float | None
+    above: tuple[str, ...]
+    reason: str
+
+
+def evaluate_parity(
+    audits: Sequence[GroupAudit], at_most: float, attributes: Sequence[str] = ()
+) -> Parity:
+    """Hold the demographic parity difference of each attribute against a limit.
+
+    Without `attributes`, of every single one: the largest of many differences between the small
+    groups of intersections is large by chance.
+    """
+    figures = {
+        audit.attribute: audit.demographic_parity_difference
+        for audit in audits
+        if (audit.attribute in attributes if attributes else not is_intersection(audit.attribute))
+    }
+    known = {name: one.value for name, one in figures.items() if one.value is not None}
+    lacking = [
+        f"{name} not computable ({one.reason})"
+        for name, one in figures.items()
+        if one.value is None
+    ]
+    if not known:
+        return Parity(None, None, (), "; ".join(lacking) or "there is no protected attribute")
+    ranked = sorted(known.items(), key=lambda pair: -pair[1])
+    above = tuple(name for name, value in ranked if value > at_most)
+    reason = ", ".join([*(f"{name} {value:.3f}" for name, value in ranked), *lacking])
+    return Parity(not above, ranked[0][1], above, reason)
 
 
 @dataclass(frozen=True)
