@@ -108,8 +108,11 @@ class ConfigError(MlopsError):
     """A configuration file or setting is wrong."""
 
 
-class ExpressionError(MlopsError):
-    """A scalar expression does not parse or does not fit its columns."""
+class ExpressionError(MlopsError, ValueError):
+    """A scalar expression does not parse or does not fit its columns.
+
+    A ValueError, so that pydantic names the key that holds the expression.
+    """
 
 
 class DataError(MlopsError):

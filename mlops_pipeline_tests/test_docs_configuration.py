@@ -11,9 +11,9 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
 from mlops_pipeline.config import UseCase, json_schema, load_use_case
-from mlops_pipeline.spec.gates import GateRule
 from mlops_pipeline.spec.grammar import FUNCTIONS
 from mlops_pipeline.spec.metrics import GATE_METRICS, METRICS
+from mlops_pipeline.spec.rules import GateRule
 from mlops_pipeline_tests.documentation import (
     CONFIGS,
     blocks,

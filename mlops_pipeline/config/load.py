@@ -2,16 +2,15 @@
 
 import hashlib
 import json
-import types
-import typing
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.errors import ConfigError, MlopsError, did_you_mean
+from mlops_pipeline.errors import ConfigError, ExpressionError, MlopsError, did_you_mean
 
 SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -103,65 +102,50 @@ def _explain(path: Path, error: ValidationError) -> MlopsError:
     problems = error.errors(include_url=False)
     first = problems[0]
     place = [str(part) for part in first["loc"]]
-    key = ".".join(place) or "(the whole file)"
-    hint = None
-    if first["type"] == "extra_forbidden":
-        known = _keys_at(UseCase, place[:-1])
-        hint = did_you_mean(place[-1], known) or f"valid keys: {', '.join(sorted(known))}"
+    where = f"{path}: {'.'.join(place) or '(the whole file)'}"
     more = f" ({len(problems) - 1} more problems in this file)" if len(problems) > 1 else ""
+    wrong = first.get("ctx", {}).get("error")
+    if isinstance(wrong, ExpressionError):
+        return ExpressionError(
+            f"{wrong.what}{more}",
+            where=f"{where}: {wrong.where}" if wrong.where else where,
+            expected=wrong.expected,
+            found=wrong.found,
+            way_out=wrong.way_out,
+        )
+    what = f"the configuration is not valid{more}"
     found = None if first["type"] == "value_error" else repr(first["input"])[:120]
-    return ConfigError(
-        f"the configuration is not valid{more}",
-        where=f"{path}: {key}",
-        expected="no such key" if first["type"] == "extra_forbidden" else first["msg"],
-        found=found,
-        way_out=hint,
-    )
+    if first["type"] == "extra_forbidden":
+        known = _keys_at(place[:-1])
+        hint = did_you_mean(place[-1], known) or f"valid keys: {', '.join(known)}"
+        return ConfigError(what, where=where, expected="no such key", found=found, way_out=hint)
+    return ConfigError(what, where=where, expected=first["msg"], found=found)
 
 
-def _keys_at(model: type[BaseModel], place: list[str]) -> list[str]:
+def _keys_at(place: list[str]) -> list[str]:
     """Return the valid keys of the section at `place` (unions: of every member that has them)."""
-    candidates: list[object] = [model]
+    schema = UseCase.model_json_schema()
+    found = [schema]
     for part in place:
-        following: list[object] = []
-        for item in candidates:
-            if isinstance(item, type) and issubclass(item, BaseModel):
-                field = item.model_fields.get(part)
-                following += _unfold(field.annotation) if field else []
-            elif isinstance(item, tuple):
-                following += list(item)
-        tagged = [item for item in candidates if _tag_of(item) == part]
-        candidates = following or tagged or candidates
-    return sorted(
-        {
-            name
-            for item in candidates
-            if isinstance(item, type) and issubclass(item, BaseModel)
-            for name in item.model_fields
-        }
-    )
+        below = [item for node in found for item in _sections(schema, _below(node, part))]
+        found = below or found  # a part may name the member of a union
+    return sorted({key for node in found for key in node.get("properties", ())})
 
 
-def _tag_of(item: object) -> str | None:
-    if isinstance(item, type) and issubclass(item, BaseModel):
-        for tag in ("rule", "kind"):
-            field = item.model_fields.get(tag)
-            values = typing.get_args(field.annotation) if field else ()
-            if len(values) == 1:
-                return str(values[0])
-    return None
+def _below(node: dict[str, Any], part: str) -> dict[str, Any]:
+    """Return the schema of a key, an item, or the member of a union that a tag names."""
+    if "discriminator" in node:
+        member = node["discriminator"]["mapping"].get(part)
+        return {"$ref": member} if member else {}
+    inner = node.get("properties", {}).get(part) or node.get("items")
+    inner = inner or node.get("additionalProperties")
+    return inner or next(iter(node.get("patternProperties", {}).values()), {})
 
 
-def _unfold(annotation: object) -> list[object]:
-    """Return the section types inside an annotation; containers become a tuple of theirs."""
-    origin = typing.get_origin(annotation)
-    arguments = [item for item in typing.get_args(annotation) if item is not type(None)]
-    if origin in (dict, Mapping):
-        return [tuple(_unfold(arguments[1]))]
-    if origin is tuple:
-        return [tuple(_unfold(arguments[0]))]
-    if origin in (typing.Union, types.UnionType):
-        return [part for item in arguments for part in _unfold(item)]
-    if origin is typing.Annotated:
-        return _unfold(arguments[0])
-    return [annotation]
+def _sections(schema: dict[str, Any], node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    if "$ref" in node:
+        yield from _sections(schema, schema["$defs"][node["$ref"].rsplit("/", 1)[-1]])
+    elif node:
+        for member in node.get("anyOf", ()):
+            yield from _sections(schema, member)
+        yield node

@@ -1,15 +1,21 @@
-"""Configuration of the data: sources, their schema and rules, the population, the label."""
+"""Configuration of the data: sources, population, label, feature views, protected attributes."""
 
-from datetime import date
+from datetime import date, timedelta
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from mlops_pipeline.errors import ConfigError
+from mlops_pipeline.spec.aggregates import AGGREGATES
 from mlops_pipeline.spec.grammar import Expression
-from mlops_pipeline.spec.section import Days, Fraction, Name, Section
+from mlops_pipeline.spec.rules import SourceRule
+from mlops_pipeline.spec.section import Days, Fraction, Name, OneOf, Scalar, Section
 
 ColumnType = Literal["string", "int64", "float64", "boolean", "timestamp", "date"]
-Scalar = str | int | float | bool
+Aggregate = Annotated[str, OneOf(tuple(AGGREGATES))]
+Refresh = Literal["continuous", "daily"]
+FeatureType = Literal["float64", "int64", "string", "boolean"]
+Direction = Literal["increasing", "decreasing"]
 
 
 class SourceColumn(Section):
@@ -18,76 +24,6 @@ class SourceColumn(Section):
     type: ColumnType
     description: str = ""
     personal: bool = Field(False, description="Identifies a person; kept out of MLflow and logs.")
-
-
-class NotNull(Section):
-    """Rows where a column is missing are quarantined."""
-
-    rule: Literal["not_null"]
-    columns: tuple[str, ...]
-
-
-class Range(Section):
-    """Rows where a present value lies outside [min, max] are quarantined."""
-
-    rule: Literal["range"]
-    column: str
-    min: float | None = None
-    max: float | None = None
-
-
-class InSet(Section):
-    """Rows where a present value is not one of `values` are quarantined."""
-
-    rule: Literal["in_set"]
-    column: str
-    values: tuple[Scalar, ...]
-
-
-class Check(Section):
-    """Rows where the expression is false are quarantined (missing counts as true)."""
-
-    rule: Literal["check"]
-    name: Name
-    expression: Expression
-
-
-class Completeness(Section):
-    """The source is refused when too few rows have a value in the column."""
-
-    rule: Literal["completeness"]
-    column: str
-    at_least: Fraction
-
-
-class MinRows(Section):
-    """The source is refused when fewer rows than this are left after quarantine."""
-
-    rule: Literal["min_rows"]
-    at_least: int = Field(ge=1)
-
-
-class Freshness(Section):
-    """The source is refused when its newest row became available too long ago."""
-
-    rule: Literal["freshness"]
-    at_most_days: float = Field(gt=0)
-
-
-class ClassBalance(Section):
-    """The source is refused when the share of `positive` leaves [min, max]."""
-
-    rule: Literal["class_balance"]
-    column: str
-    positive: Scalar = 1
-    min: Fraction = 0.0
-    max: Fraction = 1.0
-
-
-Rule = Annotated[
-    NotNull | Range | InSet | Check | Completeness | MinRows | Freshness | ClassBalance,
-    Field(discriminator="rule"),
-]
 
 
 class Source(Section):
@@ -114,7 +50,7 @@ class Source(Section):
         "wait for its newest row.",
     )
     static: bool = Field(False, description="A historical set: exempt from freshness.")
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[SourceRule, ...] = ()
     max_quarantined: Fraction = Field(
         0.05, description="The source is refused when a larger share of its rows break a rule."
     )
@@ -184,3 +120,133 @@ class Label(Section):
     treatment: str | None = Field(
         None, description="Column that says whether somebody acted on a prediction."
     )
+
+
+class FeatureColumn(Section):
+    """One feature of a view."""
+
+    aggregate: Aggregate | None = Field(
+        None, description="Not given for a `request_time` view: the value of the row itself."
+    )
+    of: Expression | None = Field(None, description="Expression over the source's columns.")
+    window_days: Days | None = Field(
+        None, description="Rows with event time in [as_of - offset - window, as_of - offset)."
+    )
+    window_hours: int | None = Field(
+        None, ge=1, le=24 * 366, description="The window in hours, instead of `window_days`."
+    )
+    offset_days: Days = Field(0, description="Shifts the window into the past.")
+    where: Expression | None = Field(None, description="Only rows that satisfy this count.")
+    dtype: FeatureType = "float64"
+    precision: int = Field(
+        4, ge=0, le=6, description="Decimal places kept; inputs of sums are rounded to it."
+    )
+    description: str = ""
+    unseen: float | int | None = Field(
+        None, description="For an entity without rows; counts default to 0, others to missing."
+    )
+    deprecated: bool = Field(
+        False, description="Still computed for the models that use it; no input of new ones."
+    )
+    expected: Direction | None = Field(
+        None, description="How the score is expected to move as the value rises."
+    )
+
+    @model_validator(mode="after")
+    def _one_window(self) -> "FeatureColumn":
+        if self.window_days is not None and self.window_hours is not None:
+            raise ValueError("window_hours: give either window_days or window_hours")
+        return self
+
+    @property
+    def value(self) -> Expression:
+        """The expression of a column that has one."""
+        if self.of is None:
+            raise ConfigError("a feature column has no expression", expected="`of`")
+        return self.of
+
+    @property
+    def is_count(self) -> bool:
+        """The column only counts."""
+        return self.aggregate is not None and AGGREGATES[self.aggregate].is_count
+
+    @property
+    def fill(self) -> float | int | None:
+        """What an entity without rows gets; None: missing."""
+        return 0 if self.unseen is None and self.is_count else self.unseen
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The columns of the source that the feature reads."""
+        given = [item.columns for item in (self.of, self.where) if item is not None]
+        return frozenset().union(*given)
+
+    @property
+    def window(self) -> timedelta | None:
+        """How long the window is; None: every row before as_of counts."""
+        if self.window_hours is not None:
+            return timedelta(hours=self.window_hours)
+        return None if self.window_days is None else timedelta(days=self.window_days)
+
+    @property
+    def reach(self) -> timedelta | None:
+        """How far before as_of the column looks; None: without limit."""
+        return None if self.window is None else self.window + timedelta(days=self.offset_days)
+
+
+class FeatureView(Section):
+    """Features computed from one source."""
+
+    source: str
+    owner: str = ""
+    description: str = ""
+    freshness_days: float | None = Field(
+        None,
+        ge=0,
+        le=36_500,
+        description="Older values count as stale online. What is counted from a stream of events "
+        "is as old as the newest event of the stream, whoever's it is; default there: an hour.",
+    )
+    ttl_days: Days | None = Field(
+        None, description="Older values are dropped from the online store. Default: never."
+    )
+    refresh: Refresh = Field(
+        "continuous",
+        description="On an event grid. continuous: at each event's own time, online from the "
+        "stream of events; daily: as of the last midnight (UTC), online by materialization.",
+    )
+    online: bool = Field(True, description="Also served by the online store.")
+    request_time: bool = Field(
+        False, description="The columns come from the row itself at as_of (a snapshot table)."
+    )
+    columns: dict[str, FeatureColumn] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _lives_long_enough(self) -> "FeatureView":
+        if self.ttl_days is not None and self.ttl_days < (self.freshness_days or 0):
+            raise ValueError("ttl_days: shorter than freshness_days; no value could be stale")
+        return self
+
+
+class DerivedFeature(Section):
+    """A scalar expression over features of the same row."""
+
+    expression: Expression
+    description: str = ""
+    dtype: FeatureType = "float64"
+    precision: int = Field(6, ge=0, le=12)
+    deprecated: bool = Field(
+        False, description="Still computed for the models that use it; no input of new ones."
+    )
+    expected: Direction | None = Field(
+        None, description="How the score is expected to move as the value rises."
+    )
+
+
+class ProtectedAttribute(Section):
+    """An attribute that is audited; a model input only when declared."""
+
+    source: str
+    of: Expression = Field(description="Latest value before as_of (request-time row: its own).")
+    description: str = ""
+    as_input: bool = False

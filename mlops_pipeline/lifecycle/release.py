@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from mlops_pipeline.config import config_hash
-from mlops_pipeline.config.privacy import sensitive_features
 from mlops_pipeline.core.documents.metadata import Metadata, Recorded, changes, validate_metadata
 from mlops_pipeline.core.documents.records import (
     EvaluatedTraining,
@@ -216,7 +215,7 @@ def _register(release: _Release, champion: Rollout | None) -> RegisteredVersion:
         package, run_id=trained.mlflow_run_id, fingerprint=trained.fingerprint
     )
     documents = run.lake.documents_folder(run.use_case.name, trained.fingerprint)
-    example = input_example(model, release.final.frame.columns, sensitive_features(run.use_case))
+    example = input_example(model, release.final.frame.columns, run.use_case.sensitive_features())
     metadata = validate_metadata(
         {
             **_metadata(release, version, documents, git_state(run.settings)),

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from mlops_pipeline.config.privacy import sensitive_features
 from mlops_pipeline.core.data.frame import LabelledFrame
 from mlops_pipeline.core.documents import plots
 from mlops_pipeline.core.documents.records import TrainingFacts
@@ -153,7 +152,7 @@ def _candidate_tables(
 ) -> dict[str, str]:
     """Return predictions on the validation part, and the most confident wrong ones with inputs."""
     pseudonym = pseudonymiser(context.settings)
-    hidden = sensitive_features(context.use_case)
+    hidden = context.use_case.sensitive_features()
     names = [name for name in item.model.input_names if name not in hidden]
 
     def table(chosen: Sequence[int], inputs: Sequence[str]) -> str:

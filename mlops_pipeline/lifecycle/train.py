@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 
-from mlops_pipeline.config.privacy import sensitive_features
 from mlops_pipeline.core.data.frame import LabelledFrame
 from mlops_pipeline.core.data.splits import Parts
 from mlops_pipeline.core.documents.records import TrainingFacts, from_plain, plain
@@ -82,7 +81,7 @@ def train_model(run: RunContext, *, mlflow_run_id: str) -> StoredTraining:
     facts = training_facts(use_case, frame, parts, training, fingerprint=fingerprint, as_of=as_of)
     model = training.chosen.model
     folder = save_training(
-        run.lake, facts, model, frame, parts, hidden=sensitive_features(use_case)
+        run.lake, facts, model, frame, parts, hidden=use_case.sensitive_features()
     )
     validation = frame.take(parts.validation)
     plots = log_training(

@@ -1,17 +1,18 @@
-"""KINDS: the model kinds that a configuration can name, with their parameters, simplest first.
+"""KINDS and MITIGATIONS: the model kinds, simplest first, and methods a configuration can name.
 
-A kind is a line here, core/modelling/kinds/<module>.py (fit, explain) and
+A kind is a line here with its parameters, core/modelling/kinds/<module>.py (fit, explain) and
 core/modelling/scorers/<module>.py (load, score). The union of candidates and the JSON Schema are
-built from this table.
+built from this table. A method is a line here and core/mitigation/methods/<name>.py.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Self
+from types import MappingProxyType
+from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
-from mlops_pipeline.spec.section import Section
+from mlops_pipeline.spec.section import OneOf, Section
 
 MONOTONE = "Keeps to the `expected` directions of the features, in every tree."
 ROUNDS = "On validation log loss; 0 = off. The best tree count is kept."
@@ -112,3 +113,12 @@ KINDS: Mapping[str, Kind] = {
     "lightgbm": Kind(LightGBM, "lightgbm", "gradient-boosted decision trees (LightGBM)"),
     "xgboost": Kind(XGBoost, "xgboost", "gradient-boosted decision trees (XGBoost)"),
 }
+
+MITIGATIONS: Mapping[str, str] = MappingProxyType(  # where each comes from
+    {
+        "reweighing": "Kamiran & Calders 2012",
+        "group_thresholds": "Hardt, Price & Srebro 2016; Chzhen et al. 2020; Denis et al. 2021",
+        "grid_search": "Agarwal et al. 2018, section 3.4",
+    }
+)
+MethodName = Annotated[str, OneOf(tuple(MITIGATIONS))]

@@ -12,6 +12,7 @@ from pydantic_core import CoreSchema, core_schema
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Days = Annotated[int, Field(ge=0, le=36_500)]
+Scalar = str | int | float | bool
 
 
 class Section(BaseModel):

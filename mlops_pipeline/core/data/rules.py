@@ -5,12 +5,15 @@ lifecycle/ingest/validation.py's.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
-from mlops_pipeline.config.tables import (
+from mlops_pipeline.config.tables import Source
+from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.core.expressions.to_ibis import condition
+from mlops_pipeline.spec.rules import (
     Check,
     ClassBalance,
     Completeness,
@@ -19,14 +22,12 @@ from mlops_pipeline.config.tables import (
     MinRows,
     NotNull,
     Range,
-    Rule,
-    Source,
+    SourceRule,
 )
-from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.core.expressions.to_ibis import condition
 
 REPRESENTABLE = 1e12  # beyond it six decimal places no longer fit 64-bit exact sums
 SECONDS_PER_DAY = 86_400
+Finding = tuple[str, bool, float, float, str]  # rule, passed, value, threshold, reason
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def row_rules(
     return {key: value.fill_null(False) for key, value in broken.items()}
 
 
-def _row_rule(rule: Rule, table: Any) -> Mapping[str, Any]:
+def _row_rule(rule: SourceRule, table: Any) -> Mapping[str, Any]:
     match rule:
         case NotNull(columns=columns):
             return {f"not_null({column})": table[column].isnull() for column in columns}
@@ -103,69 +104,51 @@ def table_results(
 ) -> list[RuleResult]:
     """Evaluate the rules that concern a table as a whole."""
     total = figures.rows + figures.quarantined
-    share = figures.quarantined / total if total else 0.0
-    of_rows = f"{share:g} of the rows broke a rule (at most {source.max_quarantined:g})"
+    share, most = figures.quarantined / total if total else 0.0, source.max_quarantined
+    reason = f"{share:g} of the rows broke a rule (at most {most:g})"
     quarantined = RuleResult(
-        name,
-        "quarantined_share",
-        share <= source.max_quarantined,
-        share,
-        source.max_quarantined,
-        figures.quarantined,
-        of_rows,
+        *(name, "quarantined_share", share <= most, share, most, figures.quarantined, reason)
     )
     if figures.rows == 0:
         reason = "every row broke a rule" if total else "the table is empty"
         return [quarantined, RuleResult(name, "not_empty", False, 0.0, 1.0, total, reason)]
-    empty = [
-        RuleResult(
-            *(name, f"has_values({column})", False, 0.0, 1.0, figures.rows),
-            reason=f"column {column} has no value in any row",
-        )
+    found = [
+        (f"has_values({column})", False, 0.0, 1.0, f"column {column} has no value in any row")
         for column, present in figures.present.items()
         if present == 0
     ]
-    found = [_table_rule(source, rule, figures, now) for rule in source.rules]
+    for of_source in source.rules:
+        found += _findings(source, of_source, figures, now)
     results = [
-        RuleResult(name, item.rule, item.passed, item.value, item.bound, figures.rows, item.reason)
-        for item in found
-        if item is not None
+        RuleResult(name, rule, passed, value, bound, figures.rows, reason)
+        for rule, passed, value, bound, reason in found
     ]
-    return [quarantined, *empty, *results]
+    return [quarantined, *results]
 
 
-class _Measured(NamedTuple):
-    rule: str
-    passed: bool
-    value: float
-    bound: float
-    reason: str
-
-
-def _table_rule(
-    source: Source, rule: Rule, figures: TableFigures, now: datetime
-) -> _Measured | None:
-    """Return what a rule of the whole table finds; None: it is one of rows, or does not apply."""
+def _findings(
+    source: Source, rule: SourceRule, figures: TableFigures, now: datetime
+) -> Iterator[Finding]:
+    """Yield what a rule of the whole table finds; a rule of rows, or one that is off, nothing."""
     match rule:
         case MinRows(at_least=fewest):
-            return _at_least("min_rows", figures.rows, fewest, "rows")
+            yield _at_least("min_rows", figures.rows, fewest, "rows")
         case Completeness(column=column, at_least=share):
-            value = figures.present[column] / figures.rows
+            present = figures.present[column] / figures.rows
             what = f"of the rows have a {column}"
-            return _at_least(f"completeness({column})", value, share, what)
+            yield _at_least(f"completeness({column})", present, share, what)
         case ClassBalance(column=column, min=low, max=high):
             value = figures.positives[rule] / figures.rows
-            bound, reason = low if value < low else high, f"allowed {low:.2%} to {high:.2%}"
-            reason = f"{value:.2%} positive, {reason}"
-            return _Measured(f"class_balance({column})", low <= value <= high, value, bound, reason)
+            reason = f"{value:.2%} positive, allowed {low:.2%} to {high:.2%}"
+            bound = low if value < low else high
+            yield f"class_balance({column})", low <= value <= high, value, bound, reason
         case Freshness(at_most_days=days) if not source.static:
             age = math.inf
             if figures.newest is not None:
                 age = (now - figures.newest).total_seconds() / SECONDS_PER_DAY
             reason = f"{age:g} days since the newest row became available (at most {days:g})"
-            return _Measured("freshness", age <= days, age, days, reason)
-    return None
+            yield "freshness", age <= days, age, days, reason
 
 
-def _at_least(rule: str, value: float, bound: float, what: str) -> _Measured:
-    return _Measured(rule, value >= bound, value, bound, f"{value:g} {what} (at least {bound:g})")
+def _at_least(rule: str, value: float, bound: float, what: str) -> Finding:
+    return rule, value >= bound, value, bound, f"{value:g} {what} (at least {bound:g})"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
-from mlops_pipeline.config.fairness import is_intersection
+from mlops_pipeline.config.modelling import is_intersection
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.documents.metadata import Metadata
 from mlops_pipeline.core.documents.pages import figure, number, plain_words, render_markdown, share

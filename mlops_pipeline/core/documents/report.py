@@ -7,15 +7,15 @@ verdict from gates.py, the pictures from plots.py; the layout is report.html.jin
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mlops_pipeline.config.fairness import is_intersection
+from mlops_pipeline.config.modelling import is_intersection
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.documents.pages import render_page
 from mlops_pipeline.core.documents.records import SourceFacts, TrainingFacts
 from mlops_pipeline.core.evaluation.evaluation import Evaluation, worst_slices
 from mlops_pipeline.core.evaluation.gates import Gate, RuleResult, comparison_level
 from mlops_pipeline.core.fairness.audit import GroupAudit
-from mlops_pipeline.spec.gates import ParityRule
 from mlops_pipeline.spec.metrics import METRICS, shown_in
+from mlops_pipeline.spec.rules import ParityRule
 
 DISPARITIES: Mapping[str, str] = {
     "demographic_parity_difference": "demographic parity difference",

@@ -11,7 +11,7 @@ from datetime import datetime
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.evaluation.records import ExceptionEntry
 from mlops_pipeline.errors import ConfigError, StateError
-from mlops_pipeline.spec.gates import GateRule, ParityRule
+from mlops_pipeline.spec.rules import GateRule, ParityRule
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The gate: each configured rule held against an evaluation, with its result and the reason.
 
-A rule is a class in spec/gates.py and a function registered here.
+A rule is a class in spec/rules.py and a function registered here.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,8 @@ from mlops_pipeline.core.evaluation.evaluation import Evaluation
 from mlops_pipeline.core.evaluation.exceptions import GateException, rule_key
 from mlops_pipeline.core.fairness.parity import evaluate_parity
 from mlops_pipeline.core.metrics.metrics import Estimate
-from mlops_pipeline.spec.gates import (
+from mlops_pipeline.spec.metrics import METRICS, shown_in
+from mlops_pipeline.spec.rules import (
     BetterRule,
     Bounded,
     ConsistencyRule,
@@ -25,7 +26,6 @@ from mlops_pipeline.spec.gates import (
     ParityRule,
     SliceRule,
 )
-from mlops_pipeline.spec.metrics import METRICS, shown_in
 
 PARITY_RULE = "demographic parity"  # how the name of such a rule begins
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mlops_pipeline.config.fairness import CROSSED, Fairness
+from mlops_pipeline.config.modelling import CROSSED, Fairness
 from mlops_pipeline.core.metrics.intervals import (
     ONE_ENTITY,
     Codes,

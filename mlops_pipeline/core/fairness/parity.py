@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mlops_pipeline.config.fairness import Fairness, is_intersection
+from mlops_pipeline.config.modelling import Fairness, is_intersection
 from mlops_pipeline.core.fairness.audit import GroupAudit, audit_attributes
 
 Action = Literal["within_limits", "alert", "not_computable"]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlops_pipeline.config.fairness import Mitigation
+from mlops_pipeline.config.modelling import Mitigation
 from mlops_pipeline.spec.metrics import METRICS
 
 BASE = "base"

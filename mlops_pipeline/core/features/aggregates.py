@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from mlops_pipeline.config.features import FeatureColumn
+from mlops_pipeline.config.tables import FeatureColumn
 from mlops_pipeline.core.expressions.to_ibis import typed
 from mlops_pipeline.core.expressions.to_row import Function
 from mlops_pipeline.core.expressions.values import Kind, Value, decimal38, double_of, whole

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from mlops_pipeline.config.features import FeatureColumn
+from mlops_pipeline.config.tables import FeatureColumn
 from mlops_pipeline.core.expressions.to_ibis import condition, to_ibis
 from mlops_pipeline.spec.grammar import Expression
 

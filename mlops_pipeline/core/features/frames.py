@@ -15,8 +15,7 @@ from functools import reduce
 from operator import and_
 from typing import Any, NamedTuple
 
-from mlops_pipeline.config.features import FeatureColumn, Refresh
-from mlops_pipeline.config.tables import Source
+from mlops_pipeline.config.tables import FeatureColumn, Refresh, Source
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.data.periods import Period
 from mlops_pipeline.core.expressions.to_ibis import condition, to_ibis, typed

@@ -12,7 +12,7 @@ from datetime import timedelta
 from operator import attrgetter
 from typing import Any, cast
 
-from mlops_pipeline.config.features import FeatureColumn, FeatureView
+from mlops_pipeline.config.tables import FeatureColumn, FeatureView
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.expressions.to_row import Function, row_condition, row_function
 from mlops_pipeline.core.expressions.values import Kind, Value, common_kind, converter

@@ -156,5 +156,5 @@ class Method(Protocol):
 
 
 def method_of(name: str) -> Method:
-    """Return the method of a name in spec/mitigation.py."""
+    """Return the method of a name in spec/kinds.py."""
     return cast("Method", import_module(f"mlops_pipeline.core.mitigation.methods.{name}"))

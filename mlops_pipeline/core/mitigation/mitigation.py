@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mlops_pipeline.config.fairness import CROSSED
-from mlops_pipeline.config.modelling import Costs
+from mlops_pipeline.config.modelling import CROSSED, Costs
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.data.frame import LabelledFrame
 from mlops_pipeline.core.data.splits import Parts
@@ -35,7 +34,7 @@ from mlops_pipeline.core.mitigation.context import (
 )
 from mlops_pipeline.core.modelling.scoring import Floats, ScoringModel
 from mlops_pipeline.core.modelling.selection import decision_cost
-from mlops_pipeline.spec.gates import ParityRule
+from mlops_pipeline.spec.rules import ParityRule
 
 
 @dataclass(frozen=True)

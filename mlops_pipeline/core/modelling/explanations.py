@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mlops_pipeline.config.features import Direction
+from mlops_pipeline.config.tables import Direction
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.data.frame import LabelledFrame
 from mlops_pipeline.core.modelling.fitting import Contributions, kind_of
 from mlops_pipeline.core.modelling.scoring import Columns, Floats, Matrix, ScoringModel
-from mlops_pipeline.spec.gates import DirectionRule
+from mlops_pipeline.spec.rules import DirectionRule
 
 EXPLAINED_ROWS = 2_000  # of the test part, drawn; contributions are exact for each of them
 GROUP_ROWS = 100  # fewer explained rows of a group say little about it

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from mlops_pipeline.config.features import Direction
+from mlops_pipeline.config.tables import Direction
 from mlops_pipeline.core.modelling import kinds
 from mlops_pipeline.core.modelling.scoring import Floats, Matrix, ScoringModel, encode
 from mlops_pipeline.errors import DataError

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlops_pipeline.config.privacy import sensitive_features
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.modelling.explanations import explain
 from mlops_pipeline.core.modelling.scoring import ScoringModel
@@ -44,7 +43,7 @@ class Reason:
 
 def word_inputs(use_case: UseCase) -> dict[str, Wording]:
     """Return the wording of every feature that a reason may name."""
-    withheld = sensitive_features(use_case, with_counts=True)
+    withheld = use_case.sensitive_features(with_counts=True)
     return {
         name: Wording(_called(name, item.description), item.dtype, item.precision)
         for name, item in use_case.definitions.items()

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mlops_pipeline.config.features import DerivedFeature, FeatureColumn, FeatureView
+from mlops_pipeline.config.tables import DerivedFeature, FeatureColumn, FeatureView
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.features.frames import EVENT_ROW
 from mlops_pipeline.errors import ConfigError, NotFoundError, StateError

@@ -19,7 +19,7 @@ shows who looks for one):
 - label columns: random in every row. Labels are known later than anything that is a feature.
 
 The noise is a hash of row and column: the same tables give the same noise. What the configuration
-alone shows of leaks is config/leakage.py's.
+alone shows of leaks is config/checks.py's.
 """
 
 from collections.abc import Iterable, Mapping

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from mlops_pipeline.config.privacy import hidden_columns
-from mlops_pipeline.config.tables import ClassBalance, Source
+from mlops_pipeline.config.tables import Source
 from mlops_pipeline.core.data.rules import (
     RuleResult,
     TableFigures,
@@ -15,6 +14,7 @@ from mlops_pipeline.core.data.rules import (
 )
 from mlops_pipeline.errors import NotFoundError
 from mlops_pipeline.lifecycle.context import AcceptedSource, Context
+from mlops_pipeline.spec.rules import ClassBalance
 from mlops_pipeline.stores.lake.engine import Engine, literal, quoted
 from mlops_pipeline.stores.lake.tables import TableState
 
@@ -84,7 +84,7 @@ def quarantine_examples(context: Context, judgement: Judgement) -> list[dict[str
     if version is None or state is None:
         return []
     source = use_case.sources[judgement.source]
-    hidden = hidden_columns(use_case, judgement.source)
+    hidden = use_case.hidden_columns(judgement.source)
     fields = "".join(f", {quoted(column)}" for column in source.columns if column not in hidden)
     statement = (
         f"SELECT _row_no, array_to_string(_rules, ', ') AS rules{fields} "

@@ -21,7 +21,7 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, get_args
 from zlib import crc32
 
-from mlops_pipeline.config.features import FeatureType
+from mlops_pipeline.config.tables import FeatureType
 from mlops_pipeline.errors import DataError, OnlineCorruptError, OnlineDefinitionError
 
 if TYPE_CHECKING:

@@ -19,10 +19,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlops_pipeline.config.privacy import hidden_columns
-from mlops_pipeline.config.tables import Check, Completeness, InSet, NotNull, Range, Source
+from mlops_pipeline.config.tables import Source
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.errors import DataError, masked
+from mlops_pipeline.spec.rules import Check, Completeness, InSet, NotNull, Range
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -165,7 +165,7 @@ def judges_hidden(use_case: UseCase, name: str) -> bool:
     for rule in source.rules:
         if isinstance(rule, Range | InSet):  # the others show no value: they count missing ones
             judged.add(rule.column)
-    return bool(judged & hidden_columns(use_case, name))
+    return bool(judged & use_case.hidden_columns(name))
 
 
 def _great_expectations() -> Any:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mlops_pipeline.config.privacy import hidden_columns
 from mlops_pipeline.config.tables import Source
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.errors import SourceError
@@ -41,7 +40,7 @@ def open_delivery(engine: Engine, settings: Settings, use_case: UseCase, name: s
         engine.reads.setdefault(path, set()).add(_file_version(path))
     for path, columns in described.items():
         kind.check_columns(name, source, path, columns)
-    kind.check_values(engine, source, described, hidden_columns(use_case, name))
+    kind.check_values(engine, source, described, use_case.hidden_columns(name))
     fields = ", ".join(
         f"{kind.read(source, column)} AS {quoted(column)}" for column in source.columns
     )

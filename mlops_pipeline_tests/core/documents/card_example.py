@@ -19,7 +19,7 @@ from mlops_pipeline.core.fairness.audit import GroupAudit, GroupRates
 from mlops_pipeline.core.metrics.metrics import Estimate
 from mlops_pipeline.core.modelling.calibration import ReliabilityCurve
 from mlops_pipeline.core.modelling.explanations import Explanation
-from mlops_pipeline.spec.gates import Effect
+from mlops_pipeline.spec.rules import Effect
 from mlops_pipeline_tests.core.documents.test_metadata import DOCUMENT
 from mlops_pipeline_tests.core.evaluation.example_evaluation import use_case
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from mlops_pipeline.config import UseCase
-from mlops_pipeline.config.fairness import Fairness
+from mlops_pipeline.config.modelling import Fairness
 from mlops_pipeline.core.documents import plots
 from mlops_pipeline.core.documents.records import (
     CandidateFacts,

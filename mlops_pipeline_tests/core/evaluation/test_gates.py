@@ -19,7 +19,7 @@ from mlops_pipeline.core.evaluation.gates import (
     evaluate_rule,
 )
 from mlops_pipeline.errors import ConfigError, MlopsError, StateError
-from mlops_pipeline.spec.gates import GateRule
+from mlops_pipeline.spec.rules import GateRule
 from mlops_pipeline_tests.core.evaluation import example_evaluation as example
 from mlops_pipeline_tests.stores.ops.timestamps import NOON, later
 

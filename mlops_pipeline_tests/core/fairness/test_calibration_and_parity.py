@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlops_pipeline.config.fairness import Fairness
+from mlops_pipeline.config.modelling import Fairness
 from mlops_pipeline.core.fairness.audit import GroupAudit, audit_attributes
 from mlops_pipeline.core.fairness.parity import evaluate_parity
 from mlops_pipeline.core.metrics.metrics import Estimate, point_metrics

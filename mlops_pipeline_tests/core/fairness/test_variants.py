@@ -2,7 +2,7 @@
 
 import pytest
 
-from mlops_pipeline.config.fairness import Mitigation
+from mlops_pipeline.config.modelling import Mitigation
 from mlops_pipeline.core.fairness.variants import Variant, choose_variant
 
 WITHIN = {"region": 0.035, "gender": 0.035}

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from mlops_pipeline.config import UseCase
-from mlops_pipeline.config.features import FeatureColumn
+from mlops_pipeline.config.tables import FeatureColumn
 from mlops_pipeline_tests.core.features.oracle import Feature, Row, Value, known_before, typed
 from mlops_pipeline_tests.worlds import DAY, HOUR, PLANS, TICK, VISITS, on, shop
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from mlops_pipeline.config.features import FeatureColumn
+from mlops_pipeline.config.tables import FeatureColumn
 
 Row = dict[str, Any]
 Value = Callable[[Row], Any]

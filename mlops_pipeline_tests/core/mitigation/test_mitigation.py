@@ -27,7 +27,7 @@ from mlops_pipeline.core.mitigation.mitigation import (
 )
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.core.modelling.train import train
-from mlops_pipeline.spec.mitigation import MITIGATIONS
+from mlops_pipeline.spec.kinds import MITIGATIONS
 from mlops_pipeline_tests.core.evaluation.example_evaluation import use_case
 
 ROWS = 16_000

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter
 
-from mlops_pipeline.config.features import Direction
 from mlops_pipeline.config.modelling import Candidate
+from mlops_pipeline.config.tables import Direction
 from mlops_pipeline.core.data.frame import LabelledFrame
 from mlops_pipeline.core.modelling.fitting import Rows, encode_rows, fit_candidate, learn_inputs
 from mlops_pipeline.core.modelling.scoring import ScoringModel

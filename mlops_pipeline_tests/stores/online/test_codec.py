@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlops_pipeline.config.features import FeatureType
+from mlops_pipeline.config.tables import FeatureType
 from mlops_pipeline.errors import DataError, OnlineCorruptError, OnlineDefinitionError
 from mlops_pipeline.stores.online.codec import Record, RecordSchema, seal, unseal
 

@@ -13,7 +13,7 @@ from functools import reduce
 from operator import or_
 from typing import Any, cast
 
-from mlops_pipeline.config.features import FeatureType
+from mlops_pipeline.config.tables import FeatureType
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.data.rules import row_rules
 from mlops_pipeline.core.expressions.values import Kind, Value

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from mlops_pipeline.config.features import FeatureView
+from mlops_pipeline.config.tables import FeatureView
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.errors import OnlineCorruptError, OnlineDefinitionError
 from mlops_pipeline.lifecycle.features.offline import definitions_hash

@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime
 from operator import itemgetter
 from typing import Any, Literal, NamedTuple, cast
 
-from mlops_pipeline.config.features import FeatureView
+from mlops_pipeline.config.tables import FeatureView
 from mlops_pipeline.core.expressions.to_row import Declared, values_function
 from mlops_pipeline.core.expressions.values import INT64_MAX, INT64_MIN, Kind, Value
 from mlops_pipeline.core.features.aggregates import Event

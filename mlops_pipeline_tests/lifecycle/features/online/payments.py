@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlops_pipeline.config import UseCase
-from mlops_pipeline.config.tables import ClassBalance
 from mlops_pipeline.demo.payments import simulate_fraud
+from mlops_pipeline.spec.rules import ClassBalance
 from mlops_pipeline_tests.lifecycle.features.online.worlds import configured
 from mlops_pipeline_tests.worlds import DAY, HOUR, Row, World
 

@@ -2,7 +2,6 @@ from typing import Any
 
 import pytest
 
-from mlops_pipeline.config.privacy import hidden_columns, sensitive_features
 from mlops_pipeline_tests.worlds import PLANS, VISITS, shop
 
 SOURCES = {
@@ -25,14 +24,14 @@ COUNT = {"rows": {"aggregate": "count", "dtype": "int64"}}
 
 def test_hidden_are_the_key_personal_columns_and_what_protected_attributes_are_made_of() -> None:
     found = case(COUNT)
-    assert hidden_columns(found, "visits") == {"customer", "kind"}
-    assert hidden_columns(found, "plans") == {"customer", "region"}
+    assert found.hidden_columns("visits") == {"customer", "kind"}
+    assert found.hidden_columns("plans") == {"customer", "region"}
 
 
 def test_times_are_not_hidden() -> None:
     age = {"age": {"source": "plans", "of": "case when known > at then tier else 'x' end"}}
     found = shop(sources=SOURCES, protected=age)
-    assert hidden_columns(found, "plans") == {"customer", "tier"}
+    assert found.hidden_columns("plans") == {"customer", "tier"}
 
 
 @pytest.mark.parametrize(
@@ -47,7 +46,7 @@ def test_times_are_not_hidden() -> None:
 def test_feature_that_carries_a_declared_attribute_is_sensitive(
     column: dict[str, Any], *, is_sensitive: bool
 ) -> None:
-    found = sensitive_features(case({"it": column}, as_input=True))
+    found = case({"it": column}, as_input=True).sensitive_features()
     assert found == {"region", *(["it"] if is_sensitive else [])}
 
 
@@ -55,4 +54,4 @@ def test_feature_derived_from_a_sensitive_one_is_sensitive() -> None:
     north = {"aggregate": "count", "where": "region = 'north'", "dtype": "int64"}
     derived = {"twice": {"expression": "it * 2"}, "more": {"expression": "twice + rows"}}
     found = case({**COUNT, "it": north}, as_input=True, derived=derived)
-    assert sensitive_features(found) == {"region", "it", "twice", "more"}
+    assert found.sensitive_features() == {"region", "it", "twice", "more"}

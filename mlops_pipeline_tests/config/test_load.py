@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from mlops_pipeline.config import load_use_case
-from mlops_pipeline.errors import ConfigError, MlopsError
+from mlops_pipeline.errors import ConfigError, ExpressionError, MlopsError
 from mlops_pipeline.stores.settings import PACKAGE_PARENT
 
 
@@ -53,6 +53,42 @@ def test_configuration_with_a_wrong_expression_names_the_position(tmp_path: Path
     path = write_config(tmp_path, ("population", "where"), "plan = ")
     with pytest.raises(MlopsError, match="does not parse at character 8"):
         load_use_case(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (("population", "where"), "plan = "),
+        (("views", "account", "columns", "plan", "of"), "round(plan)"),
+        (("sources", "accounts", "rules"), "plan ; 1"),
+    ],
+)
+def test_configuration_with_a_wrong_expression_names_file_and_key(
+    tmp_path: Path, change: tuple[str, ...], text: str
+) -> None:
+    is_rule = change[-1] == "rules"
+    value = [{"rule": "check", "name": "it", "expression": text}] if is_rule else text
+    path = write_config(tmp_path, change, value)
+    with pytest.raises(ExpressionError) as caught:
+        load_use_case(path)
+    key = ".".join([*change, *(["0", "check", "expression"] if is_rule else [])])
+    assert caught.value.where == f"{path}: {key}: {text}"
+    assert caught.value.found
+
+
+def test_configuration_with_two_problems_says_how_many_more(tmp_path: Path) -> None:
+    path = write_config(tmp_path, ("population",), {"source": "accounts", "where": "(", "wher": 1})
+    with pytest.raises(ExpressionError, match=r"at character 2 \(1 more problems in this file\)"):
+        load_use_case(path)
+
+
+def test_typo_in_a_rule_of_the_gate_offers_the_keys_of_that_rule(tmp_path: Path) -> None:
+    rule = {"rule": "metric", "metric": "roc_auc", "at_leest": 0.7}
+    path = write_config(tmp_path, ("gates",), [rule])
+    with pytest.raises(ConfigError) as caught:
+        load_use_case(path)
+    assert caught.value.where == f"{path}: gates.0.metric.at_leest"
+    assert caught.value.way_out == "did you mean 'at_least'?"
 
 
 def test_expected_direction_of_a_text_is_refused(tmp_path: Path) -> None:

@@ -1,14 +1,90 @@
-"""Gate rules: what each can be told.
+"""Rules that a configuration can name: those of a source's data, and those of the gate.
 
-A rule is a class here, named in the union, and a function in core/evaluation/gates.py.
+A rule of a source is a class here, named in the union, and a case in core/data/rules.py; a rule of
+the gate is a class here, named in its union, and a function in core/evaluation/gates.py.
 """
 
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from mlops_pipeline.spec.grammar import Expression
 from mlops_pipeline.spec.metrics import MetricName
-from mlops_pipeline.spec.section import Section
+from mlops_pipeline.spec.section import Fraction, Name, Scalar, Section
+
+# of a source
+
+
+class NotNull(Section):
+    """Rows where a column is missing are quarantined."""
+
+    rule: Literal["not_null"]
+    columns: tuple[str, ...]
+
+
+class Range(Section):
+    """Rows where a present value lies outside [min, max] are quarantined."""
+
+    rule: Literal["range"]
+    column: str
+    min: float | None = None
+    max: float | None = None
+
+
+class InSet(Section):
+    """Rows where a present value is not one of `values` are quarantined."""
+
+    rule: Literal["in_set"]
+    column: str
+    values: tuple[Scalar, ...]
+
+
+class Check(Section):
+    """Rows where the expression is false are quarantined (missing counts as true)."""
+
+    rule: Literal["check"]
+    name: Name
+    expression: Expression
+
+
+class Completeness(Section):
+    """The source is refused when too few rows have a value in the column."""
+
+    rule: Literal["completeness"]
+    column: str
+    at_least: Fraction
+
+
+class MinRows(Section):
+    """The source is refused when fewer rows than this are left after quarantine."""
+
+    rule: Literal["min_rows"]
+    at_least: int = Field(ge=1)
+
+
+class Freshness(Section):
+    """The source is refused when its newest row became available too long ago."""
+
+    rule: Literal["freshness"]
+    at_most_days: float = Field(gt=0)
+
+
+class ClassBalance(Section):
+    """The source is refused when the share of `positive` leaves [min, max]."""
+
+    rule: Literal["class_balance"]
+    column: str
+    positive: Scalar = 1
+    min: Fraction = 0.0
+    max: Fraction = 1.0
+
+
+SourceRule = Annotated[
+    NotNull | Range | InSet | Check | Completeness | MinRows | Freshness | ClassBalance,
+    Field(discriminator="rule"),
+]
+
+# of the gate
 
 Effect = Literal["block", "review", "warn"]
 

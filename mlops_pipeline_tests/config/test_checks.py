@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from mlops_pipeline.config import UseCase, load_use_case
-from mlops_pipeline.config.features import FeatureColumn
+from mlops_pipeline.config.tables import FeatureColumn
 from mlops_pipeline.errors import ConfigError
 from mlops_pipeline.stores.settings import PACKAGE_PARENT
 
