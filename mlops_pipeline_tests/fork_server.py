@@ -215,10 +215,10 @@ def _command(root: str, environment: Mapping[str, str], words: Sequence[str], lo
     from dagster._daemon.cli import create_dagster_daemon_cli
 
     from mlops_pipeline.cli.app import main
-    from mlops_pipeline.stores.models import contract
+    from mlops_pipeline.stores.models import mlflow
 
     if FRESH not in environment:  # for most tests a fork is fresh enough
-        vars(contract)["subprocess"] = SimpleNamespace(
+        vars(mlflow)["subprocess"] = SimpleNamespace(
             run=run_python, TimeoutExpired=subprocess.TimeoutExpired
         )
     if words[0] == "mlops":

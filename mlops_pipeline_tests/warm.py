@@ -4,7 +4,7 @@ import importlib
 import os
 import warnings
 
-from mlops_pipeline.stores.models.tracking import QUIET
+from mlops_pipeline.stores.models.mlflow import QUIET
 
 HEAVY = (
     "dagster._cli",

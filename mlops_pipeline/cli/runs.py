@@ -20,7 +20,7 @@ from rich.markup import escape
 from mlops_pipeline.cli.console import console, errors
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.errors import ConfigError
-from mlops_pipeline.stores.models.tracking import QUIET, prepare
+from mlops_pipeline.stores.models.mlflow import QUIET, prepare
 from mlops_pipeline.stores.settings import Settings, parse_time, project_root
 
 LOG_LINE = re.compile(  # what an asset says: level, job, run, op, text

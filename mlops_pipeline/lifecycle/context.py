@@ -25,7 +25,7 @@ from mlops_pipeline.stores.settings import Settings
 
 if TYPE_CHECKING:
     from mlops_pipeline.stores.lake.engine import Engine
-    from mlops_pipeline.stores.models.registry import Registry
+    from mlops_pipeline.stores.models.mlflow import Registry
     from mlops_pipeline.stores.ops import FeatureReader, HeldLease, OpsDatabase
 
 
@@ -99,8 +99,7 @@ class Connections:
     @cached_property
     def models(self) -> "Registry":
         """The versions of the use case's model, in MLflow."""
-        from mlops_pipeline.stores.models.registry import Registry
-        from mlops_pipeline.stores.models.tracking import open_tracking
+        from mlops_pipeline.stores.models.mlflow import Registry, open_tracking
 
         return Registry(open_tracking(self.settings, self.name), self.name)
 

@@ -22,8 +22,7 @@ from mlops_pipeline.lifecycle.rollouts import (
     roll_back,
     rollout_events,
 )
-from mlops_pipeline.stores.models.registry import FINGERPRINT, Registry
-from mlops_pipeline.stores.models.tracking import open_tracking
+from mlops_pipeline.stores.models.mlflow import FINGERPRINT, Registry, open_tracking
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
 

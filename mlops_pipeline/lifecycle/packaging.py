@@ -9,7 +9,7 @@ from mlops_pipeline.core.modelling import scorers, scoring
 from mlops_pipeline.core.modelling.example import column_types
 from mlops_pipeline.core.modelling.fitting import kind_of
 from mlops_pipeline.core.modelling.scoring import ScoringModel
-from mlops_pipeline.stores.models.contract import Package, model_script
+from mlops_pipeline.stores.models.mlflow import Package, model_script
 
 
 def packaged(model: ScoringModel) -> Package:

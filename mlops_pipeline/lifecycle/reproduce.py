@@ -37,7 +37,7 @@ from mlops_pipeline.lifecycle.release import read_metadata
 from mlops_pipeline.stores.files import scratch_folder
 from mlops_pipeline.stores.lake.tables import Lake
 from mlops_pipeline.stores.models.files import digests, folder_digests
-from mlops_pipeline.stores.models.registry import Registry
+from mlops_pipeline.stores.models.mlflow import Registry
 from mlops_pipeline.stores.settings import Settings
 
 SHARED_LAYERS = ("raw", "quarantine")  # read from the real lake, at recorded versions

@@ -63,7 +63,7 @@ def log_training(
         tracking.log_curves(nested, item.fitted.curves, now=now, every=CURVE_STEP)
         tables = _candidate_tables(context, item, validation, probability)
         tracking.log_files(nested, {**drawn[item.name], **tables})
-        tracking.end(nested)
+        tracking.client.set_terminated(nested, "FINISHED")
     return drawn[facts.chosen]
 
 

@@ -77,7 +77,7 @@ def asset_run(
     from mlops_pipeline.lifecycle.compliance.anchors import anchor_chain
     from mlops_pipeline.lifecycle.context import RunContext, open_context
     from mlops_pipeline.lifecycle.project import check_approval, project
-    from mlops_pipeline.stores.models.tracking import quiet
+    from mlops_pipeline.stores.models.mlflow import quiet
     from mlops_pipeline.stores.ops import HeldLease
 
     quiet()

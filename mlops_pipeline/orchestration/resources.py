@@ -71,7 +71,7 @@ class MlflowRun:
 
     def start(self) -> str:
         """Start this Dagster run's MLflow run, or resume it; return its id."""
-        from mlops_pipeline.stores.models.tracking import open_tracking
+        from mlops_pipeline.stores.models.mlflow import open_tracking
 
         open_tracking(self.settings, self.experiment)  # telemetry off, own artifact location
         if self._tracked is None:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from mlops_pipeline.lifecycle.packaging import framework, packaged
-from mlops_pipeline.stores.models.contract import SCRIPT
 from mlops_pipeline.stores.models.files import write_files
+from mlops_pipeline.stores.models.mlflow import SCRIPT
 from mlops_pipeline_tests.core.modelling.example_models import RECIPES, fitted, frame
 
 ALONE = """

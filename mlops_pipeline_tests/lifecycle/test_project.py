@@ -23,7 +23,7 @@ from mlops_pipeline.lifecycle.rollouts import (
     open_rollout,
     pending_effects,
 )
-from mlops_pipeline.stores.models.tracking import open_tracking
+from mlops_pipeline.stores.models.mlflow import open_tracking
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
 from mlops_pipeline_tests.stores.ops.tampering import tamper
@@ -185,7 +185,7 @@ def test_projecting_twice_changes_nothing(
 def test_ledger_that_goes_on_while_it_is_projected_is_projected_again(
     settings: Settings, case: UseCase, ops: OpsDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mlops_pipeline.stores.models.registry import Registry
+    from mlops_pipeline.stores.models.mlflow import Registry
 
     real, seen = Registry.project, []
 

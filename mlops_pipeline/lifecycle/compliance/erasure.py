@@ -34,7 +34,7 @@ from mlops_pipeline.lifecycle.features.online.layout import (
 )
 from mlops_pipeline.lifecycle.features.online.materialize import open_writer
 from mlops_pipeline.stores.lake.engine import literal, quoted
-from mlops_pipeline.stores.models.tracking import is_in_use, open_tracking
+from mlops_pipeline.stores.models.mlflow import is_in_use, open_tracking
 from mlops_pipeline.stores.online.interface import OnlineStore, OnlineTable
 from mlops_pipeline.stores.ops import HeldLease, OpsDatabase
 from mlops_pipeline.stores.pseudonyms import pseudonymiser

@@ -17,7 +17,7 @@ from mlops_pipeline.errors import ConfigError, NotFoundError
 from mlops_pipeline.lifecycle.bookkeeping import feature_uses, get_pointer
 from mlops_pipeline.lifecycle.rollouts import list_rollouts
 from mlops_pipeline.stores.lake.tables import Lake
-from mlops_pipeline.stores.models.registry import ALIASES
+from mlops_pipeline.stores.models.mlflow import ALIASES
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
 

@@ -23,7 +23,7 @@ def read_files(folder: Path) -> dict[str, str]:
 def read_checked(folder: Path, recorded: Mapping[str, str]) -> dict[str, str]:
     """Return what a model's files hold, when they are those that were recorded by digest."""
     held = _held(folder)
-    found = _digests(held)
+    found = {name: _digest(data) for name, data in held.items()}
     names = sorted({*recorded, *found})
     different = [name for name in names if recorded.get(name) != found.get(name)]
     if different or not recorded:
@@ -39,24 +39,21 @@ def read_checked(folder: Path, recorded: Mapping[str, str]) -> dict[str, str]:
 
 def folder_digests(folder: Path) -> dict[str, str]:
     """Return the sha256 of what lies in a folder, by name."""
-    return _digests(_held(folder))
+    return {name: _digest(data) for name, data in _held(folder).items()}
 
 
 def digests(files: Mapping[str, str]) -> dict[str, str]:
     """Return the sha256 of every file."""
-    return _digests({name: text.encode() for name, text in files.items()})
+    return {name: _digest(text.encode()) for name, text in files.items()}
 
 
 def _held(folder: Path) -> dict[str, bytes | None]:
-    """Read each file once: what is compared is what is used. None: not a file."""
+    # each file is read once: what is compared is what is used
     return {
         path.name: path.read_bytes() if path.is_file() else None
         for path in sorted(folder.glob("*"))
     }
 
 
-def _digests(held: Mapping[str, bytes | None]) -> dict[str, str]:
-    return {
-        name: "(no file)" if data is None else hashlib.sha256(data).hexdigest()
-        for name, data in held.items()
-    }
+def _digest(data: bytes | None) -> str:
+    return "(no file)" if data is None else hashlib.sha256(data).hexdigest()
