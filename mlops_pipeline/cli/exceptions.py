@@ -30,7 +30,7 @@ def grant(
     ] = None,
 ) -> None:
     """Let a blocking rule that fails pass until a date: a person still has to approve."""
-    from mlops_pipeline.core.evaluation.exceptions import check_exception
+    from mlops_pipeline.core.evaluation.records import check_exception
     from mlops_pipeline.lifecycle.exceptions import grant_exception
 
     end = parse_time(expires)

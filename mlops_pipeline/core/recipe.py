@@ -21,13 +21,13 @@ from mlops_pipeline.core.evaluation.evaluation import (
     compare_with_champion,
     evaluate_model,
 )
-from mlops_pipeline.core.evaluation.exceptions import GateException
 from mlops_pipeline.core.evaluation.gates import (
     Gate,
     compared_metrics,
     comparison_level,
     evaluate_gate,
 )
+from mlops_pipeline.core.evaluation.records import GateException
 from mlops_pipeline.core.fairness.variants import Mitigated
 from mlops_pipeline.core.metrics.metrics import Estimate, point_metrics
 from mlops_pipeline.core.mitigation.context import Candidate, MitigationRecipe

@@ -5,8 +5,7 @@ The name of the person is what they say it is: a record, not an access control.
 
 from datetime import datetime
 
-from mlops_pipeline.core.evaluation.exceptions import GateException, exceptions_of
-from mlops_pipeline.core.evaluation.records import ExceptionEntry
+from mlops_pipeline.core.evaluation.records import ExceptionEntry, GateException, exceptions_of
 from mlops_pipeline.core.rollout.approvals import signed
 from mlops_pipeline.errors import NotFoundError, StateError
 from mlops_pipeline.stores.ops import NEW, Ledger

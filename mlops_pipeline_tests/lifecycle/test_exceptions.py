@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from mlops_pipeline.core.evaluation.exceptions import GateException
+from mlops_pipeline.core.evaluation.records import GateException
 from mlops_pipeline.errors import NotFoundError, StateError
 from mlops_pipeline.lifecycle.exceptions import grant_exception, list_exceptions, revoke_exception
 from mlops_pipeline.stores.ops import OpsDatabase

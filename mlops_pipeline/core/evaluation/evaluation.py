@@ -1,6 +1,6 @@
 """The evaluation of a trained model on the test part: figures, slices, stress cases, fairness.
 
-Belongs here: the figures. The gate that judges them is gates.py, their HTML report.py.
+Belongs here: the figures. Whether they are good enough decides gates.py; report.py shows them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,11 +12,10 @@ import numpy.typing as npt
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.data.frame import LabelledFrame
-from mlops_pipeline.core.evaluation.review_band import ReviewBand, review_band
 from mlops_pipeline.core.fairness.audit import GroupAudit, audit_attributes
 from mlops_pipeline.core.fairness.variants import Mitigated
 from mlops_pipeline.core.metrics.intervals import bootstrap_metrics, paired_difference
-from mlops_pipeline.core.metrics.metrics import Estimate
+from mlops_pipeline.core.metrics.metrics import Estimate, point_metrics
 from mlops_pipeline.core.modelling.calibration import ReliabilityCurve, reliability_curve
 from mlops_pipeline.core.modelling.explanations import Explanation
 from mlops_pipeline.core.modelling.scoring import Decisions, ScoringModel
@@ -28,8 +27,6 @@ STRESS_ROWS = 200_000  # of the test part, drawn for the stress cases
 MIN_COMPARED_ROWS = 200  # fewer rows that neither model has seen say nothing about a difference
 EXTREME_FACTOR = 10.0  # stress case: this many times the largest training value
 EXTREME_FEATURES = 3  # applied to this many of the most important numeric inputs
-
-Columns = Mapping[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -51,6 +48,21 @@ class ChampionComparison:
     rows: int
     differences: Mapping[str, Estimate]
     reason: str | None
+
+
+@dataclass(frozen=True)
+class ReviewBand:
+    """Figures of rows that are decided automatically, and of those inside the band.
+
+    `low` and `high` are the probabilities around the default threshold; where thresholds differ
+    between rows, the band lies around each row's own. `share` is the share of rows inside.
+    """
+
+    low: float
+    high: float
+    share: float
+    automatic: Mapping[str, Estimate]
+    inside: Mapping[str, Estimate]
 
 
 @dataclass(frozen=True)
@@ -97,9 +109,17 @@ def evaluate_model(
     evaluation = Evaluation(
         metrics=metrics,
         train_metrics=train_metrics,
-        slices=tuple(_slices(use_case, test, decided)),
-        stress=tuple(_stress(use_case, model, test, train_maxima, importance)),
-        fairness=tuple(_fairness(use_case, test, decided)),
+        slices=_slices(use_case, test, decided),
+        stress=_stress(use_case, model, test, train_maxima, importance),
+        fairness=audit_attributes(
+            use_case.fairness,
+            test.protected,
+            test.label,
+            decided.decision,
+            scores=decided.probability,
+            entities=test.entity,
+            seed=seed,
+        ),
         champion=champion,
         reliability=reliability_curve(test.label, decided.probability),
         explanations=explanations,
@@ -155,44 +175,36 @@ def compare_with_champion(
 def worst_slices(slices: Sequence[Slice], metric: str, count: int = 3) -> list[Slice]:
     """Return the slices with the worst value of a metric, the worst first."""
     sign = 1 if METRICS[metric].greater_is_better else -1
-    known = [
-        (sign * value, index, item)
-        for index, item in enumerate(slices)
-        if metric in item.metrics and (value := item.metrics[metric].value) is not None
-    ]
-    return [item for _, _, item in sorted(known, key=lambda entry: entry[:2])[:count]]
+    figures = [(item.metrics[metric].value, item) for item in slices if metric in item.metrics]
+    known = [(sign * value, item) for value, item in figures if value is not None]
+    return [item for _, item in sorted(known, key=lambda pair: pair[0])[:count]]
 
 
-def _slices(use_case: UseCase, test: LabelledFrame, decided: Decisions) -> list[Slice]:
-    found = []
-    for column in use_case.evaluation.slices:
-        for group, mask in test.groups(column):
-            if mask.sum() < use_case.evaluation.min_slice_rows:
-                continue
-            found.append(
-                _measure(
-                    *(column, group, test.label[mask]),
-                    decided.take(mask),
-                    test.entity[mask],
-                    use_case.training.seed,
-                )
-            )
-    return found
+def _slices(use_case: UseCase, test: LabelledFrame, decided: Decisions) -> tuple[Slice, ...]:
+    least, seed = use_case.evaluation.min_slice_rows, use_case.training.seed
+    return tuple(
+        _measure(column, group, test, mask, decided.take(mask), seed=seed)
+        for column in use_case.evaluation.slices
+        for group, mask in test.groups(column)
+        if mask.sum() >= least
+    )
 
 
-def _measure(  # noqa: PLR0917 # private: the columns of one table row
+def _measure(
     column: str,
     group: str,
-    label: npt.NDArray[np.int8],
+    test: LabelledFrame,
+    mask: npt.NDArray[np.bool_],
     decided: Decisions,
-    entity: npt.NDArray[Any],
+    *,
     seed: int,
 ) -> Slice:
+    label = test.label[mask]
     metrics = bootstrap_metrics(
         label,
         decided.probability,
         decided.threshold,
-        entities=entity,
+        entities=test.entity[mask],
         metrics=GATE_METRICS,
         replicates=SLICE_REPLICATES,
         max_rows=SLICE_ROWS,
@@ -207,68 +219,65 @@ def _stress(
     test: LabelledFrame,
     maxima: Mapping[str, float],
     importance: Mapping[str, float],
-) -> list[Slice]:
-    seed = use_case.training.seed
+) -> tuple[Slice, ...]:
+    seed, settings = use_case.training.seed, use_case.evaluation
     if len(test) > STRESS_ROWS:
         rng = np.random.default_rng(seed)
         test = test.take(np.sort(rng.permutation(len(test))[:STRESS_ROWS]))
     whole = np.ones(len(test), dtype=bool)
-    cases: list[tuple[str, Columns, npt.NDArray[np.bool_]]] = []
-    if use_case.evaluation.missing_block is not None:
-        lost = fed_by(use_case, use_case.evaluation.missing_block)
-        cases.append(
-            (
-                f"view {use_case.evaluation.missing_block} arrives empty",
-                _emptied(test.columns, lost),
-                whole,
-            )
-        )
+    cases: list[tuple[str, Mapping[str, npt.NDArray[Any]], npt.NDArray[np.bool_]]] = []
+    if settings.missing_block is not None:
+        emptied = dict(test.columns)
+        # derived features that read a lost one are lost too
+        lost = use_case.with_dependents(use_case.views[settings.missing_block].columns)
+        for name in lost & set(emptied):
+            values = emptied[name]
+            empty = None if values.dtype == object else np.nan
+            emptied[name] = np.full(len(values), empty, dtype=values.dtype)
+        cases.append((f"view {settings.missing_block} arrives empty", emptied, whole))
     ranked = sorted(maxima, key=lambda name: -importance.get(name, 0.0))[:EXTREME_FEATURES]
     extreme = dict(test.columns)
     for name in ranked:
         top = np.float32(EXTREME_FACTOR * max(abs(maxima[name]), 1.0))
         extreme[name] = np.full_like(test.columns[name], top)
     cases.append((f"out of range: {', '.join(ranked)}", extreme, whole))
-    first_seen = use_case.evaluation.first_seen
-    if first_seen is not None:
-        days = use_case.evaluation.newest_within_days
-        newest = test.columns[first_seen] <= days
+    if settings.first_seen is not None:
+        days = settings.newest_within_days
+        newest = test.columns[settings.first_seen] <= days
         cases.append((f"first seen within {days} days", test.columns, newest))
     found = []
     for name, columns, mask in cases:
-        if not mask.any():
-            continue
-        everything = {**test.protected, **columns}
-        chosen = {key: values[mask] for key, values in everything.items()}
-        found.append(
-            _measure(
-                *("stress", name, test.label[mask]), model.decide(chosen), test.entity[mask], seed
-            )
-        )
-    return found
+        if mask.any():
+            chosen = {key: values[mask] for key, values in {**test.protected, **columns}.items()}
+            found.append(_measure("stress", name, test, mask, model.decide(chosen), seed=seed))
+    return tuple(found)
 
 
-def fed_by(use_case: UseCase, view: str) -> set[str]:
-    """Return the features of a view and every derived feature that reads one of them."""
-    return use_case.with_dependents(use_case.views[view].columns)
-
-
-def _emptied(columns: Columns, lost: set[str]) -> dict[str, npt.NDArray[Any]]:
-    result = dict(columns)
-    for name in lost & set(columns):
-        values = columns[name]
-        empty = None if values.dtype == object else np.nan
-        result[name] = np.full(len(values), empty, dtype=values.dtype)
-    return result
-
-
-def _fairness(use_case: UseCase, test: LabelledFrame, decided: Decisions) -> Sequence[GroupAudit]:
-    return audit_attributes(
-        use_case.fairness,
-        test.protected,
-        test.label,
-        decided.decision,
-        scores=decided.probability,
-        entities=test.entity,
-        seed=use_case.training.seed,
+def review_band(
+    model: ScoringModel, label: npt.NDArray[np.int8], decided: Decisions
+) -> ReviewBand | None:
+    """Return the figures of the model's band, None when it has none."""
+    width = float(model.document.get("review_band", 0.0))
+    if not width:
+        return None
+    inside = decided.needs_review
+    return ReviewBand(
+        low=model.threshold - width / 2,
+        high=model.threshold + width / 2,
+        share=float(np.mean(inside)),
+        automatic=_band_figures(label, decided, ~inside),
+        inside=_band_figures(label, decided, inside),
     )
+
+
+def _band_figures(
+    label: npt.NDArray[np.int8], decided: Decisions, rows: npt.NDArray[np.bool_]
+) -> dict[str, Estimate]:
+    if not rows.any():
+        return {"error_rate": Estimate(None, reason="no rows")}
+    label, said = label[rows], decided.take(rows)
+    wrong = float(np.mean(said.decision != (label == 1)))
+    figures = point_metrics(
+        label, said.probability, said.threshold, metrics=("precision", "recall")
+    )
+    return {"error_rate": Estimate(wrong), **figures}

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import singledispatch
 
-from mlops_pipeline.core.evaluation.evaluation import Evaluation
-from mlops_pipeline.core.evaluation.exceptions import GateException, rule_key
+from mlops_pipeline.core.evaluation.evaluation import Evaluation, worst_slices
+from mlops_pipeline.core.evaluation.records import GateException, rule_key
 from mlops_pipeline.core.fairness.parity import evaluate_parity
 from mlops_pipeline.core.metrics.metrics import Estimate
 from mlops_pipeline.spec.metrics import METRICS, shown_in
@@ -169,19 +169,12 @@ def _against_champion(rule: NotWorseRule | BetterRule, evaluation: Evaluation) -
 
 @evaluate_rule.register
 def _worst_slice(rule: SliceRule, evaluation: Evaluation) -> RuleResult:
-    figures = [
-        (item.metrics[rule.metric].value, item)
-        for item in evaluation.slices
-        if item.metrics[rule.metric].value is not None
-    ]
     name = f"{rule.metric} of the worst slice"
-    if not figures:
-        bound = rule.at_least if rule.at_least is not None else rule.at_most
-        return _unknown(name, float(bound or 0.0), rule.effect, "no slice is computable")
-    pick = min if METRICS[rule.metric].greater_is_better else max
-    value, worst = pick(figures, key=lambda pair: pair[0] or 0.0)
-    where = f"in {worst.column} = {worst.group} ({worst.rows} rows)"
-    return _bounded(rule, name, Estimate(value), where)
+    for worst in worst_slices(evaluation.slices, rule.metric, 1):
+        where = f"in {worst.column} = {worst.group} ({worst.rows} rows)"
+        return _bounded(rule, name, worst.metrics[rule.metric], where)
+    bound = rule.at_least if rule.at_least is not None else rule.at_most
+    return _unknown(name, float(bound or 0.0), rule.effect, "no slice is computable")
 
 
 @evaluate_rule.register

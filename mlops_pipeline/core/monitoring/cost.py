@@ -4,6 +4,7 @@ Belongs here: the arithmetic. Seconds are those that assets work (not starting p
 is the configured one of the machine; nothing is assumed about people's time.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -47,11 +48,8 @@ class CostSheet:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON: an estimate as its value, None where it is not computable."""
-        plain = asdict(self)
-        return {
-            name: value["value"] if isinstance(value, dict) else value
-            for name, value in plain.items()
-        }
+        plain = asdict(self).items()
+        return {name: item["value"] if isinstance(item, dict) else item for name, item in plain}
 
 
 def cost_sheet(
@@ -63,31 +61,30 @@ def cost_sheet(
 ) -> CostSheet:
     """Add up what was measured: seconds of every run, whatever its outcome, by asset."""
     price = use_case.compute_cost
-    scoring = sum(run.get(SCORING_STEP, 0.0) for run in seconds.values())
-    making = {run_id: _without_scoring(run) for run_id, run in seconds.items()}
-    training = [making[run_id] for run_id, run in seconds.items() if TRAINING_STEP in run]
+    runs = seconds.values()
+    scoring = sum(run.get(SCORING_STEP, 0.0) for run in runs)
+    of_runs = [sum(run[step] for step in run if step != SCORING_STEP) for run in runs]
+    training = [spent for spent, run in zip(of_runs, runs, strict=True) if TRAINING_STEP in run]
+    making = price.of(sum(of_runs))
     return CostSheet(
         use_case=use_case.name,
         owner=use_case.owner,
         currency=price.currency,
-        total=price.of(scoring + sum(making.values())),
+        total=price.of(scoring + sum(of_runs)),
         training_runs=len(training),
         per_training_run=_per(price.of(sum(training)), len(training), "no run reached training"),
         predictions=predictions,
         per_1000_predictions=_per(price.of(scoring) * PER, predictions, "nothing was scored"),
         accepted=accepted,
-        per_accepted_improvement=_per(
-            price.of(sum(making.values())), accepted, "no version was accepted"
-        ),
+        per_accepted_improvement=_per(making, accepted, "no version was accepted"),
     )
 
 
 def total_by_owner(sheets: Sequence[CostSheet]) -> dict[tuple[str, str], float]:
     """Return {(owner, currency): total}; currencies are never added up."""
-    totals: dict[tuple[str, str], float] = {}
+    totals: dict[tuple[str, str], float] = defaultdict(float)
     for sheet in sheets:
-        key = (sheet.owner, sheet.currency)
-        totals[key] = totals.get(key, 0.0) + sheet.total
+        totals[sheet.owner, sheet.currency] += sheet.total
     return totals
 
 
@@ -96,10 +93,6 @@ def price_text(price: Estimate, currency: str = "") -> str:
     if price.value is None:
         return price.reason or ""
     return f"{price.value:.4f} {currency}".rstrip()
-
-
-def _without_scoring(run: Mapping[str, float]) -> float:
-    return sum(value for name, value in run.items() if name != SCORING_STEP)
 
 
 def _per(cost: float, count: int, missing: str) -> Estimate:

@@ -11,8 +11,8 @@ from mlops_pipeline.config import load_use_case
 from mlops_pipeline.core.documents.model_card import Standing, model_card
 from mlops_pipeline.core.documents.pages import MINUS
 from mlops_pipeline.core.documents.records import GroupThresholds, SourceFacts, from_plain
-from mlops_pipeline.core.evaluation.exceptions import GateException
-from mlops_pipeline.core.evaluation.review_band import ReviewBand
+from mlops_pipeline.core.evaluation.evaluation import ReviewBand
+from mlops_pipeline.core.evaluation.records import GateException
 from mlops_pipeline.core.fairness.audit import GroupCalibration
 from mlops_pipeline.core.fairness.variants import Mitigated, Variant
 from mlops_pipeline.core.metrics.metrics import Estimate

@@ -25,9 +25,9 @@ from mlops_pipeline.core.evaluation.evaluation import (
     ChampionComparison,
     Evaluation,
     Slice,
+    review_band,
 )
 from mlops_pipeline.core.evaluation.gates import evaluate_gate
-from mlops_pipeline.core.evaluation.review_band import review_band
 from mlops_pipeline.core.fairness.audit import audit_attributes
 from mlops_pipeline.core.fairness.variants import Mitigated, Variant
 from mlops_pipeline.core.metrics.intervals import bootstrap_metrics

@@ -10,7 +10,6 @@ import pytest
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.core.documents.records import from_plain, plain
 from mlops_pipeline.core.evaluation.evaluation import Evaluation
-from mlops_pipeline.core.evaluation.exceptions import GateException, check_exception, rule_key
 from mlops_pipeline.core.evaluation.gates import (
     Gate,
     RuleResult,
@@ -18,6 +17,7 @@ from mlops_pipeline.core.evaluation.gates import (
     evaluate_gate,
     evaluate_rule,
 )
+from mlops_pipeline.core.evaluation.records import GateException, check_exception, rule_key
 from mlops_pipeline.errors import ConfigError, MlopsError, StateError
 from mlops_pipeline.spec.rules import GateRule
 from mlops_pipeline_tests.core.evaluation import example_evaluation as example

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import sklearn.metrics as oracle
 
-from mlops_pipeline.core.evaluation.review_band import review_band
+from mlops_pipeline.core.evaluation.evaluation import review_band
 from mlops_pipeline.core.metrics.intervals import bootstrap_metrics, paired_difference
 from mlops_pipeline.core.metrics.metrics import point_metrics
 from mlops_pipeline.core.modelling.scoring import ScoringModel
