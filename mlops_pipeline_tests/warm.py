@@ -21,7 +21,7 @@ HEAVY = (
     "deltalake",
     "mlops_pipeline.orchestration.build",
     "mlops_pipeline.lifecycle.evaluate",
-    "mlops_pipeline.stores.pages.evidently_report",
+    "mlops_pipeline.stores.pages",
     "mlops_pipeline.lifecycle.release",
     "mlops_pipeline.lifecycle.train",
     "mlops_pipeline.lifecycle.ingest.data_docs",

@@ -17,19 +17,19 @@ from pathlib import Path
 from mlops_pipeline.core.data.frame import LabelledFrame
 from mlops_pipeline.core.data.splits import split_frame
 from mlops_pipeline.core.documents import plots
+from mlops_pipeline.core.documents.pages import (
+    ReportFacts,
+    headline,
+    parity_limits,
+    render_report,
+    singles,
+)
 from mlops_pipeline.core.documents.records import (
     EvaluatedTraining,
     SourceFacts,
     TrainingFacts,
     from_plain,
     plain,
-)
-from mlops_pipeline.core.documents.report import (
-    ReportFacts,
-    headline,
-    parity_limits,
-    render_report,
-    singles,
 )
 from mlops_pipeline.core.evaluation.evaluation import Evaluation
 from mlops_pipeline.core.evaluation.gates import Gate
@@ -187,14 +187,14 @@ def _write_drift(context: Context, folder: Path, test: LabelledFrame) -> Mapping
     """Write Evidently's report of the train against the test part; return the worst columns."""
     import pandas as pd
 
-    from mlops_pipeline.stores.pages.evidently_report import write_drift_report
+    from mlops_pipeline.stores.pages import write_drift_report
 
     reference = pd.read_parquet(folder / "train_sample.parquet")
     current = pd.DataFrame(dict(test.columns))
     summary = write_drift_report(
         folder / DRIFT_PAGE, reference, current, seed=context.use_case.training.seed
     )
-    return summary.worst(WORST_COLUMNS)
+    return dict(list(summary.scores.items())[:WORST_COLUMNS])
 
 
 def _plots(

@@ -17,14 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from mlops_pipeline.config import config_hash
-from mlops_pipeline.core.documents.metadata import Metadata, Recorded, changes, validate_metadata
+from mlops_pipeline.core.documents.pages import Recorded, changes
 from mlops_pipeline.core.documents.records import (
     EvaluatedTraining,
     GroupThresholds,
+    Metadata,
     ModelFacts,
     TrainingFacts,
     from_plain,
     plain,
+    validate_metadata,
 )
 from mlops_pipeline.core.evaluation.evaluation import Evaluation
 from mlops_pipeline.core.modelling.example import column_types, example_columns, input_example

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops_pipeline.config import UseCase, config_hash
-from mlops_pipeline.core.documents.metadata import Metadata
-from mlops_pipeline.core.documents.records import EvaluatedTraining, from_plain
+from mlops_pipeline.core.documents.records import EvaluatedTraining, Metadata, from_plain
 from mlops_pipeline.core.fairness.variants import Mitigated
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.core.recipe import build

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mlops_pipeline.core.documents.metadata import validate_metadata
+from mlops_pipeline.core.documents.records import validate_metadata
 from mlops_pipeline.lifecycle.alerts import list_alerts
 from mlops_pipeline.lifecycle.bookkeeping import (
     NEWEST,

@@ -1,42 +1,49 @@
-"""The model card of a version: one page for people who have never seen the project.
+"""The model card of a version, for people who have never seen the project; its technical file.
 
-Belongs here: what the card is made of, and the words and numbers computed from it. The page is
-model_card.md.jinja; files and the ops database are read in lifecycle/compliance/cards.py.
+Belongs here: what the two pages are made of, and the words and numbers computed from it; the points
+of Annex IV of Regulation (EU) 2024/1689, in our words, and what a person has to add to each. The
+pages are model_card.md.jinja and technical_file.md.jinja; files and the ops database are read, and
+the folder is written, in lifecycle/compliance/cards.py.
 """
 
 import calendar
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any
+from typing import Any, Literal
 
-from mlops_pipeline.config.modelling import is_intersection
+from mlops_pipeline.config.modelling import DocumentSlot, is_intersection
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.core.documents.metadata import Metadata
-from mlops_pipeline.core.documents.pages import figure, number, plain_words, render_markdown, share
+from mlops_pipeline.core.documents.pages import (
+    figure,
+    number,
+    parity_limits,
+    plain_words,
+    render_markdown,
+    share,
+)
 from mlops_pipeline.core.documents.records import (
     DataSnapshot,
+    Metadata,
     ModelFacts,
     PartFacts,
     TrainingFacts,
 )
-from mlops_pipeline.core.documents.report import parity_limits
 from mlops_pipeline.core.evaluation.evaluation import Evaluation, Slice, worst_slices
 from mlops_pipeline.core.evaluation.gates import PARITY_RULE, Gate
 from mlops_pipeline.core.evaluation.records import GateException
 from mlops_pipeline.core.fairness.audit import FOUR_FIFTHS, GroupAudit, GroupRates
 from mlops_pipeline.core.modelling.calibration import threshold_from_costs
 from mlops_pipeline.core.monitoring.cost import CostSheet
-from mlops_pipeline.core.rollout.records import MEANINGS, Approval, RolloutEvent
+from mlops_pipeline.core.rollout.records import MEANINGS, Approval, RolloutEvent, RolloutState
 from mlops_pipeline.spec.kinds import KINDS
 from mlops_pipeline.spec.metrics import METRICS
 
-Row = Mapping[str, Any]  # of a table that no decision reads
 WORST_SLICES = 5
 TOP_FEATURES = 10
 SCALES = (1_000, 10_000, 100_000)  # of the smallest, at least ten cases are positive
-STATES: Mapping[str, str] = {state: meaning.text for state, meaning in MEANINGS.items()}
 QUALITY = (  # lower ends of ROC AUC; Hosmer, Lemeshow & Sturdivant 2013, section 5.2.4
     (0.9, "very well"),
     (0.8, "well"),
@@ -52,44 +59,19 @@ class Standing:
     `exceptions` are those from fairness rules, `reviews` those of the card.
     """
 
-    state: str
+    state: RolloutState
     since: datetime
     waiting_for: str | None
     approvals: Sequence[Approval] = ()
     events: Sequence[RolloutEvent] = ()
     exceptions: Sequence[GateException] = ()
-    reviews: Sequence[Row] = ()
+    reviews: Sequence[Mapping[str, Any]] = ()
     cost: CostSheet | None = None
 
     @property
     def last_review(self) -> datetime:
         """When the card was reviewed last; before the first time, when the state began."""
         return max((item["at"] for item in self.reviews), default=self.since)
-
-
-@dataclass(frozen=True)
-class Outcomes:
-    """What becomes of a round number of typical cases."""
-
-    cases: int
-    positive: int
-    selected: int
-    found: int
-
-    @property
-    def missed(self) -> int:
-        """Positive cases that are not selected."""
-        return self.positive - self.found
-
-    @property
-    def wrong(self) -> int:
-        """Negative cases that are selected."""
-        return self.selected - self.found
-
-    @property
-    def left(self) -> int:
-        """Negative cases that are not selected."""
-        return self.cases - self.selected - self.missed
 
 
 @dataclass(frozen=True)
@@ -140,8 +122,7 @@ class CardFacts:
             needs = "needs" if self.gate.needs_review else "does not need"
             return f"registered; it passed the gate and {needs} a person's approval"
         waits = f" (waits for {standing.waiting_for})" if standing.waiting_for else ""
-        words = STATES.get(standing.state, standing.state.replace("_", " "))
-        return f"{words}, since {standing.since:%Y-%m-%d}{waits}"
+        return f"{MEANINGS[standing.state].text}, since {standing.since:%Y-%m-%d}{waits}"
 
     @property
     def case_name(self) -> str:
@@ -149,14 +130,6 @@ class CardFacts:
         case = self.use_case
         is_event = case.grid.every == "event"
         return f"row of {case.population.source}" if is_event else case.entity.name
-
-    @property
-    def case_words(self) -> str:
-        """What one case is."""
-        case = self.use_case
-        if case.grid.every == "event":
-            return f"A case is one {self.case_name}, at its own time."
-        return f"A case is one {case.entity.name} at the start of a {case.grid.every}."
 
     def positive_words(self, *, is_short: bool = False) -> str:
         """Return what makes a case positive, from the label's definition."""
@@ -168,13 +141,8 @@ class CardFacts:
         return f"{word} in {label.source} within {label.horizon_days} days{where}"
 
     @property
-    def protected_inputs(self) -> list[str]:
-        """Protected attributes that the model is given."""
-        return [name for name, item in self.use_case.protected.items() if item.as_input]
-
-    @property
-    def groups(self) -> list[tuple[str, bool, bool, Sequence[GroupRates]]]:
-        """(attribute, is an intersection, has calibration, groups) by attribute.
+    def groups(self) -> list[tuple[str, bool, Sequence[GroupRates]]]:
+        """(attribute, is an intersection, groups) by attribute.
 
         Of an intersection, which has many small groups, the two that are furthest apart.
         """
@@ -186,29 +154,14 @@ class CardFacts:
                 known = [item for item in groups if item.selection_rate.value is not None]
                 ordered = sorted(known, key=lambda item: item.selection_rate.value or 0.0)
                 groups = ordered[:1] + ordered[1:][-1:]
-            has_calibration = any(item.calibration for item in groups)
-            found.append((audit.attribute, is_crossed, has_calibration, groups))
+            found.append((audit.attribute, is_crossed, groups))
         return found
 
     @property
     def parity(self) -> list[tuple[str, bool]]:
         """(how far apart the selection rates are, whether the gate allows less) by attribute."""
-        return [self._parity(audit) for audit in self.evaluation.fairness]
-
-    def _parity(self, audit: GroupAudit) -> tuple[str, bool]:
-        gap, name = audit.demographic_parity_difference, audit.attribute
-        if gap.value is None:
-            return f"{name}: not computable: {gap.reason}", False
-        text = f"{name}: selection rates differ by {100 * gap.value:.1f} percentage points"
-        ratio = audit.demographic_parity_ratio.value
-        if ratio is not None and ratio < FOUR_FIFTHS and not is_intersection(name):
-            text += f" (a ratio of {ratio:.2f}, below four fifths)"
-        limit = parity_limits(self.use_case).get(name)
-        if limit is None:
-            return text, False
-        is_above = gap.value > limit
-        word = "more than" if is_above else "within"
-        return f"{text}, {word} the {100 * limit:.1f} allowed", is_above
+        limits = parity_limits(self.use_case)
+        return [_parity(audit, limits.get(audit.attribute)) for audit in self.evaluation.fairness]
 
     @property
     def review_dates(self) -> list[tuple[str, str, date]]:
@@ -216,13 +169,17 @@ class CardFacts:
         rules, today = self.use_case.governance.review, self.shown_at.date()
         start = self.snapshot.written_at.date()
         reviewed = self.standing.last_review.date() if self.standing else start
+        trained = self.training.as_of.date()
         measured, fair = rules.performance_months, rules.fairness_months
-        card, trained = rules.card_months, rules.retraining_months
+        dates = [
+            ("performance on new labels", measured, next_date(start, measured, today)),
+            ("fairness by group", fair, next_date(start, fair, today)),
+            ("this card", rules.card_months, later(reviewed, rules.card_months)),
+            ("retraining", rules.retraining_months, later(trained, rules.retraining_months)),
+        ]
+        often = {1: "monthly", 3: "quarterly", 12: "yearly"}
         return [
-            ("performance on new labels", _every(measured), next_date(start, measured, today)),
-            ("fairness by group", _every(fair), next_date(start, fair, today)),
-            ("this card", _every(card), later(reviewed, card)),
-            ("retraining", _every(trained), later(self.training.as_of.date(), trained)),
+            (what, often.get(months, f"every {months} months"), due) for what, months, due in dates
         ]
 
 
@@ -234,37 +191,17 @@ def model_card(facts: CardFacts) -> str:
         "model_card.md.jinja",
         facts=facts,
         standing=facts.standing,
-        kinds={name: kind.described for name, kind in KINDS.items()},
-        states=STATES,
+        kinds=KINDS,
+        meanings=MEANINGS,
         quality=next(word for low, word in QUALITY if (auc or 0.0) >= low),
-        typical=outcomes(facts),
+        typical=_typical_cases(facts),
         warnings=list(_warnings(facts)),
         reading=_reading(facts.test.positive_rate),
         weakest=weakest,
         has_ranges=any(item.group.startswith("(") for item in weakest),
-        losses=stress_losses(evaluation),
+        losses=_stress_losses(evaluation),
         strongest=_strongest(facts),
     )
-
-
-def outcomes(facts: CardFacts) -> Outcomes | None:
-    """Return whole numbers of cases that make selection rate and recall easy to picture."""
-    metrics, rate = facts.evaluation.metrics, facts.test.positive_rate
-    selected, recall = metrics["selection_rate"].value, metrics["recall"].value
-    if selected is None or recall is None:
-        return None
-    cases = next((scale for scale in SCALES if rate * scale >= 10), SCALES[-1])
-    positive, flagged = round(rate * cases), round(selected * cases)
-    return Outcomes(cases, positive, flagged, round(recall * rate * cases))
-
-
-def stress_losses(evaluation: Evaluation) -> list[tuple[float, Slice]]:
-    """Return (change of ROC AUC, case) of every computable stress case, the worst first."""
-    whole = evaluation.metrics["roc_auc"].value
-    if whole is None:
-        return []
-    known = worst_slices(evaluation.stress, "roc_auc", len(evaluation.stress))
-    return [((item.metrics["roc_auc"].value or 0.0) - whole, item) for item in known]
 
 
 def later(day: date, months: int) -> date:
@@ -281,8 +218,45 @@ def next_date(start: date, months: int, after: date) -> date:
     return found
 
 
-def _every(months: int) -> str:
-    return {1: "monthly", 3: "quarterly", 12: "yearly"}.get(months, f"every {months} months")
+def _typical_cases(facts: CardFacts) -> dict[str, int] | None:
+    """Return what becomes of a round number of cases, in whole numbers that are easy to picture."""
+    metrics, rate = facts.evaluation.metrics, facts.test.positive_rate
+    selection, recall = metrics["selection_rate"].value, metrics["recall"].value
+    if selection is None or recall is None:
+        return None
+    cases = next((scale for scale in SCALES if rate * scale >= 10), SCALES[-1])
+    positive, selected = round(rate * cases), round(selection * cases)
+    found = round(recall * rate * cases)
+    missed, wrong = positive - found, selected - found
+    left = cases - selected - missed
+    return {
+        **{"cases": cases, "positive": positive, "selected": selected},
+        **{"found": found, "missed": missed, "wrong": wrong, "left": left},
+    }
+
+
+def _parity(audit: GroupAudit, limit: float | None) -> tuple[str, bool]:
+    gap, name = audit.demographic_parity_difference, audit.attribute
+    if gap.value is None:
+        return f"{name}: not computable: {gap.reason}", False
+    text = f"{name}: selection rates differ by {100 * gap.value:.1f} percentage points"
+    ratio = audit.demographic_parity_ratio.value
+    if ratio is not None and ratio < FOUR_FIFTHS and not is_intersection(name):
+        text += f" (a ratio of {ratio:.2f}, below four fifths)"
+    if limit is None:
+        return text, False
+    is_above = gap.value > limit
+    word = "more than" if is_above else "within"
+    return f"{text}, {word} the {100 * limit:.1f} allowed", is_above
+
+
+def _stress_losses(evaluation: Evaluation) -> list[tuple[float, Slice]]:
+    """Return (change of ROC AUC, case) of every computable stress case, the worst first."""
+    whole = evaluation.metrics["roc_auc"].value
+    if whole is None:
+        return []
+    known = worst_slices(evaluation.stress, "roc_auc", len(evaluation.stress))
+    return [((item.metrics["roc_auc"].value or 0.0) - whole, item) for item in known]
 
 
 def _warnings(facts: CardFacts) -> Iterator[str]:
@@ -293,7 +267,7 @@ def _warnings(facts: CardFacts) -> Iterator[str]:
     for item in worst_slices(facts.evaluation.slices, "roc_auc", 1):
         value = number(item.metrics["roc_auc"].value, 3)
         yield f"it ranks worst for {item.column} = {item.group} (ROC AUC {value})"
-    for change, case in stress_losses(facts.evaluation)[:1]:
+    for change, case in _stress_losses(facts.evaluation)[:1]:
         value, name = number(case.metrics["roc_auc"].value, 3), case.group.split(":")[0]
         if change < 0:
             yield f"it suffers most in the stress case “{name}” (ROC AUC {value})"
@@ -317,7 +291,90 @@ def _strongest(facts: CardFacts) -> list[tuple[str, str, float]]:
     """Return (input, description, share of all mean |SHAP|), the largest first."""
     shap, described = facts.evaluation.explanations.shap, facts.use_case.descriptions
     total = sum(shap.values())
-    if not total:
-        return []
-    top = sorted(shap.items(), key=lambda pair: -pair[1])[:TOP_FEATURES]
+    top = sorted(shap.items(), key=lambda pair: -pair[1])[:TOP_FEATURES] if total else []
     return [(name, described.get(name, ""), value / total) for name, value in top]
+
+
+# the technical file
+
+Status = Literal["filled", "partly filled", "not provided"]
+TITLES: Mapping[str, str] = {
+    "1": "General description",
+    "2": "Elements of the system and how it was developed",
+    "3": "Monitoring, functioning and control",
+    "4": "Why these performance metrics fit",
+    "5": "Risk management system",
+    "6": "Changes over the lifecycle",
+    "7": "Harmonised standards and other specifications",
+    "8": "EU declaration of conformity",
+    "9": "Performance after it is in use",
+}
+WITHOUT_FACTS = frozenset(  # slots of points about which nothing is recorded
+    ("product_illustrations", "instructions_for_use", "standards", "declaration_of_conformity")
+)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of the annex, and what a person has to add to it.
+
+    `slot` is the key in `governance.documents`, `wanted` says it in words.
+    """
+
+    number: str
+    title: str
+    slot: DocumentSlot | None = None
+    wanted: str = ""
+
+    def status(self, provided: Mapping[str, str]) -> Status:
+        """Return whether facts, a person, or neither speak to it."""
+        if self.slot is None or self.slot in provided:
+            return "filled"
+        return "not provided" if self.slot in WITHOUT_FACTS else "partly filled"
+
+
+POINTS = (
+    Point("1 (a)", "Purpose, provider, version", "provider", "name and address of the provider"),
+    Point("1 (b)", "Interaction with other systems", "interaction", "the systems it works with"),
+    Point("1 (c)", "Versions of software"),
+    Point("1 (d)", "Forms of supply", "supply", "the forms in which it is supplied to others"),
+    Point("1 (e)", "Hardware"),
+    Point("1 (f)", "Pictures of the product", "product_illustrations", "pictures of it, if any"),
+    Point("1 (g)", "User interface"),
+    Point("1 (h)", "Instructions for use", "instructions_for_use", "instructions for its users"),
+    Point("2 (a)", "Methods and steps"),
+    Point("2 (b)", "Design, logic and choices"),
+    Point("2 (c)", "Architecture and computing resources"),
+    Point("2 (d)", "Data: origin, selection, labels, cleaning"),
+    Point("2 (e)", "Human oversight", "human_oversight", "an assessment of the oversight needed"),
+    Point("2 (f)", "Planned changes"),
+    Point("2 (g)", "Validation and testing"),
+    Point("2 (h)", "Cybersecurity", "cybersecurity", "the security measures where it runs"),
+    Point("3", "Capabilities and limits, overall and by group"),
+    Point(
+        "3",
+        "Unintended outcomes and risks",
+        "unintended_outcomes",
+        "foreseeable unintended outcomes, and risks to people",
+    ),
+    Point("3", "Human oversight in operation"),
+    Point("3", "Input data"),
+    Point("4", TITLES["4"], "metrics_rationale", "why these metrics fit this purpose"),
+    Point("5", TITLES["5"], "risk_management", "the risk management system"),
+    Point("6", TITLES["6"]),
+    Point("7", TITLES["7"], "standards", "the standards applied"),
+    Point("8", TITLES["8"], "declaration_of_conformity", "a copy of the declaration"),
+    Point("9", TITLES["9"], "post_market_plan", "the post-market monitoring plan"),
+)
+
+
+def technical_file(facts: CardFacts, provided: Mapping[str, str]) -> str:
+    """Return the page as Markdown: an overview of what is filled, then point by point."""
+    return render_markdown(
+        "technical_file.md.jinja", facts=facts, points=POINTS, titles=TITLES, provided=provided
+    )
+
+
+def statuses(provided: Mapping[str, str]) -> Mapping[Status, int]:
+    """Return how many points have which status."""
+    return Counter(point.status(provided) for point in POINTS)

@@ -1,19 +1,29 @@
-"""Pages for people: the one Jinja environment, how figures read, and HTML made from Markdown.
+"""Pages for people: the one Jinja environment, how figures read, the report, what changed.
 
 An HTML page made from Markdown says the same as the Markdown. Every value that a template prints is
 escaped, for HTML or for Markdown: markup in a configuration, in data or in a person's reason shows
 as it was typed.
 
-Belongs here: how pages are written and how figures read. What they say is in the templates.
+Belongs here: how pages are written, the sentences of the report and of a version's changelog. The
+rest of what pages say is in the templates, the card's words in model_card.py.
 """
 
 import base64
 import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from mlops_pipeline.config.modelling import is_intersection
+from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.core.documents.records import SourceFacts, TrainingFacts
+from mlops_pipeline.core.evaluation.evaluation import Evaluation, worst_slices
+from mlops_pipeline.core.evaluation.gates import Gate, RuleResult, comparison_level
+from mlops_pipeline.core.fairness.audit import DISPARITIES, GroupAudit
 from mlops_pipeline.core.metrics.metrics import Estimate
-from mlops_pipeline.spec.metrics import METRICS
+from mlops_pipeline.spec.metrics import METRICS, shown_in
+from mlops_pipeline.spec.rules import ParityRule
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -21,6 +31,7 @@ if TYPE_CHECKING:
 UNKNOWN, DASH, MINUS = "not computable", "\N{EN DASH}", "\N{MINUS SIGN}"
 SMALL = 0.01  # below it three decimals leave less than two digits of a figure
 H2 = re.compile(r"<h2>(.*?)</h2>")
+SHOWN_KEYS = 20  # of the configuration; beyond, only their number
 
 
 def render_page(template: str, **values: Any) -> str:
@@ -40,19 +51,18 @@ def render_html(markdown: str) -> str:
     from markupsafe import Markup
 
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
-    body = body.replace("<table>", '<div class="wide"><table>').replace(
-        "</table>", "</table></div>"
-    )
-    sections = [(anchor(title), Markup(title)) for title in H2.findall(body)]  # noqa: S704 # escaped by the renderer
+    body = body.replace("<table>", '<div class="wide"><table>')
+    body = body.replace("</table>", "</table></div>")
+    titles = H2.findall(body)
     body = H2.sub(lambda match: f'<h2 id="{anchor(match[1])}">{match[1]}</h2>', body)
     head, opened, rest = body.partition("<h2")
-    title, _, lead = head.partition("</h1>")
+    title, _, lead = head.removeprefix("<h1>").partition("</h1>")
     return render_page(
         "page.html.jinja",
-        title=Markup(title.removeprefix("<h1>")),  # noqa: S704 # as above
+        title=Markup(title),  # noqa: S704 # the renderer escaped everything
         lead=Markup(lead),  # noqa: S704 # as above
-        sections=sections,
-        body=Markup(opened + rest),  # noqa: S704 # as above
+        sections=[(anchor(text), Markup(text)) for text in titles],  # noqa: S704 # as above
+        content=Markup(opened + rest),  # noqa: S704 # as above
     )
 
 
@@ -81,9 +91,12 @@ def _environment() -> "Environment":
         title=metric_title,
         plain=plain_words,
         better=_better,
-        verdict={True: "passed", False: "failed", None: UNKNOWN}.get,
+        passed={True: "passed", False: "failed", None: UNKNOWN}.get,
         sentence=lambda text: text if text.rstrip().endswith((".", "?", "!")) else f"{text}.",
         png=lambda picture: base64.b64encode(picture).decode("ascii"),
+    )
+    environment.globals.update(
+        number=number, signed=signed, share=share, shown_in=shown_in, disparities=DISPARITIES
     )
     environment.tests["share"] = lambda metric: METRICS[metric].display == "share"
     return environment
@@ -92,6 +105,9 @@ def _environment() -> "Environment":
 @cache
 def _markdown_environment() -> "Environment":
     return _environment().overlay(finalize=_finalize)
+
+
+# how figures and texts read
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -127,10 +143,10 @@ def estimate(found: Estimate, *, percent: bool = False) -> str:
         return f"{UNKNOWN}: {found.reason}"
     digits = _decimals(found.value)
     value, low, high = (
-        None if end is None else share(end) if percent else number(end, digits)
+        share(end) if percent else number(end, digits)
         for end in (found.value, found.low, found.high)
     )
-    return str(value) if low is None or high is None else f"{value} ({low} to {high})"
+    return value if found.low is None or found.high is None else f"{value} ({low} to {high})"
 
 
 def metric_title(metric: str) -> str:
@@ -154,11 +170,8 @@ def escaped(text: str) -> str:
     flat = re.sub(r"&(?=#?\w+;)", "&amp;", flat).replace("<", "&lt;")
     flat = re.sub(r"([\\`*\[|~])", r"\\\1", flat)
     flat = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", flat)
-    return re.sub(r"^(#|>|=+$|-+$|[+-](?=\s|$))|^(\d+)([.)])(?=\s|$)", _literal, flat)
-
-
-def _literal(match: re.Match[str]) -> str:
-    return f"\\{match[1]}" if match[1] else f"{match[2]}\\{match[3]}"
+    flat = re.sub(r"^(#|>|=+$|-+$|[+-](?=\s|$))", r"\\\1", flat)
+    return re.sub(r"^(\d+)([.)])(?=\s|$)", r"\1\\\2", flat)
 
 
 def _finalize(value: Any) -> Any:
@@ -183,3 +196,200 @@ def _money(value: float | None, currency: str) -> str:
         return UNKNOWN
     shown = f"{value:,.4f}" if value >= 0.0001 or value == 0 else "under 0.0001"
     return f"{shown} {currency}"
+
+
+# the report
+
+
+@dataclass(frozen=True)
+class ReportFacts:
+    """What the report is made of.
+
+    `threshold` is the probability from which a decision is positive, or the range where rows
+    differ; `plots` are PNG bytes by name, of which those that no section shows come at the end;
+    `links` addresses by text; `notes` what a reader must know to read the figures right.
+    """
+
+    use_case: UseCase
+    training: TrainingFacts
+    provenance: Mapping[str, str]
+    sources: Mapping[str, SourceFacts]
+    threshold: str
+    evaluation: Evaluation
+    gate: Gate
+    plots: Mapping[str, bytes] = field(default_factory=dict)
+    links: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The gate's result: its `tone` (good, review, bad), one sentence, and what failed."""
+
+    tone: str
+    sentence: str
+    failed: tuple[RuleResult, ...]
+
+
+def render_report(facts: ReportFacts) -> str:
+    """Return the page as self-contained HTML: styles and plots inside, nothing is fetched."""
+    evaluation, use_case = facts.evaluation, facts.use_case
+    worst = {name: worst_slices(evaluation.slices, name, 1) for name in shown_in("slices")}
+    return render_page(
+        "report.html.jinja",
+        facts=facts,
+        use_case=use_case,
+        training=facts.training,
+        evaluation=evaluation,
+        plots=dict(facts.plots),  # the page takes each out of it where it shows it
+        headline=headline(facts.gate, use_case),
+        gaps={name: _gap(evaluation, name) for name in evaluation.metrics},
+        comparison_level=comparison_level(use_case.gates),
+        worst={name: found[0] for name, found in worst.items() if found},
+        singles=singles(evaluation.fairness),
+        pairs=[audit for audit in evaluation.fairness if is_intersection(audit.attribute)],
+        parity_limits=parity_limits(use_case),
+    )
+
+
+def headline(gate: Gate, use_case: UseCase) -> Headline:
+    """Return the gate's result in one sentence, naming the rules that failed."""
+    deciding = [rule for rule in gate.failed if rule.effect != "warn"]
+    warnings = [rule for rule in gate.failed if rule.effect == "warn"]
+    words = "is a warning" if len(warnings) == 1 else "are warnings"
+    beside = f" ({len(warnings)} more {words})" if warnings else ""
+    tone, sentence = "good", f"Accepted: every rule passed ({len(gate.rules)})."
+    if not gate.passed:
+        blocking = [rule for rule in deciding if rule.blocks]
+        tone, sentence = "bad", f"Refused: {_names(blocking)} failed{beside}."
+    elif gate.needs_review:
+        tone = "review"
+        sentence = f"Needs a person's approval: {_names(deciding)} did not pass{beside}."
+    elif use_case.rollout.approval == "always":
+        tone = "review"
+        sentence = "Needs a person's approval: no rule objects, but every version requires one."
+    elif warnings:
+        sentence = f"Accepted, with a warning: {_names(warnings)} did not pass."
+    return Headline(tone, sentence, gate.failed)
+
+
+def parity_limits(use_case: UseCase) -> dict[str, float]:
+    """Return {protected attribute: the strictest demographic parity difference a rule allows}."""
+    limits: dict[str, float] = {}
+    for rule in use_case.gates:
+        if isinstance(rule, ParityRule):
+            for name in rule.attributes or use_case.protected:
+                limits[name] = min(rule.at_most, limits.get(name, rule.at_most))
+    return limits
+
+
+def singles(audits: Sequence[GroupAudit]) -> list[GroupAudit]:
+    """Return the audits of single attributes, without intersections."""
+    return [audit for audit in audits if not is_intersection(audit.attribute)]
+
+
+def _names(rules: Sequence[RuleResult]) -> str:
+    quoted = [f"“{rule.name}”" for rule in rules]
+    return " and ".join([*([", ".join(quoted[:-1])] if quoted[1:] else []), *quoted[-1:]])
+
+
+def _gap(evaluation: Evaluation, metric: str) -> float | None:
+    """Return how much better the metric is on the training part than on the test part."""
+    train, test = evaluation.train_metrics.get(metric), evaluation.metrics[metric]
+    greater = METRICS[metric].greater_is_better
+    if train is None or train.value is None or test.value is None or greater is None:
+        return None
+    return (train.value - test.value) * (1 if greater else -1)
+
+
+# what changed
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The documents of a version that its successor is compared with."""
+
+    version: int
+    config: Mapping[str, Any]
+    inputs: frozenset[str]
+    training: TrainingFacts
+    evaluation: Evaluation
+
+
+def changes(new: Recorded, old: Recorded | None) -> list[str]:
+    """Return the differences of a version from the champion that it was compared with."""
+    if old is None:
+        return ["This is the first version."]
+    kind = f"Same kind of model: {new.training.kind}."
+    if new.training.kind != old.training.kind:
+        kind = f"Different kind of model: {new.training.kind} instead of {old.training.kind}."
+    ours, theirs = (
+        (side.evaluation.mitigation and side.evaluation.mitigation.chosen) or "no mitigation"
+        for side in (new, old)
+    )
+    fairness = f"{ours}, as before."
+    if ours != theirs:
+        fairness = f"{ours} instead of {theirs}: the two use different weights or thresholds."
+    return [
+        f"Compared with version {old.version}.",
+        kind,
+        f"Fairness: {fairness}",
+        f"Data as of {new.training.as_of:%Y-%m-%d} instead of {old.training.as_of:%Y-%m-%d}.",
+        *_changed_figures(new, old),
+        *_changed_inputs(new.inputs, old.inputs),
+        _changed_keys(new.config, old.config),
+    ]
+
+
+def _changed_figures(new: Recorded, old: Recorded) -> Iterator[str]:
+    for name in shown_in("changes"):
+        ours, theirs = (
+            UNKNOWN if value is None else number(value, 3)
+            for value in (side.evaluation.metrics[name].value for side in (new, old))
+        )
+        both = f"{ours}, against {theirs} of version {old.version}"
+        yield f"{metric_title(name)}: {both}; each on its own test part."
+    found = new.evaluation.champion
+    if found is None or found.version != old.version:
+        return
+    if found.reason is not None:
+        yield f"The two cannot be compared on the same cases: {found.reason}."
+        return
+    differences = [
+        f"{metric_title(name)} {signed(value)}"
+        for name in shown_in("changes")
+        if name in found.differences and (value := found.differences[name].value) is not None
+    ]
+    yield f"On {found.rows:,} cases that neither had seen, it differs by: {', '.join(differences)}."
+
+
+def _changed_inputs(new: frozenset[str], old: frozenset[str]) -> Iterator[str]:
+    if new == old:
+        yield "Same inputs."
+    for word, names in (("Added", new - old), ("Removed", old - new)):
+        if names:
+            yield f"{word} inputs: {', '.join(sorted(names))}."
+
+
+def _changed_keys(new: Mapping[str, Any], old: Mapping[str, Any]) -> str:
+    ours, theirs = dict(_flat(new)), dict(_flat(old))
+    changed = (k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k))
+    names = sorted({_shown(key) for key in changed})
+    if not names:
+        return "Same configuration."
+    more = f" and {len(names) - SHOWN_KEYS} more" if len(names) > SHOWN_KEYS else ""
+    return f"Changed configuration keys: {', '.join(names[:SHOWN_KEYS])}{more}."
+
+
+def _shown(key: str) -> str:
+    """Return a key without the names of single columns or protected attributes."""
+    parts = key.split(".")
+    return ".".join(parts[: 1 if parts[0] == "protected" else 3])
+
+
+def _flat(document: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(document, Mapping) and document:
+        for key, value in document.items():
+            yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, document

@@ -1,7 +1,7 @@
 """Plots as PNG bytes: figures in, a picture out; the same input gives the same bytes.
 
 Belongs here: how a figure looks, one short function per picture, in one style. The page that shows
-them is report.py's. Figures are made through matplotlib's object interface, never pyplot, so that
+them is pages.py's. Figures are made through matplotlib's object interface, never pyplot, so that
 plotting has no global state.
 """
 

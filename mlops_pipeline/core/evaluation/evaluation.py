@@ -1,6 +1,6 @@
 """The evaluation of a trained model on the test part: figures, slices, stress cases, fairness.
 
-Belongs here: the figures. Whether they are good enough decides gates.py; report.py shows them.
+Belongs here: the figures. Whether they are good enough decides gates.py; pages show them.
 """
 
 from collections.abc import Mapping, Sequence

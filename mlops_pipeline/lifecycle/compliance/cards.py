@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from mlops_pipeline.config import UseCase, parse_use_case
-from mlops_pipeline.core.documents.metadata import Metadata, Recorded
 from mlops_pipeline.core.documents.model_card import CardFacts, Standing, later, model_card
-from mlops_pipeline.core.documents.pages import render_html
+from mlops_pipeline.core.documents.pages import Recorded, render_html
 from mlops_pipeline.core.documents.records import (
     DataSnapshot,
     EvaluatedTraining,
+    Metadata,
     ModelFacts,
     TrainingFacts,
     from_plain,

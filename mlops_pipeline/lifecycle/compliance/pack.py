@@ -9,7 +9,7 @@
     <folder>/SHA256SUMS              of every other file; `sha256sum -c` reads it
     <folder>.zip                     the same, byte for byte the same for the same files
 
-Belongs here: files. What the pages say is core/documents/technical_file.py's.
+Belongs here: files. What the pages say is core/documents/model_card.py's.
 """
 
 import hashlib
@@ -24,9 +24,14 @@ from typing import Any
 import yaml
 
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.core.documents.model_card import Standing, model_card
+from mlops_pipeline.core.documents.model_card import (
+    Standing,
+    Status,
+    model_card,
+    statuses,
+    technical_file,
+)
 from mlops_pipeline.core.documents.records import plain
-from mlops_pipeline.core.documents.technical_file import Status, statuses, technical_file
 from mlops_pipeline.errors import NotFoundError, StateError
 from mlops_pipeline.lifecycle.compliance.anchors import exported_lines
 from mlops_pipeline.lifecycle.compliance.cards import HTML, MARKDOWN, present_version, write_page

@@ -11,11 +11,11 @@ from mlops_pipeline.core.documents.pages import render_page
 from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.lifecycle.ingest.validation import raw_table
 from mlops_pipeline.stores.lake.engine import quoted
-from mlops_pipeline.stores.pages.data_docs import (
+from mlops_pipeline.stores.pages import (
     SAMPLE_ROWS,
-    ExpectationVerdict,
+    ExpectationResult,
     judged_in_sql_only,
-    write_pages,
+    write_data_docs_pages,
 )
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class DataDocs:
     """The pages that were written, and the verdicts; `sql_only` rules have no expectation."""
 
     index: Path
-    verdicts: tuple[ExpectationVerdict, ...]
+    verdicts: tuple[ExpectationResult, ...]
     sql_only: Mapping[str, tuple[str, ...]]
 
 
@@ -51,7 +51,7 @@ def write_data_docs(
 
     The folder is made when it does not exist; its index.html is the page to open.
     """
-    verdicts, pages = write_pages(folder, samples, use_case, now=now)
+    verdicts, pages = write_data_docs_pages(folder, samples, use_case, now=now)
     sql_only = {name: judged_in_sql_only(use_case.sources[name]) for name in samples}
     docs = DataDocs(folder / "index.html", tuple(verdicts), sql_only)
     page = render_page("data_docs.html.jinja", docs=docs, pages=pages, now=now)

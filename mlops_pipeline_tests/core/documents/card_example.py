@@ -3,11 +3,11 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from mlops_pipeline.core.documents.metadata import Metadata
 from mlops_pipeline.core.documents.model_card import CardFacts
 from mlops_pipeline.core.documents.records import (
     CandidateFacts,
     DataSnapshot,
+    Metadata,
     ModelFacts,
     PartFacts,
     SourceFacts,

@@ -4,8 +4,7 @@ import dataclasses
 from datetime import UTC, datetime
 from typing import Any
 
-from mlops_pipeline.core.documents.metadata import Recorded, changes
-from mlops_pipeline.core.documents.pages import MINUS
+from mlops_pipeline.core.documents.pages import MINUS, Recorded, changes
 from mlops_pipeline.core.evaluation.evaluation import ChampionComparison
 from mlops_pipeline_tests.core.documents.card_example import evaluation, figure, training
 from mlops_pipeline_tests.core.evaluation.example_evaluation import mitigated

@@ -7,7 +7,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from mlops_pipeline.core.documents.metadata import SCHEMA, validate_metadata
+from mlops_pipeline.core.documents.records import SCHEMA, validate_metadata
 from mlops_pipeline.errors import ContractError
 
 DOCUMENT: dict[str, Any] = {

@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 
-from mlops_pipeline.core.documents.pages import number, share, signed
-from mlops_pipeline.core.documents.records import EvaluatedTraining, from_plain
-from mlops_pipeline.core.documents.report import (
+from mlops_pipeline.core.documents.pages import (
     Headline,
     headline,
+    number,
     parity_limits,
     render_report,
+    share,
+    signed,
 )
+from mlops_pipeline.core.documents.records import EvaluatedTraining, from_plain
 from mlops_pipeline.core.evaluation.evaluation import Evaluation, worst_slices
 from mlops_pipeline.core.evaluation.gates import Gate, RuleResult, evaluate_gate
 from mlops_pipeline.core.metrics.metrics import Estimate

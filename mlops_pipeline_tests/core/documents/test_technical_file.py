@@ -2,9 +2,8 @@
 
 import re
 
-from mlops_pipeline.core.documents.model_card import model_card
+from mlops_pipeline.core.documents.model_card import POINTS, model_card, statuses, technical_file
 from mlops_pipeline.core.documents.pages import render_html
-from mlops_pipeline.core.documents.technical_file import POINTS, statuses, technical_file
 from mlops_pipeline_tests.core.documents.card_example import facts
 
 EVERYTHING: dict[str, str] = {

@@ -10,16 +10,16 @@ import pandas as pd
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.config.modelling import Fairness
 from mlops_pipeline.core.documents import plots
+from mlops_pipeline.core.documents.pages import (
+    ReportFacts,
+    parity_limits,
+    singles,
+)
 from mlops_pipeline.core.documents.records import (
     CandidateFacts,
     PartFacts,
     SourceFacts,
     TrainingFacts,
-)
-from mlops_pipeline.core.documents.report import (
-    ReportFacts,
-    parity_limits,
-    singles,
 )
 from mlops_pipeline.core.evaluation.evaluation import (
     ChampionComparison,

@@ -22,7 +22,7 @@ from mlops_pipeline.lifecycle.ingest.data_docs import (
 )
 from mlops_pipeline.lifecycle.ingest.ingestion import ingest
 from mlops_pipeline.lifecycle.ingest.validation import Judgement, judge
-from mlops_pipeline.stores.pages.data_docs import judged_in_sql_only, judges_hidden
+from mlops_pipeline.stores.pages import judged_in_sql_only, judges_hidden
 from mlops_pipeline.stores.settings import Settings
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -1,1 +1,0 @@
-"""Pages made by other libraries: frames in, HTML out."""
