@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from mlops_pipeline.core.audit.records import NewAuditEvent
+from mlops_pipeline.core.audit.chain import NewAuditEvent
 from mlops_pipeline.errors import NotFoundError, StateError
 from mlops_pipeline.stores.ops import (
     NEW,

@@ -21,7 +21,7 @@ from mlops_pipeline.core.modelling.selection import Trained
 from mlops_pipeline.core.recipe import Examined
 from mlops_pipeline.lifecycle.context import Context, RunContext, Snapshot
 from mlops_pipeline.lifecycle.provenance import GitState, library_versions
-from mlops_pipeline.stores.pseudonyms import pseudonymiser
+from mlops_pipeline.stores.settings import pseudonymiser
 
 LOGGED_PREDICTIONS = 2_000  # rows of the validation part kept
 LOGGED_ERRORS = 20  # the most confident wrong predictions kept per candidate

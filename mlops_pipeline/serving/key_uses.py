@@ -17,8 +17,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
-from mlops_pipeline.stores.pseudonyms import pseudonymiser
-from mlops_pipeline.stores.settings import Settings
+from mlops_pipeline.stores.settings import Settings, pseudonymiser
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -69,7 +68,7 @@ class KeyUses:
 
     def flush(self, *, everything: bool = False) -> int:
         """Append the minutes that are over, or all; return how many. What fails is kept."""
-        from mlops_pipeline.core.audit.records import NewAuditEvent
+        from mlops_pipeline.core.audit.chain import NewAuditEvent
         from mlops_pipeline.stores.ops import OpsDatabase
 
         now = self._clock()

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from mlops_pipeline.lifecycle.alerts import list_alerts
 from mlops_pipeline.stores.lake.tables import Lake
-from mlops_pipeline.stores.pseudonyms import pseudonymiser
+from mlops_pipeline.stores.settings import pseudonymiser
 from mlops_pipeline_tests.world import FIRST_ID, NAME, World
 
 PEOPLE = re.compile(rf"{NAME}|(?<![\d.]){str(FIRST_ID)[:9]}\d{{6}}\b")

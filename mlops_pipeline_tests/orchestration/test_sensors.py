@@ -24,7 +24,8 @@ from mlops_pipeline.lifecycle.bookkeeping import (
 from mlops_pipeline.orchestration.build import build_definitions
 from mlops_pipeline.orchestration.resources import Platform
 from mlops_pipeline.stores.ops import LifecycleRun, OpsDatabase
-from mlops_pipeline.stores.ops.lease import claim_lease, get_lease, release_lease
+from mlops_pipeline.stores.ops.lease import claim_lease, get_lease
+from mlops_pipeline_tests.stores.ops.lease_steps import release_lease
 from mlops_pipeline_tests.world import PATIENCE_S, World
 
 LEASE = "lifecycle:churn"

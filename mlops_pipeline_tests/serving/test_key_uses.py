@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy.exc import DatabaseError
 
-from mlops_pipeline.core.audit.records import AuditEvent
+from mlops_pipeline.core.audit.chain import AuditEvent
 from mlops_pipeline.errors import MlopsError
 from mlops_pipeline.serving.key_uses import KeyUses
 from mlops_pipeline.stores.ops import OpsDatabase
-from mlops_pipeline.stores.pseudonyms import pseudonymiser
-from mlops_pipeline.stores.settings import Settings
+from mlops_pipeline.stores.settings import Settings, pseudonymiser
 from mlops_pipeline_tests.serving.client import client_at
 from mlops_pipeline_tests.serving.shops import settings_at
 from mlops_pipeline_tests.worlds import NOW

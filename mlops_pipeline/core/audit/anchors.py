@@ -10,7 +10,7 @@ MLflow is told count, head and the hash of the line, so that the two witnesses h
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -56,66 +56,50 @@ def read_line(line: bytes) -> dict[str, Any] | None:
     return found if all(type(found[name]) is kind for name, kind in FIELDS.items()) else None
 
 
-def noted(line: bytes, said: Mapping[str, Any]) -> str:
+def tag_value(line: bytes, entry: Mapping[str, Any]) -> str:
     """Return what MLflow is told of a line."""
-    return canonical({"head": said["head"], "line": line_hash(line)})
+    return canonical({"head": entry["head"], "line": line_hash(line)})
 
 
 def check_anchors(
-    lines: Sequence[bytes], told: Mapping[int, str]
+    lines: Sequence[bytes], in_mlflow: Mapping[int, str]
 ) -> tuple[list[Anchor], list[str]]:
-    """Compare the file's lines with what MLflow was told (by count, see `noted`).
+    """Compare the file's lines with MLflow's values (by count, see `tag_value`).
 
     Return the anchors of both, and what is wrong.
     """
-    return [*_file_anchors(lines), *_told_anchors(told)], [
-        *_broken_lines(lines),
-        *_differences(lines, told),
-    ]
-
-
-def _file_anchors(lines: Sequence[bytes]) -> Iterator[Anchor]:
+    anchors: list[Anchor] = []
+    broken: list[str] = []
+    different: list[str] = []
+    values: dict[int, set[str]] = {}
+    previous = GENESIS
     for number, line in enumerate(lines, 1):
-        said = read_line(line)
-        if said is not None:
-            place = f"line {number} of the anchors file"
-            yield Anchor(said["count"], said["head"], "file", place)
+        place, entry = f"line {number} of the anchors file", read_line(line)
+        if entry is None:
+            broken.append(f"{place} is damaged or cut")
+        else:
+            count = entry["count"]
+            anchors.append(Anchor(count, entry["head"], "file", place))
+            values.setdefault(count, set()).add(tag_value(line, entry))
+            if entry["previous"] != previous:
+                broken.append(f"{place} does not follow the line before it: one was "
+                              "altered, removed or moved")  # fmt: skip
+            if entry["mlflow"] and count not in in_mlflow:
+                different.append(f"MLflow lacks {place} ({count} events)")
+        previous = line_hash(line)
+    for count, value in sorted(in_mlflow.items()):
+        about = f"anchor of {count} events"
+        anchors.append(Anchor(count, _head(value), "MLflow", f"MLflow's {about}"))
+        if count not in values:
+            different.append(f"the anchors file lacks MLflow's {about}: it was cut or altered")
+        elif value not in values[count]:
+            different.append(f"the anchors file and MLflow differ about the {about}")
+    return anchors, [*broken, *different]
 
 
-def _told_anchors(told: Mapping[int, str]) -> Iterator[Anchor]:
-    for count, text in sorted(told.items()):
-        try:
-            head = str(json.loads(text)["head"])
-        except (ValueError, TypeError, KeyError):
-            head = ""  # no hash: it is like no event's
-        yield Anchor(count, head, "MLflow", f"MLflow's anchor of {count} events")
-
-
-def _broken_lines(lines: Sequence[bytes]) -> Iterator[str]:
-    before = GENESIS
-    for number, line in enumerate(lines, 1):
-        said = read_line(line)
-        if said is None:
-            yield f"line {number} of the anchors file is damaged or cut"
-        elif said["previous"] != before:
-            yield (
-                f"line {number} of the anchors file does not follow the line before it: one was "
-                "altered, removed or moved"
-            )
-        before = line_hash(line)
-
-
-def _differences(lines: Sequence[bytes], told: Mapping[int, str]) -> Iterator[str]:
-    found: dict[int, set[str]] = {}
-    for number, line in enumerate(lines, 1):
-        said = read_line(line)
-        if said is None:
-            continue
-        found.setdefault(said["count"], set()).add(noted(line, said))
-        if said["mlflow"] and said["count"] not in told:
-            yield f"MLflow lacks line {number} of the anchors file ({said['count']} events)"
-    for count, text in sorted(told.items()):
-        if count not in found:
-            yield f"the anchors file lacks MLflow's anchor of {count} events: it was cut or altered"
-        elif text not in found[count]:
-            yield f"the anchors file and MLflow differ about the anchor of {count} events"
+def _head(value: str) -> str:
+    """Return the head of a value; of one that cannot be read a text that is like no event's."""
+    try:
+        return str(json.loads(value)["head"])
+    except (ValueError, TypeError, KeyError):
+        return ""

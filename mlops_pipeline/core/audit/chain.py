@@ -2,14 +2,15 @@
 
     hash = sha256(JSON of {actor, at, detail, kind, previous_hash, seq, use_case})
 
-JSON is written with sorted keys, without blanks, in ASCII. docs/security.md says what the chain
-proves and what it does not. Anchors, which tie it to what lies outside the database, are in
-anchors.py.
+JSON is written with sorted keys, without blanks, in ASCII. `ChainCheck` shows that nobody changed
+the events, `RecordCheck` that the rows which the program goes by (rollouts, approvals, exceptions)
+still say what their events say. docs/security.md says what that proves and what it does not.
+Anchors, which tie the chain to what lies outside the database, are in anchors.py.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,7 +19,37 @@ from mlops_pipeline.core.audit.anchors import GENESIS, SOURCES, Anchor, canonica
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
+UNKNOWN = "unknown"  # an actor who did not say who they are
 MAX_PROBLEMS = 100  # kept; the rest is counted, so that memory stays flat
+
+
+@dataclass(frozen=True)
+class NewAuditEvent:
+    """An event that is to be appended; `use_case` is None where it concerns none or all.
+
+    `detail` is plain JSON without personal data, for an event is never erased; `actor` a person's
+    self-asserted name, or ``run <id>``.
+    """
+
+    kind: str
+    detail: Mapping[str, Any]
+    use_case: str | None
+    actor: str
+    at: datetime
+
+
+@dataclass(frozen=True)
+class AuditEvent:
+    """What happened, chained: `hash` covers every other field, `previous_hash` the event before."""
+
+    seq: int
+    at: datetime
+    use_case: str | None
+    kind: str
+    actor: str
+    detail: Mapping[str, Any]
+    previous_hash: str
+    hash: str
 
 
 @dataclass(frozen=True)
@@ -55,12 +86,10 @@ class StoredEvent:
 
         A damaged time or detail stands as it is stored, and no longer gives the hash.
         """
-        told = {
-            name: str(value) if isinstance(value, bytes) else value
-            for name, value in vars(self).items()
-            if name != "at_us"
-        }
-        return {**told, "at": _time(self.at_us), "detail": _detail(self.detail)}
+        values = vars(self) | {"at": _time(self.at_us), "detail": _detail(self.detail)}
+        del values["at_us"]
+        return {name: str(value) if isinstance(value, bytes) else value
+                for name, value in values.items()}  # fmt: skip
 
     def hash_as(self, seq: int, previous_hash: str) -> str | None:
         """Return the hash that the content has in a place; None if it is not even text."""
@@ -131,30 +160,24 @@ class ChainCheck:
             else:
                 self.report(f"out of place: it is what event {place} was", event)
         for source in SOURCES:
-            self._report_rewritten([item for item in self._unlike if item[1].source == source])
-            self._report_cut(
-                [item for items in self._anchors.values() for item in items
-                 if item.source == source and item.count > self.count]
-            )  # fmt: skip
+            unlike = [item for item in self._unlike if item[1].source == source]
+            if unlike:
+                first, anchor = unlike[0]
+                more = f", and {len(unlike) - 1} later anchors differ" if len(unlike) > 1 else ""
+                events = _range(first, anchor.count)
+                self.report(f"{events} not what {anchor.place} says{more}: the chain was rewritten")
+            beyond = [item for items in self._anchors.values() for item in items
+                      if item.source == source and item.count > self.count]  # fmt: skip
+            if beyond:
+                last = max(beyond, key=lambda item: item.count)
+                events = _range(self.count + 1, last.count)
+                self.report(f"{events} gone, {last.place} has them: the chain was cut")
 
     def report(self, what: str, event: StoredEvent | None = None) -> None:
         """Add a problem."""
         self.total += 1
         if len(self.problems) < MAX_PROBLEMS:
             self.problems.append(Problem(what, event))
-
-    def _report_rewritten(self, unlike: list[tuple[int, Anchor]]) -> None:
-        if unlike:
-            first, anchor = unlike[0]
-            more = f", and {len(unlike) - 1} later anchors differ" if len(unlike) > 1 else ""
-            events = _range(first, anchor.count)
-            self.report(f"{events} not what {anchor.place} says{more}: the chain was rewritten")
-
-    def _report_cut(self, beyond: list[Anchor]) -> None:
-        if beyond:
-            last = max(beyond, key=lambda item: item.count)
-            events = _range(self.count + 1, last.count)
-            self.report(f"{events} gone, {last.place} has them: the chain was cut")
 
     def _keep_altered(self, event: StoredEvent) -> None:
         if len(self._altered) < MAX_PROBLEMS:
@@ -174,6 +197,74 @@ class ChainCheck:
             seq for seq in self._missing if event.hash_as(seq, event.previous_hash) == event.hash
         )
         return next(missing, None)
+
+
+@dataclass(frozen=True)
+class StoredRecord:
+    """A row as it is stored, and what its event has to say.
+
+    `kind` is None when the row cannot be read, `actor` when it does not hold it; `detail` is
+    canonical JSON.
+    """
+
+    table: str
+    id: int
+    kind: str | None
+    use_case: str | None = None
+    actor: str | None = None
+    at: datetime | None = None
+    detail: str = ""
+
+    @property
+    def name(self) -> str:
+        """Return what a person calls the row by."""
+        return f"{self.table} {self.id}"
+
+    def differs_from(self, event: StoredEvent) -> bool:
+        """Whether the row says something else than its event."""
+        return (
+            (event.kind, event.use_case, event.detail) != (self.kind, self.use_case, self.detail)
+            or self.at is None
+            or event.at_us != (self.at - EPOCH) // MICROSECOND
+            or self.actor not in (None, event.actor)
+        )
+
+
+class RecordCheck:
+    """Reads the events of a chain once and says which rows they do not agree with.
+
+    `records` are the rows that have to have an event, read before the events are; `known` is how
+    many events there were then, for later ones may tell of later rows; `tables` says by kind where
+    the row of an event is. `report` takes what is wrong, and the event that says otherwise.
+    """
+
+    def __init__(
+        self,
+        records: Iterable[StoredRecord],
+        known: int,
+        tables: Mapping[str, str],
+        report: Callable[[str, StoredEvent | None], None],
+    ) -> None:
+        self._without_event = {(record.table, record.id): record for record in records}
+        self._known, self._tables, self._report = known, tables, report
+
+    def add(self, event: StoredEvent) -> None:
+        """Compare an event with its row."""
+        table = self._tables.get(str(event.kind))
+        row_id = None if table is None else _id(event.detail)
+        if table is None or row_id is None:
+            return
+        record = self._without_event.pop((table, row_id), None)
+        if record is None:
+            if event.seq <= self._known:
+                self._report(f"{table} {row_id}, of which it tells, is gone", event)
+        elif record.differs_from(event):
+            self._report(f"{record.name} does not say what it says: the row was altered", event)
+
+    def finish(self) -> None:
+        """Say which rows no event tells of."""
+        for record in self._without_event.values():
+            self._report(f"{record.name} has no event: the row was put there", None)
 
 
 def event_hash(
@@ -221,3 +312,13 @@ def _detail(text: Any) -> Any:
 
 def _range(first: int, last: int) -> str:
     return f"event {first} is" if first == last else f"events {first} to {last} are"
+
+
+def _id(detail: Any) -> int | None:
+    """Return the id in a detail; None when it cannot be read, which the chain's hashes show."""
+    try:
+        document = json.loads(detail)
+    except (TypeError, ValueError):
+        return None
+    found = document.get("id") if isinstance(document, dict) else None
+    return found if isinstance(found, int) else None

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from mlops_pipeline.core.audit.records import UNKNOWN
+from mlops_pipeline.core.audit.chain import UNKNOWN
 from mlops_pipeline.core.rollout.records import (
     MEANINGS,
     Approval,

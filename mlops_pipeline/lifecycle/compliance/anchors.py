@@ -20,11 +20,10 @@ from mlops_pipeline.core.audit.anchors import (
     canonical,
     check_anchors,
     line_hash,
-    noted,
     read_line,
+    tag_value,
 )
-from mlops_pipeline.core.audit.chain import ChainCheck, time_text
-from mlops_pipeline.core.audit.rows import RecordCheck
+from mlops_pipeline.core.audit.chain import ChainCheck, RecordCheck, time_text
 from mlops_pipeline.core.rollout.machine import replay
 from mlops_pipeline.errors import StateError
 from mlops_pipeline.lifecycle.alerts import NewAlert, raise_alert
@@ -32,7 +31,6 @@ from mlops_pipeline.stores.lake.tables import Lake
 from mlops_pipeline.stores.models.mlflow import Tracking, is_in_use, open_tracking
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.ops.audit import (
-    anchoring,
     recorded_changes,
     stored_events,
     stored_records,
@@ -72,7 +70,8 @@ def anchor_chain(
     changed. An alert is raised if the chain is not the one that was anchored last.
     """
     path = anchors_file(settings)
-    with anchoring(ops) as (count, head):
+    with ops.write("audit_anchor") as tx:  # one process at a time writes them
+        count, head = tx.audit_head()
         lines = anchor_lines(path)
         last = read_line(lines[-1]) if lines else None
         if count and (last is None or (last["count"], last["head"]) != (count, head)):
@@ -177,7 +176,7 @@ def _tell_mlflow(settings: Settings, lines: list[bytes]) -> None:
         said = read_line(line)
         if said is not None and said["count"] not in told:
             key = f"{TAG}{said['count']:012}"
-            tracking.client.set_experiment_tag(tracking.experiment_id, key, noted(line, said))
+            tracking.client.set_experiment_tag(tracking.experiment_id, key, tag_value(line, said))
 
 
 def _told(tracking: Tracking) -> dict[int, str]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from mlops_pipeline.core.audit.records import NewAuditEvent
+from mlops_pipeline.core.audit.chain import NewAuditEvent
 from mlops_pipeline.stores.ops import Ledger, Tombstone
 
 EVERY = "*"  # of every use case that has the entity, also those to come

@@ -24,7 +24,7 @@ from mlops_pipeline.config.tables import Source
 from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.stores.lake.engine import Engine, content_hash, quoted, sql_timestamp
 from mlops_pipeline.stores.lake.tables import TableState
-from mlops_pipeline.stores.pseudonyms import LENGTH, pads
+from mlops_pipeline.stores.settings import LENGTH, pads
 from mlops_pipeline.stores.sources.files import open_delivery
 from mlops_pipeline.stores.sources.interface import readable
 

@@ -18,7 +18,7 @@ from operator import itemgetter
 from typing import Self, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
-from mlops_pipeline.stores.closing import Closing
+from mlops_pipeline.stores import Closing
 from mlops_pipeline.stores.online.codec import seal, unseal
 from mlops_pipeline.stores.online.interface import (
     OnlineTable,

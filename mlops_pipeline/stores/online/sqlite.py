@@ -25,7 +25,7 @@ from mlops_pipeline.errors import (
     OnlineTimeoutError,
     OnlineUnavailableError,
 )
-from mlops_pipeline.stores.closing import Closing
+from mlops_pipeline.stores import Closing
 from mlops_pipeline.stores.online.codec import seal, unseal
 from mlops_pipeline.stores.online.interface import (
     OnlineTable,

@@ -1,14 +1,11 @@
 """Reading what the audit chain vouches for as it is stored, whatever somebody made of it."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import BigInteger, Text, func, select, type_coerce
+from sqlalchemy import type_coerce
 
-from mlops_pipeline.core.audit.chain import StoredEvent
-from mlops_pipeline.core.audit.records import AuditEvent
-from mlops_pipeline.core.audit.rows import StoredRecord
+from mlops_pipeline.core.audit.chain import AuditEvent, StoredEvent, StoredRecord
 from mlops_pipeline.core.rollout.records import RolloutEvent
 from mlops_pipeline.errors import StateError
 from mlops_pipeline.stores.ops.declarations import Declared, JsonText, UtcTimestamp
@@ -17,13 +14,6 @@ from mlops_pipeline.stores.ops.ledger import OpsDatabase, canonical_detail
 from mlops_pipeline.stores.ops.tables import ROLLOUT, TABLES
 
 ROWS_AT_ONCE = 1_000
-
-
-@contextmanager
-def anchoring(ops: OpsDatabase) -> Iterator[tuple[int, str]]:
-    """Give the count and the head hash to one process at a time, to write them elsewhere."""
-    with ops.write("audit_anchor") as tx:
-        yield tx.audit_head()
 
 
 def stored_events(ops: OpsDatabase) -> Iterator[StoredEvent]:
@@ -48,19 +38,13 @@ def stored_records(ops: OpsDatabase) -> Iterator[StoredRecord]:
 
 def unexplained_states(ops: OpsDatabase) -> list[str]:
     """Say of every rollout whose state is not that of its newest event."""
-    rollout, events = ROLLOUT.table, TABLES[RolloutEvent].table
-    newest = select(func.max(events.c.id)).group_by(events.c.rollout_id)
-    query = (
-        select(rollout.c.use_case, rollout.c.version, rollout.c.state, events.c.to_state)
-        .outerjoin(events, (events.c.rollout_id == rollout.c.id) & events.c.id.in_(newest))
-        .where(rollout.c.state.is_distinct_from(events.c.to_state))
-    )
-    with reading_damaged(ops.engine) as connection:
-        return [
-            f"version {row.version} of {row.use_case} is in state {row.state}, its newest "
-            f"event says {row.to_state}: the state was altered"
-            for row in connection.execute(query)
-        ]
+    found = []
+    for row, changes in recorded_changes(ops):
+        newest = changes[-1][1] if changes else None
+        if row.state != newest:
+            found.append(f"version {row.version} of {row.use_case} is in state {row.state}, its "
+                         f"newest event says {newest}: the state was altered")  # fmt: skip
+    return found
 
 
 def recorded_changes(ops: OpsDatabase) -> list[tuple[Any, list[tuple[Any, Any]]]]:
@@ -83,31 +67,26 @@ def recorded_changes(ops: OpsDatabase) -> list[tuple[Any, list[tuple[Any, Any]]]
 
 def _as_stored(declared: Declared) -> Any:
     """Return the query of the stored values: what is damaged must not fail the reading."""
-    plain = (
-        type_coerce(column, _plain(column.type)).label(name)
-        for name, column in declared.columns.items()
-    )
+    plain = []
+    for name, column in declared.columns.items():
+        kind: Any = column.type
+        plain.append(type_coerce(column, kind.impl if _is_coded(kind) else kind).label(name))
     return declared.select().with_only_columns(*plain, maintain_column_froms=True)
 
 
-def _plain(kind: Any) -> Any:
-    if isinstance(kind, JsonText):
-        return Text()
-    return BigInteger() if isinstance(kind, UtcTimestamp) else kind
+def _is_coded(kind: Any) -> bool:
+    return isinstance(kind, UtcTimestamp | JsonText)
 
 
 def _record(declared: Declared, row: Mapping[str, Any]) -> StoredRecord:
-    place = declared.table.name, row["id"]
+    place, values = (declared.table.name, row["id"]), dict(row)
     try:
-        event = declared.event(
-            {name: _read(declared.columns[name].type, value) for name, value in row.items()}
-        )
+        for name, column in declared.columns.items():
+            kind: Any = column.type
+            if _is_coded(kind):
+                values[name] = kind.process_result_value(row[name], None)
+        event = declared.event(values)
         detail = canonical_detail(event.detail)
     except (ValueError, TypeError, OverflowError, StateError):
         return StoredRecord(*place, None)
     return StoredRecord(*place, event.kind, event.use_case, event.actor or None, event.at, detail)
-
-
-def _read(kind: Any, stored: Any) -> Any:
-    is_coded = isinstance(kind, UtcTimestamp | JsonText)
-    return kind.process_result_value(stored, None) if is_coded else stored

@@ -36,8 +36,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DontWrapMixin
 
 from mlops_pipeline.core.audit.anchors import canonical
-from mlops_pipeline.core.audit.chain import EPOCH, MICROSECOND
-from mlops_pipeline.core.audit.records import UNKNOWN, NewAuditEvent
+from mlops_pipeline.core.audit.chain import EPOCH, MICROSECOND, UNKNOWN, NewAuditEvent
 from mlops_pipeline.errors import StateError
 
 Row = Mapping[str, Any]

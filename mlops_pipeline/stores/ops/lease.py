@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Self
 
@@ -38,7 +38,7 @@ def claim_lease(
     unless_moved: Lease | None = None,
 ) -> Lease:
     """Take a lease if that is allowed, and return the one in force, ours or not."""
-    with ops.write(_scope(name)) as tx:
+    with ops.write(f"lease:{name}") as tx:
         present = tx.find(Lease, name=name)
         is_ours = present is not None and present.holder == holder
         if present is not None and not is_ours:
@@ -47,52 +47,44 @@ def claim_lease(
                 return present
         host, pid = process
         taken = Lease(
-            name=name,
-            holder=holder,
-            host=host,
-            pid=pid,
-            state="held",
-            token=1 if present is None else present.token + (not is_ours),
-            beats=present.beats + 1 if present is not None and is_ours else 0,
+            name,
+            holder,
+            host,
+            pid,
+            "held",
+            token=1,
+            beats=0,
             acquired_at=now,
-            heartbeat_at=now,
-            expires_at=now + timedelta(seconds=ttl_s),
+            **sign_of_life(now, ttl_s),
         )
-        if present is not None and is_ours and present.state != "released":
-            taken = replace(taken, acquired_at=present.acquired_at)
+        if present is not None and is_ours:
+            since = now if present.state == "released" else present.acquired_at
+            taken = replace(taken, token=present.token, beats=present.beats + 1, acquired_at=since)
+        elif present is not None:
+            taken = replace(taken, token=present.token + 1)
         tx.replace(taken)
         return taken
 
 
-def renew_lease(
-    ops: Ledger,
-    name: str,
-    holder: str,
-    *,
-    ttl_s: float,
-    now: datetime,
-    token: int | None = None,
-    process: tuple[str, int] | None = None,
+def change_lease(
+    ops: Ledger, name: str, holder: str, *, token: int | None = None, **changes: Any
 ) -> bool:
-    """Send a heartbeat; False if the lease was lost or released.
+    """Change a lease if it is the holder's; False, and nothing, if it was lost or released.
 
-    One that expired but that nobody took is renewed. `token`, from when it was taken, also refuses
-    if another holder was in between; `process` says which of several of one holder sends it.
+    One that expired but that nobody took is changed. `token`, from when it was taken, also refuses
+    if another holder was in between.
     """
-    sender = {} if process is None else {"host": process[0], "pid": process[1]}
-    return _change(ops, name, holder, token, state="held", **sender, **_sign(now, ttl_s))
+    with ops.write(f"lease:{name}") as tx:
+        found = get_lease(tx, name)
+        if found is None or found.holder != holder or token not in {None, found.token}:
+            return False
+        tx.replace(replace(found, beats=found.beats + ("heartbeat_at" in changes), **changes))
+        return True
 
 
-def linger_lease(
-    ops: Ledger, name: str, holder: str, *, linger_s: float, now: datetime, token: int | None = None
-) -> bool:
-    """Keep a lease for its holder's next process, without heartbeats; False if it was lost."""
-    return _change(ops, name, holder, token, state="lingering", **_sign(now, linger_s))
-
-
-def release_lease(ops: Ledger, name: str, holder: str, *, token: int | None = None) -> bool:
-    """Give a lease back; returns False, and changes nothing, if it is not the holder's."""
-    return _change(ops, name, holder, token, state="released")
+def sign_of_life(now: datetime, kept_s: float) -> dict[str, Any]:
+    """Return what a sign of life changes, besides the count of them."""
+    return {"heartbeat_at": now, "expires_at": now + timedelta(seconds=kept_s)}
 
 
 def get_lease(ops: Ledger, name: str) -> Lease | None:
@@ -107,6 +99,7 @@ def lease_token(ops: Ledger, name: str) -> int:
     return 0 if found is None else found.token
 
 
+@dataclass(eq=False)
 class HeldLease:
     """A lease that is renewed from a daemon thread until the block ends.
 
@@ -121,42 +114,31 @@ class HeldLease:
     function that moves their clock.
     """
 
-    def __init__(  # noqa: PLR0913 # keywords: every time that a lease has
-        self,
-        database: str | OpsDatabase,
-        name: str,
-        holder: str,
-        *,
-        clock: Callable[[], datetime],
-        ttl_s: float = 30.0,
-        heartbeat_s: float = 5.0,
-        linger_s: float = 0.0,
-        wait_s: float = 0.0,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self._url = database if isinstance(database, str) else database.url
-        self._name = name
-        self._holder = holder
-        self._ttl_s = ttl_s
-        self._heartbeat_s = heartbeat_s
-        self._linger_s = linger_s
-        self._wait_s = wait_s
-        self._clock = clock
-        self._sleep = sleep
-        self._process = (socket.gethostname(), os.getpid())
-        self._stopping = threading.Event()
-        self.lost = False
+    database: str | OpsDatabase
+    name: str
+    holder: str
+    _: KW_ONLY
+    clock: Callable[[], datetime]
+    ttl_s: float = 30.0
+    heartbeat_s: float = 5.0
+    linger_s: float = 0.0
+    wait_s: float = 0.0
+    sleep: Callable[[float], None] = time.sleep
+    lost: bool = field(default=False, init=False)
 
     def __enter__(self) -> Self:
-        self._database = OpsDatabase.open(self._url)
+        url = self.database if isinstance(self.database, str) else self.database.url
+        self._ops = OpsDatabase.open(url)
+        self._process = (socket.gethostname(), os.getpid())
         try:
             self.lease = self._wait_for_it()
         except BaseException:
-            self._database.close()
+            self._ops.close()
             raise
         self._expires_at = self.lease.expires_at
+        self._stopping = threading.Event()
         self._thread = threading.Thread(
-            target=self._keep_beating, name=f"lease {self._name}", daemon=True
+            target=self._keep_beating, name=f"lease {self.name}", daemon=True
         )
         self._thread.start()
         return self
@@ -164,69 +146,57 @@ class HeldLease:
     def __exit__(self, error_type: type[BaseException] | None, *raised: object) -> None:
         self._stopping.set()
         self._thread.join()
-        token = self.lease.token
         try:
-            if error_type is None and self._linger_s > 0:
-                linger_lease(
-                    self._database,
-                    self._name,
-                    self._holder,
-                    linger_s=self._linger_s,
-                    now=self._clock(),
-                    token=token,
-                )
+            if error_type is None and self.linger_s > 0:
+                self._change(state="lingering", **sign_of_life(self.clock(), self.linger_s))
             else:
-                release_lease(self._database, self._name, self._holder, token=token)
+                self._change(state="released")
         finally:
-            self._database.close()
+            self._ops.close()
+
+    def _change(self, **changes: Any) -> bool:
+        return change_lease(self._ops, self.name, self.holder, token=self.lease.token, **changes)
 
     def beat(self) -> None:
         """Send one heartbeat now; the thread does this every `heartbeat_s` seconds.
 
         A database that does not answer is no loss until the lease has expired.
         """
-        now = self._clock()
+        now, (host, pid) = self.clock(), self._process
+        sign = sign_of_life(now, self.ttl_s)
         try:
-            kept = renew_lease(
-                self._database,
-                self._name,
-                self._holder,
-                ttl_s=self._ttl_s,
-                now=now,
-                token=self.lease.token,
-                process=self._process,
-            )
+            is_kept = self._change(state="held", host=host, pid=pid, **sign)
         except SQLAlchemyError:
             self.lost = self.lost or now >= self._expires_at
             return
-        if kept:
-            self._expires_at = now + timedelta(seconds=self._ttl_s)
+        if is_kept:
+            self._expires_at = sign["expires_at"]
         else:
             self.lost = True
 
     def let_go(self) -> None:
         """Release the lease at the end of the block: the holder has no next process."""
-        self._linger_s = 0.0
+        self.linger_s = 0.0
 
     @property
     def lingers(self) -> bool:
         """Whether the holder has a next process that the lease is kept for."""
-        return self._linger_s > 0
+        return self.linger_s > 0
 
     def check(self) -> None:
         """Raise LeaseError if the lease was lost, so that nothing is written without it."""
-        if not self.lost and self._clock() >= self._expires_at:
+        if not self.lost and self.clock() >= self._expires_at:
             self.beat()  # the machine slept, or the thread was starved
         if self.lost:
             raise LeaseError(
-                f"{self._holder} lost the lease {self._name}.",
+                f"{self.holder} lost the lease {self.name}.",
                 expected=f"token {self.lease.token} in force",
                 found="no heartbeat was accepted in time; another holder may be at work",
                 way_out="Stop here and start the run again: it goes on from what was finished.",
             )
 
     def _keep_beating(self) -> None:
-        while not self.lost and not self._stopping.wait(self._heartbeat_s):
+        while not self.lost and not self._stopping.wait(self.heartbeat_s):
             self.beat()
 
     def _wait_for_it(self) -> Lease:
@@ -235,9 +205,9 @@ class HeldLease:
             try:
                 return self._acquire()
             except LeaseError:
-                if waited_s >= self._wait_s:
+                if waited_s >= self.wait_s:
                     raise
-            self._sleep(WAIT_POLL_S)
+            self.sleep(WAIT_POLL_S)
             waited_s += WAIT_POLL_S
 
     def _acquire(self) -> Lease:
@@ -245,9 +215,9 @@ class HeldLease:
         first: Lease | None = None
         waited_s = 0.0  # counted, not read from the clock: clocks of two hosts may disagree
         while True:
-            now = self._clock()
+            now = self.clock()
             found = self._claim(now)
-            if found.holder == self._holder:
+            if found.holder == self.holder:
                 return found
             first = first or found
             # What its holder promised: seconds from a sign of life to the end of the lease.
@@ -256,23 +226,18 @@ class HeldLease:
                 raise held_by_other(found, now)
             if _is_gone(found) or waited_s >= patience_s:
                 found = self._claim(now, unless_moved=found)
-                if found.holder == self._holder:
+                if found.holder == self.holder:
                     return found
                 raise held_by_other(found, now)
-            pause_s = min(MAX_POLL_S, self._heartbeat_s)
-            self._sleep(pause_s)
+            pause_s = min(MAX_POLL_S, self.heartbeat_s)
+            self.sleep(pause_s)
             waited_s += pause_s
 
     def _claim(self, now: datetime, unless_moved: Lease | None = None) -> Lease:
         return claim_lease(
-            self._database,
-            self._name,
-            self._holder,
-            process=self._process,
-            ttl_s=self._ttl_s,
-            now=now,
+            self._ops, self.name, self.holder, process=self._process, ttl_s=self.ttl_s, now=now,
             unless_moved=unless_moved,
-        )
+        )  # fmt: skip
 
 
 def has_moved(before: Lease, after: Lease) -> bool:
@@ -291,25 +256,6 @@ def held_by_other(found: Lease, now: datetime) -> LeaseError:
         f"in {left_s:.0f} s, unless it is renewed",
         way_out="Wait for that run to end. If it was killed, try again after it expires.",
     )
-
-
-def _scope(name: str) -> str:
-    return f"lease:{name}"
-
-
-def _sign(now: datetime, kept_s: float) -> dict[str, Any]:
-    """Return what a sign of life changes, besides the count of them."""
-    return {"heartbeat_at": now, "expires_at": now + timedelta(seconds=kept_s)}
-
-
-def _change(ops: Ledger, name: str, holder: str, token: int | None, **changes: Any) -> bool:
-    """Change a lease if it is the holder's; False, and nothing, if it was lost or released."""
-    with ops.write(_scope(name)) as tx:
-        found = get_lease(tx, name)
-        if found is None or found.holder != holder or token not in {None, found.token}:
-            return False
-        tx.replace(replace(found, beats=found.beats + ("heartbeat_at" in changes), **changes))
-        return True
 
 
 def is_at_work(found: Lease | None, now: datetime) -> bool:

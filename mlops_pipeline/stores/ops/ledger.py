@@ -22,13 +22,11 @@ from sqlalchemy import ColumnElement, Connection, Engine, insert, select, update
 from sqlalchemy.exc import DatabaseError
 
 from mlops_pipeline.core.audit.anchors import GENESIS, canonical
-from mlops_pipeline.core.audit.chain import event_hash, time_text
-from mlops_pipeline.core.audit.records import AuditEvent, NewAuditEvent
+from mlops_pipeline.core.audit.chain import AuditEvent, NewAuditEvent, event_hash, time_text
 from mlops_pipeline.errors import ConfigError, StateError
-from mlops_pipeline.stores.closing import Closing
+from mlops_pipeline.stores import Closing
 from mlops_pipeline.stores.ops.declarations import Declared, plain_json
-from mlops_pipeline.stores.ops.engine import make_engine, take_turn, write_transaction
-from mlops_pipeline.stores.ops.schema import create
+from mlops_pipeline.stores.ops.engine import create, make_engine, take_turn, write_transaction
 from mlops_pipeline.stores.ops.tables import TABLES
 
 NEW = 0  # the id of a row that is to be inserted

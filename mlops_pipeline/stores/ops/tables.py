@@ -1,7 +1,7 @@
 """The tables of the ledger: one declaration each, and the records that no decision reads.
 
 Records that a decision reads are in `core.<room>.records`. A new table is a record and a
-declaration; a change of one that exists needs a new number in schema.py.
+declaration; a change of one that exists needs a new number in engine.py.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Index, text
 
-from mlops_pipeline.core.audit.records import AuditEvent
+from mlops_pipeline.core.audit.chain import AuditEvent
 from mlops_pipeline.core.evaluation.records import ExceptionEntry
 from mlops_pipeline.core.rollout.records import Approval, Rollout, RolloutEvent
 from mlops_pipeline.stores.ops.declarations import Audited, CanonicalJson, Owner, declare

@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 
-from mlops_pipeline.core.audit.records import AuditEvent
+from mlops_pipeline.core.audit.chain import AuditEvent
 from mlops_pipeline.core.rollout.machine import Event
 from mlops_pipeline.errors import StateError
 from mlops_pipeline.lifecycle.bookkeeping import NewDecision, record_decision

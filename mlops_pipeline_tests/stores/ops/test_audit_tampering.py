@@ -6,8 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from mlops_pipeline.core.audit.anchors import Anchor
-from mlops_pipeline.core.audit.chain import MAX_PROBLEMS, ChainCheck
-from mlops_pipeline.core.audit.records import NewAuditEvent
+from mlops_pipeline.core.audit.chain import MAX_PROBLEMS, ChainCheck, NewAuditEvent
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.ops.audit import stored_events
 from mlops_pipeline_tests.sizes import size

@@ -5,8 +5,7 @@ from datetime import timedelta, timezone
 
 import pytest
 
-from mlops_pipeline.core.audit.chain import ChainCheck
-from mlops_pipeline.core.audit.rows import RecordCheck
+from mlops_pipeline.core.audit.chain import ChainCheck, RecordCheck
 from mlops_pipeline.lifecycle.bookkeeping import NewDecision, record_decision, start_lifecycle
 from mlops_pipeline.lifecycle.exceptions import grant_exception, revoke_exception
 from mlops_pipeline.stores.ops import OpsDatabase

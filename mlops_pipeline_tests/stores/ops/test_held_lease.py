@@ -13,9 +13,14 @@ from sqlalchemy.exc import OperationalError
 
 from mlops_pipeline.errors import LeaseError
 from mlops_pipeline.stores.ops import HeldLease, OpsDatabase, lease
-from mlops_pipeline.stores.ops.lease import get_lease, linger_lease, release_lease, renew_lease
+from mlops_pipeline.stores.ops.lease import get_lease
 from mlops_pipeline_tests.stores.ops.concurrent_writers import run_at_once
-from mlops_pipeline_tests.stores.ops.lease_steps import acquire_lease
+from mlops_pipeline_tests.stores.ops.lease_steps import (
+    acquire_lease,
+    linger_lease,
+    release_lease,
+    renew_lease,
+)
 from mlops_pipeline_tests.stores.ops.timestamps import NOON, ManualClock, later, never_sleep
 
 NAME = "lifecycle:churn"
@@ -231,7 +236,7 @@ def test_database_that_does_not_answer_is_a_loss_only_after_expiry(
 
     clock = ManualClock()
     with HeldLease(database, NAME, "run-1", clock=clock, heartbeat_s=IDLE_S) as held:
-        monkeypatch.setattr(lease, "renew_lease", fail)
+        monkeypatch.setattr(lease, "change_lease", fail)
         clock.sleep(29)
         held.beat()
         held.check()
@@ -239,6 +244,7 @@ def test_database_that_does_not_answer_is_a_loss_only_after_expiry(
         held.beat()
         with pytest.raises(LeaseError, match="lost the lease"):
             held.check()
+        monkeypatch.undo()
 
 
 def enter(_: OpsDatabase, held: HeldLease) -> HeldLease:

@@ -5,9 +5,14 @@ import pytest
 
 from mlops_pipeline.errors import LeaseError
 from mlops_pipeline.stores.ops import Lease, OpsDatabase
-from mlops_pipeline.stores.ops.lease import get_lease, linger_lease, release_lease, renew_lease
+from mlops_pipeline.stores.ops.lease import get_lease
 from mlops_pipeline_tests.stores.ops.concurrent_writers import run_at_once
-from mlops_pipeline_tests.stores.ops.lease_steps import acquire_lease
+from mlops_pipeline_tests.stores.ops.lease_steps import (
+    acquire_lease,
+    linger_lease,
+    release_lease,
+    renew_lease,
+)
 from mlops_pipeline_tests.stores.ops.timestamps import NOON, later
 
 NAME = "lifecycle:churn"

@@ -28,7 +28,7 @@ from mlops_pipeline.lifecycle.features.online.layout import (
     to_us,
 )
 from mlops_pipeline.lifecycle.features.online.plan import FeatureValues, Found, Plan
-from mlops_pipeline.stores.closing import Closing
+from mlops_pipeline.stores import Closing
 from mlops_pipeline.stores.online.codec import Record, RecordSchema
 from mlops_pipeline.stores.online.interface import (
     OnlineStore,

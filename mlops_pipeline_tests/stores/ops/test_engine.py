@@ -12,9 +12,9 @@ from sqlalchemy.exc import DBAPIError
 
 from mlops_pipeline.errors import StateError
 from mlops_pipeline.lifecycle.exceptions import grant_exception
-from mlops_pipeline.stores.ops import OpsDatabase, schema
+from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.ops.declarations import metadata
-from mlops_pipeline.stores.ops.engine import make_engine
+from mlops_pipeline.stores.ops.engine import NUMBER, REVISION, _create_tables, make_engine
 from mlops_pipeline.stores.ops.tables import DECLARED
 from mlops_pipeline_tests.lifecycle.rollout_steps import approve, open_waiting
 from mlops_pipeline_tests.stores.ops.timestamps import NOON
@@ -48,7 +48,7 @@ def test_created_schema_is_what_tables_declare(url: str) -> None:
     OpsDatabase.open(url).close()
     with engine_of(url) as engine, engine.begin() as connection:
         found = compare_metadata(MigrationContext.configure(connection), metadata)
-        assert [change for change in found if change[1].name != schema.NUMBER.name] == []
+        assert [change for change in found if change[1].name != NUMBER.name] == []
 
 
 def test_open_empty_database_from_four_processes_creates_it_once(empty_url: str) -> None:
@@ -73,7 +73,7 @@ def test_open_empty_database_from_four_processes_creates_it_once(empty_url: str)
     assert [process.returncode for process in processes] == [0, 0, 0, 0], errors
     with engine_of(empty_url) as engine, engine.begin() as connection:
         versions = connection.scalars(text("SELECT revision FROM ledger_schema")).all()
-        assert versions == [schema.REVISION]
+        assert versions == [REVISION]
 
 
 def test_open_database_does_not_import_alembic(tmp_path: Path) -> None:
@@ -86,13 +86,11 @@ def test_open_database_does_not_import_alembic(tmp_path: Path) -> None:
 def test_creation_that_fails_leaves_nothing(
     empty_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    create_tables = schema._create_tables
-
     def create_then_fail(connection: Connection) -> None:
-        create_tables(connection)
+        _create_tables(connection)
         raise RuntimeError("power cut")
 
-    monkeypatch.setattr(schema, "_create_tables", create_then_fail)
+    monkeypatch.setattr("mlops_pipeline.stores.ops.engine._create_tables", create_then_fail)
     with pytest.raises(RuntimeError, match="power cut"):
         OpsDatabase.open(empty_url)
     with engine_of(empty_url) as engine:
@@ -196,7 +194,7 @@ def test_database_of_the_first_revision_gets_the_triggers_it_lacks(empty_url: st
             assert database.audit_head()[0] == 1
             with database.engine.begin() as connection:
                 found = connection.scalar(text("SELECT revision FROM ledger_schema"))
-                assert found == schema.REVISION
+                assert found == REVISION
 
 
 def _triggers(database: OpsDatabase) -> list[str]:
