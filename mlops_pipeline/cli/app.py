@@ -13,20 +13,32 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
-from mlops_pipeline.cli.approvals import approve, registry_app, reject, rollback
-from mlops_pipeline.cli.audit import audit_app
-from mlops_pipeline.cli.cards import card_app, pack
-from mlops_pipeline.cli.console import console, fail, progress_bar
-from mlops_pipeline.cli.cost import cost
-from mlops_pipeline.cli.exceptions import exception_app
+from mlops_pipeline.cli.approvals import (
+    approve,
+    exception_app,
+    forget,
+    registry_app,
+    reject,
+    rollback,
+)
+from mlops_pipeline.cli.console import (
+    AsJson,
+    Name,
+    all_use_cases,
+    console,
+    errors,
+    find_use_case,
+    print_json,
+    progress_bar,
+    table,
+)
+from mlops_pipeline.cli.documents import audit_app, card_app, pack, reproduce
 from mlops_pipeline.cli.features import features_app
-from mlops_pipeline.cli.forget import forget
-from mlops_pipeline.cli.reproduce import reproduce
-from mlops_pipeline.cli.use_cases import Name, find_use_case
-from mlops_pipeline.config import json_schema, load_use_case, load_use_cases
+from mlops_pipeline.config import json_schema, load_use_case
 from mlops_pipeline.errors import MlopsError
-from mlops_pipeline.stores.settings import Settings, project_root
+from mlops_pipeline.stores.settings import Settings
 
 app = typer.Typer(
     name="mlops",
@@ -38,20 +50,16 @@ simulate_app = typer.Typer(
     help="Make demo data with known drift, bias and label delay.", no_args_is_help=True
 )
 config_app = typer.Typer(help="Check and describe configuration files.", no_args_is_help=True)
-app.add_typer(simulate_app, name="simulate")
-app.add_typer(config_app, name="config")
-app.add_typer(features_app, name="features")
-app.add_typer(audit_app, name="audit")
-app.add_typer(registry_app, name="registry")
-app.command()(approve)
-app.command()(reject)
-app.command()(rollback)
-app.command()(cost)
-app.command()(reproduce)
-app.add_typer(exception_app, name="exception")
-app.command("forget")(forget)
-app.add_typer(card_app, name="card")
-app.command("pack")(pack)
+for name, group in {
+    "simulate": simulate_app, "config": config_app, "features": features_app, "audit": audit_app,
+    "registry": registry_app, "exception": exception_app, "card": card_app,
+}.items():  # fmt: skip
+    app.add_typer(group, name=name)
+for command in (approve, reject, rollback, reproduce, forget, pack):
+    app.command()(command)
+
+Months = Annotated[int, typer.Option(min=6, max=120, help="Length of the world.")]
+Seed = Annotated[int, typer.Option(help="Same seed, same world.")]
 
 
 def main() -> None:
@@ -59,15 +67,15 @@ def main() -> None:
     try:
         app()
     except MlopsError as error:
-        fail(error)
+        errors.print(f"[bold red]error:[/] {escape(str(error))}")
         sys.exit(1)
 
 
 @simulate_app.command("churn")
 def simulate_churn(
     customers: Annotated[int, typer.Option(min=1, help="Accounts ever opened.")] = 20_000,
-    months: Annotated[int, typer.Option(min=6, max=120, help="Length of the world.")] = 30,
-    seed: Annotated[int, typer.Option(help="Same seed, same world.")] = 7,
+    months: Months = 30,
+    seed: Seed = 7,
 ) -> None:
     """Simulate the telecom world into data/sources/churn/ (docs/simulation.md)."""
     from mlops_pipeline.demo.simulated import write_churn
@@ -78,8 +86,8 @@ def simulate_churn(
 @simulate_app.command("fraud")
 def simulate_fraud(
     customers: Annotated[int, typer.Option(min=1, help="Who ever holds a card.")] = 2_000,
-    months: Annotated[int, typer.Option(min=6, max=120, help="Length of the world.")] = 18,
-    seed: Annotated[int, typer.Option(help="Same seed, same world.")] = 7,
+    months: Months = 18,
+    seed: Seed = 7,
 ) -> None:
     """Simulate the card world into data/sources/fraud/ (docs/simulation.md)."""
     from mlops_pipeline.demo.simulated import write_fraud
@@ -111,8 +119,8 @@ def fetch(
         result = fetch_dataset(
             name, Settings.from_environment().data_dir, from_folder=from_folder, progress=advance
         )
-    for table, rows in result.rows.items():
-        console.print(f"{table}: {rows:,} rows in {result.path}")
+    for name_of_table, rows in result.rows.items():
+        console.print(f"{name_of_table}: {rows:,} rows in {result.path}")
 
 
 @app.command()
@@ -132,11 +140,10 @@ def run(
     verbose: Annotated[bool, typer.Option(help="Show Dagster's own log.")] = False,
 ) -> None:
     """Run the lifecycle and say how it ended."""
-    from mlops_pipeline.cli.runs import run_lifecycle
-    from mlops_pipeline.cli.summary import print_failure, print_summary
+    from mlops_pipeline.cli.runs import print_failure, print_summary, run_lifecycle
 
     chosen = find_use_case(use_case)
-    load_use_cases(project_root() / "configs")  # a mistake in any file stops the code location
+    all_use_cases()  # a mistake in any file stops the code location
     done = run_lifecycle(
         chosen,
         as_of=as_of,
@@ -146,9 +153,9 @@ def run(
         verbose=verbose,
     )
     if done.exit_code != 0:
-        print_failure(chosen, Settings.from_environment())
+        print_failure(use_case)
         raise typer.Exit(done.exit_code)
-    print_summary(chosen, Settings.from_environment(), wall_seconds=done.seconds)
+    print_summary(use_case, wall_seconds=done.seconds)
 
 
 @app.command()
@@ -160,15 +167,13 @@ def score(
     ] = None,
 ) -> None:
     """Score a period with the champion into the predictions table (idempotent)."""
-    from mlops_pipeline.cli.runs import run_scoring
-    from mlops_pipeline.cli.summary import print_failure, print_scored
+    from mlops_pipeline.cli.runs import print_failure, print_scored, run_scoring
 
-    chosen, settings = find_use_case(use_case), Settings.from_environment()
-    done = run_scoring(chosen, period=period, version=version)
+    done = run_scoring(find_use_case(use_case), period=period, version=version)
     if done.exit_code != 0:
-        print_failure(chosen, settings)
+        print_failure(use_case)
         raise typer.Exit(done.exit_code)
-    print_scored(chosen, settings, is_trial=version is not None)
+    print_scored(use_case, is_trial=version is not None)
 
 
 @app.command()
@@ -177,14 +182,48 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="The stable document.")] = False,
 ) -> None:
     """Show the champion, the last gate, the data and the last run."""
-    from mlops_pipeline.cli.summary import print_summary
+    from mlops_pipeline.cli.runs import print_summary
     from mlops_pipeline.lifecycle.status import use_case_status
 
-    chosen, settings = find_use_case(use_case), Settings.from_environment()
     if as_json:
-        typer.echo(json.dumps(use_case_status(chosen, settings), indent=2, allow_nan=False))
+        print_json(use_case_status(find_use_case(use_case), Settings.from_environment()))
     else:
-        print_summary(chosen, settings)
+        print_summary(use_case)
+
+
+@app.command()
+def cost(
+    use_case: Annotated[str | None, typer.Argument(help="Default: every use case.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what training runs, predictions and accepted versions cost."""
+    from mlops_pipeline.core.monitoring.cost import CostSheet, price_text, total_by_owner
+    from mlops_pipeline.lifecycle.status import use_case_costs
+    from mlops_pipeline.stores.lake.tables import Lake
+    from mlops_pipeline.stores.ops import OpsDatabase
+
+    chosen = [find_use_case(use_case)] if use_case else all_use_cases().values()
+    settings = Settings.from_environment()
+    lake = Lake(settings.lake_uri)
+    with OpsDatabase.open(settings.database_url) as ops:
+        sheets = [use_case_costs(item, ops, lake) for item in chosen]
+    if as_json:
+        print_json([sheet.to_dict() for sheet in sheets])
+        return
+    names = [sheet.use_case for sheet in sheets]
+    lines: dict[str, Callable[[CostSheet], str]] = {
+        "total": lambda sheet: f"{sheet.total:.4f} {sheet.currency}",
+        "training runs": lambda sheet: f"{sheet.training_runs:,}",
+        "per training run": lambda sheet: price_text(sheet.per_training_run),
+        "predictions": lambda sheet: f"{sheet.predictions:,}",
+        "per 1,000 predictions": lambda sheet: price_text(sheet.per_1000_predictions),
+        "accepted versions": lambda sheet: f"{sheet.accepted:,}",
+        "per accepted version": lambda sheet: price_text(sheet.per_accepted_improvement),
+    }
+    rows = ((head, *map(line, sheets)) for head, line in lines.items())
+    console.print(table(("", *names), rows, right=names))
+    for (owner, currency), total in sorted(total_by_owner(sheets).items()):
+        console.print(f"{escape(owner)}: {total:.4f} {escape(currency)} in all")
 
 
 @app.command()
@@ -204,7 +243,7 @@ def serve_features(
 ) -> None:
     """Serve the online features of all use cases over HTTP on loopback."""
     serving = import_module("mlops_pipeline.serving.http")  # entrances do not import each other
-    use_cases = load_use_cases(project_root() / "configs")
+    use_cases = all_use_cases()
     console.print(f"features: http://{serving.HOST}:{port}/features/ENTITY/ID?features=a,b")
     serving.http_server(use_cases, Settings.from_environment(), port).run()
 
@@ -216,13 +255,9 @@ def config_check(
     """Check configuration files, by themselves and against the models that are live."""
     from mlops_pipeline.lifecycle.features.catalogue import check_live_models
 
-    if files:
-        found = [load_use_case(path) for path in files]
-    else:
-        found = list(load_use_cases(project_root() / "configs").values())
-    settings = Settings.from_environment()
-    for item in found:
-        check_live_models(item, settings)
+    found = map(load_use_case, files) if files else all_use_cases().values()
+    for item in list(found):  # all are read before the first is checked
+        check_live_models(item, Settings.from_environment())
         console.print(
             f"{item.name}: {len(item.features)} features from {len(item.sources)} sources"
         )

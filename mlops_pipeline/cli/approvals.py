@@ -1,25 +1,39 @@
-"""`mlops approve | reject | rollback`: what a person says; `mlops registry history`."""
+"""What a person decides: approve, reject, roll back, let a gate rule pass for a time, forget."""
 
-import json
-from datetime import datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 from rich.markup import escape
 
-from mlops_pipeline.cli.console import console, table
-from mlops_pipeline.cli.use_cases import Name, print_pending, project
-from mlops_pipeline.errors import ConfigError
-from mlops_pipeline.stores.settings import parse_time
+from mlops_pipeline.cli.console import (
+    AsJson,
+    By,
+    Name,
+    Reason,
+    all_use_cases,
+    console,
+    print_json,
+    print_pending,
+    project,
+    table,
+)
+from mlops_pipeline.config import UseCase
+from mlops_pipeline.core.rollout.records import Stage
+from mlops_pipeline.errors import ConfigError, NotFoundError
+from mlops_pipeline.stores.settings import Settings, parse_time
+
+if TYPE_CHECKING:
+    from mlops_pipeline.lifecycle.compliance.erasure import Erased, Found
 
 registry_app = typer.Typer(help="The model registry over time.", no_args_is_help=True)
+exception_app = typer.Typer(
+    help="Exceptions from gate rules: with a name, a reason and an end.", no_args_is_help=True
+)
 
-TABLES = {
+HISTORY = {
     "history": ("version", "state", "alias", "since", "until", "by", "reason"),
     "approvals": ("version", "stage", "verdict", "at", "expires_at", "by", "reason"),
 }
-By = Annotated[str, typer.Option("--by", help="Your name (self-asserted, recorded).")]
-Reason = Annotated[str, typer.Option("--reason", help="Why; recorded for good.")]
 Version = Annotated[int, typer.Argument(help="The model version.")]
 StageName = Annotated[str, typer.Option("--stage", help="staging or production.")]
 
@@ -36,14 +50,32 @@ def approve(
     ] = None,
 ) -> None:
     """Approve a version that waits: for production it becomes the champion."""
-    _decide(use_case, version, (by, reason, stage), is_approval=True, expires=expires)
+    end = None if expires is None else parse_time(expires)
+    _decide(use_case, version, stage, verdict="approved", by=by, reason=reason, expires_at=end)
 
 
 def reject(
     use_case: Name, version: Version, by: By, reason: Reason, stage: StageName = "production"
 ) -> None:
     """Reject a version that waits: the champion stays."""
-    _decide(use_case, version, (by, reason, stage), is_approval=False, expires=None)
+    _decide(use_case, version, stage, verdict="rejected", by=by, reason=reason)
+
+
+def _decide(name: str, version: int, stage: str, **given: Any) -> None:
+    from mlops_pipeline.lifecycle.deployments import decide_approval
+    from mlops_pipeline.lifecycle.rollouts import PersonsDecision
+
+    if stage not in get_args(Stage):
+        raise ConfigError("--stage is not valid", expected="staging or production", found=stage)
+    made = PersonsDecision(**{**given, "stage": stage})
+    with project(name) as found:
+        rollout = decide_approval(
+            found.ops, found.settings, found.use_case, version, made, now=found.now
+        )
+    console.print(
+        f"{name} version {version}: {rollout.state}; recorded: {made.verdict} for {stage}, "
+        f"{escape(made.by)}: {escape(made.reason)}"
+    )
 
 
 def rollback(use_case: Name, by: By, reason: Reason) -> None:
@@ -61,10 +93,7 @@ def rollback(use_case: Name, by: By, reason: Reason) -> None:
 
 
 @registry_app.command("history")
-def history(
-    use_case: Name,
-    as_json: Annotated[bool, typer.Option("--json", help="One document instead.")] = False,
-) -> None:
+def history(use_case: Name, as_json: AsJson = False) -> None:
     """Show which version held which state and alias, from when to when, by whom and why."""
     from mlops_pipeline.lifecycle.deployments import registry_history
 
@@ -73,41 +102,163 @@ def history(
         if not as_json:
             print_pending(context)
     if as_json:
-        typer.echo(json.dumps(found, indent=2, default=datetime.isoformat))
+        print_json(found)
         return
     for row in found["history"]:
         row["state"] = row["state"].replace("_", " ")  # a narrow terminal breaks at spaces
-    for part, columns in TABLES.items():
+    for part, columns in HISTORY.items():
         if found[part]:
             console.print(table(columns, ([row[name] for name in columns] for row in found[part])))
 
 
-def _decide(
-    name: str,
-    version: int,
-    signed: tuple[str, str, str],
+@exception_app.command("grant")
+def grant(
+    use_case: Name,
     *,
-    is_approval: bool,
-    expires: str | None,
+    rule: Annotated[str, typer.Option(help="demographic_parity, metric:roc_auc, ...")],
+    by: By,
+    reason: Reason,
+    expires: Annotated[str, typer.Option(help="When it ends (ISO date, UTC).")],
+    attribute: Annotated[
+        str | None, typer.Option(help="For this protected attribute only.")
+    ] = None,
 ) -> None:
-    from mlops_pipeline.lifecycle.deployments import decide_approval
-    from mlops_pipeline.lifecycle.rollouts import PersonsDecision
+    """Let a blocking rule that fails pass until a date: a person still has to approve."""
+    from mlops_pipeline.core.evaluation.records import check_exception
+    from mlops_pipeline.lifecycle.exceptions import grant_exception
 
-    by, reason, stage = signed
-    if stage not in ("staging", "production"):
-        raise ConfigError("--stage is not valid", expected="staging or production", found=stage)
-    said = PersonsDecision(
-        verdict="approved" if is_approval else "rejected",
-        by=by,
-        reason=reason,
-        stage="staging" if stage == "staging" else "production",
-        expires_at=None if expires is None else parse_time(expires),
-    )
-    with project(name) as found:
-        rollout = decide_approval(
-            found.ops, found.settings, found.use_case, version, said, now=found.now
+    end = parse_time(expires)
+    with project(use_case) as found:
+        check_exception(found.use_case, rule, attribute, end, now=found.now)
+        given = grant_exception(
+            found.ops, use_case, rule, attribute, by=by, reason=reason, expires_at=end,
+            now=found.now,
+        )  # fmt: skip
+        console.print(f"{use_case} exception {given.id}, {given.subject}: {escape(given.sentence)}")
+        print_pending(found)
+
+
+@exception_app.command("list")
+def list_exceptions(use_case: Name) -> None:
+    """List the exceptions of a use case, also those that ended."""
+    from mlops_pipeline.lifecycle.exceptions import list_exceptions
+
+    with project(use_case) as context:
+        found, now = list_exceptions(context.ops, use_case), context.now
+    if not found:
+        console.print(f"{use_case} has no exception from a gate rule")
+        return
+    rows = []
+    for item in found:
+        state = "in force" if item.is_in_force(now) else "expired"
+        if item.revoked_at is not None:
+            state = f"revoked by {item.revoked_by}: {item.revocation}"
+        days = (item.granted_at.date(), item.expires_at.date())
+        rows.append((item.id, item.subject, state, item.by, item.reason, *days))
+    console.print(table(("id", "rule", "state", "by", "reason", "granted", "expires"), rows))
+
+
+@exception_app.command("revoke")
+def revoke(
+    use_case: Name,
+    exception_id: Annotated[int, typer.Argument(help="As `mlops exception list` shows it.")],
+    by: By,
+    reason: Reason,
+) -> None:
+    """End an exception before its date; the record of it stays."""
+    from mlops_pipeline.lifecycle.exceptions import revoke_exception
+
+    with project(use_case) as found:
+        ended = revoke_exception(
+            found.ops, use_case, exception_id, by=by, reason=reason, now=found.now
         )
+        console.print(f"{use_case} exception {ended.id}, {ended.subject}: revoked by {escape(by)}")
+        print_pending(found)
+
+
+def forget(
+    entity: Annotated[str, typer.Argument(help="The entity's name in the configuration.")],
+    entity_id: Annotated[str, typer.Argument(help="Its key.")],
+    *,
+    by: By,
+    reason: Annotated[str, typer.Option("--reason", help="Why; recorded for good: no names.")],
+    use_case: Annotated[str | None, typer.Option(help="Only this use case.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what there is.")] = False,
+) -> None:
+    """Remove a person from lake, online store and MLflow, and keep them out."""
+    from mlops_pipeline.core.rollout.approvals import signed
+    from mlops_pipeline.lifecycle.compliance.erasure import find, forget, person_of
+    from mlops_pipeline.lifecycle.compliance.tombstones import EVERY
+    from mlops_pipeline.stores.ops import OpsDatabase
+
+    settings = Settings.from_environment()
+    said = signed(by, reason, settings.now())
+    person = person_of(settings, _having(entity, use_case), entity_id, use_case or EVERY)
+    for found in find(person, settings):
+        _print_found(found)
+    if dry_run:
+        console.print("nothing was changed")
+        return
+    if not yes:
+        typer.confirm("Remove all of this? It cannot be undone", abort=True)
+    with OpsDatabase.open(settings.database_url) as ops:
+        for erased in forget(person, settings, ops, by=said.by, reason=said.reason):
+            _print_erased(erased)
     console.print(
-        f"{name} version {version}: {rollout.state}; recorded: {said.verdict} for {stage}, "
-        f"{escape(by)}: {escape(reason)}"
+        f"{entity} {person.pseudonym} is forgotten; recorded: {escape(said.by)}: "
+        f"{escape(said.reason)}"
     )
+
+
+def _having(entity: str, name: str | None) -> list[UseCase]:
+    """Return the use cases that have an entity of this name: all, or the one that is named."""
+    every = all_use_cases()
+    having = {key: item for key, item in every.items() if item.entity.name == entity}
+    known = sorted(having) or sorted({item.entity.name for item in every.values()})
+    if having and name is None:
+        return list(having.values())
+    if having and name in having:
+        return [having[name]]
+    kind, asked = ("use case with this entity", str(name)) if having else ("entity", entity)
+    raise NotFoundError.of(kind, asked, known, where="configs/")
+
+
+def _print_found(found: "Found") -> None:
+    console.print(f"[bold]{found.use_case}")
+    for place, count in found.rows.items():
+        console.print(f"  {place}: {count:,} rows")
+    if found.in_mlflow:
+        console.print(f"  MLflow: {found.in_mlflow:,} rows of run files")
+    if not found.rows and not found.in_mlflow:
+        console.print("  nothing in the lake and in MLflow")
+    for place in found.unsearched:
+        console.print(f"  {place}: not searched, it has no key of the entity")
+    for source, rows in found.delivered.items():
+        if rows is None:
+            console.print(f"  delivered files of {source}: [yellow]cannot be read[/]")
+        elif rows:
+            console.print(f"  delivered files of {source}: {rows:,} rows, which stay")
+    for version, data in found.model_versions.items():
+        console.print(f"  model version {version} was made from {', '.join(data)}")
+
+
+def _print_erased(erased: "Erased") -> None:
+    found = erased.found
+    console.print(
+        f"{found.use_case}: removed {sum(found.rows.values()):,} rows of {len(found.rows)} tables, "
+        f"{erased.online:,} online records and events, {found.in_mlflow:,} rows in MLflow"
+    )
+    if erased.model_versions:
+        versions = ", ".join(map(str, erased.model_versions))
+        console.print(
+            f"  model versions {versions} were made from data that held the person: they stay as "
+            "they are, and their data can no longer be reproduced; the next lifecycle's model "
+            "will be without"
+        )
+    still = [source for source, count in found.delivered.items() if count or count is None]
+    if still:
+        console.print(
+            f"  the delivered files of {', '.join(still)} may still hold the person: they are the "
+            "deliverer's to mend; ingestion leaves these rows out"
+        )

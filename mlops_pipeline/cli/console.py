@@ -1,34 +1,92 @@
-"""The terminal: one console, errors, progress bars."""
+"""What commands share: the terminal, options that several have, a use case and its stores."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from mlops_pipeline.errors import MlopsError
+from mlops_pipeline.config import UseCase, load_use_case, load_use_cases
+from mlops_pipeline.errors import NotFoundError
+from mlops_pipeline.stores.settings import Settings, project_root
+
+if TYPE_CHECKING:
+    from mlops_pipeline.lifecycle.context import Context
 
 console = Console(highlight=False, soft_wrap=True)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
+Name = Annotated[str, typer.Argument(help="A use case: the name of a file in configs/.")]
+By = Annotated[str, typer.Option("--by", help="Your name (self-asserted, recorded).")]
+Reason = Annotated[str, typer.Option("--reason", help="Why; recorded for good.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One document instead.")]
 
-def fail(error: MlopsError) -> None:
-    """Print a known error: what, where, expected, found, what to do."""
-    errors.print(f"[bold red]error:[/] {escape(str(error))}")
+
+def all_use_cases() -> dict[str, UseCase]:
+    """Return every use case of the project by its name."""
+    return load_use_cases(project_root() / "configs")
+
+
+def find_use_case(name: str) -> UseCase:
+    """Return a use case by name."""
+    folder = project_root() / "configs"
+    path = folder / f"{name}.yaml"
+    if path.is_file():
+        return load_use_case(path)
+    known = sorted(item.stem for item in folder.glob("*.yaml"))
+    raise NotFoundError.of(
+        "use case", name, known, where=str(folder), way_out="write its configuration file"
+    )
+
+
+@contextmanager
+def project(name: str) -> "Iterator[Context]":
+    """Yield a use case with its settings and stores; what a command does not use is not opened."""
+    from mlops_pipeline.lifecycle.context import open_context
+
+    with open_context(find_use_case(name), Settings.from_environment()) as context:
+        yield context
+
+
+def print_pending(context: "Context") -> None:
+    """Say what MLflow does not show yet of the ledger, which this command leaves to others."""
+    from mlops_pipeline.lifecycle.rollouts import pending_effects
+
+    pending = pending_effects(context.ops, context.use_case.name)
+    if pending:
+        console.print(
+            f"[yellow]{pending} effect{'s' if pending > 1 else ''} pending[/]: MLflow does not "
+            "show what was decided; the next lifecycle, approval or rollback completes it"
+        )
+
+
+def print_json(document: Any) -> None:
+    """Print a document as scripts read it."""
+    typer.echo(json.dumps(document, indent=2, allow_nan=False, default=datetime.isoformat))
 
 
 def table(
-    heads: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()
+    heads: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    title: str | None = None,
+    right: Sequence[str] = (),
 ) -> Table:
-    """Return a plain table; nothing in a text is markup, None is an empty cell.
+    """Return a table, plain or with a title and lines.
 
-    `right` names the columns of numbers. A cell with a colour is a rich Text.
+    Nothing in a text is markup, None is an empty cell; a cell with a colour is a rich Text. `right`
+    names the columns of numbers.
     """
-    made = Table(box=None, pad_edge=False, header_style="bold")
+    if title is None:
+        made = Table(box=None, pad_edge=False, header_style="bold")
+    else:
+        made = Table(title=title, title_justify="left")
     for head in heads:
         made.add_column(head, overflow="fold", justify="right" if head in right else "left")
     for row in rows:
@@ -47,16 +105,7 @@ def _cell(value: object) -> Text:
 @contextmanager
 def progress_bar(title: str, total: int) -> Iterator[Callable[[int, int], None]]:
     """Yield a function that takes (done, total); the bar shows on a terminal only."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
+    columns = "{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=errors, transient=True) as progress:
         task = progress.add_task(title, total=total)
-
-        def advance(done: int, of: int) -> None:
-            progress.update(task, completed=done, total=of)
-
-        yield advance
+        yield lambda done, _: progress.update(task, completed=done)

@@ -4,9 +4,6 @@ Belongs here: options and what is printed. What they do is in lifecycle/features
 case an entity means is lifecycle/features/online/feature_reads.py's.
 """
 
-import json
-from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,9 +11,16 @@ import typer
 from rich.markup import escape
 from rich.text import Text
 
-from mlops_pipeline.cli.console import console, table
-from mlops_pipeline.cli.use_cases import Name, find_use_case, project
-from mlops_pipeline.config import UseCase, load_use_cases
+from mlops_pipeline.cli.console import (
+    AsJson,
+    Name,
+    all_use_cases,
+    console,
+    find_use_case,
+    print_json,
+    project,
+    table,
+)
 from mlops_pipeline.errors import DataError, NotFoundError
 from mlops_pipeline.lifecycle.features.online.feature_reads import (
     choose_use_case,
@@ -25,11 +29,10 @@ from mlops_pipeline.lifecycle.features.online.feature_reads import (
     read_entity,
     request_texts,
 )
-from mlops_pipeline.stores.settings import Settings, parse_time, project_root
+from mlops_pipeline.stores.settings import Settings, parse_time
 
 if TYPE_CHECKING:
     from mlops_pipeline.lifecycle.features.catalogue import FeatureEntry
-    from mlops_pipeline.lifecycle.features.online.reader import OnlineFeatures
 
 STATUS_COLOURS = {"fresh": "green", "stale": "yellow", "missing": "red"}
 
@@ -42,7 +45,7 @@ features_app = typer.Typer(
 def list_features(
     use_case: Name,
     unused_days: Annotated[int, typer.Option(min=1, help="Unused for longer: a candidate.")] = 90,
-    as_json: Annotated[bool, typer.Option("--json", help="One document instead.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the features of a use case, who uses them, and which nobody does."""
     from mlops_pipeline.core.documents.records import plain
@@ -58,11 +61,11 @@ def list_features(
             "unused_days": unused_days,
             "unused": unused,
         }
-        typer.echo(json.dumps(listed, indent=2, allow_nan=False))
+        print_json(listed)
         return
     heads = ("feature", "type", "view", "refresh", "fresh for", "owner", "models", "last used",
              "description")  # fmt: skip
-    console.print(table(heads, _rows(entries)))
+    console.print(table(heads, map(_row, entries)))
     if unused:
         console.print(f"unused for {unused_days} days, candidates for `deprecated: true`:")
         for name in unused:
@@ -80,7 +83,7 @@ def history(
         Path | None, typer.Option(help="The Parquet file to write; default: beside the rows.")
     ] = None,
 ) -> None:
-    """Write the features of entities as they were known at given moments."""
+    """Write the features of entities as they were known at given times."""
     from mlops_pipeline.lifecycle.features.history import write_historical_features
 
     chosen = find_use_case(use_case)
@@ -106,17 +109,17 @@ def get(
         typer.Option(help="COLUMN=VALUE that request-time features read; repeat it."),
     ] = None,
     at: Annotated[str | None, typer.Option(help="Read as of this time (ISO, UTC).")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One document instead.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Read features from the online store: value, status, feature time."""
     from mlops_pipeline.lifecycle.features.online.reader import open_reader
 
     names = feature_list([features])
-    chosen = choose_use_case(load_use_cases(project_root() / "configs"), entity, names, use_case)
-    moment = None if at is None else parse_time(at)
+    chosen = choose_use_case(all_use_cases(), entity, names, use_case)
+    as_of = None if at is None else parse_time(at)
     with open_reader(chosen, Settings.from_environment()) as reader:
         found = read_entity(
-            reader, chosen, entity_id, names, request=_columns(request or []), at=moment
+            reader, chosen, entity_id, names, request=_columns(request or []), at=as_of
         )
     if not found.is_known:
         raise NotFoundError(
@@ -127,9 +130,14 @@ def get(
             way_out=f"mlops features materialize {chosen.name}, or look at the id",
         )
     if as_json:
-        _print_json(chosen, entity_id, found)
-    else:
-        _print_values(chosen, entity_id, found)
+        print_json(document(chosen, entity_id, found))
+        return
+    console.print(f"{chosen.entity.name} {escape(entity_id)} of {chosen.name}, "
+                  f"read at {found.read_at.isoformat()}")  # fmt: skip
+    rows = ((name, item.value, Text(item.status, STATUS_COLOURS[item.status]),
+             item.feature_time and item.feature_time.isoformat())
+            for name, item in found.values.items())  # fmt: skip
+    console.print(table(("feature", "value", "status", "feature time (UTC)"), rows))
 
 
 @features_app.command("materialize")
@@ -170,19 +178,15 @@ def export_feast_repository(
     console.print(f"oldest {done.oldest.isoformat()}, newest {done.newest.isoformat()}")
 
 
-def _rows(entries: "list[FeatureEntry]") -> Iterator[tuple[object, ...]]:
-    for entry in entries:
-        fresh = "" if entry.freshness_days is None else f"{entry.freshness_days:g} d"
-        models = ", ".join(entry.live_models) or (
-            f"{len(entry.other_models)} earlier" if entry.other_models else ""
-        )
-        about = ("(deprecated) " if entry.deprecated else "") + entry.description
-        yield (entry.name, entry.type, entry.view or "derived", entry.refresh, fresh,
-               entry.owner, models, _day(entry.last_used_at), about)  # fmt: skip
-
-
-def _day(moment: datetime | None) -> str:
-    return "" if moment is None else moment.date().isoformat()
+def _row(entry: "FeatureEntry") -> tuple[object, ...]:
+    fresh = "" if entry.freshness_days is None else f"{entry.freshness_days:g} d"
+    models = ", ".join(entry.live_models) or (
+        f"{len(entry.other_models)} earlier" if entry.other_models else ""
+    )
+    used = entry.last_used_at and entry.last_used_at.date()
+    about = ("(deprecated) " if entry.deprecated else "") + entry.description
+    return (entry.name, entry.type, entry.view or "derived", entry.refresh, fresh, entry.owner,
+            models, used, about)  # fmt: skip
 
 
 def _columns(given: list[str]) -> dict[str, str]:
@@ -198,22 +202,3 @@ def _columns(given: list[str]) -> dict[str, str]:
             )
     parts = [text.partition("=") for text in given]
     return request_texts((name, value) for name, _, value in parts)
-
-
-def _print_json(use_case: UseCase, entity_id: str, found: "OnlineFeatures") -> None:
-    typer.echo(json.dumps(document(use_case, entity_id, found), indent=2, allow_nan=False))
-
-
-def _print_values(use_case: UseCase, entity_id: str, found: "OnlineFeatures") -> None:
-    rows = (
-        (
-            name,
-            item.value,
-            Text(item.status, STATUS_COLOURS[item.status]),
-            item.feature_time and item.feature_time.isoformat(),
-        )
-        for name, item in found.values.items()
-    )
-    console.print(f"{use_case.entity.name} {escape(entity_id)} of {use_case.name}, "
-                  f"read at {found.read_at.isoformat()}")  # fmt: skip
-    console.print(table(("feature", "value", "status", "feature time (UTC)"), rows))

@@ -1,4 +1,4 @@
-"""Other programs as processes: a job as `dagster job execute`, and the servers of `mlops dev`."""
+"""A job as a Dagster process, what it left in words, and the servers of `mlops dev`."""
 
 import json
 import os
@@ -8,24 +8,35 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
 
-from mlops_pipeline.cli.console import console, errors
+from mlops_pipeline.cli.console import console, errors, project, table
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.errors import ConfigError
+from mlops_pipeline.lifecycle.alerts import list_alerts
+from mlops_pipeline.lifecycle.bookkeeping import get_pointer
+from mlops_pipeline.lifecycle.predictions import predictions_uri
+from mlops_pipeline.lifecycle.status import use_case_status
 from mlops_pipeline.stores.models.mlflow import QUIET, prepare
 from mlops_pipeline.stores.settings import Settings, parse_time, project_root
 
 LOG_LINE = re.compile(  # what an asset says: level, job, run, op, text
     r" - (?P<level>INFO|WARNING|ERROR) - \S+ - [0-9a-f-]{36} - \w+?__(?P<asset>\w+) - (?P<text>.*)"
 )
+PASSED = {
+    True: Text("passed", "green"),
+    False: Text("failed", "red"),
+    None: Text("not computable", "yellow"),
+}
+EXCEPTED = Text("failed, excepted", "yellow")
 HOST = "127.0.0.1"
 STOP_SECONDS = 15
 FAILURE_LINES = 25  # of Dagster's log, shown when a run fails
@@ -70,9 +81,7 @@ def run_scoring(use_case: UseCase, *, period: str | None, version: int | None) -
     """Run `<use_case>_batch_score`."""
     given = {"period": period, "version": version}
     chosen = {name: value for name, value in given.items() if value is not None}
-    config = {}
-    if chosen:
-        config = {"ops": {f"{use_case.name}__batch_predictions": {"config": chosen}}}
+    config = {"ops": {f"{use_case.name}__batch_predictions": {"config": chosen}}} if chosen else {}
     return execute_job(f"{use_case.name}_batch_score", config, verbose=False)
 
 
@@ -85,22 +94,13 @@ def execute_job(
 ) -> Done:
     """Execute a job of the code location and stream its log."""
     begun = time.perf_counter()
-    with _config_file(config) as path:
+    with tempfile.TemporaryDirectory(prefix="mlops-") as folder:
+        path = Path(folder) / "run.yaml"
+        path.write_text(yaml.safe_dump(dict(config)), encoding="utf-8")
         command = [
-            sys.executable,
-            "-m",
-            "dagster",
-            "job",
-            "execute",
-            "-m",
-            "mlops_pipeline.definitions",
-            "-j",
-            job,
-            "-c",
-            str(path),
-            "--tags",
-            json.dumps(dict(tags or {})),
-        ]
+            sys.executable, "-m", "dagster", "job", "execute", "-m", "mlops_pipeline.definitions",
+            "-j", job, "-c", str(path), "--tags", json.dumps(dict(tags or {})),
+        ]  # fmt: skip
         process = subprocess.Popen(  # noqa: S603 # our own interpreter and words
             command,
             stdout=subprocess.PIPE,
@@ -142,12 +142,118 @@ def _show(line: str, *, verbose: bool) -> None:
     console.print(f"[cyan]{match['asset']:>18}[/]  [{style}]{escape(match['text'])}[/]")
 
 
-@contextmanager
-def _config_file(config: Mapping[str, Any]) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="mlops-") as folder:
-        path = Path(folder) / "run.yaml"
-        path.write_text(yaml.safe_dump(dict(config)), encoding="utf-8")
-        yield path
+def print_failure(name: str) -> None:
+    """Print what the failed run left: its alert with what to do."""
+    with project(name) as context:
+        alerts = list_alerts(context.ops, name, open_only=True)
+    console.rule(f"[bold red]{name}: the run failed")
+    if alerts:
+        newest = max(alerts, key=lambda item: item.last_raised_at)
+        console.print(escape(newest.message))
+        console.print(f"what to do: {escape(newest.action)}")
+
+
+def print_scored(name: str, *, is_trial: bool = False) -> None:
+    """Print what the newest scoring wrote."""
+    with project(name) as context:
+        uri = predictions_uri(context.lake, context.use_case, is_trial=is_trial)
+        written = context.lake.commit_metadata(uri)
+    for facts in written[-1:]:
+        console.print(
+            f"{name}: {facts['rows']:,} rows of period {facts['period']} scored by "
+            f"version {facts['model_version']}, {facts['positives']:,} positive decisions"
+        )
+        console.print(f"table: {uri}")
+    if is_trial:
+        console.print("[yellow]trial scores: not for decisions[/]")
+
+
+def print_summary(name: str, *, wall_seconds: float | None = None) -> None:
+    """Print the state of a use case; with `wall_seconds`, also where they went."""
+    with project(name) as context:
+        state = use_case_status(context.use_case, context.settings)
+        trained = get_pointer(context.ops, name, "trained_model")
+        fingerprint = str(trained.value["fingerprint"]) if trained else ""
+        report = context.lake.artifact_folder(name, fingerprint) / "report.html"
+    console.rule(f"[bold]{name}")
+    _headline(state)
+    for found in _tables(state, wall_seconds):
+        console.print(found)
+    _cost(state["cost"])
+    for alert in state["alerts"][:3]:
+        console.print(f"[red]alert[/] {escape(alert['message'].splitlines()[0])}")
+        console.print(f"      what to do: {escape(alert['action'])}")
+    if report.is_file():
+        console.print(f"report:  {report.as_uri()}")
+    console.print("Dagster: make dev, then http://127.0.0.1:3000")
+    console.print("MLflow:  make dev, then http://127.0.0.1:5000")
+
+
+def _tables(state: dict[str, Any], wall_seconds: float | None) -> Iterator[Table | str]:
+    rows: Iterable[Sequence[object]]
+    gate, champion = state["last_gate"], state["champion"]
+    if gate:
+        rows = ((rule["name"], _number(rule["value"]), rule["effect"],
+                 EXCEPTED if rule["excepted"] else PASSED[rule["passed"]], rule["reason"])
+                for rule in gate["rules"])  # fmt: skip
+        title = f"gate: {'passed' if gate['passed'] else 'refused'}"
+        yield table(("rule", "value", "effect", "verdict", "reason"), rows, title=title)
+    for item in state["exceptions"]:
+        subject = item["rule"] + (f" ({item['attribute']})" if item["attribute"] else "")
+        yield (
+            f"[yellow]exception {item['id']}[/] from {subject} until {item['expires_at'][:10]}: "
+            f"{escape(item['by'])}: {escape(item['reason'])}"
+        )
+    if champion and champion["metrics"]:
+        rows = ((metric, _number(figure["value"], "not computable"),
+                 " to ".join(_number(end) for end in figure["interval"] or ()))
+                for metric, figure in champion["metrics"].items())  # fmt: skip
+        title = f"champion (version {champion['version']}) on its test part"
+        yield table(("metric", "value", "95 % interval"), rows, title=title)
+    if state["data"]:
+        heads = ("source", "version", "rows", "quarantined")
+        rows = ((source, item["version"], f"{item['rows']:,}", f"{item['quarantined']:,}")
+                for source, item in state["data"].items())  # fmt: skip
+        yield table(heads, rows, title="accepted data", right=heads[1:])
+    if wall_seconds is not None and state["last_run"]:
+        seconds = state["last_run"]["seconds"]
+        rest = {"starting, importing, recording": wall_seconds - sum(seconds.values())}
+        rows = ((part, f"{spent:.1f}") for part, spent in {**seconds, **rest}.items())
+        title = f"where {wall_seconds:.0f} s went"
+        yield table(("asset", "seconds"), rows, title=title, right=("seconds",))
+
+
+def _number(value: float | None, instead: str = "") -> str:
+    return instead if value is None else f"{value:.4f}"
+
+
+def _headline(state: dict[str, Any]) -> None:
+    run = state["last_run"]
+    if run is not None:
+        ended = run["verdict"] or "not finished"
+        console.print(f"last run: as_of {run['as_of'][:10]}, [bold]{ended}[/]")
+    champion = state["champion"]
+    console.print(f"champion: version {champion['version']}" if champion else "no champion")
+    if champion and champion["approval_expires"]:
+        ended = "[red]ended[/]" if champion["approval_ended"] else "ends"
+        console.print(f"its approval {ended} at {champion['approval_expires']}")
+    for item in state["waiting"]:
+        console.print(
+            f"[yellow]version {item['version']} ({item['approval_state']}) waits for "
+            f"{escape(item['waiting_for'] or '')}[/]: "
+            f"mlops approve {state['use_case']} {item['version']} --by NAME --reason TEXT"
+        )
+
+
+def _cost(cost: dict[str, Any]) -> None:
+    known = {
+        "the last run": cost["last_run"],
+        "a training run": cost["per_training_run"],
+        "1,000 predictions": cost["per_1000_predictions"],
+        "an accepted version": cost["per_accepted_improvement"],
+    }
+    parts = [f"{name} {price:.4f}" for name, price in known.items() if price is not None]
+    console.print(f"cost ({escape(cost['currency'])}): {', '.join(parts)}")
 
 
 def serve(dagster_port: int, mlflow_port: int) -> int:
@@ -157,28 +263,18 @@ def serve(dagster_port: int, mlflow_port: int) -> int:
     (settings.data_dir / "dagster").mkdir(parents=True, exist_ok=True)
     artifacts = settings.data_dir / "mlflow" / "artifacts"
     commands = [
-        [sys.executable, "-m", "dagster", "dev", "-h", HOST, "-p", str(dagster_port)],
-        [
-            sys.executable,
-            "-m",
-            "mlflow",
-            "server",
-            "--host",
-            HOST,
-            "--port",
-            str(mlflow_port),
-            "--backend-store-uri",
-            settings.mlflow_uri,
-            "--default-artifact-root",
-            str(artifacts),
-            "--workers",
-            "1",
-        ],
-    ]
+        ["dagster", "dev", "-h", HOST, "-p", str(dagster_port)],
+        ["mlflow", "server", "--host", HOST, "--port", str(mlflow_port),
+         "--backend-store-uri", settings.mlflow_uri, "--default-artifact-root", str(artifacts),
+         "--workers", "1"],
+    ]  # fmt: skip
     environment = {**dagster_environment(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     processes = [
         subprocess.Popen(  # noqa: S603 # our own words
-            command, env=environment, cwd=project_root(), start_new_session=True
+            [sys.executable, "-m", *command],
+            env=environment,
+            cwd=project_root(),
+            start_new_session=True,
         )
         for command in commands
     ]

@@ -1,0 +1,192 @@
+"""What vouches for a version: the audit chain, its model card, its technical files, its rebuilding.
+
+Belongs here: options and what is printed. What they say is lifecycle/compliance's.
+"""
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.text import Text
+from typer.core import TyperGroup
+
+from mlops_pipeline.cli.console import (
+    AsJson,
+    By,
+    Name,
+    Reason,
+    console,
+    errors,
+    print_json,
+    project,
+    table,
+)
+from mlops_pipeline.stores.settings import Settings
+
+OnlyUseCase = Annotated[str | None, typer.Option("--use-case", help="Only its events.")]
+Version = Annotated[int | None, typer.Argument(help="Default: the champion.")]
+SAME = {True: Text("same", "green"), False: Text("differs", "yellow"), None: Text("not known")}
+
+
+class ShowByDefault(TyperGroup):
+    """`mlops card churn` is `mlops card show churn`."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Put `show` before what is no command of the group."""
+        words = args if args[0] in self.commands else ["show", *args]
+        return super().resolve_command(ctx, words)
+
+
+audit_app = typer.Typer(
+    help="The audit chain: is the record whole, and what does it say.", no_args_is_help=True
+)
+card_app = typer.Typer(
+    cls=ShowByDefault, help="The model card of a version, and its reviews.", no_args_is_help=True
+)
+
+
+@audit_app.command("verify")
+def verify() -> None:
+    """Recompute the chain, hold it against its anchors; exit code 1 if anything is wrong."""
+    from mlops_pipeline.lifecycle.compliance.anchors import verify_audit
+
+    found = verify_audit(Settings.from_environment())
+    for problem in found.problems:
+        console.print(f"[red]wrong:[/] {escape(problem)}")
+    if found.total > len(found.problems):
+        console.print(f"[red]and {found.total - len(found.problems):,} more[/]")
+    console.print(f"{found.events:,} events, head {found.head}")
+    console.print(f"{found.anchors:,} anchors, the chain holds up to event {found.anchored:,}")
+    if found.unanchored:
+        first, last = found.unanchored
+        console.print(f"[yellow]not anchored yet: events {first} to {last}[/]")
+    if found.total:
+        console.print("what to do: docs/runbook.md, `mlops audit verify` finds something")
+        raise typer.Exit(1)
+
+
+@audit_app.command("export")
+def export(
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write; default standard output.")
+    ] = None,
+    use_case: OnlyUseCase = None,
+) -> None:
+    """Write every event as a line of JSON, whose hash anybody can recompute (docs/security.md)."""
+    from mlops_pipeline.lifecycle.compliance.anchors import exported_lines
+
+    target = contextlib.nullcontext(sys.stdout) if out is None else out.open("w", encoding="ascii")
+    with target as file:
+        for line in exported_lines(Settings.from_environment(), use_case):
+            file.write(f"{line}\n")
+
+
+@audit_app.command("list")
+def list_events(
+    use_case: OnlyUseCase = None,
+    kind: Annotated[str | None, typer.Option(help="Only this kind, for example rollout.")] = None,
+    last: Annotated[int, typer.Option(min=1, help="How many of the newest.")] = 20,
+) -> None:
+    """List the newest events, the newest last."""
+    from mlops_pipeline.core.audit.anchors import canonical
+    from mlops_pipeline.stores.ops import OpsDatabase
+
+    with OpsDatabase.open(Settings.from_environment().database_url) as ops:
+        events = ops.audit_events(use_case=use_case, kind=kind, limit=last)
+    for event in reversed(events):
+        about = f"{event.use_case or '-'} {event.kind} by {event.actor}"
+        console.print(f"{event.seq} {event.at.isoformat()} {escape(about)}: "
+                      f"{escape(canonical(event.detail))}")  # fmt: skip
+
+
+@card_app.command("show")
+def show_card(
+    use_case: Name,
+    version: Version = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write the card as an HTML file instead.")
+    ] = None,
+) -> None:
+    """Print the card as it stands now, in Markdown (`show` may be left out)."""
+    from mlops_pipeline.core.documents.model_card import model_card
+    from mlops_pipeline.core.documents.pages import render_html
+    from mlops_pipeline.lifecycle.compliance.cards import present_version
+
+    with project(use_case) as context:
+        found = present_version(
+            context.ops, context.settings, context.use_case, version, now=context.now
+        )
+    text = model_card(found.facts)
+    if html is None:
+        typer.echo(text, nl=False)
+        return
+    html.parent.mkdir(parents=True, exist_ok=True)
+    html.write_text(render_html(text), encoding="utf-8")
+    console.print(f"{use_case} version {found.facts.metadata.version}: {escape(str(html))}")
+
+
+@card_app.command("review")
+def review_card(use_case: Name, by: By, reason: Reason) -> None:
+    """Record that you reviewed the champion's card; its reminder is resolved."""
+    from mlops_pipeline.lifecycle.compliance.cards import record_review
+
+    with project(use_case) as context:
+        version = record_review(
+            context.ops, context.use_case, by=by, reason=reason, now=context.now
+        )
+    console.print(f"{use_case} version {version}: card reviewed; recorded: {escape(by)}")
+
+
+def pack(
+    use_case: Name,
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder to write: new, empty, or an earlier pack.")
+    ],
+    version: Version = None,
+) -> None:
+    """Write the technical documentation of a version: a folder, zipped, with hashes."""
+    from mlops_pipeline.lifecycle.compliance.pack import write_pack
+
+    with project(use_case) as context:
+        done = write_pack(
+            context.ops, context.settings, context.use_case, version, out, now=context.now
+        )
+    console.print(f"{use_case} version {done.version}: {done.files} files in {escape(str(out))}")
+    console.print(f"zip: {escape(str(done.archive))}")
+    for status, count in done.points.items():
+        console.print(f"{status}: {count} points of Annex IV")
+
+
+def reproduce(
+    use_case: Name,
+    version: Annotated[int, typer.Argument(help="The model version.")],
+    as_json: AsJson = False,
+) -> None:
+    """Build a version again from its recorded data, configuration and seed; compare the bytes."""
+    from mlops_pipeline.lifecycle.reproduce import reproduce as rebuild
+
+    with project(use_case) as context:
+        done = rebuild(
+            context, version, report=lambda text: errors.print(escape(text), style="dim")
+        )
+    if as_json:
+        print_json(done.to_dict())
+    else:
+        rows = ((item.name, item.recorded, item.here, SAME[item.is_same]) for item in done.inputs)
+        console.print(table(("input", "recorded", "here", ""), rows))
+        for name, (recorded, rebuilt) in done.files.items():
+            verdict = "identical" if recorded == rebuilt else f"differs: rebuilt {rebuilt}"
+            console.print(f"{name}: {recorded}, {verdict}")
+        why = ", ".join(done.different) or (
+            "none of the recorded inputs: a source of chance was missed"
+        )
+        console.print(
+            "[green]identical: the same bytes[/]"
+            if done.is_identical
+            else f"[red]not identical[/]; what differs: {escape(why)}"
+        )
+    if not done.is_identical:
+        raise typer.Exit(1)
