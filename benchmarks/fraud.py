@@ -25,8 +25,7 @@ from mlops_pipeline.core.metrics.metrics import Estimate, point_metrics
 from mlops_pipeline.core.modelling.train import Training, train
 from mlops_pipeline.demo.simulated import write_fraud
 from mlops_pipeline.lifecycle.context import AcceptedSource, Context, open_context
-from mlops_pipeline.lifecycle.features.labelled import load_frame
-from mlops_pipeline.lifecycle.features.offline import build_features
+from mlops_pipeline.lifecycle.features.offline import build_features, load_frame
 from mlops_pipeline.lifecycle.ingest.accepted import take_snapshot
 from mlops_pipeline.lifecycle.ingest.ingestion import ingest
 from mlops_pipeline.lifecycle.ingest.validation import judge

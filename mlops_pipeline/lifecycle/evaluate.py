@@ -49,7 +49,7 @@ from mlops_pipeline.lifecycle.champions import released_model
 from mlops_pipeline.lifecycle.compliance.fairness_audits import raise_parity_alert
 from mlops_pipeline.lifecycle.context import Context, RunContext, Snapshot
 from mlops_pipeline.lifecycle.exceptions import list_exceptions
-from mlops_pipeline.lifecycle.features.labelled import load_frame
+from mlops_pipeline.lifecycle.features.offline import load_frame
 from mlops_pipeline.lifecycle.provenance import git_state
 from mlops_pipeline.lifecycle.rollouts import find_champion
 from mlops_pipeline.lifecycle.run_log import log_evaluation

@@ -52,8 +52,7 @@ from mlops_pipeline.lifecycle.compliance.cards import (
 from mlops_pipeline.lifecycle.context import RunContext
 from mlops_pipeline.lifecycle.deployments import open_deployment
 from mlops_pipeline.lifecycle.evaluate import read_evaluation, read_mitigated
-from mlops_pipeline.lifecycle.features.labelled import load_frame
-from mlops_pipeline.lifecycle.features.offline import definitions_hash
+from mlops_pipeline.lifecycle.features.offline import definitions_hash, load_frame
 from mlops_pipeline.lifecycle.packaging import framework, packaged
 from mlops_pipeline.lifecycle.provenance import (
     GitState,

@@ -24,8 +24,7 @@ from mlops_pipeline.core.recipe import build
 from mlops_pipeline.errors import MlopsError, NotFoundError
 from mlops_pipeline.lifecycle.champions import MODEL
 from mlops_pipeline.lifecycle.context import AcceptedSource, Context, Snapshot
-from mlops_pipeline.lifecycle.features.labelled import load_frame
-from mlops_pipeline.lifecycle.features.offline import build_features
+from mlops_pipeline.lifecycle.features.offline import build_features, load_frame
 from mlops_pipeline.lifecycle.provenance import (
     environment_lock,
     git_state,

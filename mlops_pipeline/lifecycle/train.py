@@ -26,7 +26,7 @@ from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.core.recipe import train_candidates, training_facts
 from mlops_pipeline.errors import NotFoundError
 from mlops_pipeline.lifecycle.context import AcceptedSource, RunContext, Snapshot
-from mlops_pipeline.lifecycle.features.labelled import load_frame
+from mlops_pipeline.lifecycle.features.offline import load_frame
 from mlops_pipeline.lifecycle.ingest.accepted import accepted_sources
 from mlops_pipeline.lifecycle.provenance import git_state, run_fingerprint
 from mlops_pipeline.lifecycle.run_log import log_training

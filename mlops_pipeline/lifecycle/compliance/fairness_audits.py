@@ -17,8 +17,12 @@ from mlops_pipeline.core.features.frames import EVENT_ROW
 from mlops_pipeline.lifecycle.alerts import NewAlert, alert_while
 from mlops_pipeline.lifecycle.bookkeeping import NewDecision, record_decision
 from mlops_pipeline.lifecycle.context import Accepted, Context, RunContext, Snapshot
-from mlops_pipeline.lifecycle.features.labelled import NO_LABELS, periods_with_labels, with_labels
-from mlops_pipeline.lifecycle.features.offline import features_uri
+from mlops_pipeline.lifecycle.features.offline import (
+    NO_LABELS,
+    features_uri,
+    periods_with_labels,
+    with_labels,
+)
 from mlops_pipeline.lifecycle.ingest.accepted import (
     accepted_sources,
     register_accepted,

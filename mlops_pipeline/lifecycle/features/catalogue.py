@@ -8,10 +8,12 @@ registered and not yet deployed.
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+from mlops_pipeline.config.tables import DerivedFeature, FeatureColumn
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.errors import ConfigError, NotFoundError
 from mlops_pipeline.lifecycle.bookkeeping import feature_uses, get_pointer
@@ -68,24 +70,52 @@ def catalog(use_case: UseCase, settings: Settings) -> list[FeatureEntry]:
     with OpsDatabase.open(settings.database_url) as ops:
         models = model_inputs(ops, Lake(settings.lake_uri), use_case)
         uses = feature_uses(ops, use_case.name)
-    since = {use.feature: use.first_used_at for use in uses if use.reader == "computation"}
-    last: dict[str, datetime] = {}
+    computed = {use.feature: use.first_used_at for use in uses if use.reader == "computation"}
+    read: dict[str, datetime] = {}
     for use in uses:
         if use.reader != "computation":
-            last[use.feature] = max(use.last_used_at, last.get(use.feature, use.last_used_at))
-    entries = []
-    for name, entry in _defined(use_case).items():
+            read[use.feature] = max(use.last_used_at, read.get(use.feature, use.last_used_at))
+    entries: dict[str, FeatureEntry] = {}
+
+    def add(name: str, item: FeatureColumn | DerivedFeature, **about: Any) -> None:
         users = [model for model in models if name in model.inputs]
-        entries.append(
-            replace(
-                entry,
-                live_models=tuple(model.label for model in users if model.is_live),
-                other_models=tuple(model.label for model in users if not model.is_live),
-                computed_since=since.get(name),
-                last_used_at=last.get(name),
-            )
+        entries[name] = FeatureEntry(
+            name=f"{use_case.entity.name}:{name}",
+            type=item.dtype,
+            description=item.description,
+            deprecated=item.deprecated,
+            live_models=tuple(model.label for model in users if model.is_live),
+            other_models=tuple(model.label for model in users if not model.is_live),
+            computed_since=computed.get(name),
+            last_used_at=read.get(name),
+            **about,
         )
-    return entries
+
+    for label, view in use_case.views.items():
+        refresh = view.refresh if use_case.grid.every == "event" else use_case.grid.every
+        for name, column in view.columns.items():
+            add(
+                name,
+                column,
+                owner=view.owner or use_case.owner,
+                view=label,
+                refresh="request_time" if view.request_time else refresh,
+                freshness_days=view.freshness_days,
+                online=view.online,
+            )
+    for name, derived in use_case.derived.items():
+        inputs = [entries[item] for item in derived.expression.columns]
+        fresh = [item.freshness_days for item in inputs if item.freshness_days is not None]
+        add(
+            name,
+            derived,
+            owner=use_case.owner,
+            view=None,
+            refresh="derived",
+            freshness_days=min(fresh, default=None),
+            online=all(item.online for item in inputs),
+        )
+    return list(entries.values())
 
 
 def unused_features(
@@ -97,14 +127,13 @@ def unused_features(
     computed, or is deprecated already, is not listed.
     """
     before = now - timedelta(days=days)
-    found = []
-    for entry in entries:
-        moment = entry.last_used_at or entry.computed_since
-        if entry.deprecated or entry.live_models or moment is None:
-            continue
-        if moment < before:
-            found.append(entry)
-    return found
+    return [
+        entry
+        for entry in entries
+        if not (entry.deprecated or entry.live_models)
+        and (used_at := entry.last_used_at or entry.computed_since) is not None
+        and used_at < before
+    ]
 
 
 def model_inputs(ops: OpsDatabase, lake: Lake, use_case: UseCase) -> list[ModelInputs]:
@@ -122,13 +151,15 @@ def model_inputs(ops: OpsDatabase, lake: Lake, use_case: UseCase) -> list[ModelI
         roles.setdefault(version, ("challenger", "registered", str(fingerprint)))
     found = []
     for version, (alias, state, fingerprint) in sorted(roles.items(), reverse=True):
-        inputs = _inputs_of(lake, use_case, fingerprint)
-        if inputs is not None:
+        path = lake.documents_folder(use_case.name, fingerprint) / "metadata.json"
+        if path.is_file():
+            document = json.loads(path.read_text(encoding="utf-8"))
+            inputs = tuple(item["name"] for item in document["signature"]["inputs"])
             found.append(ModelInputs(version, alias or state, alias is not None, inputs))
         elif alias is not None:
             raise NotFoundError(
                 f"the documents of version {version} of {use_case.name} ({alias}) are gone",
-                where=str(lake.documents_folder(use_case.name, fingerprint) / "metadata.json"),
+                where=str(path),
                 way_out="restore the folder from a backup, or deploy another version first",
             )
     return found
@@ -139,12 +170,10 @@ def refuse_deleted_features(use_case: UseCase, models: Sequence[ModelInputs]) ->
     present = {*use_case.features, *use_case.protected}
     missing: dict[str, list[str]] = {}
     for model in models:
-        if model.is_live:
-            for name in model.inputs:
-                if name not in present:
-                    missing.setdefault(name, []).append(model.label)
+        for name in model.inputs:
+            if model.is_live and name not in present:
+                missing.setdefault(name, []).append(model.label)
     if missing:
-        first = next(iter(missing))
         raise ConfigError(
             "a feature that a live model uses is not in the configuration",
             where=f"configs/{use_case.name}.yaml",
@@ -153,8 +182,9 @@ def refuse_deleted_features(use_case: UseCase, models: Sequence[ModelInputs]) ->
                 f"{name} is an input of {use_case.name} version {' and '.join(labels)}"
                 for name, labels in missing.items()
             ),
-            way_out=f"put {first} back with `deprecated: true`: it is still computed, and no input "
-            "of new models; take it out when no champion, challenger or previous uses it",
+            way_out=f"put {next(iter(missing))} back with `deprecated: true`: it is still "
+            "computed, and no input of new models; take it out when no champion, challenger or "
+            "previous uses it",
         )
 
 
@@ -164,50 +194,3 @@ def check_live_models(use_case: UseCase, settings: Settings) -> None:
     if file == settings.database_url or Path(file).exists():
         with OpsDatabase.open(settings.database_url) as ops:
             refuse_deleted_features(use_case, model_inputs(ops, Lake(settings.lake_uri), use_case))
-
-
-def feature_name(use_case: UseCase, name: str) -> str:
-    """Return a feature's full name, `<entity>:<feature>`."""
-    return f"{use_case.entity.name}:{name}"
-
-
-def _defined(use_case: UseCase) -> dict[str, FeatureEntry]:
-    """Return {feature: its entry, as far as the configuration knows it}."""
-    found: dict[str, FeatureEntry] = {}
-    for view_name, view in use_case.views.items():
-        refresh = view.refresh if use_case.grid.every == "event" else use_case.grid.every
-        for name, column in view.columns.items():
-            found[name] = FeatureEntry(
-                name=feature_name(use_case, name),
-                type=column.dtype,
-                owner=view.owner or use_case.owner,
-                description=column.description,
-                view=view_name,
-                refresh="request_time" if view.request_time else refresh,
-                freshness_days=view.freshness_days,
-                online=view.online,
-                deprecated=column.deprecated,
-            )
-    for name, derived in use_case.derived.items():
-        inputs = [found[item] for item in sorted(derived.expression.columns)]
-        fresh = [item.freshness_days for item in inputs if item.freshness_days is not None]
-        found[name] = FeatureEntry(
-            name=feature_name(use_case, name),
-            type=derived.dtype,
-            owner=use_case.owner,
-            description=derived.description,
-            view=None,
-            refresh="derived",
-            freshness_days=min(fresh, default=None),
-            online=all(item.online for item in inputs),
-            deprecated=derived.deprecated,
-        )
-    return found
-
-
-def _inputs_of(lake: Lake, use_case: UseCase, fingerprint: str) -> tuple[str, ...] | None:
-    path = lake.documents_folder(use_case.name, fingerprint) / "metadata.json"
-    if not path.is_file():
-        return None
-    document = json.loads(path.read_text(encoding="utf-8"))
-    return tuple(item["name"] for item in document["signature"]["inputs"])

@@ -10,13 +10,13 @@ Nothing here imports Feast. One export to a folder at a time.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mlops_pipeline.config.tables import DerivedFeature, FeatureColumn, FeatureView
+from mlops_pipeline.config.tables import DerivedFeature, FeatureColumn
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.features.frames import EVENT_ROW
 from mlops_pipeline.errors import ConfigError, NotFoundError, StateError
@@ -78,24 +78,47 @@ def export_feast(context: Context, folder: Path) -> FeastExport:
     The folder appears whole or not at all; an earlier export is replaced, what Feast stored beside
     it stays. Exporting the same table again changes nothing.
     """
-    scan, about = _feature_table(context)
-    views = exported_views(context.use_case)
-    texts = {
-        SETTINGS: SETTINGS_TEXT.format(project=context.use_case.name),
-        DEFINITIONS: _definitions(context.use_case, views),
+    use_case, engine = context.use_case, context.engine
+    uri = features_uri(context)
+    state = context.lake.state(uri)
+    scan = engine.scan(state) if state else "(SELECT NULL::TIMESTAMP AS as_of)"
+    oldest, newest = engine.query(f"SELECT min(as_of), max(as_of) FROM {scan}")[0]
+    if state is None or newest is None:
+        raise NotFoundError(
+            "there are no features to export",
+            where=uri,
+            expected="a feature table of the present definitions with at least one row",
+            found="none",
+            way_out=f"materialize {use_case.name}/features first",
+        )
+    views = exported_views(use_case)
+    settings, definitions = (
+        SETTINGS_TEXT.format(project=use_case.name),
+        _definitions(use_case, views),
+    )
+    about: dict[str, Any] = {
+        "use_case": use_case.name,
+        "definitions": definitions_hash(use_case),
+        "table_version": state.version,
+        "oldest": oldest.replace(tzinfo=UTC).isoformat(),
+        "newest": newest.replace(tzinfo=UTC).isoformat(),
     }
     restore_folder(folder, [STATE])
-    _check_ours(folder)
-    path = folder / MANIFEST
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    is_new = {name: found.get(name) for name in about} != about
-    is_new = is_new or not _is_whole(folder, texts, views)
+    found = _manifest(folder)
+    is_new = (
+        {name: found.get(name) for name in about} != about
+        or not all((folder / DATA / f"{view.name}.parquet").is_file() for view in views)
+        or not (folder / SETTINGS).is_file()
+        or not (folder / DEFINITIONS).is_file()
+        or (folder / DEFINITIONS).read_text(encoding="utf-8") != definitions
+    )
     if is_new:
         with new_folder(folder, [STATE]) as new:
             (new / DATA).mkdir()
             rows = {view.name: _write_rows(context, scan, view, new / DATA) for view in views}
             found = {**about, "rows": rows}
-            texts[MANIFEST] = json.dumps(found, indent=1) + "\n"
+            manifest = json.dumps(found, indent=1) + "\n"
+            texts = {SETTINGS: settings, DEFINITIONS: definitions, MANIFEST: manifest}
             for name, text in texts.items():
                 (new / name).write_text(text, encoding="utf-8")
             if not (folder / STATE).exists():
@@ -109,31 +132,13 @@ def export_feast(context: Context, folder: Path) -> FeastExport:
     )
 
 
-def _feature_table(context: Context) -> tuple[str, dict[str, Any]]:
-    """Return how the feature table is read, and which one it is."""
-    state = context.lake.state(features_uri(context))
-    scan = context.engine.scan(state) if state else "(SELECT NULL::TIMESTAMP AS as_of)"
-    oldest, newest = context.engine.query(f"SELECT min(as_of), max(as_of) FROM {scan}")[0]
-    if state is None or newest is None:
-        raise NotFoundError(
-            "there are no features to export",
-            where=features_uri(context),
-            expected="a feature table of the present definitions with at least one row",
-            found="none",
-            way_out=f"materialize {context.use_case.name}/features first",
-        )
-    return scan, {
-        "use_case": context.use_case.name,
-        "definitions": definitions_hash(context.use_case),
-        "table_version": state.version,
-        "oldest": oldest.replace(tzinfo=UTC).isoformat(),
-        "newest": newest.replace(tzinfo=UTC).isoformat(),
-    }
-
-
-def _check_ours(folder: Path) -> None:
-    """Refuse a folder that holds anything but an export."""
-    if folder.exists() and not (folder / MANIFEST).is_file():
+def _manifest(folder: Path) -> dict[str, Any]:
+    """Return what an earlier export wrote of itself; a folder of anything else is refused."""
+    path = folder / MANIFEST
+    if path.is_file():
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+    if folder.exists():
         content = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else ["a file"]
         if content:
             raise StateError(
@@ -143,27 +148,16 @@ def _check_ours(folder: Path) -> None:
                 found=", ".join(content[:5]),
                 way_out="give another folder",
             )
-
-
-def _is_whole(folder: Path, texts: Mapping[str, str], views: Sequence["ExportedView"]) -> bool:
-    definitions = folder / DEFINITIONS
-    return (
-        definitions.is_file()
-        and definitions.read_text(encoding="utf-8") == texts[DEFINITIONS]
-        and (folder / SETTINGS).is_file()
-        and all((folder / DATA / f"{view.name}.parquet").is_file() for view in views)
-    )
+    return {}
 
 
 def _write_rows(context: Context, scan: str, view: "ExportedView", folder: Path) -> int:
     """Write one view's rows; of an entity's events at the same time the last one counts."""
     key = quoted(context.use_case.entity.key)
-    names = ", ".join(quoted(name) for name in view.fields)
-    last = ""
-    if context.use_case.grid.every == "event":
-        last = (
-            f"QUALIFY row_number() OVER (PARTITION BY {key}, as_of ORDER BY {EVENT_ROW} DESC) = 1"
-        )
+    names = ", ".join(map(quoted, view.fields))
+    last = f"QUALIFY row_number() OVER (PARTITION BY {key}, as_of ORDER BY {EVENT_ROW} DESC) = 1"
+    if context.use_case.grid.every != "event":
+        last = ""
     time = "timezone('UTC', as_of)"
     path = literal(str(folder / f"{view.name}.parquet"))
     return int(
@@ -196,46 +190,42 @@ def exported_views(use_case: UseCase) -> list[ExportedView]:
     Protected attributes are in none. A request-time view and a continuous view of an event grid
     are not online: Feast would answer with the values of the entity's last event.
     """
-    views = [_of_view(use_case, name, view) for name, view in use_case.views.items()]
-    if use_case.derived:
-        views.append(_of_derived(use_case, views))
+    views = []
+    for name, view in use_case.views.items():
+        is_stream = use_case.grid.every == "event" and view.refresh == "continuous"
+        tags = {"source": view.source}
+        if view.freshness_days is not None:
+            tags["freshness_days"] = str(view.freshness_days)
+        if view.request_time:
+            tags["request_time"] = "true"
+        views.append(
+            ExportedView(
+                name=name,
+                fields=view.columns,
+                description=view.description,
+                owner=view.owner or use_case.owner,
+                ttl_days=view.ttl_days,
+                online=view.online and not view.request_time and not is_stream,
+                tags=tags,
+            )
+        )
+    if use_case.derived:  # they live as long as the shortest of their parts
+        used = {name for item in use_case.derived.values() for name in item.expression.columns}
+        parts = [view for view in views if used & set(view.fields)]
+        lives = [view.ttl_days for view in parts if view.ttl_days is not None]
+        views.append(
+            ExportedView(
+                name=DERIVED,
+                fields=use_case.derived,
+                description="Scalar expressions over features of the other views.",
+                owner=use_case.owner,
+                ttl_days=min(lives, default=None),
+                online=all(view.online for view in parts),
+                tags={"source": ", ".join(sorted({view.name for view in parts}))},
+            )
+        )
     _check_names(use_case, views)
     return views
-
-
-def _of_view(use_case: UseCase, name: str, view: FeatureView) -> ExportedView:
-    is_stream = use_case.grid.every == "event" and view.refresh == "continuous"
-    tags = {"source": view.source}
-    if view.freshness_days is not None:
-        tags["freshness_days"] = str(view.freshness_days)
-    if view.request_time:
-        tags["request_time"] = "true"
-    return ExportedView(
-        name=name,
-        fields=view.columns,
-        description=view.description,
-        owner=view.owner or use_case.owner,
-        ttl_days=view.ttl_days,
-        online=view.online and not view.request_time and not is_stream,
-        tags=tags,
-    )
-
-
-def _of_derived(use_case: UseCase, views: list[ExportedView]) -> ExportedView:
-    """Return the view of the derived features: it lives as long as the shortest of its parts."""
-    home = {name: view for view in views for name in view.fields}
-    used = {name for item in use_case.derived.values() for name in item.expression.columns}
-    parts = [home[name] for name in used if name in home]
-    lives = [view.ttl_days for view in parts if view.ttl_days is not None]
-    return ExportedView(
-        name=DERIVED,
-        fields=use_case.derived,
-        description="Scalar expressions over features of the other views.",
-        owner=use_case.owner,
-        ttl_days=min(lives, default=None),
-        online=all(view.online for view in parts),
-        tags={"source": ", ".join(sorted({view.name for view in parts}))},
-    )
 
 
 def _check_names(use_case: UseCase, views: list[ExportedView]) -> None:
@@ -267,9 +257,7 @@ class _Code(str):
     """Python code, written as it is."""
 
     __slots__ = ()
-
-    def __repr__(self) -> str:
-        return str(self)
+    __repr__ = str.__str__
 
 
 def _definitions(use_case: UseCase, views: list[ExportedView]) -> str:
@@ -310,7 +298,16 @@ def _view(view: ExportedView) -> str:
         name=view.name,
         entities=[_Code("entity")],
         ttl=_Code(f"timedelta(days={view.ttl_days or 0})"),  # Feast's 0: no limit
-        schema=[_field(name, item) for name, item in view.fields.items()],
+        schema=[
+            _call(
+                "Field",
+                name=name,
+                dtype=_Code(FIELD_TYPES[item.dtype]),
+                description=item.description,
+                tags={"deprecated": "true"} if item.deprecated else {},
+            )
+            for name, item in view.fields.items()
+        ],
         source=_Code(f"source_{view.name}"),
         online=view.online,
         description=view.description,
@@ -318,16 +315,6 @@ def _view(view: ExportedView) -> str:
         tags=dict(view.tags),
     )
     return f"source_{view.name} = {source}\nview_{view.name} = {text}\n"
-
-
-def _field(name: str, item: FeatureColumn | DerivedFeature) -> _Code:
-    return _call(
-        "Field",
-        name=name,
-        dtype=_Code(FIELD_TYPES[item.dtype]),
-        description=item.description,
-        tags={"deprecated": "true"} if item.deprecated else {},
-    )
 
 
 def _call(function: str, **arguments: Any) -> _Code:

@@ -1,10 +1,11 @@
-"""Shuffle the future: a feature that changes when later rows become noise has looked at them.
+"""The features step of a run, and its leak check: build what is new, shuffle the future, accept.
 
-A finished period is computed again from tables in which everything that was not known before a cut
-is noise, and compared with what is stored. On a month, week or day grid the cut is as_of itself. On
-an event grid it lies just behind the median event of the period, and the events known before it are
-compared: what they look back on ends at their own time. It costs one period of about `MAX_ROWS`
-rows, whose entities are drawn by hash, and one scan of each source.
+A feature that changes when later rows become noise has looked at them. A finished period is
+computed again from tables in which everything that was not known before a cut is noise, and
+compared with what is stored. On a month, week or day grid the cut is as_of itself. On an event grid
+it lies just behind the median event of the period, and the events known before it are compared:
+what they look back on ends at their own time. It costs one period of about `MAX_ROWS` rows, whose
+entities are drawn by hash, and one scan of each source.
 
 Noise, for the drawn entities (table `_leak_keys`: entity key and a number from 0 on; the even ones
 are the leak probes, to which everything future goes, the others have no future, so that it also
@@ -27,13 +28,25 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from mlops_pipeline.config.tables import Source
 from mlops_pipeline.core.data.periods import Period, following, step_of
 from mlops_pipeline.core.features.frames import EVENT_ROW, RowGuarantees, feature_frame
-from mlops_pipeline.errors import NotFoundError
-from mlops_pipeline.lifecycle.context import Accepted, Context
-from mlops_pipeline.lifecycle.features.offline import features_uri, finished_periods, row_key
-from mlops_pipeline.lifecycle.ingest.accepted import register_accepted, row_guarantees
+from mlops_pipeline.errors import DataError, NotFoundError
+from mlops_pipeline.lifecycle.bookkeeping import get_pointer, start_lifecycle
+from mlops_pipeline.lifecycle.context import Accepted, Context, RunContext, Snapshot
+from mlops_pipeline.lifecycle.features.catalogue import model_inputs, refuse_deleted_features
+from mlops_pipeline.lifecycle.features.offline import (
+    BuiltFeatures,
+    build_features,
+    features_uri,
+    finished_periods,
+    row_key,
+)
+from mlops_pipeline.lifecycle.ingest.accepted import (
+    accepted_sources,
+    register_accepted,
+    row_guarantees,
+    take_snapshot,
+)
 from mlops_pipeline.stores.lake.engine import literal, quoted, sql_timestamp
 
 MAX_ROWS = 20_000  # compared: a leak shows in nearly every row, so more would only cost
@@ -63,6 +76,100 @@ class LeakCheck:
     def passed(self) -> bool:
         """Whether nothing changed."""
         return not self.leaking and not self.outdated
+
+
+@dataclass(frozen=True)
+class CheckedFeatures:
+    """Built features with their leak check, and whether the period had passed one before.
+
+    What the accepted rows no longer give is a warning for a period that did pass (a rule may have
+    changed since), and an error for one that never did: its values may be those of a leak.
+    """
+
+    built: BuiltFeatures
+    as_of: datetime
+    leaks: LeakCheck
+    has_passed_before: bool
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether nothing downstream may read the features."""
+        return bool(self.leaks.leaking or (self.leaks.outdated and not self.has_passed_before))
+
+    @property
+    def reason(self) -> str:
+        """One sentence with what was found."""
+        found = self.leaks
+        if found.leaking:
+            return f"look ahead of period {found.period}: {', '.join(found.leaking)}"
+        if found.outdated:
+            of = f"stored values of period {found.period} are not what the accepted rows give: "
+            return of + ", ".join(found.outdated)
+        return f"{found.rows_compared:,} rows of period {found.period} are the same"
+
+
+def snapshot_for(run: RunContext, as_of: datetime | None) -> Snapshot:
+    """Return what a run sees; refused when a live model needs a feature that was deleted."""
+    refuse_deleted_features(run.use_case, model_inputs(run.ops, run.lake, run.use_case))
+    accepted = accepted_sources(run.ops, run.use_case)
+    return take_snapshot(run.use_case, accepted, as_of, now=run.now)
+
+
+def begin_lifecycle(run: RunContext, snapshot: Snapshot, trigger: str, by: str | None) -> None:
+    """Note that a whole lifecycle began, and who triggered it."""
+    start_lifecycle(
+        run.ops,
+        run.use_case.name,
+        run.run_id,
+        as_of=snapshot.as_of,
+        trigger=trigger,
+        triggered_by=by,
+        now=run.now,
+    )
+
+
+def build_checked(run: RunContext, snapshot: Snapshot) -> CheckedFeatures:
+    """Build the periods that are new, and check the newest that was built or found finished."""
+    before = get_pointer(run.ops, run.use_case.name, "features")
+
+    def progress(name: str, rows: int) -> None:
+        run.log.info(f"period {name}: {rows:,} rows")
+
+    built = build_features(run, snapshot, progress=progress)
+    has_passed = (
+        before is not None
+        and before.value["definitions"] == built.definitions
+        and datetime.fromisoformat(before.value["as_of"]) >= snapshot.as_of
+    )
+    found = leak_check(run, snapshot.accepted, period=built.periods[-1].period)
+    return CheckedFeatures(built, snapshot.as_of, found, has_passed)
+
+
+def accept_features(run: RunContext, checked: CheckedFeatures) -> None:
+    """Move the pointer to the features."""
+    built = checked.built
+    if checked.is_blocked:
+        raise DataError(
+            "the features were refused; downstream keeps those of the last accepted run",
+            where=built.uri,
+            expected="the same values with noise for a future",
+            found=checked.reason,
+            way_out="mend the definitions (other ones are another table); where the code was "
+            "mended, remove the folder of the table: it is built again",
+        )
+    run.set_pointer(
+        "features",
+        {
+            "as_of": checked.as_of.isoformat(),
+            "version": built.version,
+            "definitions": built.definitions,
+            "content_hash": built.content_hash,
+        },
+    )
+    run.record_use(run.use_case.features, "computation")
+
+
+# the leak check
 
 
 def leak_check(
@@ -179,38 +286,48 @@ def noisy_tables(
     entities = int(context.engine.query("SELECT count(*) FROM _leak_keys")[0][0])
     tables = {}
     for name in names:
-        noisy = _describe(context, name, cut, is_ordered=name in ordered)
-        rows = f"({_replaced(noisy, entities)} UNION ALL BY NAME {_added(noisy)})"
+        noisy = _NoisySource(context, name, cut, is_ordered=name in ordered)
+        rows = f"({noisy.replaced(entities)} UNION ALL BY NAME {noisy.added()})"
         tables[name] = context.engine.register(f"_noisy_{name}", rows)
     return tables
 
 
-@dataclass(frozen=True)
-class NoisySource:
-    """How one source is noised: SQL types of the columns that are, words for texts."""
+class _NoisySource:
+    """One source of which everything that was not known before the cut becomes noise, as SQL."""
 
-    name: str
-    source: Source
-    key: str
-    types: Mapping[str, str]
-    words: Mapping[str, list[str]]
-    labels: frozenset[str]
-    is_ordered: bool
-    cut: str
-
-    @property
-    def times(self) -> list[str]:
-        """The columns of times, which noise keeps."""
-        return list(dict.fromkeys([self.source.event_time, self.source.availability]))
+    def __init__(self, context: Context, name: str, cut: datetime, *, is_ordered: bool) -> None:
+        use_case, label = context.use_case, context.use_case.label
+        self.name, self.source = quoted(name), use_case.sources[name]
+        self.key, self.cut, self.is_ordered = (
+            quoted(use_case.entity.key),
+            sql_timestamp(cut),
+            is_ordered,
+        )
+        self.times = list(dict.fromkeys([self.source.event_time, self.source.availability]))
+        every = context.engine.columns(self.name)
+        kept = {use_case.entity.key, *self.times}
+        self.types = {column: every[column] for column in self.source.columns if column not in kept}
+        self.labels: tuple[str | None, ...] = ()
+        if label.kind == "column" and label.source == name:
+            self.labels = (label.column, label.available_at, label.treatment)
+        texts = [name for name in self.types if self.source.column(name).type == "string"]
+        self.words: dict[str, list[str]] = {}
+        if texts:
+            lists = ", ".join(
+                f"list_sort(list(DISTINCT {column}) FILTER ({column} IS NOT NULL))[:{WORDS}]"
+                for column in map(quoted, texts)
+            )
+            found = f"SELECT {lists} FROM {self.name} WHERE _row_no < {WORD_ROWS}"
+            self.words = dict(zip(texts, context.engine.query(found)[0], strict=True))
 
     def noise(self, column: str, row: str) -> str:
-        """Return SQL of a random value of the column for a row."""
+        """Return a random value of the column for a row."""
         random = _random(column, row, SPREAD)
         match self.source.column(column).type:
             case "boolean":
                 value = f"{random} % 2 = 0"
             case "string":
-                words = [literal(word) for word in (*self.words.get(column, ()), "noise")]
+                words = [literal(word) for word in (*(self.words[column] or ()), "noise")]
                 value = f"list_value({', '.join(words)})[1 + {random} % {len(words)}]"
             case "timestamp" | "date":
                 value = f"{self.cut} + to_minutes({random})"
@@ -218,79 +335,48 @@ class NoisySource:
                 value = f"{random} - {SPREAD // 2}"
         return f"CAST({value} AS {self.types[column]})"
 
-
-def _describe(context: Context, name: str, cut: datetime, *, is_ordered: bool) -> NoisySource:
-    use_case, query = context.use_case, context.engine.query
-    source, label = use_case.sources[name], use_case.label
-    every = context.engine.columns(quoted(name))
-    kept = {use_case.entity.key, source.event_time, source.availability}
-    types = {column: every[column] for column in source.columns if column not in kept}
-    texts = [column for column in types if source.column(column).type == "string"]
-    words: dict[str, list[str]] = {}
-    if texts:
-        lists = ", ".join(
-            f"list_sort(list(DISTINCT {column}) FILTER ({column} IS NOT NULL))[:{WORDS}]"
-            for column in map(quoted, texts)
+    def replaced(self, entities: int) -> str:
+        """Return a query of the rows, those that were not known before the cut replaced."""
+        key, cut = self.key, self.cut
+        fields = [
+            "r._row_no",
+            "r._available_at",
+            f"CASE WHEN r._superseded_at < {cut} THEN r._superseded_at END AS _superseded_at",
+            f"coalesce(k.{key}, r.{key}) AS {key}",
+            *(f"r.{quoted(column)}" for column in self.times),
+        ]
+        for column in self.types:
+            value = self.noise(column, "r._row_no")
+            if column not in self.labels:
+                value = f"CASE WHEN r._is_future THEN {value} ELSE r.{quoted(column)} END"
+            fields.append(f"{value} AS {quoted(column)}")
+        happened = quoted(self.source.event_time)
+        probe = f"2 * {_random(key, 'r._row_no', max(1, (entities + 1) // 2))}"
+        return (
+            f"SELECT {', '.join(fields)} FROM (SELECT *, ({happened} >= {cut} "
+            f"OR _available_at >= {cut}) AS _is_future FROM {self.name} "
+            f"SEMI JOIN _leak_keys USING ({key})) AS r LEFT JOIN _leak_keys AS k "
+            f"ON k._index = CASE WHEN r._is_future THEN {probe} END"
         )
-        found = query(f"SELECT {lists} FROM {quoted(name)} WHERE _row_no < {WORD_ROWS}")[0]
-        words = {column: item or [] for column, item in zip(texts, found, strict=True)}
-    is_labelled = label.kind == "column" and label.source == name
-    labels = (label.column, label.available_at, label.treatment) if is_labelled else ()
-    return NoisySource(
-        name=name,
-        source=source,
-        key=quoted(use_case.entity.key),
-        types=types,
-        words=words,
-        labels=frozenset(item for item in labels if item),
-        is_ordered=is_ordered,
-        cut=sql_timestamp(cut),
-    )
 
-
-def _replaced(noisy: NoisySource, entities: int) -> str:
-    """Return a query of the source's rows, those that were not known before the cut replaced."""
-    key, cut = noisy.key, noisy.cut
-    fields = [
-        "r._row_no",
-        "r._available_at",
-        f"CASE WHEN r._superseded_at < {cut} THEN r._superseded_at END AS _superseded_at",
-        f"coalesce(k.{key}, r.{key}) AS {key}",
-        *(f"r.{quoted(column)}" for column in noisy.times),
-    ]
-    for column in noisy.types:
-        value = noisy.noise(column, "r._row_no")
-        if column not in noisy.labels:
-            value = f"CASE WHEN r._is_future THEN {value} ELSE r.{quoted(column)} END"
-        fields.append(f"{value} AS {quoted(column)}")
-    happened = quoted(noisy.source.event_time)
-    probe = f"2 * {_random(key, 'r._row_no', max(1, (entities + 1) // 2))}"
-    return (
-        f"SELECT {', '.join(fields)} FROM (SELECT *, ({happened} >= {cut} OR "
-        f"_available_at >= {cut}) AS _is_future FROM {quoted(noisy.name)} "
-        f"SEMI JOIN _leak_keys USING ({key})) AS r LEFT JOIN _leak_keys AS k "
-        f"ON k._index = CASE WHEN r._is_future THEN {probe} END"
-    )
-
-
-def _added(noisy: NoisySource) -> str:
-    """Return a query of two rows for each probe: one after the cut, one known only after it."""
-    cut, row = noisy.cut, "(-1 - 2 * k._index - late)"
-    wait = f"to_minutes({_random('_available_at', row, LATEST_STEPS)} * {STEP_MINUTES})"
-    known = f"{cut} + {wait}"
-    happened = f"{cut} + CASE WHEN late = 1 THEN to_minutes(-1) ELSE {wait} END"
-    fields = [
-        f"{row} AS _row_no",
-        f"{known} AS _available_at",
-        "NULL::TIMESTAMP AS _superseded_at",
-        f"k.{noisy.key} AS {noisy.key}",
-    ]
-    for column in noisy.times:
-        value = happened if column == noisy.source.event_time else known
-        fields.append(f"{value} AS {quoted(column)}")
-    fields += [f"{noisy.noise(column, row)} AS {quoted(column)}" for column in noisy.types]
-    kinds = f"(VALUES (0){'' if noisy.is_ordered else ', (1)'}) AS kinds(late)"
-    return f"SELECT {', '.join(fields)} FROM _leak_keys AS k, {kinds} WHERE k._index % 2 = 0"
+    def added(self) -> str:
+        """Return a query of two rows for each probe: one after the cut, one known only after it."""
+        cut, row = self.cut, "(-1 - 2 * k._index - late)"
+        wait = f"to_minutes({_random('_available_at', row, LATEST_STEPS)} * {STEP_MINUTES})"
+        known = f"{cut} + {wait}"
+        happened = f"{cut} + CASE WHEN late = 1 THEN to_minutes(-1) ELSE {wait} END"
+        fields = [
+            f"{row} AS _row_no",
+            f"{known} AS _available_at",
+            "NULL::TIMESTAMP AS _superseded_at",
+            f"k.{self.key} AS {self.key}",
+        ]
+        for column in self.times:
+            value = happened if column == self.source.event_time else known
+            fields.append(f"{value} AS {quoted(column)}")
+        fields += [f"{self.noise(column, row)} AS {quoted(column)}" for column in self.types]
+        kinds = f"(VALUES (0){'' if self.is_ordered else ', (1)'}) AS kinds(late)"
+        return f"SELECT {', '.join(fields)} FROM _leak_keys AS k, {kinds} WHERE k._index % 2 = 0"
 
 
 def _random(column: str, row: str, bound: int) -> str:

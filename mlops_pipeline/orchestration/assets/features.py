@@ -15,7 +15,7 @@ from mlops_pipeline.orchestration.asset_run import (
 from mlops_pipeline.stores.settings import parse_time
 
 if TYPE_CHECKING:
-    from mlops_pipeline.lifecycle.features.build import CheckedFeatures
+    from mlops_pipeline.lifecycle.features.leak_check import CheckedFeatures
 
 NO_LEAK = "no_leak"  # the asset check of `features`
 
@@ -55,7 +55,7 @@ def _features(use_case: UseCase) -> dg.AssetsDefinition:
     def features(
         context: dg.AssetExecutionContext, config: AsOf
     ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[Any]]:
-        from mlops_pipeline.lifecycle.features.build import (
+        from mlops_pipeline.lifecycle.features.leak_check import (
             accept_features,
             begin_lifecycle,
             build_checked,

@@ -17,7 +17,7 @@ from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.core.modelling.train import train
 from mlops_pipeline.errors import DataError, SplitError
 from mlops_pipeline.lifecycle.context import Context, Snapshot
-from mlops_pipeline.lifecycle.features.labelled import load_frame
+from mlops_pipeline.lifecycle.features.offline import load_frame
 from mlops_pipeline_tests.worlds import (
     VISITS,
     World,

@@ -7,7 +7,7 @@ import pytest
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.errors import NotFoundError
 from mlops_pipeline.lifecycle.context import Context, Snapshot
-from mlops_pipeline.lifecycle.features.labelled import load_frame
+from mlops_pipeline.lifecycle.features.offline import load_frame
 from mlops_pipeline_tests.worlds import (
     VISITS,
     World,

@@ -6,8 +6,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from mlops_pipeline.lifecycle.features import late_gather
-from mlops_pipeline.lifecycle.features.late_gather import LateGather, gather
+from mlops_pipeline.lifecycle.features import history
+from mlops_pipeline.lifecycle.features.history import LateGather, gather
 from mlops_pipeline.stores.lake.engine import Engine, open_engine
 from mlops_pipeline.stores.settings import Settings
 
@@ -31,7 +31,7 @@ def found(engine: Engine, rows: str, completed: str | None) -> list[Any]:
 def test_answers_in_any_chunk_are_the_values_of_the_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
-    monkeypatch.setattr(late_gather, "CHUNK_ROWS", chunk)
+    monkeypatch.setattr(history, "CHUNK_ROWS", chunk)
     rows = (
         "SELECT * FROM (VALUES (0, 9), (1, NULL), (2, 3), (3, 9)) asked(row, row_of) ORDER BY row"
     )
