@@ -1,8 +1,7 @@
 """The scalar expression grammar: text -> a small tree; the value type of an expression.
 
 Used for row filters (`where`), computed columns (`of`), validation checks and derived features.
-Types, and what is computed, are core/expressions'. Above 300 lines, because a grammar is read
-whole: tokens, tree and parser together.
+Types, and what is computed, are core/expressions'.
 
 Semantics that do not depend on an engine: a missing input gives a missing result (except in
 `coalesce`, `is null` and `case`); division by zero and `ln` of a number not above zero are
@@ -18,8 +17,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
-from typing import Literal as Choice
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic_core import CoreSchema, core_schema
 
@@ -33,9 +31,8 @@ FUNCTIONS: dict[str, tuple[int, int | None]] = {  # name -> (fewest, most) argum
     "abs": (1, 1),
     "ln": (1, 1),
 }
-RESERVED = frozenset(
-    "and|or|not|in|is|null|true|false|case|when|then|else|end".split("|")  # noqa: SIM905 # one line, readable
-)
+CONSTANTS = {"true": True, "false": False, "null": None}
+RESERVED = {*CONSTANTS, "and", "or", "not", "in", "is", "case", "when", "then", "else", "end"}
 MAX_LENGTH = 4_000  # characters; an expression is a line or two, not a program
 PARSED = 4_096  # expressions kept; a use case has tens
 MAX_DEPTH = 40  # parentheses in parentheses, terms in a sum: the tree is walked recursively
@@ -84,37 +81,30 @@ class Case:
 
 
 Node = Constant | Column | Call | Membership | Case
-TokenKind = Choice["number", "text", "name", "op", "end"]
+Item = TypeVar("Item")
 
 
-@dataclass(frozen=True)
-class _Token:
-    kind: TokenKind
+class _Token(NamedTuple):
+    kind: str  # a group of _TOKEN, or "end"
     text: str
     position: int
 
 
 @dataclass(frozen=True)
 class Expression:
-    """An expression that parses. Two are equal when their texts are; a document holds the text.
-
-    Attributes
-    ----------
-    tree : Node
-    columns : frozenset of str
-        Every column that it reads.
-    """
+    """An expression that parses. Two are equal when their texts are; a document holds the text."""
 
     text: str
     tree: Node = field(compare=False, repr=False)
-    columns: frozenset[str] = field(compare=False, repr=False)
+    columns: frozenset[str] = field(compare=False, repr=False)  # all that it reads
 
     @classmethod
     @lru_cache(maxsize=PARSED)
     def of(cls, text: str) -> "Expression":
         """Parse a text."""
         tree = parse(text)
-        return cls(text, tree, columns_of(tree))
+        parts = [part for level in _levels(tree) for part in level]
+        return cls(text, tree, frozenset(part.name for part in parts if isinstance(part, Column)))
 
     def __str__(self) -> str:
         return self.text
@@ -136,38 +126,29 @@ def parse(text: str) -> Node:
             expected=f"at most {MAX_LENGTH} characters",
             found=str(len(text)),
         )
-    node = _Parser(text).whole()
-    if _depth(node) > MAX_DEPTH:
+    tree = _Parser(text).whole()
+    if len(list(_levels(tree))) > MAX_DEPTH:
         raise _too_deep(text)
-    return node
+    return tree
 
 
-def columns_of(node: Node) -> frozenset[str]:
-    """Return every column name that the expression reads."""
-    return frozenset(part.name for part in _walk(node) if isinstance(part, Column))
-
-
-def _walk(node: Node) -> Iterator[Node]:
-    yield node
-    for child in _children(node):
-        yield from _walk(child)
+def _levels(tree: Node) -> Iterator[list[Node]]:
+    """Yield the root, what is directly below it, what is below that, ..."""
+    level = [tree]
+    while level:
+        yield level
+        level = [child for node in level for child in _children(node)]
 
 
 def _children(node: Node) -> tuple[Node, ...]:
-    if isinstance(node, Call):
-        return node.arguments
-    if isinstance(node, Membership):
-        return (node.operand,)
-    if isinstance(node, Case):
-        return (*(part for branch in node.branches for part in branch), node.default)
+    match node:
+        case Call(arguments=arguments):
+            return arguments
+        case Membership(operand=operand):
+            return (operand,)
+        case Case(branches, default):
+            return (*(part for branch in branches for part in branch), default)
     return ()
-
-
-def _depth(node: Node) -> int:
-    level, depth = [node], 0
-    while level:
-        level, depth = [child for item in level for child in _children(item)], depth + 1
-    return depth
 
 
 def _too_deep(text: str) -> ExpressionError:
@@ -191,7 +172,7 @@ def _tokenize(text: str) -> list[_Token]:
                 way_out="see docs/configuration.md, 'Expressions'",
             )
         kind = match.lastgroup
-        tokens.append(_Token(kind, match.group(kind), match.start(kind)))  # type: ignore[arg-type] # the group names are the kinds
+        tokens.append(_Token(kind, match.group(kind), match.start(kind)))
         position = match.end()
     return [*tokens, _Token("end", "the end", len(text))]
 
@@ -247,17 +228,18 @@ class _Parser:
         self._nesting -= 1
         return node
 
-    def _either(self) -> Node:
-        node = self._nested(self._both)
-        while self._accept("or"):
-            node = Call("or", (node, self._both()))
+    def _left(self, operand: Callable[[], Node], *operators: str) -> Node:
+        """Read operands with any of these operators between them, the left ones first."""
+        node = operand()
+        while operator := self._accept(*operators):
+            node = Call(operator, (node, operand()))
         return node
 
+    def _either(self) -> Node:
+        return self._nested(lambda: self._left(self._both, "or"))
+
     def _both(self) -> Node:
-        node = self._negation()
-        while self._accept("and"):
-            node = Call("and", (node, self._negation()))
-        return node
+        return self._left(self._negation, "and")
 
     def _negation(self) -> Node:
         if self._accept("not"):
@@ -277,36 +259,31 @@ class _Parser:
             return Call("not", (test,)) if negated else test
         negated = self._accept("not")
         if self._accept("in"):
-            member = Membership(node, self._literals())
+            member = Membership(node, tuple(self._list(self._literal)))
+            self._expect(")")
             return Call("not", (member,)) if negated else member
         if negated:
             raise self._unexpected("'in'")
         return node
 
-    def _literals(self) -> tuple[float | int | str | bool, ...]:
+    def _list(self, item: Callable[[], Item]) -> list[Item]:
         self._expect("(")
-        values: list[float | int | str | bool] = []
-        while True:
-            node = self._sum()
-            if not isinstance(node, Constant) or node.value is None:
-                raise self._unexpected("a list of numbers or texts")
-            values.append(node.value)
-            if not self._accept(","):
-                break
-        self._expect(")")
-        return tuple(values)
+        items = [item()]
+        while self._accept(","):
+            items.append(item())
+        return items
+
+    def _literal(self) -> float | int | str | bool:
+        node = self._sum()
+        if not isinstance(node, Constant) or node.value is None:
+            raise self._unexpected("a list of numbers or texts")
+        return node.value
 
     def _sum(self) -> Node:
-        node = self._product()
-        while operator := self._accept("+", "-"):
-            node = Call(operator, (node, self._product()))
-        return node
+        return self._left(self._product, "+", "-")
 
     def _product(self) -> Node:
-        node = self._unary()
-        while operator := self._accept("*", "/"):
-            node = Call(operator, (node, self._unary()))
-        return node
+        return self._left(self._unary, "*", "/")
 
     def _unary(self) -> Node:
         if self._accept("-"):
@@ -335,9 +312,9 @@ class _Parser:
 
     def _named(self) -> Node:
         word = self._word()
-        if word in ("true", "false", "null"):
+        if word in CONSTANTS:
             self._next()
-            return Constant({"true": True, "false": False, "null": None}[word])
+            return Constant(CONSTANTS[word])
         if word == "case":
             return self._case()
         if word in RESERVED:
@@ -351,10 +328,7 @@ class _Parser:
         if name not in FUNCTIONS:
             self._at -= 1
             raise self._unexpected(f"one of the functions {', '.join(sorted(FUNCTIONS))}")
-        self._expect("(")
-        arguments = [self._either()]
-        while self._accept(","):
-            arguments.append(self._either())
+        arguments = self._list(self._either)
         fewest, most = FUNCTIONS[name]
         if len(arguments) < fewest or (most is not None and len(arguments) > most):
             raise self._unexpected(f"{fewest}{'' if most else ' or more'} arguments of {name}")
@@ -370,6 +344,6 @@ class _Parser:
             branches.append((condition, self._either()))
         if not branches:
             raise self._unexpected("'when'")
-        default: Node = self._either() if self._accept("else") else Constant(None)
+        default = self._either() if self._accept("else") else Constant(None)
         self._expect("end")
         return Case(tuple(branches), default)

@@ -8,9 +8,9 @@ from mlops_pipeline.spec.grammar import (
     Case,
     Column,
     Constant,
+    Expression,
     Membership,
     Node,
-    columns_of,
     parse,
 )
 
@@ -114,6 +114,7 @@ def test_parse_too_long_text_says_how_long_it_may_be() -> None:
     "text",
     [
         "(" * 1900 + "a" + ")" * 1900,
+        "a or (" * 500 + "a" + ")" * 500,
         "not " * 900 + "a",
         "- " * 1900 + "a",
         "+".join("a" * 1900),
@@ -135,4 +136,4 @@ def test_parse_long_list_and_sum_of_ordinary_size_is_accepted() -> None:
 
 def test_columns_of_every_kind_of_node_are_found() -> None:
     text = "case when a in (1) then -b else coalesce(c, 'd') end + least(e, 1) / f"
-    assert columns_of(parse(text)) == {"a", "b", "c", "e", "f"}
+    assert Expression.of(text).columns == {"a", "b", "c", "e", "f"}
