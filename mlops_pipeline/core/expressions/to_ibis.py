@@ -1,19 +1,15 @@
 """Expressions as Ibis expressions over the columns of a table.
 
-Belongs here: what each operator is in Ibis, and a value as its declared type. Types are
-type_check.py's; the same meaning over Python values is to_row.py's, and a property test holds both
-equal.
+Belongs here: what each operator is in Ibis, and a value as its declared type. Types are types.py's;
+the same meaning over Python values is to_row.py's, and a property test holds both equal.
 """
 
+import operator
 from collections.abc import Callable, Mapping
+from operator import methodcaller
 from typing import Any
 
-from mlops_pipeline.core.expressions.type_check import (
-    TypedNode,
-    type_check,
-    type_check_condition,
-)
-from mlops_pipeline.core.expressions.values import Kind
+from mlops_pipeline.core.expressions.types import Kind, TypedNode, type_check
 from mlops_pipeline.errors import ExpressionError
 from mlops_pipeline.spec.grammar import Expression
 
@@ -25,13 +21,14 @@ def to_ibis(expression: Expression, table: Any) -> Any:
 
 def condition(expression: Expression, table: Any) -> Any:
     """Return an expression that has to be true or false of a row (`where`, a check)."""
-    return _built(type_check_condition(expression, _kinds(expression, table)), table)
+    node = type_check(expression, _kinds(expression, table), is_condition=True)
+    return _built(node, table)
 
 
 def typed(value: Any, dtype: str, precision: int, *, is_finite: bool = False) -> Any:
     """Return a value as a declared type; floats are rounded, infinities and NaN are missing.
 
-    The twin of values.converter. `is_finite` says that the value can be neither, and spares the
+    The twin of types.converter. `is_finite` says that the value can be neither, and spares the
     test. A text declared as another type is refused: one bad row would fail a whole build.
     """
     if value.type().is_string() and dtype != "string":
@@ -77,45 +74,50 @@ def _kind_of(name: str, dtype: Any) -> Kind:
 
 
 def _built(node: TypedNode, table: Any) -> Any:
+    if node.operator == "constant":
+        return _constant(node.kind, node.detail)
     if node.operator == "column":
         column = table[node.detail]
         is_number = node.kind in ("float64", "int64")  # of any width in tables not of the lake
         return column.cast(node.kind) if is_number else column
-    return _OPERATORS[node.operator](node, *(_built(part, table) for part in node.operands))
+    return _applied(node, [_built(part, table) for part in node.operands])
 
 
-def _constant(node: TypedNode) -> Any:
+def _constant(kind: Kind, value: Any) -> Any:
     """Return a constant whose SQL has its type: engines read 0.1 as a decimal, 100 as 32 bits."""
     import ibis
 
-    if node.kind == "null":
+    if kind == "null":
         return ibis.null()
-    if node.kind in ("float64", "int64"):
-        return ibis.literal(repr(node.detail)).cast(node.kind)
-    return ibis.literal(node.detail)
+    return (
+        ibis.literal(repr(value)).cast(kind)
+        if kind in ("float64", "int64")
+        else ibis.literal(value)
+    )
 
 
-def _compared(compare: Callable[[Any, Any], Any]) -> Callable[[TypedNode, Any, Any], Any]:
-    """Return null for a comparison with the literal null, which Ibis would read as `is null`."""
-
-    def compared(node: TypedNode, left: Any, right: Any) -> Any:
-        import ibis
-
-        if any(part.is_null for part in node.operands):
-            return ibis.null("boolean")
-        return compare(left, right)
-
-    return compared
-
-
-def _member(node: TypedNode, operand: Any) -> Any:
+def _applied(node: TypedNode, parts: list[Any]) -> Any:
     import ibis
 
-    if node.operands[0].is_null:
-        return ibis.null("boolean")
-    values = [_constant(TypedNode(node.of, "constant", detail=value)) for value in node.detail]
-    operand = _closed(operand) if node.of == "boolean" else operand
-    return _closed(operand.isin(values))
+    match node.operator:
+        case "as":
+            return parts[0].cast(node.kind)
+        case "in" | "=" | "!=" | "<" | "<=" | ">" | ">=" if any(
+            part.is_null for part in node.operands
+        ):
+            return ibis.null("boolean")  # Ibis would read a comparison with null as `is null`
+        case "in":
+            values = [_constant(node.of, value) for value in node.detail]
+            operand = _closed(parts[0]) if node.of == "boolean" else parts[0]
+            return _closed(operand.isin(values))
+        case "ln":
+            return ibis.ifelse(parts[0] > 0, parts[0], ibis.null("float64")).ln()
+        case "coalesce" | "least" | "greatest" as name:
+            return getattr(ibis, name)(*parts)
+        case "case":
+            *pairs, default = parts
+            return ibis.cases(*zip(pairs[::2], pairs[1::2], strict=True), else_=default)
+    return _OPERATORS[node.operator](*parts)
 
 
 def _closed(test: Any) -> Any:
@@ -128,52 +130,22 @@ def _closed(test: Any) -> Any:
     return operations.Cast(test, to="boolean").to_expr()
 
 
-def _logarithm(_node: TypedNode, value: Any) -> Any:
-    import ibis
-
-    return ibis.ifelse(value > 0, value, ibis.null("float64")).ln()
-
-
-def _function(name: str) -> Callable[..., Any]:
-    def call(_node: TypedNode, *values: Any) -> Any:
-        import ibis
-
-        return getattr(ibis, name)(*values)
-
-    return call
-
-
-def _case(_node: TypedNode, *parts: Any) -> Any:
-    import ibis
-
-    *pairs, default = parts
-    return ibis.cases(*zip(pairs[::2], pairs[1::2], strict=True), else_=default)
-
-
 _OPERATORS: Mapping[str, Callable[..., Any]] = {
-    "constant": _constant,
-    "as": lambda node, value: value.cast(node.kind),
-    "+": lambda _, left, right: left + right,
-    "-": lambda _, left, right: left - right,
-    "*": lambda _, left, right: left * right,
-    "/": lambda _, left, right: left / right.nullif(0.0),
-    "negate": lambda _, value: -value,
-    "abs": lambda _, value: value.abs(),
-    "ln": _logarithm,
-    "=": _compared(lambda left, right: left == right),
-    "!=": _compared(lambda left, right: left != right),
-    "<": _compared(lambda left, right: left < right),
-    "<=": _compared(lambda left, right: left <= right),
-    ">": _compared(lambda left, right: left > right),
-    ">=": _compared(lambda left, right: left >= right),
-    "and": lambda _, left, right: left & right,
-    "or": lambda _, left, right: left | right,
-    "not": lambda _, value: _closed(~value),
-    "is null": lambda _, value: value.isnull(),
-    "in": _member,
-    "nullif": lambda _, left, right: left.nullif(right),
-    "coalesce": _function("coalesce"),
-    "least": _function("least"),
-    "greatest": _function("greatest"),
-    "case": _case,
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": lambda left, right: left / right.nullif(0.0),
+    "negate": operator.neg,
+    "abs": methodcaller("abs"),
+    "=": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "and": operator.and_,
+    "or": operator.or_,
+    "not": lambda value: _closed(~value),
+    "is null": methodcaller("isnull"),
+    "nullif": lambda left, right: left.nullif(right),
 }

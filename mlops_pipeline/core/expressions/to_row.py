@@ -1,7 +1,7 @@
 """Expressions as one Python function of a row of plain values, missing is None.
 
 Belongs here: what each operator is in Python source, and the writer that makes one function of one
-or several expressions. Types are type_check.py's; the same meaning over tables is to_ibis.py's.
+or several expressions. Types are types.py's; the same meaning over tables is to_ibis.py's.
 
 The source holds names and operators that are written here, nothing else: what a configuration
 says (constants, the values of an `in`) is bound to names. An operand that a row does not need, as
@@ -15,13 +15,16 @@ from datetime import datetime, time
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from mlops_pipeline.core.expressions.type_check import (
+from mlops_pipeline.core.expressions.types import (
+    Kind,
     TypedNode,
+    Value,
+    converter,
+    int64,
     misfit,
     type_check,
-    type_check_condition,
+    unchanged,
 )
-from mlops_pipeline.core.expressions.values import Kind, Value, converter, int64, unchanged
 from mlops_pipeline.spec.grammar import Expression
 
 COMPILED = 4_096  # functions kept; a use case has tens
@@ -46,22 +49,18 @@ class Declared(NamedTuple):
     precision: int
 
 
-def row_function(expression: Expression, columns: Mapping[str, Kind]) -> RowFunction:
+def row_function(
+    expression: Expression, columns: Mapping[str, Kind], *, is_condition: bool = False
+) -> RowFunction:
     """Compile an expression over rows that hold values of these columns, in their order."""
-    return _row_function(expression, tuple(columns.items()), False)
-
-
-def row_condition(expression: Expression, columns: Mapping[str, Kind]) -> Function:
-    """Compile an expression that has to be true or false of a row."""
-    return _row_function(expression, tuple(columns.items()), True).of_row
+    return _row_function(expression, tuple(columns.items()), is_condition)
 
 
 @lru_cache(maxsize=COMPILED)
 def _row_function(
     expression: Expression, columns: tuple[tuple[str, Kind], ...], is_condition: bool
 ) -> RowFunction:
-    check = type_check_condition if is_condition else type_check
-    node = check(expression, dict(columns))
+    node = type_check(expression, dict(columns), is_condition=is_condition)
     writer = _Writer(dict(columns))
     return RowFunction(node.kind, writer.function(writer.write(node)))
 
@@ -128,10 +127,6 @@ def _comparison(name: str, kind: Kind) -> str:
     return (_OF_FLOATS if kind == "float64" else _OF_PRESENT)[name]
 
 
-def _midnight(day: Any) -> datetime:
-    return datetime.combine(day, time())
-
-
 class _Writer:
     """Writes the lines of a function; what is computed stands in a variable of its own."""
 
@@ -149,7 +144,7 @@ class _Writer:
             "float": float,
             "int64": int64,
             "log": math.log,
-            "midnight": _midnight,
+            "midnight": lambda day: datetime.combine(day, time()),
         }
 
     def function(self, result: str) -> Function:
@@ -171,19 +166,15 @@ class _Writer:
                 return self._coalesce(node)
             case "case":
                 return self._case(node)
-        return self._eager(node, [self.write(part) for part in node.operands])
-
-    def _eager(self, node: TypedNode, parts: Sequence[str]) -> str:
+        parts = [self.write(part) for part in node.operands]
         match node.operator:
             case "nullif":
                 left, right = parts
                 equal = _comparison("=", node.of).format(left, right)
                 is_missing = f"{left} is None or {right} is not None and {equal}"
                 return self._assign(f"None if {is_missing} else {left}")
-            case "least":
-                return self._extreme("<", node, parts)
-            case "greatest":
-                return self._extreme(">", node, parts)
+            case "least" | "greatest" as name:
+                return self._extreme("<" if name == "least" else ">", node, parts)
             case name if name in _OF_ANY:
                 return self._assign(_OF_ANY[name].format(*parts))
         return self._of_present(node, parts)

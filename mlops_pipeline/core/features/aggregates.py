@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from mlops_pipeline.config.tables import FeatureColumn
 from mlops_pipeline.core.expressions.to_ibis import typed
 from mlops_pipeline.core.expressions.to_row import Function
-from mlops_pipeline.core.expressions.values import Kind, Value, decimal38, double_of, whole
+from mlops_pipeline.core.expressions.types import Kind, Value, decimal38, double_of, whole
 from mlops_pipeline.core.features.aggregation import Aggregation, Made, given
 
 SECONDS_PER_DAY = 86_400

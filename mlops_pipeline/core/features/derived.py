@@ -10,7 +10,7 @@ from typing import Any, cast
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.expressions.to_ibis import to_ibis, typed
 from mlops_pipeline.core.expressions.to_row import Declared, values_function
-from mlops_pipeline.core.expressions.values import Kind, Value
+from mlops_pipeline.core.expressions.types import Kind, Value
 
 
 def with_derived(use_case: UseCase, frame: Any) -> Any:

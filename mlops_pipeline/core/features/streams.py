@@ -14,8 +14,8 @@ from typing import Any, cast
 
 from mlops_pipeline.config.tables import FeatureColumn, FeatureView
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.core.expressions.to_row import Function, row_condition, row_function
-from mlops_pipeline.core.expressions.values import Kind, Value, common_kind, converter
+from mlops_pipeline.core.expressions.to_row import Function, row_function
+from mlops_pipeline.core.expressions.types import Kind, Value, common_kind, converter
 from mlops_pipeline.core.features.aggregates import (
     AGGREGATES,
     SECONDS_PER_DAY,
@@ -139,7 +139,9 @@ class _Selection:
     ) -> None:
         self._reach_us = None if reach is None else reach // US
         self._offset_us = timedelta(days=offset_days) // US
-        self._where = None if where is None else row_condition(where, kinds)
+        self._where = (
+            None if where is None else row_function(where, kinds, is_condition=True).of_row
+        )
 
     def of(self, events: Sequence[Event], as_of_us: int) -> Sequence[Event]:
         if self._reach_us is not None:

@@ -19,11 +19,10 @@ from mlops_pipeline.core.expressions.to_ibis import to_ibis, typed
 from mlops_pipeline.core.expressions.to_row import (
     Declared,
     Function,
-    row_condition,
     row_function,
     values_function,
 )
-from mlops_pipeline.core.expressions.values import Kind, Value
+from mlops_pipeline.core.expressions.types import Kind, Value
 from mlops_pipeline.errors import DataError, ExpressionError
 from mlops_pipeline.spec.grammar import MAX_DEPTH, Expression
 from mlops_pipeline_tests.core.expressions.expression_trees import COLUMNS, KINDS, expressions
@@ -296,10 +295,10 @@ def test_what_is_no_time_beside_a_time_says_so(text: str) -> None:
 
 
 def test_row_condition_is_true_false_or_missing() -> None:
-    condition = row_condition(Expression.of("x > 1"), KINDS_OF)
+    condition = row_function(Expression.of("x > 1"), KINDS_OF, is_condition=True).of_row
     assert [condition((x,)) for x in (2.0, 1.0, None)] == [True, False, None]
     with pytest.raises(ExpressionError, match="not a condition"):
-        row_condition(Expression.of("x + 1"), KINDS_OF)
+        row_function(Expression.of("x + 1"), KINDS_OF, is_condition=True)
 
 
 def test_case_of_more_branches_than_python_nests_compiles() -> None:

@@ -16,7 +16,7 @@ from typing import Any, cast
 from mlops_pipeline.config.tables import FeatureType
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.data.rules import row_rules
-from mlops_pipeline.core.expressions.values import Kind, Value
+from mlops_pipeline.core.expressions.types import Kind, Value
 from mlops_pipeline.core.features.aggregates import Event
 from mlops_pipeline.core.features.streams import stream_columns, stream_fresh_us, stream_reach
 from mlops_pipeline.errors import DataError, NotFoundError, masked

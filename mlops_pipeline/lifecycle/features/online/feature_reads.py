@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.core.expressions.values import int64
+from mlops_pipeline.core.expressions.types import int64
 from mlops_pipeline.errors import DataError, NotFoundError, did_you_mean
 
 if TYPE_CHECKING:

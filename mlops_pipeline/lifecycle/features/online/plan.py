@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 from mlops_pipeline.config.tables import FeatureView
 from mlops_pipeline.core.expressions.to_row import Declared, values_function
-from mlops_pipeline.core.expressions.values import INT64_MAX, INT64_MIN, Kind, Value
+from mlops_pipeline.core.expressions.types import INT64_MAX, INT64_MIN, Kind, Value
 from mlops_pipeline.core.features.aggregates import Event
 from mlops_pipeline.core.features.derived import derived_features
 from mlops_pipeline.core.features.streams import StreamView, fresh_us, known
