@@ -24,7 +24,7 @@ HEAVY = (
     "mlops_pipeline.stores.pages",
     "mlops_pipeline.lifecycle.release",
     "mlops_pipeline.lifecycle.train",
-    "mlops_pipeline.lifecycle.ingest.data_docs",
+    "mlops_pipeline.lifecycle.ingest.validation",
 )
 
 os.environ.update(QUIET, DAGSTER_DISABLE_TELEMETRY="true", MPLBACKEND="agg")

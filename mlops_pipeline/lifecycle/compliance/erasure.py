@@ -38,8 +38,7 @@ from mlops_pipeline.stores.models.mlflow import is_in_use, open_tracking
 from mlops_pipeline.stores.online.interface import OnlineStore, OnlineTable
 from mlops_pipeline.stores.ops import HeldLease, OpsDatabase
 from mlops_pipeline.stores.settings import Settings, pseudonymiser
-from mlops_pipeline.stores.sources.files import open_delivery
-from mlops_pipeline.stores.sources.interface import readable
+from mlops_pipeline.stores.sources import open_delivery, readable
 
 HASHED = "entity_hash"  # the first column of an MLflow file that holds rows of entities
 

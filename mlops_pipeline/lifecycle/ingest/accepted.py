@@ -14,7 +14,6 @@ from mlops_pipeline.core.features.frames import RowGuarantees
 from mlops_pipeline.errors import DataError, NotFoundError
 from mlops_pipeline.lifecycle.bookkeeping import get_pointer
 from mlops_pipeline.lifecycle.context import Accepted, AcceptedSource, Context, Snapshot
-from mlops_pipeline.lifecycle.ingest.ingestion import superseded_at
 from mlops_pipeline.stores.lake.engine import Engine, quoted
 from mlops_pipeline.stores.lake.tables import TableState
 from mlops_pipeline.stores.ops import OpsDatabase
@@ -123,9 +122,23 @@ def _accepted_rows(
     kept = f"SELECT * FROM {engine.scan(state)} ANTI JOIN {broken} AS broken USING (_row_no)"
     if revised is None:
         return f"({kept})"
-    keys = ", ".join(quoted(column) for column in revised.key)
+    keys = quoted(*revised.key)
     return (
         f"(WITH kept AS ({kept}) SELECT * FROM kept ANTI JOIN {broken} AS broken USING ({keys}) "
         f"UNION ALL BY NAME SELECT * REPLACE ({superseded_at(revised)} AS _superseded_at) "
         f"FROM kept SEMI JOIN {broken} AS broken USING ({keys}))"
     )
+
+
+def superseded_at(source: Source) -> str:
+    """Return SQL for when a row's next version was known, over all versions of its key."""
+    return (
+        f"CASE WHEN {has_key(source)} THEN min(_available_at) OVER ("
+        f"PARTITION BY {quoted(*source.key)} ORDER BY {quoted(source.availability)}, "
+        "_available_at GROUPS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING) END"
+    )
+
+
+def has_key(source: Source) -> str:
+    """Return SQL for whether no part of a row's key is missing."""
+    return " AND ".join(f"{quoted(column)} IS NOT NULL" for column in source.key)

@@ -21,12 +21,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from mlops_pipeline.config.tables import Source
-from mlops_pipeline.lifecycle.context import Context
+from mlops_pipeline.lifecycle.compliance.tombstones import forgotten_pseudonyms
+from mlops_pipeline.lifecycle.context import Context, RunContext
+from mlops_pipeline.lifecycle.features.offline import finished_through
+from mlops_pipeline.lifecycle.ingest.accepted import superseded_at
 from mlops_pipeline.stores.lake.engine import Engine, content_hash, quoted, sql_timestamp
 from mlops_pipeline.stores.lake.tables import TableState
 from mlops_pipeline.stores.settings import LENGTH, pads
-from mlops_pipeline.stores.sources.files import open_delivery
-from mlops_pipeline.stores.sources.interface import readable
+from mlops_pipeline.stores.sources import open_delivery, readable
 
 INTERNAL = ("_row_no", "_available_at", "_ingested_at", "_superseded_at")
 
@@ -49,6 +51,18 @@ class Ingested:
     files: tuple[str, ...]
 
 
+def ingest_sources(run: RunContext) -> list[Ingested]:
+    """Ingest every source; rows of people who were erased stay out."""
+    finished = finished_through(run)
+    erased = forgotten_pseudonyms(run.ops, run.use_case.name, run.use_case.entity.name)
+    done = []
+    for name in run.use_case.sources:
+        found = ingest(run, name, now=run.now, finished_through=finished, erased=erased)
+        run.log.info(f"{name}: {found.rows_added:,} of {found.rows:,} rows new")
+        done.append(found)
+    return done
+
+
 def ingest(
     context: Context,
     name: str,
@@ -63,8 +77,8 @@ def ingest(
     uri = context.lake.table_uri(context.use_case.name, "raw", name)
     state = context.lake.state(uri)
     with readable(source, ", ".join(delivery.files)):
-        kept = without_erased(context, name, delivery.select, erased)
-        engine.create_view("_delivery", kept.select)
+        kept, dropped = without_erased(context, name, delivery.select, erased)
+        engine.create_view("_delivery", kept)
         too_late = _stage(engine, source, state)
         increment = _facts(engine, source, state, now=now, finished_through=finished_through)
     added = int(increment["rows_added"])
@@ -81,29 +95,24 @@ def ingest(
         rows_late=int(facts["rows_late"]),
         rows_revised=int(facts["rows_revised"]),
         rows_too_late=too_late,
-        rows_erased=kept.dropped,
+        rows_erased=dropped,
         watermark=_parse(facts.get("watermark")),
         content_hash=str(facts["content_hash"]),
         files=delivery.files,
     )
 
 
-@dataclass(frozen=True)
-class Kept:
-    """The query of the rows that stay, and how many rows do not."""
+def without_erased(
+    context: Context, source: str, select: str, erased: Collection[str]
+) -> tuple[str, int]:
+    """Return a query of a source's rows without those of erased entities, and how many it drops.
 
-    select: str
-    dropped: int
-
-
-def without_erased(context: Context, source: str, select: str, erased: Collection[str]) -> Kept:
-    """Return a query of a source's rows without those of erased entities (their pseudonyms).
-
-    The pseudonyms of all distinct keys are computed in SQL; when nobody was erased nothing is read.
+    The pseudonyms of all distinct keys are computed in SQL and compared with those of the erased;
+    when nobody was erased nothing is read.
     """
     key = context.use_case.entity.key
     if not erased or key not in context.use_case.sources[source].columns:
-        return Kept(select, 0)
+        return select, 0
     engine, name, gone = context.engine, quoted(key), quoted(f"_erased_{source}")
     engine.create_table(
         "_tombstones",
@@ -122,8 +131,8 @@ def without_erased(context: Context, source: str, select: str, erased: Collectio
     )
     (dropped,) = engine.query(f"SELECT count(*) FROM ({select}) SEMI JOIN {gone} USING ({name})")[0]
     if not dropped:
-        return Kept(select, 0)
-    return Kept(f"SELECT * FROM ({select}) ANTI JOIN {gone} USING ({name})", int(dropped))
+        return select, 0
+    return f"SELECT * FROM ({select}) ANTI JOIN {gone} USING ({name})", int(dropped)
 
 
 def _stage(engine: Engine, source: Source, state: TableState | None) -> int:
@@ -132,8 +141,7 @@ def _stage(engine: Engine, source: Source, state: TableState | None) -> int:
     if state is None:
         engine.create_view("_staged", "SELECT * FROM _delivery")
         return 0
-    columns = ", ".join(quoted(column) for column in source.columns)
-    availability = quoted(source.availability)
+    columns, availability = quoted(*source.columns), quoted(source.availability)
     recent = "TRUE"
     if state.facts.get("watermark"):
         watermark = datetime.fromisoformat(state.facts["watermark"])
@@ -165,15 +173,13 @@ def _facts(
     """Return the commit's facts; they are known before the rows are written."""
     before = dict(state.facts) if state else {}
     watermark = _parse(before.get("watermark"))
-    late_before = max(
-        (time for time in (watermark, finished_through) if time and state), default=None
-    )
-    availability = quoted(source.availability)
+    ends = [time for time in (watermark, finished_through) if time and state]
+    late_before, availability = max(ends, default=None), quoted(source.availability)
     late = f"{availability} < {sql_timestamp(late_before)}" if late_before else "FALSE"
-    columns = ", ".join(quoted(column) for column in source.columns)
     added, newest, late_rows, digest = engine.query(  # in one pass over what may be CSV
         f"SELECT count(*), max({availability}) FILTER ({availability} <= {sql_timestamp(now)}), "
-        f"count(*) FILTER ({late}), coalesce(sum(hash({columns})::HUGEINT), 0) FROM _staged"
+        f"count(*) FILTER ({late}), coalesce(sum(hash({quoted(*source.columns)})::HUGEINT), 0) "
+        "FROM _staged"
     )[0]
     newest = newest.replace(tzinfo=UTC) if newest else None
     marks = [time for time in (watermark, newest) if time]
@@ -196,13 +202,13 @@ def _write(
     context: Context, source: Source, state: TableState | None, facts: dict[str, Any], *, uri: str
 ) -> int:
     engine, lake = context.engine, context.lake
-    repeats = bool(source.key) and _keys_repeat(engine, source, state)
+    repeats, has_revisions = _repeated_keys(engine, source, state)
     select = _select_new(source, facts, keys_repeat=repeats)
     facts["keys_repeat"] = repeats or (
         state is not None and bool(state.facts.get("keys_repeat", True))
     )
     first = int(facts["rows"]) - int(facts["rows_added"]) + int(facts["removed"])
-    if not repeats or not _has_revisions(engine, source, state):
+    if not has_revisions:
         return lake.write(uri, _numbered(engine.batches(select), first), facts, "append")
     facts["has_revisions"] = True
     order = ", ".join(_order(source, keys_repeat=True))
@@ -238,91 +244,56 @@ def _numbered(batches: Any, first: int) -> Any:
 
 def _select_new(source: Source, facts: dict[str, Any], *, keys_repeat: bool) -> str:
     """Return the query of the new rows, in the order of their numbers."""
-    columns = ", ".join(quoted(column) for column in source.columns)
-    availability = quoted(source.availability)
+    availability, now = quoted(source.availability), datetime.fromisoformat(facts["ingested_at"])
     effective = availability
-    if facts["late_before"]:
-        late_before = sql_timestamp(datetime.fromisoformat(facts["late_before"]))
-        known = max(
-            datetime.fromisoformat(facts["ingested_at"]),
-            datetime.fromisoformat(facts["late_before"]),
-        )
-        effective = (
-            f"CASE WHEN {availability} < {late_before} THEN {sql_timestamp(known)} "
-            f"ELSE {availability} END"
-        )
+    if late_before := _parse(facts["late_before"]):
+        known = sql_timestamp(max(now, late_before))
+        is_late = f"{availability} < {sql_timestamp(late_before)}"
+        effective = f"CASE WHEN {is_late} THEN {known} ELSE {availability} END"
     order = ", ".join(_order(source, keys_repeat=keys_repeat))
-    now = sql_timestamp(datetime.fromisoformat(facts["ingested_at"]))
     return (
-        f"SELECT {columns}, {effective} AS _available_at, {now} AS _ingested_at, "
-        f"CAST(NULL AS TIMESTAMP) AS _superseded_at FROM _staged ORDER BY {order}"
+        f"SELECT {quoted(*source.columns)}, {effective} AS _available_at, "
+        f"{sql_timestamp(now)} AS _ingested_at, CAST(NULL AS TIMESTAMP) AS _superseded_at "
+        f"FROM _staged ORDER BY {order}"
     )
 
 
 def _order(source: Source, *, keys_repeat: bool) -> list[str]:
     """Return SQL that puts rows into one order; rows that are equal in it are equal rows."""
-    columns = [quoted(column) for column in source.columns]
     first = map(quoted, (source.event_time, source.availability, *source.key))
-    ties = columns if keys_repeat else [] if source.key else [f"hash({', '.join(columns)})"]
-    return list(dict.fromkeys([*first, *ties]))
+    ties: list[str] = [] if source.key else [f"hash({quoted(*source.columns)})"]
+    return list(dict.fromkeys([*first, *(map(quoted, source.columns) if keys_repeat else ties)]))
 
 
-def _keys_repeat(engine: Engine, source: Source, state: TableState | None) -> bool:
-    """Whether a key occurs more than once, in what is new or beside what is stored."""
-    keys = ", ".join(quoted(column) for column in source.key)
-    if not engine.are_distinct("_staged", keys) and engine.query(
-        f"SELECT 1 FROM _staged GROUP BY {keys} HAVING count(*) > 1 LIMIT 1"
-    ):
-        return True
+def _repeated_keys(engine: Engine, source: Source, state: TableState | None) -> tuple[bool, bool]:
+    """Whether a key occurs again, in what is new or beside what is stored; and at another time."""
+    if not source.key:
+        return False, False
+    keys, availability = quoted(*source.key), quoted(source.availability)
+    groups = f"SELECT 1 FROM _staged GROUP BY {keys} HAVING"
+    repeats = not engine.are_distinct("_staged", keys) and engine.holds(f"{groups} count(*) > 1")
+    if repeats and engine.holds(f"{groups} min({availability}) <> max({availability})"):
+        return True, True
     if state is None:
-        return False
-    stored = engine.scan(state)
-    shared = f"SELECT 1 FROM _staged SEMI JOIN {stored} AS stored USING ({keys}) LIMIT 1"
-    return bool(engine.query(shared))
-
-
-def _has_revisions(engine: Engine, source: Source, state: TableState | None) -> bool:
-    """Whether a key occurs again, in the delivery or beside the stored rows, at another time."""
-    keys = ", ".join(quoted(column) for column in source.key)
-    availability = quoted(source.availability)
-    repeated = engine.query(
-        f"SELECT 1 FROM _staged GROUP BY {keys} "
-        f"HAVING min({availability}) <> max({availability}) LIMIT 1"
-    )
-    if repeated or state is None:
-        return bool(repeated)
-    return bool(
-        engine.query(
-            f"SELECT 1 FROM _staged SEMI JOIN {engine.scan(state)} AS stored USING ({keys}) LIMIT 1"
-        )
-    )
+        return repeats, False
+    stored = f"{engine.scan(state)} AS stored"
+    is_stored = engine.holds(f"SELECT 1 FROM _staged SEMI JOIN {stored} USING ({keys})")
+    return repeats or is_stored, is_stored
 
 
 def _versions(engine: Engine, select: str, source: Source, state: TableState | None) -> str:
     """Return the new rows, and the stored rows that they close at another time than before."""
-    keys = ", ".join(quoted(column) for column in source.key)
-    columns = ", ".join(quoted(column) for column in (*source.columns, *INTERNAL[:-1]))
+    columns = quoted(*source.columns, *INTERNAL[:-1])
     every = f"SELECT *, _superseded_at AS _closed, FALSE AS _is_stored FROM ({select})"
     if state is not None:
         every += (
             f" UNION ALL BY NAME SELECT *, _superseded_at AS _closed, TRUE AS _is_stored "
-            f"FROM {engine.scan(state)} SEMI JOIN _staged USING ({keys})"
+            f"FROM {engine.scan(state)} SEMI JOIN _staged USING ({quoted(*source.key)})"
         )
     return (
         f"SELECT {columns}, _until AS _superseded_at, _is_stored "
         f"FROM (SELECT *, {superseded_at(source)} AS _until FROM ({every})) "
         "WHERE NOT _is_stored OR _until IS DISTINCT FROM _closed ORDER BY _row_no"
-    )
-
-
-def superseded_at(source: Source) -> str:
-    """Return SQL for when a row's next version was known, over all versions of its key."""
-    keys = [quoted(column) for column in source.key]
-    has_key = " AND ".join(f"{key} IS NOT NULL" for key in keys)
-    return (
-        f"CASE WHEN {has_key} THEN min(_available_at) OVER (PARTITION BY {', '.join(keys)} "
-        f"ORDER BY {quoted(source.availability)}, _available_at "
-        "GROUPS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING) END"
     )
 
 

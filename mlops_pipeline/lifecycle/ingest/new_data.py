@@ -5,7 +5,8 @@ ingests and judges.
 """
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,17 +24,16 @@ from mlops_pipeline.lifecycle.ingest.ingestion import without_erased
 from mlops_pipeline.stores.lake.engine import quoted, sql_timestamp
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
-from mlops_pipeline.stores.sources.files import find_files, open_delivery
+from mlops_pipeline.stores.sources import find_files, open_delivery
 
 
 def sources_state(use_case: UseCase, settings: Settings) -> str:
     """Return a hash of the names, sizes and times of every source file."""
     digest = hashlib.sha256()
     for name, source in use_case.sources.items():
-        try:
+        files: tuple[str, ...] = ()
+        with suppress(SourceError):  # nothing was delivered yet
             files = find_files(settings, name, source)
-        except SourceError:
-            files = ()
         for path in files:
             stat = Path(path).stat()
             digest.update(f"{name}|{path}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
@@ -48,41 +48,46 @@ def new_data_evidence(
     with open_context(use_case, settings) as context:
         erased = forgotten_pseudonyms(ops, use_case.name, use_case.entity.name)
         marks = _watermarks(context, now, erased)
-        if marks is None:
-            return Evidence(trigger, 0, False, 0, _date(last.as_of if last else None), None)
-        next_as_of = default_as_of(use_case.grid, now, decisive_marks(use_case, marks))
-        labels = 0
-        if last is not None and next_as_of > last.as_of:
+        labels, next_as_of = 0, None
+        if marks:
+            next_as_of = default_as_of(use_case.grid, now, decisive_marks(use_case, marks))
+        if last is not None and next_as_of is not None and next_as_of > last.as_of:
             labels = _new_labels(context, last.as_of, next_as_of)
     pointer = get_pointer(ops, use_case.name, "accepted")
+    accepted = pointer.value if pointer else {}
+    before = {name: AcceptedSource.from_dict(item).watermark for name, item in accepted.items()}
     return Evidence(
         trigger=trigger,
         new_labels=labels,
-        has_new_data=_is_newer(marks, pointer.value if pointer else {}),
+        has_new_data=any(
+            (known := before.get(name)) is None or mark > known for name, mark in marks.items()
+        ),
         attempts=0,
-        last_as_of=_date(last.as_of if last else None),
-        next_as_of=_date(next_as_of),
+        last_as_of=last.as_of.date().isoformat() if last else None,
+        next_as_of=next_as_of.date().isoformat() if next_as_of else None,
     )
 
 
-def _watermarks(
-    context: Context, now: datetime, erased: Collection[str]
-) -> dict[str, datetime] | None:
-    """Make each source's files a table like its raw one; return the newest availability of each."""
-    engine, marks = context.engine, {}
+def _watermarks(context: Context, now: datetime, erased: Collection[str]) -> dict[str, datetime]:
+    """Make each source's files a table like its raw one; return the newest availability of each.
+
+    Nothing when a source holds no row.
+    """
+    engine = context.engine
+    marks: dict[str, datetime] = {}
     for name, source in context.use_case.sources.items():
         delivery = open_delivery(engine, context.settings, context.use_case, name)
-        kept = without_erased(context, name, delivery.select, erased)
+        kept, _ = without_erased(context, name, delivery.select, erased)
         availability = quoted(source.availability)
         engine.create_view(
             name,
             f"SELECT *, 0::BIGINT AS _row_no, {availability} AS _available_at, "
-            f"NULL::TIMESTAMP AS _superseded_at FROM ({kept.select}) "
+            f"NULL::TIMESTAMP AS _superseded_at FROM ({kept}) "
             f"WHERE {availability} <= {sql_timestamp(now)}",
         )
         newest = engine.query(f"SELECT max(_available_at) FROM {quoted(name)}")[0][0]
         if newest is None:
-            return None
+            return {}
         marks[name] = newest.replace(tzinfo=UTC)
     return marks
 
@@ -106,16 +111,3 @@ def _new_labels(context: Context, since: datetime, until: datetime) -> int:
         for period in periods(use_case.grid, until)
         if since < known_at(use_case, period) <= until
     )
-
-
-def _is_newer(marks: Mapping[str, datetime], accepted: Mapping[str, object]) -> bool:
-    for name, mark in marks.items():
-        given = accepted.get(name)
-        before = AcceptedSource.from_dict(given).watermark if isinstance(given, Mapping) else None
-        if before is None or mark > before:
-            return True
-    return False
-
-
-def _date(time: datetime | None) -> str | None:
-    return time.date().isoformat() if time else None

@@ -1,22 +1,39 @@
-"""Judging the rules over all rows in SQL, quarantine, and the accepted pointer's content."""
+"""Judging the rules of sources: in SQL over all rows, and on a sample in pages for people.
 
-from collections.abc import Mapping
+Belongs here: quarantine, the accepted pointer, and Data Docs, Great Expectations' pages. What a
+rule means is core/data/rules.py's; what is read at accepted versions accepted.py's.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from mlops_pipeline.config.tables import Source
+from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.data.rules import (
     RuleResult,
     TableFigures,
     row_rules,
     table_results,
 )
-from mlops_pipeline.errors import NotFoundError
-from mlops_pipeline.lifecycle.context import AcceptedSource, Context
+from mlops_pipeline.core.documents.pages import render_page
+from mlops_pipeline.errors import NotFoundError, ValidationError
+from mlops_pipeline.lifecycle.context import Accepted, AcceptedSource, Context, RunContext
+from mlops_pipeline.lifecycle.ingest.accepted import has_key
 from mlops_pipeline.spec.rules import ClassBalance
 from mlops_pipeline.stores.lake.engine import Engine, literal, quoted
 from mlops_pipeline.stores.lake.tables import TableState
+from mlops_pipeline.stores.pages import (
+    SAMPLE_ROWS,
+    ExpectationVerdict,
+    judged_in_sql_only,
+    write_pages,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 EXAMPLES = 20  # quarantined rows shown per source
 
@@ -53,12 +70,10 @@ def judge(context: Context, name: str, *, now: datetime) -> Judgement:
     }
     quarantine = _write_quarantine(context, name, source, state)
     figures = _figures(engine, name, source)
-    unique = source.unique_rule
+    counts = dict.fromkeys([*rules, *([source.unique_rule] if source.unique_rule else [])], 0)
     verdicts = [
         RuleResult(name, rule, True, float(count), None, count, f"{count:,} rows quarantined")
-        for rule, count in (
-            (rule, broken.get(rule, 0)) for rule in [*rules, *([unique] if unique else [])]
-        )
+        for rule, count in (counts | broken).items()
     ]
     verdicts += table_results(name, source, figures, now)
     facts = state.facts
@@ -74,6 +89,27 @@ def judge(context: Context, name: str, *, now: datetime) -> Judgement:
         removed=int(facts.get("removed", 0)),
     )
     return Judgement(name, tuple(verdicts), accepted, broken)
+
+
+def accept_sources(run: RunContext, judgements: Sequence[Judgement]) -> Accepted:
+    """Move the accepted pointer to the versions that were judged."""
+    failed = [
+        f"{verdict.source}: {verdict.rule}: {verdict.reason}"
+        for judgement in judgements
+        for verdict in judgement.verdicts
+        if not verdict.passed
+    ]
+    if failed:
+        raise ValidationError(
+            "the data were refused; nothing was accepted, downstream keeps the last accepted "
+            "versions",
+            found="; ".join(failed),
+            way_out="look at the quarantined rows in the checks of validated_data, mend the source "
+            "or the rule, and run again",
+        )
+    accepted = {item.source: item.accepted for item in judgements}
+    run.set_pointer("accepted", {name: item.to_dict() for name, item in accepted.items()})
+    return accepted
 
 
 def quarantine_examples(context: Context, judgement: Judgement) -> list[dict[str, Any]]:
@@ -129,14 +165,13 @@ def _mark_broken(
     )
     unique = source.unique_rule
     if unique is not None and keys_repeat:
-        keys = ", ".join(quoted(column) for column in source.key)
-        has_key = " AND ".join(f"{quoted(column)} IS NOT NULL" for column in source.key)
         statement = (
             f"SELECT _row_no, list_sort(flatten(list(_rules))) AS _rules "
             f"FROM ({statement} UNION ALL "
             f"SELECT unnest(_rows[2:]) AS _row_no, [{literal(unique)}] AS _rules FROM ("
             f"SELECT list(_row_no ORDER BY _row_no) AS _rows FROM {quoted(f'_raw_{name}')} "
-            f"WHERE {has_key} GROUP BY {keys}, {quoted(source.availability)}, _available_at "
+            f"WHERE {has_key(source)} "
+            f"GROUP BY {quoted(*source.key, source.availability)}, _available_at "
             "HAVING count(*) > 1)) GROUP BY _row_no"
         )
     engine.create_table("_broken", statement)
@@ -153,9 +188,8 @@ def _write_quarantine(context: Context, name: str, source: Source, state: TableS
         return before.version if rows else None
     if not rows:
         return None
-    fields = ", ".join(quoted(column) for column in source.columns)
     select = (
-        f"SELECT _row_no, _rules, {fields} FROM {quoted(f'_raw_{name}')} "
+        f"SELECT _row_no, _rules, {quoted(*source.columns)} FROM {quoted(f'_raw_{name}')} "
         "JOIN _broken USING (_row_no) ORDER BY _row_no"
     )
     return lake.write(uri, engine.batches(select), facts, "overwrite")
@@ -182,3 +216,40 @@ def _figures(engine: Engine, name: str, source: Source) -> TableFigures:
             rule: int(value) for rule, value in zip(balances, row[2 + len(columns) :], strict=True)
         },
     )
+
+
+@dataclass(frozen=True)
+class DataDocs:
+    """The pages that were written, and the verdicts; `sql_only` rules have no expectation."""
+
+    index: Path
+    verdicts: tuple[ExpectationVerdict, ...]
+    sql_only: Mapping[str, tuple[str, ...]]
+
+
+def sample_source(context: Context, name: str, rows: int = SAMPLE_ROWS) -> "pd.DataFrame":
+    """Return a repeatable sample of a source's newest raw version, without superseded rows."""
+    state = raw_table(context, name)
+    one_in = max(1, -(-int(state.facts["rows"]) // rows))
+    fields = quoted(*context.use_case.sources[name].columns)
+    statement = (
+        f"SELECT {fields} FROM {context.engine.scan(state)} WHERE _superseded_at IS NULL "
+        f"AND hash(_row_no) % {one_in} = 0 ORDER BY _row_no LIMIT {rows}"
+    )
+    frame: pd.DataFrame = context.engine.arrow(statement).to_pandas()
+    return frame
+
+
+def write_data_docs(
+    folder: Path, samples: Mapping[str, "pd.DataFrame"], use_case: UseCase, *, now: datetime
+) -> DataDocs:
+    """Judge each sample (of `sample_source`) by the rules of its source and write the pages.
+
+    The folder is made when it does not exist; its index.html is the page to open.
+    """
+    verdicts, pages = write_pages(folder, samples, use_case, now=now)
+    sql_only = {name: judged_in_sql_only(use_case.sources[name]) for name in samples}
+    docs = DataDocs(folder / "index.html", tuple(verdicts), sql_only)
+    page = render_page("data_docs.html.jinja", docs=docs, pages=pages, now=now)
+    docs.index.write_text(page, encoding="utf-8")
+    return docs

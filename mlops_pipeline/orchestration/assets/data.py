@@ -46,7 +46,7 @@ def _raw_data(use_case: UseCase) -> dg.AssetsDefinition:
         after=(),
     )
     def raw_data(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
-        from mlops_pipeline.lifecycle.ingest.run import ingest_sources
+        from mlops_pipeline.lifecycle.ingest.ingestion import ingest_sources
 
         with asset_run(context, use_case) as run:
             done = ingest_sources(run)
@@ -100,8 +100,11 @@ def _validated_data(use_case: UseCase) -> dg.AssetsDefinition:
     def validated_data(
         context: dg.AssetExecutionContext,
     ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[Any]]:
-        from mlops_pipeline.lifecycle.ingest.run import accept_sources
-        from mlops_pipeline.lifecycle.ingest.validation import judge, quarantine_examples
+        from mlops_pipeline.lifecycle.ingest.validation import (
+            accept_sources,
+            judge,
+            quarantine_examples,
+        )
 
         with asset_run(context, use_case) as run:
             judgements = [judge(run, name, now=run.now) for name in use_case.sources]
@@ -168,7 +171,7 @@ def _data_docs(use_case: UseCase) -> dg.AssetsDefinition:
         "rows.",
     )
     def data_docs(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
-        from mlops_pipeline.lifecycle.ingest.data_docs import sample_source, write_data_docs
+        from mlops_pipeline.lifecycle.ingest.validation import sample_source, write_data_docs
 
         with asset_run(context, use_case) as run:
             samples = {name: sample_source(run, name) for name in use_case.sources}

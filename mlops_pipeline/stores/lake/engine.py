@@ -68,11 +68,13 @@ class Engine:
 
     def content(self, rows: str, columns: Iterable[str]) -> tuple[int, int]:
         """Return how many rows a FROM item has, and the sum of their hashes over some columns."""
-        names = ", ".join(map(quoted, columns))
-        count, digest = self.query(
-            f"SELECT count(*), coalesce(sum(hash({names})::HUGEINT), 0) FROM {rows}"
-        )[0]
-        return int(count), int(digest)
+        hashes = f"hash({quoted(*columns)})::HUGEINT"
+        found = self.query(f"SELECT count(*), coalesce(sum({hashes}), 0) FROM {rows}")[0]
+        return int(found[0]), int(found[1])
+
+    def holds(self, select: str) -> bool:
+        """Whether a query has a row."""
+        return bool(self.query(f"{select} LIMIT 1"))
 
     def are_distinct(self, rows: str, columns: str) -> bool:
         """Whether all rows of a FROM item surely differ in some columns.
@@ -130,10 +132,6 @@ class Engine:
             return quoted(name)
         return f"read_parquet({file_list(state.files)}, union_by_name = true)"
 
-    def close(self) -> None:
-        """Close the connection."""
-        self.ibis.disconnect()
-
 
 @contextmanager
 def open_engine(settings: Settings) -> Iterator[Engine]:
@@ -151,11 +149,10 @@ def open_engine(settings: Settings) -> Iterator[Engine]:
             # rows behind filters are estimated far too few, and a loop over them never ends
             asof_loop_join_threshold=0,
         )
-        engine = Engine(connection)
         try:
-            yield engine
+            yield Engine(connection)
         finally:
-            engine.close()
+            connection.disconnect()
 
 
 def rows_engine() -> Engine:
@@ -184,9 +181,9 @@ def content_hash(digest: int) -> str:
     return f"{digest % 2**64:016x}"
 
 
-def quoted(name: str) -> str:
-    """Return an SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
+def quoted(*names: str) -> str:
+    """Return SQL identifiers, separated by commas."""
+    return ", ".join('"' + name.replace('"', '""') + '"' for name in names)
 
 
 def literal(text: str) -> str:

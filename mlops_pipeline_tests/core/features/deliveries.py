@@ -20,7 +20,7 @@ from mlops_pipeline.core.data.periods import Period
 from mlops_pipeline.core.features.aggregates import Event
 from mlops_pipeline.core.features.frames import EVENT_ROW, RowGuarantees, feature_frame
 from mlops_pipeline.core.features.streams import stream_columns
-from mlops_pipeline.lifecycle.ingest.ingestion import superseded_at
+from mlops_pipeline.lifecycle.ingest.accepted import superseded_at
 from mlops_pipeline_tests.worlds import DAY, HOUR, TICK, TYPES, on, shop, utc
 
 EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 # naive UTC, as in the tables

@@ -15,13 +15,14 @@ import pytest
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.errors import NotFoundError
 from mlops_pipeline.lifecycle.context import Context, open_context
-from mlops_pipeline.lifecycle.ingest.data_docs import (
+from mlops_pipeline.lifecycle.ingest.ingestion import ingest
+from mlops_pipeline.lifecycle.ingest.validation import (
     DataDocs,
+    Judgement,
+    judge,
     sample_source,
     write_data_docs,
 )
-from mlops_pipeline.lifecycle.ingest.ingestion import ingest
-from mlops_pipeline.lifecycle.ingest.validation import Judgement, judge
 from mlops_pipeline.stores.pages import judged_in_sql_only, judges_hidden
 from mlops_pipeline.stores.settings import Settings
 

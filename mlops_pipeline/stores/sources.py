@@ -1,0 +1,297 @@
+"""Source files as they are delivered: found, readable, of the declared schema; read as SQL.
+
+Every problem is an error that names file, column, expected and found. A format is its functions
+here and a line in FORMATS. What follows from the rows is lifecycle/ingest's.
+"""
+
+import glob
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mlops_pipeline.config.tables import ColumnType, Source
+from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.errors import SourceError, masked, nearest_name, shape
+from mlops_pipeline.stores.lake.engine import Engine, file_list, literal, quoted
+from mlops_pipeline.stores.settings import Settings
+
+SQL_TYPES: dict[ColumnType, str] = {
+    "string": "VARCHAR",
+    "int64": "BIGINT",
+    "float64": "DOUBLE",
+    "boolean": "BOOLEAN",
+    "timestamp": "TIMESTAMP",
+    "date": "TIMESTAMP",
+}
+INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER"}
+ZONED = "TIMESTAMP WITH TIME ZONE"
+TIMES = {"DATE", "TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", ZONED}
+PARQUET_TYPES: dict[ColumnType, set[str]] = {  # what loses nothing when it is read as the type
+    "string": {"VARCHAR"},
+    "int64": INTEGERS,
+    "float64": INTEGERS | {"FLOAT", "DOUBLE", "DECIMAL"},
+    "boolean": {"BOOLEAN"},
+    "timestamp": TIMES,
+    "date": TIMES,
+}
+NO_VALUE = '"NULL"'  # a column without a single value has no type of its own in some writers
+REDELIVER = "deliver the file again; nothing of it was ingested"
+Columns = Mapping[str, str]  # {column: SQL type}
+
+
+@dataclass(frozen=True)
+class Format:
+    """One format of source files; its checks raise a SourceError.
+
+    `scan` is the FROM item that reads files with their columns as they are, `read` SQL of a column
+    as its declared type, NULL where the value is missing. `check_columns` is of one file's names
+    and types, `check_values` of all files; values of hidden columns are never shown.
+    """
+
+    scan: Callable[[Source, Sequence[str]], str]
+    read: Callable[[Source, str], str]
+    check_columns: Callable[[str, Source, str, Columns], None]
+    check_values: Callable[[Engine, Source, Mapping[str, Columns], frozenset[str]], None]
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """The files of a source and the SQL that reads them as the declared columns."""
+
+    files: tuple[str, ...]
+    select: str
+
+
+def open_delivery(engine: Engine, settings: Settings, use_case: UseCase, name: str) -> Delivery:
+    """Check every file of a source and return how to read them."""
+    source = use_case.sources[name]
+    kind = FORMATS[source.format]
+    files = find_files(settings, name, source)
+    described = {path: _describe(engine, kind, source, path) for path in files}
+    for path in files:
+        version = "remote"  # what tells two deliveries of a file apart without reading it
+        if "://" not in path:
+            facts = Path(path).stat()
+            written = datetime.fromtimestamp(facts.st_mtime, UTC).isoformat()
+            version = f"{facts.st_size} bytes, {written}"
+        engine.reads.setdefault(path, set()).add(version)
+    for path, columns in described.items():
+        kind.check_columns(name, source, path, columns)
+    kind.check_values(engine, source, described, use_case.hidden_columns(name))
+    fields = ", ".join(
+        f"{kind.read(source, column)} AS {quoted(column)}" for column in source.columns
+    )
+    return Delivery(files, f"SELECT {fields} FROM {kind.scan(source, files)}")
+
+
+def find_files(settings: Settings, name: str, source: Source) -> tuple[str, ...]:
+    """Return the files of a source, in order of name; SourceError when there is none."""
+    if "://" in source.uri:
+        return (source.uri,)
+    path = settings.data_dir / source.uri
+    if path.is_file():
+        return (str(path),)
+    where = str(path / f"*.{source.format}") if path.is_dir() else str(path)
+    files = sorted(glob.glob(where))  # noqa: PTH207 # the pattern may be absolute
+    if not files:
+        raise SourceError(
+            f"source {name}: there is no such file",
+            where=where,
+            expected=f"a {source.format} file, a folder of them, or a glob",
+            found="nothing there",
+            way_out="fetch or simulate the data first (mlops fetch, mlops simulate), or mend "
+            f"sources.{name}.uri",
+        )
+    return tuple(files)
+
+
+@contextmanager
+def readable(source: Source, where: str) -> Iterator[None]:
+    """Raise a SourceError that names the file in place of whatever DuckDB says while it reads."""
+    import duckdb
+
+    try:
+        yield
+    except duckdb.Error as error:
+        raise SourceError(
+            f"the file cannot be read as {source.format}",
+            where=where,
+            expected=f"a whole {source.format} file",
+            found=masked(str(error)),
+            way_out=REDELIVER,
+        ) from error
+
+
+def _describe(engine: Engine, kind: Format, source: Source, path: str) -> dict[str, str]:
+    if Path(path).exists() and Path(path).stat().st_size == 0:
+        raise SourceError(
+            "the file is empty (0 bytes)",
+            where=path,
+            expected=f"a {source.format} file with the columns {', '.join(source.columns)}",
+            found="0 bytes",
+            way_out=REDELIVER,
+        )
+    with readable(source, path):
+        found = engine.columns(kind.scan(source, [path]))
+    return {name: re.sub(r"\(.*\)$", "", base) for name, base in found.items()}
+
+
+def _check_names(name: str, source: Source, path: str, found: Columns) -> None:
+    """Refuse a file that lacks a declared column, or has another one."""
+    extra = [column for column in found if column not in source.columns]
+    for column in source.columns:
+        if column in found:
+            continue
+        near = nearest_name(column, extra)
+        renamed = f"a column {near!r} that is not declared (renamed?)"
+        raise SourceError(
+            f"source {name}: a declared column is missing",
+            where=f"{path}: column {column!r}",
+            expected=f"{column} ({source.column(column).type})",
+            found=renamed if near else f"the columns {', '.join(found)}",
+            way_out=f"mend the delivery, or sources.{name}.columns",
+        )
+    if extra:
+        raise SourceError(
+            f"source {name}: a column is not declared",
+            where=f"{path}: column {extra[0]!r} ({found[extra[0]]})",
+            expected=f"the columns {', '.join(source.columns)}",
+            found=f"{len(extra)} more: {', '.join(extra[:10])}",
+            way_out=f"add it to sources.{name}.columns, or take it out of the delivery",
+        )
+
+
+def _mixed_zones(column: str, found: str) -> SourceError:
+    return SourceError(
+        "times with and without a time zone are mixed",
+        where=f"column {column!r}",
+        expected="all with a zone, or all without (then UTC)",
+        found=found,
+        way_out="write one kind; a time without a zone cannot be told from a local one",
+    )
+
+
+def _of_type(source: Source, kind: ColumnType) -> list[str]:
+    return [column for column in source.columns if source.column(column).type == kind]
+
+
+# CSV: everything is text with a header; a missing value is an empty field
+
+
+def _scan_csv(source: Source, files: Sequence[str]) -> str:
+    return (
+        f"read_csv({file_list(files)}, delim = {literal(source.delimiter)}, header = true, "
+        "all_varchar = true, union_by_name = true)"
+    )
+
+
+def _read_csv(source: Source, column: str) -> str:
+    kind = source.column(column).type
+    field = quoted(column)
+    if kind == "string":
+        return f"nullif({field}, '')"
+    through = f"CAST(nullif(trim({field}), '') AS "
+    if kind == "timestamp":  # a text with a zone is moved to UTC, one without is UTC
+        return f"CAST({through}TIMESTAMPTZ) AS TIMESTAMP)"
+    return f"{through}{SQL_TYPES[kind]})"
+
+
+def _check_csv_columns(name: str, source: Source, path: str, found: Columns) -> None:
+    if not set(source.columns) & set(found):
+        raise SourceError(  # what stands there may be values
+            f"source {name}: the file has no header that names a declared column",
+            where=path,
+            expected=f"a line of {', '.join(source.columns)}, and no line with more fields",
+            found=f"{len(found)} fields of other names",
+            way_out="deliver the file again with its header; nothing of it was ingested",
+        )
+    _check_names(name, source, path, found)
+
+
+def _check_csv_values(
+    engine: Engine, source: Source, described: Mapping[str, Columns], hidden: frozenset[str]
+) -> None:
+    for path in described:
+        for column in source.columns:
+            _check_csv_type(engine, source, path, column, is_hidden=column in hidden)
+    for column in _of_type(source, "timestamp"):
+        field = quoted(column)
+        zoned = f"regexp_matches({field}, '(Z|[+-]\\d\\d(:?\\d\\d)?)$') AND {field} LIKE '%:%'"
+        scan = _scan_csv(source, list(described)).removesuffix(")") + ", filename = true)"
+        some, rows, first = engine.query(
+            f"SELECT count(*) FILTER ({zoned}), count(nullif(trim({field}), '')), "
+            f"min(filename) FILTER ({zoned}) FROM {scan}"
+        )[0]
+        if 0 < some < rows:
+            raise _mixed_zones(column, f"{some} of {rows} values have one ({first})")
+
+
+def _check_csv_type(
+    engine: Engine, source: Source, path: str, column: str, *, is_hidden: bool
+) -> None:
+    kind, field = source.column(column).type, quoted(column)
+    if kind == "string":
+        return
+    fits = f"TRY_CAST({field} AS {SQL_TYPES[kind]}) IS NOT NULL"
+    if kind == "int64":  # a cast would round 1.5 to 2 without a word
+        fits += f" AND regexp_full_match(trim({field}), '[-+]?[0-9]+')"
+    with readable(source, path):
+        bad = engine.query(
+            f"SELECT {field}, count(*) OVER () FROM {_scan_csv(source, [path])} "
+            f"WHERE trim({field}) <> '' AND NOT ({fits}) LIMIT 1"
+        )
+    for value, count in bad:
+        shown = f"a value like {shape(value)}" if is_hidden else repr(value)
+        raise SourceError(
+            "a column holds values of another type",
+            where=f"{path}: column {column!r}",
+            expected=kind,
+            found=f"{shown} ({count} such values)",
+            way_out="mend the delivery, or the type of the column in the configuration; "
+            "a missing value is an empty field",
+        )
+
+
+# Parquet: columns have types, which have to hold the declared ones without loss
+
+
+def _scan_parquet(_source: Source, files: Sequence[str]) -> str:
+    return f"read_parquet({file_list(files)}, union_by_name = true)"
+
+
+def _read_parquet(source: Source, column: str) -> str:
+    return f"CAST({quoted(column)} AS {SQL_TYPES[source.column(column).type]})"
+
+
+def _check_parquet_columns(name: str, source: Source, path: str, found: Columns) -> None:
+    _check_names(name, source, path, found)
+    for column in source.columns:
+        kind = source.column(column).type
+        base = "DECIMAL" if found[column].startswith("DECIMAL") else found[column]
+        if base not in PARQUET_TYPES[kind] and base != NO_VALUE:
+            raise SourceError(
+                f"source {name}: a column has another type",
+                where=f"{path}: column {column!r}",
+                expected=f"{kind} (read from {', '.join(sorted(PARQUET_TYPES[kind]))})",
+                found=found[column],
+                way_out=f"mend the delivery, or sources.{name}.columns.{column}",
+            )
+
+
+def _check_parquet_values(
+    _engine: Engine, source: Source, described: Mapping[str, Columns], _hidden: frozenset[str]
+) -> None:
+    for column in _of_type(source, "timestamp"):
+        zoned = [path for path, columns in described.items() if columns[column] == ZONED]
+        if zoned and len(zoned) < len(described):
+            other = next(path for path in described if path not in zoned)
+            raise _mixed_zones(column, f"a zone in {zoned[0]}, none in {other}")
+
+
+FORMATS: Mapping[str, Format] = {
+    "csv": Format(_scan_csv, _read_csv, _check_csv_columns, _check_csv_values),
+    "parquet": Format(_scan_parquet, _read_parquet, _check_parquet_columns, _check_parquet_values),
+}

@@ -1,1 +1,0 @@
-"""Delivered data, by format."""
