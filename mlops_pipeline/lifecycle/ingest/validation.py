@@ -18,7 +18,6 @@ from mlops_pipeline.core.data.rules import (
     row_rules,
     table_results,
 )
-from mlops_pipeline.core.documents.pages import render_page
 from mlops_pipeline.errors import NotFoundError, ValidationError
 from mlops_pipeline.lifecycle.context import Accepted, AcceptedSource, Context, RunContext
 from mlops_pipeline.lifecycle.ingest.accepted import has_key
@@ -27,9 +26,9 @@ from mlops_pipeline.stores.lake.engine import Engine, literal, quoted
 from mlops_pipeline.stores.lake.tables import TableState
 from mlops_pipeline.stores.pages import (
     SAMPLE_ROWS,
-    ExpectationVerdict,
+    ExpectationResult,
     judged_in_sql_only,
-    write_pages,
+    write_data_docs_pages,
 )
 
 if TYPE_CHECKING:
@@ -223,7 +222,7 @@ class DataDocs:
     """The pages that were written, and the verdicts; `sql_only` rules have no expectation."""
 
     index: Path
-    verdicts: tuple[ExpectationVerdict, ...]
+    verdicts: tuple[ExpectationResult, ...]
     sql_only: Mapping[str, tuple[str, ...]]
 
 
@@ -247,7 +246,9 @@ def write_data_docs(
 
     The folder is made when it does not exist; its index.html is the page to open.
     """
-    verdicts, pages = write_pages(folder, samples, use_case, now=now)
+    from mlops_pipeline.core.documents.pages import render_page
+
+    verdicts, pages = write_data_docs_pages(folder, samples, use_case, now=now)
     sql_only = {name: judged_in_sql_only(use_case.sources[name]) for name in samples}
     docs = DataDocs(folder / "index.html", tuple(verdicts), sql_only)
     page = render_page("data_docs.html.jinja", docs=docs, pages=pages, now=now)
