@@ -19,17 +19,16 @@ MlopsError
       +-- OnlineCorruptError      what it holds is damaged
       +-- OnlineDefinitionError   what it holds is of other feature definitions
 
-Belongs here: the tree, how a message is built, which known names it offers for an unknown one, and
-what of a value it may show. Translation
-to exit codes belongs to cli/, to HTTP status codes to serving/.
+Belongs here: the tree, how a message is built, and what of a value it may show. Translation to exit
+codes belongs to cli/, to HTTP status codes to serving/.
 """
 
 import difflib
 import re
 from collections.abc import Iterable
 
-# what libraries quote, from the first mark of a line to the last: a value may hold marks itself
 SHOWN_NAMES = 8  # of many that exist, in a message about one that does not
+# what libraries quote, from the first mark of a line to the last: a value may hold marks itself
 _QUOTED = re.compile(r"'.*'|\".*\"|`.*`|\d{3,}(?:[.,]\d+)*")
 
 
@@ -69,16 +68,8 @@ def nearest_names(name: str, known: Iterable[str]) -> str:
 class MlopsError(Exception):
     """An error with a message a person can act on.
 
-    Parameters
-    ----------
-    what : str
-        What went wrong, one sentence.
-    where : str, optional
-        File, key, column, table or run it concerns.
-    expected, found : str, optional
-        What would have been right, and what was there instead.
-    way_out : str, optional
-        What to do about it.
+    `what` went wrong, in one sentence; `where`: the file, key, column, table or run; what would
+    have been `expected`, and was `found`; the `way_out` is what to do about it.
     """
 
     def __init__(
@@ -90,18 +81,11 @@ class MlopsError(Exception):
         found: str | None = None,
         way_out: str | None = None,
     ) -> None:
-        self.what = what
-        self.where = where
-        self.expected = expected
-        self.found = found
-        self.way_out = way_out
-        named = [
-            ("where", where),
-            ("expected", expected),
-            ("found", found),
-            ("what to do", way_out),
-        ]
-        super().__init__("\n  ".join([what, *(f"{name}: {text}" for name, text in named if text)]))
+        self.what, self.where, self.way_out = what, where, way_out
+        self.expected, self.found = expected, found
+        named = {"where": where, "expected": expected, "found": found, "what to do": way_out}
+        lines = (f"{name}: {text}" for name, text in named.items() if text)
+        super().__init__("\n  ".join([what, *lines]))
 
 
 class ConfigError(MlopsError):

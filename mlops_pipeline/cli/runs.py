@@ -86,11 +86,7 @@ def run_scoring(use_case: UseCase, *, period: str | None, version: int | None) -
 
 
 def execute_job(
-    job: str,
-    config: Mapping[str, Any],
-    *,
-    tags: Mapping[str, str] | None = None,
-    verbose: bool,
+    job: str, config: Mapping[str, Any], *, tags: Mapping[str, str] | None = None, verbose: bool
 ) -> Done:
     """Execute a job of the code location and stream its log."""
     begun = time.perf_counter()

@@ -86,7 +86,7 @@ class KeyUses:
         if events:
             try:
                 with OpsDatabase.open(self._settings.database_url) as ops:
-                    ops.append_audits(events)
+                    ops.append(events)
             except BaseException:
                 with self._lock:  # no request is counted in a minute that is over
                     self._minutes |= taken

@@ -68,15 +68,11 @@ class Settings:
             lake_uri=given.get("MLOPS_LAKE_URI") or str(data / "lake"),
             database_url=given.get("MLOPS_DATABASE_URL") or f"sqlite:///{data / 'ops.db'}",
             online_url=given.get("MLOPS_ONLINE_URL") or f"sqlite:///{data / 'online.db'}",
-            online_timeout_ms=_positive(
-                "MLOPS_ONLINE_TIMEOUT_MS",
-                given.get("MLOPS_ONLINE_TIMEOUT_MS"),
-                ONLINE_TIMEOUT_MS,
-            ),
+            online_timeout_ms=_positive(given, "MLOPS_ONLINE_TIMEOUT_MS", ONLINE_TIMEOUT_MS),
             mlflow_uri=given.get("MLOPS_MLFLOW_URI")
             or f"sqlite:///{data / 'mlflow' / 'mlflow.db'}",
             mlflow_ui=(given.get("MLOPS_MLFLOW_UI") or "http://127.0.0.1:5000").rstrip("/"),
-            threads=_positive("MLOPS_THREADS", given.get("MLOPS_THREADS"), os.cpu_count() or 1),
+            threads=_positive(given, "MLOPS_THREADS", os.cpu_count() or 1),
             memory_limit=given.get("MLOPS_MEMORY_LIMIT") or "3GB",
             fixed_now=parse_time(given["MLOPS_NOW"]) if given.get("MLOPS_NOW") else None,
             git_commit=given.get("MLOPS_GIT_COMMIT") or None,
@@ -104,9 +100,8 @@ def parse_time(text: str) -> datetime:
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-def _positive(name: str, text: str | None, default: int) -> int:
-    if not text:
-        return default
+def _positive(given: Mapping[str, str], name: str, default: int) -> int:
+    text = given.get(name) or str(default)
     if not text.isdigit() or int(text) < 1:
         raise ConfigError("not a positive whole number", where=name, found=repr(text))
     return int(text)

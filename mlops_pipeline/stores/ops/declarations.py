@@ -11,7 +11,7 @@ A declaration adds what annotations cannot say; tables.py has one for each table
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, datetime
 from types import UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
@@ -137,19 +137,59 @@ class Owner(NamedTuple):
     fields: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Declared:
-    """A table and what else was said of it; `columns` also has those of its owner."""
+    """A table: what follows from its record, and what annotations cannot say.
+
+    `key` is the primary key (an `id` is given by the database), `refers` the foreign keys besides
+    that of the `owner`. Rows of an `append_only` table cannot be changed, removed or replaced. An
+    `audited` row has an event, written with it; `mlops audit verify` compares the two. `people`
+    are columns with names or pseudonyms of people; `types` those that do not follow from the
+    annotation. `columns` also has those of the owner.
+    """
 
     record: type
-    table: Table
-    columns: Mapping[str, Column[Any]]
-    key: tuple[str, ...]
-    owner: Owner | None
-    append_only: bool
-    audited: tuple[Audited, ...]
-    people: tuple[str, ...]
-    tuples: frozenset[str]
+    name: str
+    _: KW_ONLY
+    key: Sequence[str] = ("id",)
+    owner: Owner | None = None
+    refers: Mapping[str, str] = field(default_factory=dict)
+    unique: Sequence[str] = ()
+    index: Sequence[str] = ()
+    append_only: bool = False
+    audited: Sequence[Audited] = ()
+    people: Sequence[str] = ()
+    types: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(self.record)
+        own = [name for name in hints if self.owner is None or name not in self.owner.fields]
+        foreign = dict(self.refers)
+        if self.owner is not None:
+            foreign[self.owner.column] = f"{self.owner.declared.name}.id"
+        columns = []
+        for name in own:
+            kind, is_nullable = _kind(hints[name])
+            kind = self.types.get(name, kind)
+            links = [ForeignKey(foreign[name])] if name in foreign else []
+            if name in self.key:
+                kind = (
+                    Integer if kind is BigInteger else kind
+                )  # the only type that SQLite counts up
+                counted: Any = "auto" if name == "id" else False
+                columns.append(Column(name, kind, *links, primary_key=True, autoincrement=counted))
+            else:
+                columns.append(Column(name, kind, *links, nullable=is_nullable))
+        self.table = Table(self.name, metadata, *columns, *_checks(self.name, own, hints))
+        if self.unique:
+            self.table.append_constraint(UniqueConstraint(*self.unique, name=f"uq_{self.name}"))
+        if self.index:
+            Index(f"ix_{self.name}", *(self.table.c[column] for column in self.index))
+        read = {} if self.owner is None else self.owner.declared.columns
+        self.columns: Mapping[str, Column[Any]] = {
+            name: self.table.c[name] if name in own else read[name] for name in hints
+        }
+        self.tuples = [name for name in own if get_origin(hints[name]) is tuple]
 
     def select(self) -> Select[Any]:
         """Return the query of every field of the record."""
@@ -176,58 +216,6 @@ class Declared:
         detail = {name: _plain(row[name]) for name in found.detail}
         who = (row[found.actor] or UNKNOWN) if found.actor else (actor or "")
         return NewAuditEvent(found.kind, detail, row["use_case"], who, row[found.at])
-
-
-def declare(  # noqa: PLR0913 - keywords: everything that can be said of a table
-    record: type,
-    name: str,
-    *,
-    key: Sequence[str] = ("id",),
-    owner: Owner | None = None,
-    refers: Mapping[str, str] | None = None,
-    unique: Sequence[str] = (),
-    index: Sequence[str] = (),
-    append_only: bool = False,
-    audited: Sequence[Audited] = (),
-    people: Sequence[str] = (),
-    types: Mapping[str, Any] | None = None,
-) -> Declared:
-    """Make the table of a record.
-
-    `key` is the primary key (an `id` is given by the database), `refers` the foreign keys besides
-    that of the `owner`. Rows of an `append_only` table cannot be changed, removed or replaced. An
-    `audited` row has an event, written with it; `mlops audit verify` compares the two. `people`
-    are columns with names or pseudonyms of people; `types` those that do not follow from the
-    annotation.
-    """
-    hints = get_type_hints(record)
-    own = [field for field in hints if owner is None or field not in owner.fields]
-    foreign = dict(refers or {})
-    if owner is not None:
-        foreign[owner.column] = f"{owner.declared.table.name}.id"
-    columns = []
-    for field in own:
-        kind, is_nullable = _kind(hints[field])
-        kind = (types or {}).get(field, kind)
-        links = [ForeignKey(foreign[field])] if field in foreign else []
-        if field in key:
-            kind = Integer if kind is BigInteger else kind  # the only type that SQLite counts up
-            counted: Any = "auto" if field == "id" else False
-            columns.append(Column(field, kind, *links, primary_key=True, autoincrement=counted))
-        else:
-            columns.append(Column(field, kind, *links, nullable=is_nullable))
-    table = Table(name, metadata, *columns, *_checks(name, own, hints))
-    if unique:
-        table.append_constraint(UniqueConstraint(*unique, name=f"uq_{name}"))
-    if index:
-        Index(f"ix_{name}", *(table.c[column] for column in index))
-    read = {field: table.c[field] for field in own}
-    if owner is not None:
-        read = {f: read[f] if f in read else owner.declared.columns[f] for f in hints}
-    tuples = frozenset(name for name in own if get_origin(hints[name]) is tuple)
-    return Declared(
-        record, table, read, tuple(key), owner, append_only, tuple(audited), tuple(people), tuples
-    )
 
 
 def _kind(hint: Any) -> tuple[Any, bool]:

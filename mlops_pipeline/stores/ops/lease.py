@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Self
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -47,16 +48,9 @@ def claim_lease(
                 return present
         host, pid = process
         taken = Lease(
-            name,
-            holder,
-            host,
-            pid,
-            "held",
-            token=1,
-            beats=0,
-            acquired_at=now,
+            name, holder, host, pid, "held", token=1, beats=0, acquired_at=now,
             **sign_of_life(now, ttl_s),
-        )
+        )  # fmt: skip
         if present is not None and is_ours:
             since = now if present.state == "released" else present.acquired_at
             taken = replace(taken, token=present.token, beats=present.beats + 1, acquired_at=since)
@@ -212,11 +206,14 @@ class HeldLease:
 
     def _acquire(self) -> Lease:
         """Take the lease, waiting for a silent holder; see the class."""
+        claim = partial(
+            claim_lease, self._ops, self.name, self.holder, process=self._process, ttl_s=self.ttl_s
+        )
         first: Lease | None = None
         waited_s = 0.0  # counted, not read from the clock: clocks of two hosts may disagree
         while True:
             now = self.clock()
-            found = self._claim(now)
+            found = claim(now=now)
             if found.holder == self.holder:
                 return found
             first = first or found
@@ -225,19 +222,13 @@ class HeldLease:
             if has_moved(first, found):
                 raise held_by_other(found, now)
             if _is_gone(found) or waited_s >= patience_s:
-                found = self._claim(now, unless_moved=found)
+                found = claim(now=now, unless_moved=found)
                 if found.holder == self.holder:
                     return found
                 raise held_by_other(found, now)
             pause_s = min(MAX_POLL_S, self.heartbeat_s)
             self.sleep(pause_s)
             waited_s += pause_s
-
-    def _claim(self, now: datetime, unless_moved: Lease | None = None) -> Lease:
-        return claim_lease(
-            self._ops, self.name, self.holder, process=self._process, ttl_s=self.ttl_s, now=now,
-            unless_moved=unless_moved,
-        )  # fmt: skip
 
 
 def has_moved(before: Lease, after: Lease) -> bool:

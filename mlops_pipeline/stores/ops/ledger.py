@@ -77,12 +77,23 @@ class Ledger(ABC):
         now: datetime,
     ) -> AuditEvent:
         """Append one audit event that has no row."""
-        return self.append_audits([NewAuditEvent(kind, detail, use_case, actor, now)])[0]
+        return self.append([NewAuditEvent(kind, detail, use_case, actor, now)])[0]
 
-    def append_audits(self, events: Sequence[NewAuditEvent]) -> list[AuditEvent]:
-        """Append audit events in this order, all or none."""
+    def append(self, events: Sequence[NewAuditEvent]) -> list[AuditEvent]:
+        """Append audit events in this order, all or none: what a transaction waits for last."""
+        if not events:
+            return []
+        details = [canonical_detail(event.detail) for event in events]
+        rows: list[dict[str, Any]] = []
         with self.write(AUDIT) as tx:
-            return tx.append(events)
+            seq, previous = tx.audit_head()
+            for event, detail in zip(events, details, strict=True):
+                seq += 1
+                row = {**vars(event), "seq": seq, "detail": detail, "previous_hash": previous}
+                previous = event_hash(**{**row, "at": time_text(event.at)})
+                rows.append({**row, "detail": json.loads(detail), "hash": previous})
+            tx.connection.execute(insert(AUDIT_EVENT), rows)
+        return [AuditEvent(**row) for row in rows]
 
     def audit_head(self) -> tuple[int, str]:
         """Return the number of events and the hash of the newest, whatever else it holds."""
@@ -162,15 +173,12 @@ class Transaction(Ledger):
     def insert(self, row: R, *, actor: str | None = None) -> R:
         """Write a new row, and its audit event if its table is audited; return it with its id."""
         declared = TABLES[type(row)]
-        values = vars(row)
-        if "id" in values:
-            values = {name: value for name, value in values.items() if name != "id"}
-        statement = insert(declared.table).values(declared.stored(values))
-        if "id" in vars(row):
-            given = self.connection.execute(statement.returning(declared.table.c.id))
-            row = replace(row, id=given.scalar_one())
+        values = declared.stored(vars(row))
+        if values.pop("id", None) is None:
+            self.connection.execute(insert(declared.table).values(values))
         else:
-            self.connection.execute(statement)
+            statement = insert(declared.table).values(values).returning(declared.table.c.id)
+            row = replace(row, id=self.connection.execute(statement).scalar_one())
         if declared.audited:
             self.append([declared.event(vars(row), actor)])
         return row
@@ -196,29 +204,9 @@ class Transaction(Ledger):
         declared = TABLES[type(row)]
         same = _equal(declared, {name: getattr(row, name) for name in declared.key})
         values = declared.stored(vars(row))
-        if (
-            self.connection.execute(update(declared.table).where(*same).values(values)).rowcount
-            == 0
-        ):
+        changed = self.connection.execute(update(declared.table).where(*same).values(values))
+        if changed.rowcount == 0:
             self.connection.execute(insert(declared.table).values(values))
-
-    def append(self, events: Sequence[NewAuditEvent]) -> list[AuditEvent]:
-        """Append audit events: the last thing that a transaction waits for."""
-        if not events:
-            return []
-        details = [canonical_detail(event.detail) for event in events]
-        if AUDIT not in self._scopes:
-            take_turn(self.connection, AUDIT)
-            self._scopes.add(AUDIT)
-        seq, previous = self.audit_head()
-        rows: list[dict[str, Any]] = []
-        for event, detail in zip(events, details, strict=True):
-            seq += 1
-            row = {**vars(event), "seq": seq, "detail": detail, "previous_hash": previous}
-            previous = event_hash(**{**row, "at": time_text(event.at)})
-            rows.append({**row, "detail": json.loads(detail), "hash": previous})
-        self.connection.execute(insert(AUDIT_EVENT), rows)
-        return [AuditEvent(**row) for row in rows]
 
 
 class OpsDatabase(Ledger, Closing):

@@ -14,7 +14,7 @@ from sqlalchemy import Index, text
 from mlops_pipeline.core.audit.chain import AuditEvent
 from mlops_pipeline.core.evaluation.records import ExceptionEntry
 from mlops_pipeline.core.rollout.records import Approval, Rollout, RolloutEvent
-from mlops_pipeline.stores.ops.declarations import Audited, CanonicalJson, Owner, declare
+from mlops_pipeline.stores.ops.declarations import Audited, CanonicalJson, Declared, Owner
 
 FeatureReader = Literal["computation", "training", "batch_scoring", "online", "history"]
 
@@ -151,7 +151,7 @@ class Projection:
     seq: int
 
 
-ROLLOUT = declare(Rollout, "rollout", unique=("use_case", "version"))
+ROLLOUT = Declared(Rollout, "rollout", unique=("use_case", "version"))
 # The promise "one champion" holds even for a writer that goes round this package.
 Index(
     "uq_rollout_one_champion",
@@ -164,35 +164,35 @@ OF_ROLLOUT = Owner("rollout_id", ROLLOUT, ("use_case", "version"))
 # fmt: off
 DECLARED = (
     ROLLOUT,
-    declare(RolloutEvent, "rollout_event", owner=OF_ROLLOUT, index=("rollout_id",),
+    Declared(RolloutEvent, "rollout_event", owner=OF_ROLLOUT, index=("rollout_id",),
             append_only=True, people=("actor",), audited=[
         Audited("rollout", ("id", "version", "from_state", "to_state", "reason"), actor="actor")]),
-    declare(Approval, "approval", owner=OF_ROLLOUT, index=("rollout_id",),
+    Declared(Approval, "approval", owner=OF_ROLLOUT, index=("rollout_id",),
             append_only=True, people=("by",), audited=[
         Audited("approval", ("id", "version", "stage", "verdict", "reason", "expires_at"),
                 actor="by")]),
-    declare(ExceptionEntry, "gate_exception", refers={"revokes": "gate_exception.id"},
+    Declared(ExceptionEntry, "gate_exception", refers={"revokes": "gate_exception.id"},
             unique=("revokes",), index=("use_case",), append_only=True, people=("by",), audited=[
         Audited("exception_revoked", ("id", "rule", "attribute", "reason", "revokes"),
                 actor="by", where="revokes"),
         Audited("exception_granted", ("id", "rule", "attribute", "reason", "expires_at"),
                 actor="by")]),
-    declare(Decision, "decision", index=("use_case", "kind"), audited=[
+    Declared(Decision, "decision", index=("use_case", "kind"), audited=[
         Audited("decision", ("id", "kind", "action", "reason", "evidence", "run_key"))]),
-    declare(LifecycleRun, "lifecycle_run", unique=("use_case", "run_id"),
+    Declared(LifecycleRun, "lifecycle_run", unique=("use_case", "run_id"),
             people=("triggered_by",), audited=[
         Audited("run", ("id", "run_id", "trigger", "as_of"), at="started_at",
                 actor="triggered_by")]),
-    declare(AuditEvent, "audit_event", key=("seq",), append_only=True, people=("actor",),
+    Declared(AuditEvent, "audit_event", key=("seq",), append_only=True, people=("actor",),
             types={"detail": CanonicalJson}),
-    declare(Alert, "alert", index=("use_case", "resolved_at"), people=("resolved_by",)),
-    declare(Pointer, "pointer", key=("use_case", "name")),
-    declare(StepSeconds, "lifecycle_step", key=("use_case", "run_id", "asset")),
-    declare(FeatureUse, "feature_use", key=("use_case", "feature", "reader")),
-    declare(Tombstone, "tombstone", key=("entity", "pseudonym", "use_case"),
+    Declared(Alert, "alert", index=("use_case", "resolved_at"), people=("resolved_by",)),
+    Declared(Pointer, "pointer", key=("use_case", "name")),
+    Declared(StepSeconds, "lifecycle_step", key=("use_case", "run_id", "asset")),
+    Declared(FeatureUse, "feature_use", key=("use_case", "feature", "reader")),
+    Declared(Tombstone, "tombstone", key=("entity", "pseudonym", "use_case"),
             people=("pseudonym", "by")),
-    declare(Lease, "lease", key=("name",)),
-    declare(Projection, "projection", key=("use_case", "target")),
+    Declared(Lease, "lease", key=("name",)),
+    Declared(Projection, "projection", key=("use_case", "target")),
 )
 # fmt: on
 TABLES = {item.record: item for item in DECLARED}

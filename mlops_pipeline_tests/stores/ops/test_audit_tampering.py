@@ -28,7 +28,7 @@ FLIPS = {  # what a flipped byte makes of event 5
 def write(url: str, writer: int) -> None:
     with OpsDatabase.open(url) as own:
         for first in range(0, EVENTS_EACH, AT_ONCE):
-            own.append_audits(
+            own.append(
                 [
                     NewAuditEvent("read", {"number": number}, "churn", f"run {writer}", NOON)
                     for number in range(first, first + AT_ONCE)
@@ -38,7 +38,7 @@ def write(url: str, writer: int) -> None:
 
 def fill(database: OpsDatabase, events: int = 10) -> list[str]:
     """Append events; return their hashes."""
-    appended = database.append_audits(
+    appended = database.append(
         [
             NewAuditEvent("decision", {"number": number}, "churn", "ada", later(number))
             for number in range(1, events + 1)
@@ -189,7 +189,7 @@ def test_tail_cut_behind_its_anchor_is_named(database: OpsDatabase) -> None:
 def test_chain_rewritten_from_an_event_on_is_named(database: OpsDatabase, rewritten: int) -> None:
     hashes = fill(database)
     tamper(database, f"DELETE FROM audit_event WHERE seq >= {rewritten}")
-    database.append_audits(
+    database.append(
         [
             NewAuditEvent("decision", {"number": -number}, "churn", "ada", later(number))
             for number in range(rewritten, 11)
