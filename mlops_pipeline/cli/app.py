@@ -58,9 +58,6 @@ for name, group in {
 for command in (approve, reject, rollback, reproduce, forget, pack):
     app.command()(command)
 
-Months = Annotated[int, typer.Option(min=6, max=120, help="Length of the world.")]
-Seed = Annotated[int, typer.Option(help="Same seed, same world.")]
-
 
 def main() -> None:
     """Run the command line; a known error is one message and exit code 1."""
@@ -71,38 +68,27 @@ def main() -> None:
         sys.exit(1)
 
 
-@simulate_app.command("churn")
-def simulate_churn(
-    customers: Annotated[int, typer.Option(min=1, help="Accounts ever opened.")] = 20_000,
-    months: Months = 30,
-    seed: Seed = 7,
-) -> None:
-    """Simulate the telecom world into data/sources/churn/ (docs/simulation.md)."""
-    from mlops_pipeline.demo.simulated import write_churn
+def _simulation(world: str, about: str, who: str, customers: int, months: int) -> None:
+    """Add the command that simulates a world."""
 
-    _simulate("churn", write_churn, customers=customers, months=months, seed=seed)
+    @simulate_app.command(world, help=f"{about} into data/sources/{world}/ (docs/simulation.md).")
+    def simulate(
+        customers: Annotated[int, typer.Option(min=1, help=who)] = customers,
+        months: Annotated[int, typer.Option(min=6, max=120, help="Length of the world.")] = months,
+        seed: Annotated[int, typer.Option(help="Same seed, same world.")] = 7,
+    ) -> None:
+        from mlops_pipeline.demo.simulated import write_churn, write_fraud
 
-
-@simulate_app.command("fraud")
-def simulate_fraud(
-    customers: Annotated[int, typer.Option(min=1, help="Who ever holds a card.")] = 2_000,
-    months: Months = 18,
-    seed: Seed = 7,
-) -> None:
-    """Simulate the card world into data/sources/fraud/ (docs/simulation.md)."""
-    from mlops_pipeline.demo.simulated import write_fraud
-
-    _simulate("fraud", write_fraud, customers=customers, months=months, seed=seed)
+        write = {"churn": write_churn, "fraud": write_fraud}[world]
+        folder = Settings.from_environment().data_dir / "sources" / world
+        with progress_bar("simulating customers", customers) as advance:
+            rows = write(folder, customers=customers, months=months, seed=seed, progress=advance)
+        total = sum(rows.values())
+        console.print(f"{customers:,} customers, {months} months: {total:,} rows in {folder}")
 
 
-def _simulate(
-    name: str, write: Callable[..., dict[str, int]], *, customers: int, months: int, seed: int
-) -> None:
-    folder = Settings.from_environment().data_dir / "sources" / name
-    with progress_bar("simulating customers", customers) as advance:
-        rows = write(folder, customers=customers, months=months, seed=seed, progress=advance)
-    total = sum(rows.values())
-    console.print(f"{customers:,} customers, {months} months: {total:,} rows in {folder}")
+_simulation("churn", "Simulate the telecom world", "Accounts ever opened.", 20_000, 30)
+_simulation("fraud", "Simulate the card world", "Who ever holds a card.", 2_000, 18)
 
 
 @app.command()
@@ -140,22 +126,19 @@ def run(
     verbose: Annotated[bool, typer.Option(help="Show Dagster's own log.")] = False,
 ) -> None:
     """Run the lifecycle and say how it ended."""
-    from mlops_pipeline.cli.runs import print_failure, print_summary, run_lifecycle
+    from mlops_pipeline.cli.runs import print_summary, run_lifecycle
 
-    chosen = find_use_case(use_case)
+    find_use_case(use_case)
     all_use_cases()  # a mistake in any file stops the code location
-    done = run_lifecycle(
-        chosen,
+    seconds = run_lifecycle(
+        use_case,
         as_of=as_of,
         on_rejection=on_rejection,
         triggered_by=by or getpass.getuser(),
         multiprocess=multiprocess,
         verbose=verbose,
     )
-    if done.exit_code != 0:
-        print_failure(use_case)
-        raise typer.Exit(done.exit_code)
-    print_summary(use_case, wall_seconds=done.seconds)
+    print_summary(use_case, wall_seconds=seconds)
 
 
 @app.command()
@@ -167,12 +150,12 @@ def score(
     ] = None,
 ) -> None:
     """Score a period with the champion into the predictions table (idempotent)."""
-    from mlops_pipeline.cli.runs import print_failure, print_scored, run_scoring
+    from mlops_pipeline.cli.runs import execute_job, print_scored
 
-    done = run_scoring(find_use_case(use_case), period=period, version=version)
-    if done.exit_code != 0:
-        print_failure(use_case)
-        raise typer.Exit(done.exit_code)
+    given = {"period": period, "version": version}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    find_use_case(use_case)
+    execute_job(use_case, "batch_score", {"batch_predictions": chosen} if chosen else {})
     print_scored(use_case, is_trial=version is not None)
 
 

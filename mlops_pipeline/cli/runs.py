@@ -9,17 +9,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import typer
 import yaml
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from mlops_pipeline.cli.console import console, errors, project, table
-from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.errors import ConfigError
 from mlops_pipeline.lifecycle.alerts import list_alerts
 from mlops_pipeline.lifecycle.bookkeeping import get_pointer
@@ -42,60 +41,54 @@ STOP_SECONDS = 15
 FAILURE_LINES = 25  # of Dagster's log, shown when a run fails
 
 
-@dataclass(frozen=True)
-class Done:
-    """How a process ended."""
-
-    exit_code: int
-    seconds: float
-
-
 def run_lifecycle(
-    use_case: UseCase,
+    use_case: str,
     *,
     as_of: str | None,
     on_rejection: str,
     triggered_by: str,
     multiprocess: bool,
     verbose: bool,
-) -> Done:
-    """Run `<use_case>_lifecycle`, showing what its assets say."""
+) -> float:
+    """Run `<use_case>_lifecycle`, showing what its assets say; return how many seconds it took."""
     if on_rejection not in ("keep", "fail"):
         raise ConfigError(
             "--on-rejection is not valid", expected="keep or fail", found=on_rejection
         )
-    ops: dict[str, Any] = {
-        f"{use_case.name}__registry_entry": {"config": {"on_rejection": on_rejection}}
-    }
+    ops: dict[str, Any] = {"registry_entry": {"on_rejection": on_rejection}}
     if as_of is not None:
         parse_time(as_of)  # what is no date is refused before anything starts
-        ops[f"{use_case.name}__features"] = {"config": {"as_of": as_of}}
-    config: dict[str, Any] = {"ops": ops}
-    if multiprocess:
-        config["execution"] = {"config": {"multiprocess": {"max_concurrent": os.cpu_count() or 1}}}
+        ops["features"] = {"as_of": as_of}
+    execution = {"multiprocess": {"max_concurrent": os.cpu_count() or 1}} if multiprocess else None
     tags = {"mlops/by": triggered_by}
-    return execute_job(f"{use_case.name}_lifecycle", config, tags=tags, verbose=verbose)
-
-
-def run_scoring(use_case: UseCase, *, period: str | None, version: int | None) -> Done:
-    """Run `<use_case>_batch_score`."""
-    given = {"period": period, "version": version}
-    chosen = {name: value for name, value in given.items() if value is not None}
-    config = {"ops": {f"{use_case.name}__batch_predictions": {"config": chosen}}} if chosen else {}
-    return execute_job(f"{use_case.name}_batch_score", config, verbose=False)
+    return execute_job(use_case, "lifecycle", ops, execution, tags=tags, verbose=verbose)
 
 
 def execute_job(
-    job: str, config: Mapping[str, Any], *, tags: Mapping[str, str] | None = None, verbose: bool
-) -> Done:
-    """Execute a job of the code location and stream its log."""
+    use_case: str,
+    job: str,
+    ops: Mapping[str, Mapping[str, Any]],
+    execution: Mapping[str, Any] | None = None,
+    *,
+    tags: Mapping[str, str] | None = None,
+    verbose: bool = False,
+) -> float:
+    """Execute a job of the code location and stream its log; return how many seconds it took.
+
+    `ops` is the configuration by asset. A job that fails ends the command, saying what it left.
+    """
     begun = time.perf_counter()
+    config: dict[str, Any] = {
+        "ops": {f"{use_case}__{asset}": {"config": dict(given)} for asset, given in ops.items()}
+    }
+    if execution is not None:
+        config["execution"] = {"config": execution}
     with tempfile.TemporaryDirectory(prefix="mlops-") as folder:
         path = Path(folder) / "run.yaml"
-        path.write_text(yaml.safe_dump(dict(config)), encoding="utf-8")
+        path.write_text(yaml.safe_dump(config), encoding="utf-8")
         command = [
             sys.executable, "-m", "dagster", "job", "execute", "-m", "mlops_pipeline.definitions",
-            "-j", job, "-c", str(path), "--tags", json.dumps(dict(tags or {})),
+            "-j", f"{use_case}_{job}", "-c", str(path), "--tags", json.dumps(dict(tags or {})),
         ]  # fmt: skip
         process = subprocess.Popen(  # noqa: S603 # our own interpreter and words
             command,
@@ -110,9 +103,12 @@ def execute_job(
             tail = [*tail[-FAILURE_LINES:], line.rstrip()]
             _show(line, verbose=verbose)
         code = process.wait()
-    if code != 0 and not verbose:
-        errors.print("\n".join(escape(line) for line in tail))
-    return Done(code, time.perf_counter() - begun)
+    if code != 0:
+        if not verbose:
+            errors.print("\n".join(escape(line) for line in tail))
+        _print_failure(use_case)
+        raise typer.Exit(code)
+    return time.perf_counter() - begun
 
 
 def dagster_environment() -> dict[str, str]:
@@ -138,8 +134,7 @@ def _show(line: str, *, verbose: bool) -> None:
     console.print(f"[cyan]{match['asset']:>18}[/]  [{style}]{escape(match['text'])}[/]")
 
 
-def print_failure(name: str) -> None:
-    """Print what the failed run left: its alert with what to do."""
+def _print_failure(name: str) -> None:
     with project(name) as context:
         alerts = list_alerts(context.ops, name, open_only=True)
     console.rule(f"[bold red]{name}: the run failed")

@@ -1,24 +1,9 @@
 """Where state lives, and the key of pseudonyms, which lies there too.
 
-Settings are read from the environment when a process starts work, never at import:
-
-| variable                | default                                        |
-| ----------------------- | ---------------------------------------------- |
-| MLOPS_DATA_DIR          | data/ below the project root                   |
-| MLOPS_LAKE_URI          | <data>/lake                                    |
-| MLOPS_DATABASE_URL      | sqlite:///<data>/ops.db                        |
-| MLOPS_ONLINE_URL        | sqlite:///<data>/online.db                     |
-| MLOPS_ONLINE_TIMEOUT_MS | 50 (the longest wait of an online read)        |
-| MLOPS_MLFLOW_URI        | sqlite:///<data>/mlflow/mlflow.db              |
-| MLOPS_MLFLOW_UI         | http://127.0.0.1:5000 (links to reports)       |
-| MLOPS_NOW               | the system clock; set it to replay a past day  |
-| MLOPS_THREADS           | the number of cores                            |
-| MLOPS_MEMORY_LIMIT      | 3GB (DuckDB; beyond it, it spills to disk)     |
-| MLOPS_GIT_COMMIT        | the commit of the checkout                     |
-
-A pseudonym is a keyed hash of an entity key, so that small numbers cannot be guessed back. The key
-is random, made once per data folder and readable by its owner only: equal keys get equal
-pseudonyms within one data folder, and nothing links two folders.
+Settings are read from the environment when a process starts work, never at import; docs/settings.md
+says what each is for. A pseudonym is a keyed hash of an entity key, so that small numbers cannot be
+guessed back. Its key is random, made once per data folder and readable by its owner only: equal
+keys get equal pseudonyms within one data folder, and nothing links two folders.
 """
 
 import hashlib
