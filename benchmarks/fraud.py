@@ -18,8 +18,7 @@ from benchmarks.measure import ROOT
 from benchmarks.prepared import settings_in
 from benchmarks.result import Result, Row
 from mlops_pipeline.config import UseCase, load_use_cases
-from mlops_pipeline.core.data.frame import LabelledFrame
-from mlops_pipeline.core.data.splits import split_frame
+from mlops_pipeline.core.data.frame import LabelledFrame, split_frame
 from mlops_pipeline.core.metrics.intervals import paired_difference
 from mlops_pipeline.core.metrics.metrics import Estimate, point_metrics
 from mlops_pipeline.core.modelling.train import Training, train

@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from mlops_pipeline.errors import did_you_mean, nearest_names
-from mlops_pipeline.spec.aggregates import AGGREGATES
+from mlops_pipeline.spec.kinds import AGGREGATES
 from mlops_pipeline.spec.rules import (
     Check,
     Freshness,

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from mlops_pipeline.errors import ConfigError
-from mlops_pipeline.spec.aggregates import AGGREGATES
 from mlops_pipeline.spec.grammar import Expression
+from mlops_pipeline.spec.kinds import AGGREGATES
 from mlops_pipeline.spec.rules import SourceRule
 from mlops_pipeline.spec.section import Days, Fraction, Name, OneOf, Scalar, Section
 

@@ -13,8 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.core.data.frame import LabelledFrame
-from mlops_pipeline.core.data.splits import PARTS, Parts, split_frame
+from mlops_pipeline.core.data.frame import PARTS, LabelledFrame, Parts, split_frame
 from mlops_pipeline.core.documents.records import CandidateFacts, PartFacts, TrainingFacts
 from mlops_pipeline.core.evaluation.evaluation import (
     Evaluation,

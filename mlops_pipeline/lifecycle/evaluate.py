@@ -14,8 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlops_pipeline.core.data.frame import LabelledFrame
-from mlops_pipeline.core.data.splits import split_frame
+from mlops_pipeline.core.data.frame import LabelledFrame, split_frame
 from mlops_pipeline.core.documents import plots
 from mlops_pipeline.core.documents.pages import (
     ReportFacts,

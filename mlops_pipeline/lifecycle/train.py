@@ -19,8 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlops_pipeline.core.data.frame import LabelledFrame
-from mlops_pipeline.core.data.splits import Parts
+from mlops_pipeline.core.data.frame import LabelledFrame, Parts
 from mlops_pipeline.core.documents.records import TrainingFacts, from_plain, plain
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.core.recipe import train_candidates, training_facts

@@ -1,8 +1,9 @@
-"""KINDS and MITIGATIONS: the model kinds, simplest first, and methods a configuration can name.
+"""What a configuration can name: KINDS of models, simplest first, MITIGATIONS, AGGREGATES.
 
 A kind is a line here with its parameters, core/modelling/kinds/<module>.py (fit, explain) and
-core/modelling/scorers/<module>.py (load, score). The union of candidates and the JSON Schema are
-built from this table. A method is a line here and core/mitigation/methods/<name>.py.
+core/modelling/scorers/<module>.py (load, score). A method of mitigation is a line here and
+core/mitigation/methods/<name>.py; an aggregate a line here and one in core/features/aggregates.py.
+The unions of the configuration and the JSON Schema are built from these tables.
 """
 
 from collections.abc import Mapping
@@ -122,3 +123,31 @@ MITIGATIONS: Mapping[str, str] = MappingProxyType(  # where each comes from
     }
 )
 MethodName = Annotated[str, OneOf(tuple(MITIGATIONS))]
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """What a feature column can be of the rows that count.
+
+    `is_count`: it says how many, so it is 0 for an entity without rows, and carries no value of the
+    column that it counts.
+    """
+
+    needs_column: bool = True
+    is_count: bool = False
+
+
+AGGREGATES: Mapping[str, Aggregate] = MappingProxyType(
+    {
+        "sum": Aggregate(),
+        "mean": Aggregate(),
+        "min": Aggregate(),
+        "max": Aggregate(),
+        "std": Aggregate(),
+        "count": Aggregate(needs_column=False, is_count=True),
+        "count_distinct": Aggregate(is_count=True),
+        "last": Aggregate(),
+        "days_since_last": Aggregate(needs_column=False),
+        "days_since_first": Aggregate(needs_column=False),
+    }
+)

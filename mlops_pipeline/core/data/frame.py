@@ -1,4 +1,4 @@
-"""Features with labels as named arrays: what training and evaluation read."""
+"""Features with labels as named arrays; their division into train, validation and test parts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mlops_pipeline.config.modelling import Split
+from mlops_pipeline.config.tables import Grid
+from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.core.data.periods import step_of
+from mlops_pipeline.errors import SplitError
+
+Times = npt.NDArray[np.datetime64]
+Indices = npt.NDArray[np.int64]
 QUARTILES = (0.25, 0.5, 0.75)
+PARTS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -23,8 +32,8 @@ class LabelledFrame:
     columns: Mapping[str, npt.NDArray[Any]]
     protected: Mapping[str, npt.NDArray[Any]]
     entity: npt.NDArray[Any]
-    as_of: npt.NDArray[np.datetime64]
-    known_at: npt.NDArray[np.datetime64]
+    as_of: Times
+    known_at: Times
     label: npt.NDArray[np.int8]
 
     def __len__(self) -> int:
@@ -67,3 +76,120 @@ class LabelledFrame:
             ]
             missing = np.isnan(values)
         return [*groups, ("(missing)", missing)] if missing.any() else groups
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Row positions of each part, the periods they cover, and what was purged between them."""
+
+    train: Indices
+    validation: Indices
+    test: Indices
+    periods: Mapping[str, tuple[str, ...]]
+    purged: int
+
+    def rows(self) -> dict[str, int]:
+        """Return the number of rows of each part."""
+        return {name: len(getattr(self, name)) for name in PARTS}
+
+
+def split_frame(use_case: UseCase, frame: LabelledFrame) -> Parts:
+    """Divide a use case's labelled rows: the same frame, the same parts. See split_rows."""
+    return split_rows(use_case.split, use_case.grid, frame, use_case.training.seed)
+
+
+def split_rows(split: Split, grid: Grid, frame: LabelledFrame, seed: int) -> Parts:
+    """Divide rows by time (whole periods, one label horizon purged) or at random by entity.
+
+    A row belongs to a part only if its label was known when the next part starts; what is purged
+    comes off the end of the earlier part. A part that is empty or has one class is a SplitError.
+    """
+    if split.method == "random":
+        parts = _at_random(split, frame.entity, seed)
+    else:
+        parts = _by_time(split, _period_of(grid, frame.as_of), frame.known_at)
+    for name in PARTS:
+        rows: Indices = getattr(parts, name)
+        where = f"periods {', '.join(parts.periods[name])}"
+        if len(rows) == 0:
+            raise SplitError(
+                f"the {name} part is empty",
+                where=where,
+                expected="at least one labelled row",
+                found=f"no row; {parts.rows()}",
+                way_out="more data, or other split fractions",
+            )
+        classes = np.unique(frame.label[rows])
+        if len(classes) < 2:
+            raise SplitError(
+                f"the {name} part has a single class",
+                where=where,
+                expected="labels 0 and 1",
+                found=f"only {classes[0]} in {len(rows)} rows",
+                way_out="check the label rule (label.where, label.positive) and the horizon",
+            )
+    return parts
+
+
+def _period_of(grid: Grid, as_of: Times) -> Times:
+    days = as_of.astype("datetime64[D]")
+    step = step_of(grid) if grid.every == "event" else "day"
+    if step == "month":
+        return as_of.astype("datetime64[M]").astype("datetime64[D]")
+    if step == "week":
+        since_monday = (days.astype(np.int64) + 3) % 7  # 1970-01-01 was a Thursday
+        return np.asarray(days - since_monday.astype("timedelta64[D]"))
+    return days
+
+
+def _by_time(split: Split, period: Times, known_at: Times) -> Parts:
+    names = np.unique(period)
+    count = len(names)
+    test = max(1, round(split.test * count)) if split.test else 0
+    train = count - test - max(1, round(split.validation * count))
+    if train < 1 or test < 1:
+        raise SplitError(
+            "there are too few labelled periods for three parts",
+            expected="at least 3",
+            found=f"{count}: {', '.join(map(str, names))}",
+            way_out="run at a later as_of, or start the grid earlier",
+        )
+    starts = names[[train, count - test]]  # of validation and test
+    part = np.searchsorted(starts, period, side="right")
+    rows: list[Indices] = []
+    for index, name in enumerate(PARTS):
+        is_inside = part == index
+        is_known = known_at <= starts[index] if index < len(starts) else is_inside
+        rows.append(np.flatnonzero(is_inside & is_known))
+        if not len(rows[-1]):
+            raise SplitError(
+                f"the {name} part is empty after purging rows whose label was not yet known",
+                where=f"train before {starts[0]}, validation {starts[0]} to {starts[1]}, "
+                f"test from {starts[1]}",
+                expected="labels known before the next part starts",
+                found=f"the first label of the part is known at {known_at[is_inside].min()}",
+                way_out="more periods, a shorter horizon, or other split fractions",
+            )
+    periods = {
+        name: tuple(map(str, np.unique(period[found])))
+        for name, found in zip(PARTS, rows, strict=True)
+    }
+    purged = len(period) - sum(map(len, rows))
+    return Parts(rows[0], rows[1], rows[2], periods, purged)
+
+
+def _at_random(split: Split, entity: npt.NDArray[Any], seed: int) -> Parts:
+    names, codes = np.unique(entity, return_inverse=True)
+    order = np.random.default_rng(seed).permutation(len(names))
+    place = np.empty(len(names))
+    place[order] = (np.arange(len(names)) + 0.5) / len(names)
+    where = place[codes]
+    train = where < split.train
+    test = where >= 1 - split.test
+    return Parts(
+        train=np.flatnonzero(train),
+        validation=np.flatnonzero(~train & ~test),
+        test=np.flatnonzero(test),
+        periods=dict.fromkeys(PARTS, ("random",)),
+        purged=0,
+    )

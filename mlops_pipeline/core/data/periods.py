@@ -1,12 +1,17 @@
-"""The as_of grid: its points, its periods, and the default as_of of a run. Pure date arithmetic."""
+"""The as_of grid: its points and periods, the default as_of of a run; the labels of its periods.
 
-from collections.abc import Iterator
+Labels are Ibis expressions: what is true of each entity and as_of, and when it was known.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 from mlops_pipeline.config.tables import Grid
-from mlops_pipeline.errors import DataError
+from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.core.expressions.to_ibis import condition
+from mlops_pipeline.errors import ConfigError, DataError
 
 Step = Literal["month", "week", "day"]
 
@@ -70,7 +75,10 @@ def periods(grid: Grid, as_of: datetime, first_event: datetime | None = None) ->
         start = floor_to(first_event, step)
     else:
         return []
-    found = list(_walk(start, as_of, step, whole=grid.every == "event"))
+    found, point, is_event = [], start, grid.every == "event"
+    while (end := following(point, step) if is_event else point) <= as_of:
+        found.append(Period(point, end))
+        point = following(point, step)
     if not found:
         raise DataError(
             "there is no period up to as_of",
@@ -81,15 +89,111 @@ def periods(grid: Grid, as_of: datetime, first_event: datetime | None = None) ->
     return found
 
 
-def _walk(start: datetime, as_of: datetime, step: Step, *, whole: bool) -> Iterator[Period]:
-    point = start
-    while True:
-        end = following(point, step)
-        if (end if whole else point) > as_of:
-            return
-        yield Period(point, end if whole else point)
-        point = end
-
-
 def _midnight(day: date) -> datetime:
     return datetime.combine(day, time(), UTC)
+
+
+# labels
+
+
+def known_at(use_case: UseCase, period: Period) -> datetime:
+    """Return when the labels of a period are known (event labels; a column has its own time)."""
+    return period.end + timedelta(days=use_case.label_horizon_days)
+
+
+def labelled_periods(use_case: UseCase, every: Sequence[Period], as_of: datetime) -> list[Period]:
+    """Return the periods whose labels are known at `as_of`."""
+    return [period for period in every if known_at(use_case, period) <= as_of]
+
+
+def events_in_horizon(
+    use_case: UseCase, tables: Mapping[str, Any], periods: Sequence[Period], as_of: datetime
+) -> Any:
+    """Return (entity key, as_of) of every entity with a label event in [as_of, as_of + horizon).
+
+    Only events known strictly before the run's `as_of` count.
+    """
+    import ibis
+
+    label = use_case.label
+    events = label_events(use_case, tables, as_of)
+    points = ibis.memtable(
+        {
+            "as_of": [period.start.replace(tzinfo=None) for period in periods],
+            "_until": [
+                period.start.replace(tzinfo=None) + timedelta(days=label.horizon_days or 0)
+                for period in periods
+            ],
+        },
+        schema={"as_of": "timestamp(6)", "_until": "timestamp(6)"},
+    )
+    joined = events.join(
+        points, [events._happened >= points.as_of, events._happened < points._until]
+    )
+    return joined.select(use_case.entity.key, "as_of").distinct()
+
+
+def label_events(use_case: UseCase, tables: Mapping[str, Any], as_of: datetime) -> Any:
+    """Return (entity key, _happened) of every label event known strictly before `as_of`."""
+    label = use_case.label
+    source = use_case.sources[label.source]
+    rows = tables[label.source]
+    happened = rows[source.event_time]
+    until = as_of.replace(tzinfo=None)
+    visible = (rows._available_at < until) & rows[use_case.entity.key].notnull()
+    visible &= rows._superseded_at.isnull() | (rows._superseded_at >= until)
+    if label.where:
+        visible &= condition(label.where, rows)
+    return rows.filter(visible).select(use_case.entity.key, _happened=happened)
+
+
+def column_labels(
+    use_case: UseCase,
+    tables: Mapping[str, Any],
+    as_of: datetime,
+    *,
+    revised: frozenset[str] = frozenset(),
+) -> Any:
+    """Return (event_row, label 0/1, known_at) of every row of the label's source.
+
+    The label of a revised row is that of its version at `as_of`. A row that arrived late was not
+    known before it arrived, whatever its declared time says.
+    """
+    import ibis
+
+    label = use_case.label
+    if label.source != use_case.population.source:
+        raise ConfigError(
+            "a label column has to be in the population's source",
+            where=f"{use_case.name}: label.source",
+            expected=use_case.population.source,
+            found=label.source,
+            way_out="use `kind: event_present` for events of another source",
+        )
+    source = use_case.sources[label.source]
+    until = as_of.replace(tzinfo=None)
+    every = tables[label.source]
+    rows = every.filter(
+        (every._available_at <= until)
+        & (every._superseded_at.isnull() | (every._superseded_at > until))
+    )
+    value = rows[label.column]
+    known = rows[label.available_at or source.availability]
+    if label.delay_days:
+        known = known + ibis.interval(days=label.delay_days)
+    known = ibis.greatest(known.cast("timestamp(6)"), rows._available_at)
+    keys = source.key if label.source in revised else ()
+    labels = rows.select(
+        *keys,
+        event_row=rows._row_no,
+        label=ibis.cases(
+            (value == label.positive, ibis.literal(1, "int8")),
+            (value == label.negative, ibis.literal(0, "int8")),
+            else_=ibis.null("int8"),
+        ),
+        known_at=known,
+    )
+    if not keys:
+        return labels
+    versions = every.select(*keys, event_row=every._row_no)
+    return versions.join(labels.drop("event_row"), keys).select("event_row", "label", "known_at")

@@ -1,7 +1,7 @@
 """AGGREGATES: each aggregate as it is computed of a table (Ibis) and of one entity's events.
 
 Belongs here: the arithmetic of both, side by side. Which rows count is aggregation.py's and
-streams.py's; the names are spec/aggregates.py's.
+streams.py's; the names are spec/kinds.py's.
 
 Exactness: sums, means and deviations of floats add integers (the value scaled by its declared
 precision), so that the result does not depend on the order of addition, that is, on threads.

@@ -15,8 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.core.data.frame import LabelledFrame
-from mlops_pipeline.core.data.splits import Parts
+from mlops_pipeline.core.data.frame import LabelledFrame, Parts
 from mlops_pipeline.core.fairness.variants import Codes, Groups, learn_groups
 from mlops_pipeline.core.metrics.metrics import Floats
 from mlops_pipeline.core.modelling.calibration import fit_calibration

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.core.data.frame import LabelledFrame
-from mlops_pipeline.core.data.splits import Parts
+from mlops_pipeline.core.data.frame import LabelledFrame, Parts
 from mlops_pipeline.core.modelling.fitting import (
     Fitted,
     Inputs,

@@ -14,13 +14,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.core.data.labels import (
+from mlops_pipeline.core.data.periods import (
+    Period,
     column_labels,
     events_in_horizon,
     label_events,
     labelled_periods,
+    periods,
 )
-from mlops_pipeline.core.data.periods import Period, periods
 from mlops_pipeline.core.features.frames import EVENT_ROW, feature_frame
 from mlops_pipeline.errors import DataError, NotFoundError, shape
 from mlops_pipeline.lifecycle.context import Context, Snapshot

@@ -11,8 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.core.data.labels import known_at
-from mlops_pipeline.core.data.periods import default_as_of, periods
+from mlops_pipeline.core.data.periods import default_as_of, known_at, periods
 from mlops_pipeline.core.features.frames import population
 from mlops_pipeline.core.monitoring.retraining import Evidence, Trigger
 from mlops_pipeline.errors import SourceError

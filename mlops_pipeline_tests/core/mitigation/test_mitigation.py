@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from mlops_pipeline.config import UseCase
-from mlops_pipeline.core.data.frame import LabelledFrame
-from mlops_pipeline.core.data.splits import Parts, split_frame
+from mlops_pipeline.core.data.frame import LabelledFrame, Parts, split_frame
 from mlops_pipeline.core.evaluation.gates import Gate, RuleResult
 from mlops_pipeline.core.fairness.variants import Mitigated, selection_difference
 from mlops_pipeline.core.mitigation.context import (

@@ -10,8 +10,7 @@ import pyarrow as pa
 import pytest
 
 from mlops_pipeline.config import UseCase
-from mlops_pipeline.core.data.frame import LabelledFrame
-from mlops_pipeline.core.data.splits import split_rows
+from mlops_pipeline.core.data.frame import LabelledFrame, split_rows
 from mlops_pipeline.core.modelling.fitting import encode_rows, learn_inputs
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.core.modelling.train import train
@@ -42,11 +41,8 @@ def split_of(case: UseCase, frame: LabelledFrame) -> None:
     split_rows(
         case.split,
         case.grid,
-        as_of=frame.as_of,
-        known_at=frame.known_at,
-        entity=frame.entity,
-        label=frame.label,
-        seed=1,
+        frame,
+        1,
     )
 
 
@@ -161,11 +157,8 @@ def test_unseen_category_scores_as_a_missing_one() -> None:
     parts = split_rows(
         case.split,
         case.grid,
-        as_of=frame.as_of,
-        known_at=frame.known_at,
-        entity=frame.entity,
-        label=label,
-        seed=1,
+        frame,
+        1,
     )
     model: ScoringModel = train(case, frame, parts, threads=1, stopwatch=lambda: 0.0).chosen.model
     scored = model.predict({"kind": texts("new", None, "web"), "spent": numbers(0.5, 0.5, 0.5)})

@@ -6,7 +6,7 @@ import pytest
 
 from mlops_pipeline.config.modelling import Split
 from mlops_pipeline.config.tables import Grid
-from mlops_pipeline.core.data.splits import Parts, split_rows
+from mlops_pipeline.core.data.frame import LabelledFrame, Parts, split_rows
 from mlops_pipeline.errors import SplitError
 
 MONTHLY = Grid.model_validate({"every": "month", "start": "2009-01-01"})
@@ -31,15 +31,15 @@ def split(
     entity: npt.NDArray[Any] | None = None,
     seed: int = 1,
 ) -> Parts:
-    return split_rows(
-        rule or Split(),
-        grid,
+    frame = LabelledFrame(
+        columns={},
+        protected={},
         as_of=as_of,
         known_at=as_of if known_at is None else known_at,
         entity=np.arange(len(as_of)) if entity is None else entity,
         label=np.arange(len(as_of)).astype(np.int8) % 2 if label is None else label,
-        seed=seed,
     )
+    return split_rows(rule or Split(), grid, frame, seed)
 
 
 def test_split_of_19_labelled_months_like_online_retail_tests_the_last_three() -> None:
