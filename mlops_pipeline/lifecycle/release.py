@@ -111,7 +111,7 @@ def release_model(run: RunContext, *, must_pass: bool = False) -> Released | Non
         reason = _refusal(champion.version if champion else None, evaluated)
         run.log.warning(reason)
         end_lifecycle(run, "refused", trained.fingerprint, reason)
-        run.lease.let_go()  # nothing is deployed
+        run.lease.linger_s = 0.0  # nothing is deployed: no step follows
         if must_pass:
             raise StateError(reason, way_out="on_rejection: keep leaves the run green")
         return None

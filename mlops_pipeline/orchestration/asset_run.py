@@ -111,7 +111,7 @@ def asset_run(
                     yield run
                 finally:
                     run.record_reads(asset)
-            is_ending, outcome = not lease.lingers, "FINISHED"
+            is_ending, outcome = lease.linger_s == 0, "FINISHED"
         except Exception as error:
             is_ending, outcome = True, "FAILED"
             _alert(context, ops, use_case, asset, error, now=settings.now())

@@ -37,10 +37,7 @@ def write_json(path: Path, document: Mapping[str, Any], *, is_sorted: bool = Tru
 
 @contextmanager
 def new_folder(target: Path, keep: Sequence[str] = ()) -> Iterator[Path]:
-    """Yield an empty folder that takes the place of `target` on success.
-
-    The parts of an older folder that `keep` names move into the new one.
-    """
+    """Yield an empty folder that replaces `target` on success; its parts in `keep` move over."""
     restore_folder(target, keep)
     new, old = _beside(target)
     new.mkdir(parents=True)
@@ -88,11 +85,8 @@ def scratch_folder(data_dir: Path) -> Iterator[Path]:
 
 
 def is_gone(pid: int) -> bool:
-    """Whether a process of this host no longer exists.
-
-    On Windows signal 0 is not harmless, so there the answer is always "not known to be gone".
-    """
-    if os.name == "nt":
+    """Whether a process of this host is known to be gone."""
+    if os.name == "nt":  # there signal 0 is not harmless
         return False
     try:
         os.kill(pid, 0)

@@ -19,6 +19,7 @@ from mlops_pipeline.core.audit.anchors import GENESIS, SOURCES, Anchor, canonica
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
+HASHED = ("actor", "at", "detail", "kind", "previous_hash", "seq", "use_case")
 UNKNOWN = "unknown"  # an actor who did not say who they are
 MAX_PROBLEMS = 100  # kept; the rest is counted, so that memory stays flat
 
@@ -93,16 +94,9 @@ class StoredEvent:
 
     def hash_as(self, seq: int, previous_hash: str) -> str | None:
         """Return the hash that the content has in a place; None if it is not even text."""
+        placed = {"at": _time(self.at_us), "seq": seq, "previous_hash": previous_hash}
         try:
-            return event_hash(
-                seq,
-                _time(self.at_us),
-                use_case=self.use_case,
-                kind=self.kind,
-                actor=self.actor,
-                detail=self.detail,
-                previous_hash=previous_hash,
-            )
+            return event_hash(vars(self) | placed)
         except TypeError:
             return None
 
@@ -215,11 +209,6 @@ class StoredRecord:
     at: datetime | None = None
     detail: str = ""
 
-    @property
-    def name(self) -> str:
-        """Return what a person calls the row by."""
-        return f"{self.table} {self.id}"
-
     def differs_from(self, event: StoredEvent) -> bool:
         """Whether the row says something else than its event."""
         return (
@@ -259,34 +248,23 @@ class RecordCheck:
             if event.seq <= self._known:
                 self._report(f"{table} {row_id}, of which it tells, is gone", event)
         elif record.differs_from(event):
-            self._report(f"{record.name} does not say what it says: the row was altered", event)
+            self._report(f"{table} {row_id} does not say what it says: the row was altered", event)
 
     def finish(self) -> None:
         """Say which rows no event tells of."""
-        for record in self._without_event.values():
-            self._report(f"{record.name} has no event: the row was put there", None)
+        for table, row_id in self._without_event:
+            self._report(f"{table} {row_id} has no event: the row was put there", None)
 
 
-def event_hash(
-    seq: int,
-    at: str,
-    *,
-    use_case: str | None,
-    kind: str,
-    actor: str,
-    detail: str,
-    previous_hash: str,
-) -> str:
+def event_hash(event: Mapping[str, Any]) -> str:
     """Return the hash of an event: of its canonical JSON, into which the detail's is put.
 
     `at` is from `time_text`, `detail` from `canonical`; TypeError for what has no place in JSON.
     """
-    text = (
-        f'{{"actor":{canonical(actor)},"at":{canonical(at)},"detail":{detail},'
-        f'"kind":{canonical(kind)},"previous_hash":{canonical(previous_hash)},'
-        f'"seq":{canonical(seq)},"use_case":{canonical(use_case)}}}'
+    parts = (
+        f'"{name}":{event[name] if name == "detail" else canonical(event[name])}' for name in HASHED
     )
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(f"{{{','.join(parts)}}}".encode()).hexdigest()
 
 
 def time_text(at: datetime) -> str:

@@ -51,10 +51,7 @@ WAL_PAUSE_S = 0.03
 
 @contextmanager
 def write_transaction(engine: Engine, scope: str) -> Iterator[Connection]:
-    """Open a transaction that no other writer of the same scope can overlap.
-
-    SQLite has one scope: the file.
-    """
+    """Open a transaction that no other writer of the same scope (SQLite: of the file) overlaps."""
     with engine.connect() as connection:
         connection.execution_options(**{WRITES: True})
         with connection.begin():
@@ -240,11 +237,8 @@ def _sqlite_triggers(table: Table) -> list[str]:
 
 
 def _switch_to_wal(engine: Engine) -> None:
-    """Let readers and the writer work side by side; the file remembers it.
-
-    SQLite does not wait by itself for this lock when several processes ask for it at once.
-    """
-    for attempt in range(WAL_ATTEMPTS):
+    """Let readers and the writer work side by side; the file remembers it."""
+    for attempt in range(WAL_ATTEMPTS):  # SQLite does not wait for this lock by itself
         raw = engine.raw_connection()
         try:
             raw.cursor().execute("PRAGMA journal_mode = WAL")

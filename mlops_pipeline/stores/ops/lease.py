@@ -63,10 +63,9 @@ def claim_lease(
 def change_lease(
     ops: Ledger, name: str, holder: str, *, token: int | None = None, **changes: Any
 ) -> bool:
-    """Change a lease if it is the holder's; False, and nothing, if it was lost or released.
+    """Change a lease if it is the holder's, expired or not; False if it was lost or released.
 
-    One that expired but that nobody took is changed. `token`, from when it was taken, also refuses
-    if another holder was in between.
+    `token`, from when it was taken, also refuses if another holder was in between.
     """
     with ops.write(f"lease:{name}") as tx:
         found = get_lease(tx, name)
@@ -101,7 +100,8 @@ class HeldLease:
     is gone from this host at once. A sign of life while waiting means that the other holder works:
     LeaseError right away, or after about `wait_s` seconds. Steps of one run share a lease by using
     one holder name. If one of several concurrent steps fails, the lease is released and the others
-    find it `lost`. After a clean exit it is kept `linger_s` seconds for the holder's next process.
+    find it `lost`. After a clean exit it is kept `linger_s` seconds for the holder's next process;
+    a block that is the holder's last sets that to 0.
 
     `clock` gives the time of day, timezone-aware; one that stands still would keep leases for
     ever. The heartbeat opens connections of its own. `sleep` waits that many seconds; tests pass a
@@ -152,10 +152,7 @@ class HeldLease:
         return change_lease(self._ops, self.name, self.holder, token=self.lease.token, **changes)
 
     def beat(self) -> None:
-        """Send one heartbeat now; the thread does this every `heartbeat_s` seconds.
-
-        A database that does not answer is no loss until the lease has expired.
-        """
+        """Send a heartbeat; a database that does not answer is no loss until the lease expired."""
         now, (host, pid) = self.clock(), self._process
         sign = sign_of_life(now, self.ttl_s)
         try:
@@ -167,15 +164,6 @@ class HeldLease:
             self._expires_at = sign["expires_at"]
         else:
             self.lost = True
-
-    def let_go(self) -> None:
-        """Release the lease at the end of the block: the holder has no next process."""
-        self.linger_s = 0.0
-
-    @property
-    def lingers(self) -> bool:
-        """Whether the holder has a next process that the lease is kept for."""
-        return self.linger_s > 0
 
     def check(self) -> None:
         """Raise LeaseError if the lease was lost, so that nothing is written without it."""
@@ -255,8 +243,5 @@ def is_at_work(found: Lease | None, now: datetime) -> bool:
 
 
 def _is_gone(found: Lease) -> bool:
-    """Whether the holder's process was on this host and no longer exists.
-
-    A lingering lease outlives its process on purpose.
-    """
+    """Whether the holder's process was here and is gone; a lingering lease outlives it."""
     return found.state == "held" and found.host == socket.gethostname() and is_gone(found.pid)

@@ -90,7 +90,7 @@ class Ledger(ABC):
             for event, detail in zip(events, details, strict=True):
                 seq += 1
                 row = {**vars(event), "seq": seq, "detail": detail, "previous_hash": previous}
-                previous = event_hash(**{**row, "at": time_text(event.at)})
+                previous = event_hash({**row, "at": time_text(event.at)})
                 rows.append({**row, "detail": json.loads(detail), "hash": previous})
             tx.connection.execute(insert(AUDIT_EVENT), rows)
         return [AuditEvent(**row) for row in rows]
