@@ -189,7 +189,7 @@ def forget(
     """Remove a person from lake, online store and MLflow, and keep them out."""
     from mlops_pipeline.core.rollout.approvals import signed
     from mlops_pipeline.lifecycle.compliance.erasure import find, forget, person_of
-    from mlops_pipeline.lifecycle.compliance.tombstones import EVERY
+    from mlops_pipeline.lifecycle.ingest.ingestion import EVERY
     from mlops_pipeline.stores.ops import OpsDatabase
 
     settings = Settings.from_environment()

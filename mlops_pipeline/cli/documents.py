@@ -116,16 +116,14 @@ def show_card(
     from mlops_pipeline.lifecycle.compliance.cards import present_version
 
     with project(use_case) as context:
-        found = present_version(
-            context.ops, context.settings, context.use_case, version, now=context.now
-        )
-    text = model_card(found.facts)
+        _, facts = present_version(context, version)
+    text = model_card(facts)
     if html is None:
         typer.echo(text, nl=False)
         return
     html.parent.mkdir(parents=True, exist_ok=True)
     html.write_text(render_html(text), encoding="utf-8")
-    console.print(f"{use_case} version {found.facts.metadata.version}: {escape(str(html))}")
+    console.print(f"{use_case} version {facts.metadata.version}: {escape(str(html))}")
 
 
 @card_app.command("review")
@@ -148,12 +146,10 @@ def pack(
     version: Version = None,
 ) -> None:
     """Write the technical documentation of a version: a folder, zipped, with hashes."""
-    from mlops_pipeline.lifecycle.compliance.pack import write_pack
+    from mlops_pipeline.lifecycle.compliance.cards import write_pack
 
     with project(use_case) as context:
-        done = write_pack(
-            context.ops, context.settings, context.use_case, version, out, now=context.now
-        )
+        done = write_pack(context, version, out)
     console.print(f"{use_case} version {done.version}: {done.files} files in {escape(str(out))}")
     console.print(f"zip: {escape(str(done.archive))}")
     for status, count in done.points.items():

@@ -19,8 +19,12 @@ from mlops_pipeline.config import config_hash, parse_use_case
 from mlops_pipeline.errors import MlopsError, NotFoundError, StateError
 from mlops_pipeline.lifecycle.alerts import list_alerts
 from mlops_pipeline.lifecycle.bookkeeping import list_decisions
-from mlops_pipeline.lifecycle.compliance.cards import record_review, remind_of_review
-from mlops_pipeline.lifecycle.compliance.pack import DOCUMENTS, SUMS
+from mlops_pipeline.lifecycle.compliance.cards import (
+    DOCUMENTS,
+    SUMS,
+    record_review,
+    remind_of_review,
+)
 from mlops_pipeline.lifecycle.rollouts import find_champion
 from mlops_pipeline.orchestration.build import build_definitions
 from mlops_pipeline.orchestration.resources import Platform

@@ -1,29 +1,27 @@
 """Finding and erasing one person: the order of the steps, under the lease of each use case.
 
-The tombstone comes first, so that nothing brings the person back; then the lake (erasure_lake.py),
-the online store and MLflow. Each step finds for itself what is left: a run that was killed is run
-again. The log of a prediction service belongs here when there is one.
+The tombstone comes first, so that nothing brings the person back (ingestion compares rows with it:
+lifecycle/ingest/ingestion.py); then the lake (erasure_lake.py), the online store and MLflow. Each
+step finds for itself what is left: a run that was killed is run again. The log of a prediction
+service belongs here when there is one.
 """
 
 import csv
 import io
 import re
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
 from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.core.audit.chain import NewAuditEvent
 from mlops_pipeline.core.rollout.approvals import signed
 from mlops_pipeline.errors import DataError, NotFoundError, SourceError
 from mlops_pipeline.lifecycle.bookkeeping import get_pointer, set_pointer
 from mlops_pipeline.lifecycle.compliance.erasure_lake import PersonRows
-from mlops_pipeline.lifecycle.compliance.tombstones import (
-    finish_tombstone,
-    get_tombstone,
-    set_tombstone,
-)
 from mlops_pipeline.lifecycle.context import AcceptedSource, Context, open_context
 from mlops_pipeline.lifecycle.features.online.layout import (
     RecordsCheckpoint,
@@ -33,10 +31,11 @@ from mlops_pipeline.lifecycle.features.online.layout import (
     stored_tables,
 )
 from mlops_pipeline.lifecycle.features.online.materialize import open_writer
+from mlops_pipeline.lifecycle.ingest.ingestion import EVERY
 from mlops_pipeline.stores.lake.engine import literal, quoted
 from mlops_pipeline.stores.models.mlflow import is_in_use, open_tracking
 from mlops_pipeline.stores.online.interface import OnlineStore, OnlineTable
-from mlops_pipeline.stores.ops import HeldLease, OpsDatabase
+from mlops_pipeline.stores.ops import HeldLease, Ledger, OpsDatabase, Tombstone
 from mlops_pipeline.stores.settings import Settings, pseudonymiser
 from mlops_pipeline.stores.sources import open_delivery, readable
 
@@ -58,18 +57,9 @@ class Person:
 class Found:
     """Where a use case holds a person.
 
-    Attributes
-    ----------
-    rows : mapping of table to int
-        Rows in the lake.
-    in_mlflow : int
-        Rows in files of MLflow's runs.
-    delivered : mapping of source to int or None
-        Rows in the delivered files, which are not touched; None where they cannot be read.
-    model_versions : mapping of version to list of str
-        Registered versions whose recorded data hold the person, with these data (`source@n`).
-    unsearched : tuple of str
-        Tables without the entity's key.
+    `rows` in the lake by table, `in_mlflow` those in files of runs; `delivered` rows by source are
+    in files that are not touched, None where they cannot be read; `model_versions` registered ones
+    whose recorded data (`source@n`) hold the person; `unsearched` tables without the entity's key.
     """
 
     use_case: str
@@ -123,7 +113,7 @@ def forget(
     said = signed(by, reason, settings.now())
     holder = f"forget {uuid.uuid4().hex[:8]}"
     with ExitStack() as stack:
-        holds = [
+        leases = [
             stack.enter_context(
                 HeldLease(ops, f"lifecycle:{item.name}", holder, clock=lambda: datetime.now(UTC))
             )
@@ -132,8 +122,14 @@ def forget(
         found = find(person, settings)
         before = get_tombstone(ops, person.entity, person.pseudonym, person.scope)
         if before is None and not any(item.is_anywhere for item in found):
-            raise unknown(person)
-        held = set_tombstone(
+            raise NotFoundError(  # the id is not repeated
+                f"nothing is known of a {person.entity} with this id",
+                where=", ".join(use_case.name for use_case in person.use_cases),
+                expected="rows in the lake, in MLflow or in a delivered file",
+                found="none",
+                way_out="look at the id; nothing was changed",
+            )
+        tombstone = set_tombstone(
             ops,
             person.entity,
             person.pseudonym,
@@ -146,34 +142,75 @@ def forget(
             now=said.at,
         )
         erased = []
-        for use_case, item, hold in zip(person.use_cases, found, holds, strict=True):
-            online = _erase(person, use_case, settings, ops, holder=holder, check=hold.check)
-            versions = tuple(held.model_versions.get(use_case.name, ()))
+        for use_case, item, lease in zip(person.use_cases, found, leases, strict=True):
+            online = _erase(person, use_case, settings, ops, lease)
+            versions = tuple(tombstone.model_versions.get(use_case.name, ()))
             erased.append(Erased(item, online, versions))
-        rows = sum(sum(item.found.rows.values()) for item in erased)
-        finish_tombstone(
-            ops,
-            held,
-            {
-                "rows": rows,
-                "online": sum(item.online for item in erased),
-                "mlflow": sum(item.found.in_mlflow for item in erased),
-            },
-            by=by,
-            now=settings.now(),
-        )
+        removed = {
+            "rows": sum(sum(item.rows.values()) for item in found),
+            "online": sum(item.online for item in erased),
+            "mlflow": sum(item.in_mlflow for item in found),
+        }
+        finish_tombstone(ops, tombstone, removed, by=by, now=settings.now())
         return erased
 
 
-def unknown(person: Person) -> NotFoundError:
-    """Return the error for a person of whom nothing is known; it does not repeat the id."""
-    return NotFoundError(
-        f"nothing is known of a {person.entity} with this id",
-        where=", ".join(use_case.name for use_case in person.use_cases),
-        expected="rows in the lake, in MLflow or in a delivered file",
-        found="none",
-        way_out="look at the id; nothing was changed",
-    )
+# tombstones: whom a use case has forgotten
+
+
+def set_tombstone(
+    ops: Ledger,
+    entity: str,
+    pseudonym: str,
+    *,
+    use_case: str,
+    model_versions: Mapping[str, Sequence[int]],
+    by: str,
+    reason: str,
+    now: datetime,
+) -> Tombstone:
+    """Say that a person is being forgotten, with an audit event; again adds model versions.
+
+    `use_case` is a name, or `EVERY`; `model_versions` those made from data that held the person.
+    """
+    with ops.write(f"tombstone:{entity}") as tx:
+        row = get_tombstone(tx, entity, pseudonym, use_case)
+        row = row or Tombstone(entity, pseudonym, use_case, {}, by, reason, now, None)
+        before = row.model_versions
+        named = {
+            name: sorted({*before.get(name, ()), *model_versions.get(name, ())})
+            for name in {*before, *model_versions}
+        }
+        row = replace(row, model_versions=named, finished_at=None)
+        tx.replace(row)
+        tx.append([_event("forget", row, {"reason": reason, "model_versions": named}, by, now)])
+        return row
+
+
+def finish_tombstone(
+    ops: Ledger, held: Tombstone, detail: Mapping[str, Any], *, by: str, now: datetime
+) -> Tombstone:
+    """Say that every store was cleaned, with an audit event that has `detail`."""
+    with ops.write(f"tombstone:{held.entity}") as tx:
+        done = tx.change(held, finished_at=now)
+        tx.append([_event("forgotten", held, detail, by, now)])
+        return done
+
+
+def get_tombstone(ops: Ledger, entity: str, pseudonym: str, use_case: str) -> Tombstone | None:
+    """Return the tombstone that was set with just this scope."""
+    return ops.find(Tombstone, entity=entity, pseudonym=pseudonym, use_case=use_case)
+
+
+def _event(
+    kind: str, row: Tombstone, detail: Mapping[str, Any], by: str, now: datetime
+) -> NewAuditEvent:
+    key = {"entity": row.entity, "pseudonym": row.pseudonym, "use_case": row.use_case}
+    scope = None if row.use_case == EVERY else row.use_case
+    return NewAuditEvent(kind, {**key, **detail}, scope, by, now)
+
+
+# the stores
 
 
 def _find(person: Person, use_case: UseCase, settings: Settings) -> Found:
@@ -194,26 +231,26 @@ def _erase(
     use_case: UseCase,
     settings: Settings,
     ops: OpsDatabase,
-    *,
-    holder: str,
-    check: Callable[[], None],
+    lease: HeldLease,
 ) -> int:
     """Remove a person from the stores of one use case; return how much was online."""
     with open_context(use_case, settings) as context:
-        rows = PersonRows(context, person.entity_id)
+        rows = PersonRows(context, person.entity_id, lease.check)
         pointer = get_pointer(ops, use_case.name, "accepted")
         accepted = {
             name: AcceptedSource.from_dict(item)
             for name, item in (pointer.value if pointer else {}).items()
         }
-        renewed = rows.erase_sources(accepted, check)
+        renewed = rows.erase_sources(accepted)
         if renewed != accepted:
-            check()
+            lease.check()
             document = {name: item.to_dict() for name, item in renewed.items()}
             now = settings.now()
-            set_pointer(ops, use_case.name, "accepted", document, run_id=holder, now=now)
-        rows.erase_periods(check)
-        rows.purge(renewed, check)
+            set_pointer(
+                ops, use_case.name, "accepted", document, run_id=lease.lease.holder, now=now
+            )
+        rows.erase_periods()
+        rows.purge(renewed)
     with open_writer(settings) as store:
         online = _erase_online(use_case, store, person.entity_id)
     _rows_in_mlflow(settings, use_case, person.pseudonym, erase=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 from mlops_pipeline.core.features.frames import EVENT_ROW
 from mlops_pipeline.errors import NotFoundError
-from mlops_pipeline.lifecycle.context import AcceptedSource, Context
+from mlops_pipeline.lifecycle.context import Accepted, AcceptedSource, Context
 from mlops_pipeline.lifecycle.ingest.ingestion import INTERNAL
 from mlops_pipeline.stores.lake.engine import content_hash, literal, quoted
 from mlops_pipeline.stores.lake.tables import BY_PERIOD, REWRITTEN, VERSIONED, TableState
@@ -24,17 +24,17 @@ Renumbered = dict[int, int]  # {version: the one that has its rows without the p
 
 
 class PersonRows:
-    """The rows of one entity in the lake of one use case.
+    """The rows of one entity (its key as text) in the lake of one use case.
 
-    Parameters
-    ----------
-    entity_id : str
-        The key as text.
+    `check` is called before each write: it fails when the lease was lost.
     """
 
-    def __init__(self, context: Context, entity_id: str) -> None:
+    def __init__(
+        self, context: Context, entity_id: str, check: Callable[[], None] = lambda: None
+    ) -> None:
         self.context, self.lake, self.engine = context, context.lake, context.engine
         self.name, self.key = context.use_case.name, context.use_case.entity.key
+        self.check = check
         self._mine = f"coalesce({quoted(self.key)}::VARCHAR = {literal(entity_id)}, FALSE)"
         self._counted: dict[tuple[str, ...], int] = {}
 
@@ -81,34 +81,29 @@ class PersonRows:
 
     # without the person
 
-    def erase_sources(
-        self, accepted: Mapping[str, AcceptedSource], check: Callable[[], None]
-    ) -> dict[str, AcceptedSource]:
+    def erase_sources(self, accepted: Accepted) -> dict[str, AcceptedSource]:
         """Write raw and quarantine tables again; return what is accepted now.
 
         Nothing is deleted yet: what was accepted before can be read until `purge`.
         """
         renewed = {}
         for name, item in accepted.items():
-            raw, hidden = (self.lake.table_uri(self.name, layer, name) for layer in VERSIONED)
-            moved = self._rewrite(raw, {item.version}, self._raw_facts, check)
-            held = {item.quarantine_version} - {None}
-            shifted = self._rewrite(hidden, held, self._quarantine_facts, check)
+            moved = self._rewrite("raw", name, item.version)
+            shifted = self._rewrite("quarantine", name, item.quarantine_version)
             renewed[name] = self._renewed(name, item, moved, shifted) if moved or shifted else item
-        for label, uri in self.tables().items():  # of what is not accepted, or configured no more
+        for label in self.tables():  # of what is not accepted, or configured no more
             layer, _, name = label.partition("/")
             if layer in VERSIONED and name not in accepted:
-                facts = self._raw_facts if layer == "raw" else self._quarantine_facts
-                self._rewrite(uri, set(), facts, check)
+                self._rewrite(layer, name, None)
         return renewed
 
-    def erase_periods(self, check: Callable[[], None]) -> None:
+    def erase_periods(self) -> None:
         """Write the periods of feature and prediction tables that hold the person again."""
         for label, uri in self.tables().items():
             if label.partition("/")[0] not in VERSIONED:
-                self._rewrite_periods(uri, check)
+                self._rewrite_periods(uri)
 
-    def purge(self, accepted: Mapping[str, AcceptedSource], check: Callable[[], None]) -> None:
+    def purge(self, accepted: Accepted) -> None:
         """Delete the files of every version that may hold the person."""
         keep: dict[str, set[int]] = {}
         for sources in self._snapshots().values():
@@ -120,38 +115,33 @@ class PersonRows:
             for uri, number in self._recorded(name, item.to_dict()):
                 keep.setdefault(uri, set()).add(number)
         for uri in self.tables().values():
-            check()
+            self.check()
             self.lake.purge(uri, keep=sorted(keep.get(uri, ())))
 
-    def _rewrite(
-        self,
-        uri: str,
-        versions: set[Any],
-        facts: Callable[[TableState], dict[str, Any]],
-        check: Callable[[], None],
-    ) -> Renumbered:
-        """Write versions, and the newest, again in their order, when one of them holds the person.
+    def _rewrite(self, layer: str, name: str, version: int | None) -> Renumbered:
+        """Write a version, and the newest, again in their order, when one of them holds the person.
 
         Versions of the same files, as before and after a purge, become one.
         """
+        uri = self.lake.table_uri(self.name, layer, name)
         newest = self.lake.state(uri)
         if newest is None or not self._has_key(newest):
             return {}
-        numbers = sorted({*versions, newest.version})
+        numbers = sorted({newest.version, newest.version if version is None else version})
         states = [state for number in numbers if (state := self._at(uri, number))]
         if not any(self._count(state) for state in states):
             return {}
         written: dict[tuple[str, ...], int] = {}
         for state in states:
             if state.files not in written:
-                check()
-                known = facts(state)
+                self.check()
+                facts = self._raw_facts(state) if layer == "raw" else self._quarantine_facts(state)
                 rows = f"SELECT * FROM {self._others(state)} ORDER BY _row_no"
                 batches = self.engine.batches(rows)
-                written[state.files] = self.lake.write(uri, batches, known, "overwrite")
+                written[state.files] = self.lake.write(uri, batches, facts, "overwrite")
         return {state.version: written[state.files] for state in states}
 
-    def _rewrite_periods(self, uri: str, check: Callable[[], None]) -> None:
+    def _rewrite_periods(self, uri: str) -> None:
         state = self._newest(uri)
         parts = {(f["period"], f.get("model_version")): f for f in self.lake.commit_metadata(uri)}
         starts = sorted({period for period, _ in parts})
@@ -166,7 +156,7 @@ class PersonRows:
                 where += f" AND model_version = {int(model)}"
             mine = f"SELECT count(*) FROM {self.engine.scan(state)} WHERE {where} AND {self._mine}"
             if self.engine.query(mine)[0][0]:
-                check()
+                self.check()
                 kept = f"{self._others(state)} WHERE {where}"
                 facts = {**before, **self._period_facts(columns, kept), REWRITTEN: True}
                 del facts["version"]
@@ -206,20 +196,14 @@ class PersonRows:
         self, name: str, item: AcceptedSource, moved: Renumbered, shifted: Renumbered
     ) -> AcceptedSource:
         """Return what an accepted source is without the person, as its rules had left it."""
-        version = moved.get(item.version, item.version)
-        hidden = item.quarantine_version
-        hidden = None if hidden is None else shifted.get(hidden, hidden)
-        raw = self.lake.state(self.lake.table_uri(self.name, "raw", name), version)
-        if raw is None:
-            raise NotFoundError("an accepted version is gone", where=f"source {name}")
-        broken = 0
-        rows = self.engine.scan(raw)
+        version, hidden = moved.get(item.version, item.version), item.quarantine_version
+        raw = self._accepted("raw", name, version)
+        rows, broken = self.engine.scan(raw), 0
         if hidden is not None:
-            held = self.lake.state(self.lake.table_uri(self.name, "quarantine", name), hidden)
-            if held is None:
-                raise NotFoundError("an accepted quarantine is gone", where=f"source {name}")
-            broken = int(self.engine.query(f"SELECT count(*) FROM {self.engine.scan(held)}")[0][0])
-            rows += f" ANTI JOIN {self.engine.scan(held)} AS broken USING (_row_no)"
+            hidden = shifted.get(hidden, hidden)
+            held = self.engine.scan(self._accepted("quarantine", name, hidden))
+            broken = int(self.engine.query(f"SELECT count(*) FROM {held}")[0][0])
+            rows += f" ANTI JOIN {held} AS broken USING (_row_no)"
         source = self.context.use_case.sources.get(name)
         newest = "NULL" if source is None else f"max({quoted(source.availability)})"
         count, mark = self.engine.query(f"SELECT count(*), {newest} FROM {rows}")[0]
@@ -235,6 +219,12 @@ class PersonRows:
         )
 
     # looking
+
+    def _accepted(self, layer: str, name: str, version: int) -> TableState:
+        found = self.lake.state(self.lake.table_uri(self.name, layer, name), version)
+        if found is None:
+            raise NotFoundError("an accepted version is gone", where=f"{layer} of source {name}")
+        return found
 
     def _every_table(self) -> dict[str, str]:
         root = f"{self.lake.table_uri(self.name, '')}/"

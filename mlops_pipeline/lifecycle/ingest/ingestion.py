@@ -21,16 +21,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from mlops_pipeline.config.tables import Source
-from mlops_pipeline.lifecycle.compliance.tombstones import forgotten_pseudonyms
 from mlops_pipeline.lifecycle.context import Context, RunContext
 from mlops_pipeline.lifecycle.features.offline import finished_through
 from mlops_pipeline.lifecycle.ingest.accepted import superseded_at
 from mlops_pipeline.stores.lake.engine import Engine, content_hash, quoted, sql_timestamp
 from mlops_pipeline.stores.lake.tables import TableState
+from mlops_pipeline.stores.ops import Ledger, Tombstone
 from mlops_pipeline.stores.settings import LENGTH, pads
 from mlops_pipeline.stores.sources import open_delivery, readable
 
 INTERNAL = ("_row_no", "_available_at", "_ingested_at", "_superseded_at")
+EVERY = "*"  # in a tombstone: every use case that has the entity, also those to come
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,12 @@ def ingest(
         content_hash=str(facts["content_hash"]),
         files=delivery.files,
     )
+
+
+def forgotten_pseudonyms(ops: Ledger, use_case: str, entity: str) -> frozenset[str]:
+    """Return the pseudonyms of the people whom a use case keeps out."""
+    rows = ops.all(Tombstone, entity=entity, use_case=(use_case, EVERY))
+    return frozenset(row.pseudonym for row in rows)
 
 
 def without_erased(

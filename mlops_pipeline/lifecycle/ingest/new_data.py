@@ -16,10 +16,9 @@ from mlops_pipeline.core.features.frames import population
 from mlops_pipeline.core.monitoring.retraining import Evidence, Trigger
 from mlops_pipeline.errors import SourceError
 from mlops_pipeline.lifecycle.bookkeeping import get_pointer, last_finished_lifecycle
-from mlops_pipeline.lifecycle.compliance.tombstones import forgotten_pseudonyms
 from mlops_pipeline.lifecycle.context import AcceptedSource, Context, open_context
 from mlops_pipeline.lifecycle.ingest.accepted import decisive_marks
-from mlops_pipeline.lifecycle.ingest.ingestion import without_erased
+from mlops_pipeline.lifecycle.ingest.ingestion import forgotten_pseudonyms, without_erased
 from mlops_pipeline.stores.lake.engine import quoted, sql_timestamp
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings

@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 
 from mlops_pipeline.lifecycle.bookkeeping import set_pointer
 from mlops_pipeline.lifecycle.compliance.erasure import Erased, forget, person_of
-from mlops_pipeline.lifecycle.compliance.tombstones import EVERY, forgotten_pseudonyms
 from mlops_pipeline.lifecycle.context import Context, Snapshot
 from mlops_pipeline.lifecycle.features.offline import features_uri, finished_periods
 from mlops_pipeline.lifecycle.ingest.accepted import accepted_sources
+from mlops_pipeline.lifecycle.ingest.ingestion import EVERY, forgotten_pseudonyms
 from mlops_pipeline.lifecycle.predictions import predictions_uri
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline_tests.worlds import (

@@ -11,13 +11,8 @@ from deltalake import DeltaTable
 
 from mlops_pipeline.errors import DataError, LeaseError, NotFoundError, StateError
 from mlops_pipeline.lifecycle.bookkeeping import get_pointer, set_pointer
-from mlops_pipeline.lifecycle.compliance.erasure import find, forget, person_of
+from mlops_pipeline.lifecycle.compliance.erasure import find, forget, get_tombstone, person_of
 from mlops_pipeline.lifecycle.compliance.erasure_lake import PersonRows
-from mlops_pipeline.lifecycle.compliance.tombstones import (
-    EVERY,
-    forgotten_pseudonyms,
-    get_tombstone,
-)
 from mlops_pipeline.lifecycle.context import AcceptedSource, Context
 from mlops_pipeline.lifecycle.features.leak_check import leak_check
 from mlops_pipeline.lifecycle.features.offline import features_uri
@@ -25,6 +20,7 @@ from mlops_pipeline.lifecycle.ingest.accepted import (
     accepted_sources,
     register_accepted,
 )
+from mlops_pipeline.lifecycle.ingest.ingestion import EVERY, forgotten_pseudonyms
 from mlops_pipeline.lifecycle.ingest.new_data import new_data_evidence
 from mlops_pipeline.stores.files import write_json
 from mlops_pipeline.stores.lake import tables

@@ -1,12 +1,11 @@
 from typing import Any
 
-from mlops_pipeline.lifecycle.compliance.tombstones import (
-    EVERY,
+from mlops_pipeline.lifecycle.compliance.erasure import (
     finish_tombstone,
-    forgotten_pseudonyms,
     get_tombstone,
     set_tombstone,
 )
+from mlops_pipeline.lifecycle.ingest.ingestion import EVERY, forgotten_pseudonyms
 from mlops_pipeline.stores.ops import OpsDatabase, Tombstone
 from mlops_pipeline_tests.stores.ops.timestamps import NOON, later
 
