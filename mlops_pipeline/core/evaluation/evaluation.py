@@ -67,11 +67,7 @@ class ReviewBand:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything that was measured on the test part.
-
-    `mitigation` is what was tried before, on the validation part, when the gate had refused a
-    model on fairness only.
-    """
+    """What was measured on the test part; `mitigation` was tried before, on the validation part."""
 
     metrics: Mapping[str, Estimate]
     train_metrics: Mapping[str, Estimate]
@@ -98,8 +94,7 @@ def evaluate_model(
 ) -> tuple[Evaluation, Decisions]:
     """Measure a calibrated model on the test part.
 
-    `train_metrics` are for the train/test gap, `train_maxima` (of each numeric input) for the
-    out-of-range stress case.
+    `train_maxima` (of each numeric input) are for the out-of-range stress case.
     """
     seed = use_case.training.seed
     decided = model.decide(test.everything)
@@ -143,15 +138,12 @@ def compare_with_champion(
     rows = int(unseen.sum())
     needed = (*champion.input_names, *champion.attributes)
     lacking = [name for name in needed if name not in test.everything]
-    reason = None
     if lacking:
         reason = f"the champion needs features that no longer exist: {', '.join(lacking[:5])}"
-    elif rows < MIN_COMPARED_ROWS or len(np.unique(test.label[unseen])) < 2:
-        reason = (
-            f"only {rows} test rows with both classes are unknown to the champion "
-            f"(at least {MIN_COMPARED_ROWS})"
-        )
-    if reason is not None:
+        return ChampionComparison(version, rows, {}, reason)
+    if rows < MIN_COMPARED_ROWS or len(np.unique(test.label[unseen])) < 2:
+        reason = f"only {rows} test rows with both classes are unknown to the champion "
+        reason += f"(at least {MIN_COMPARED_ROWS})"
         return ChampionComparison(version, rows, {}, reason)
     columns = {name: values[unseen] for name, values in test.everything.items()}
     ours, theirs = challenger.decide(columns), champion.decide(columns)

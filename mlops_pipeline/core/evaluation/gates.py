@@ -113,15 +113,17 @@ def _metric(rule: MetricRule, evaluation: Evaluation) -> RuleResult:
     return _bounded(rule, rule.metric, evaluation.metrics[rule.metric], "on test")
 
 
+def _bound(rule: Bounded) -> tuple[float, str]:
+    if rule.at_least is not None:
+        return rule.at_least, "at least"
+    return rule.at_most or 0.0, "at most"
+
+
 def _bounded(rule: Bounded, name: str, figure: Estimate, where: str) -> RuleResult:
-    word, bound = (
-        ("at least", rule.at_least) if rule.at_least is not None else ("at most", rule.at_most)
-    )
-    threshold = float(bound or 0.0)
-    title = f"{name} {word} {threshold:g}"
-    if figure.value is None:
+    threshold, word = _bound(rule)
+    title, value = f"{name} {word} {threshold:g}", figure.value
+    if value is None:
         return _unknown(title, threshold, rule.effect, figure.reason)
-    value = figure.value
     passed = value >= threshold if word == "at least" else value <= threshold
     reason = f"{name} is {value:.4f} {where}, {word} {threshold:g} is asked"
     return RuleResult(title, value, threshold, passed, rule.effect, reason)
@@ -142,11 +144,10 @@ def _gap(rule: GapRule, evaluation: Evaluation) -> RuleResult:
 @evaluate_rule.register
 def _against_champion(rule: NotWorseRule | BetterRule, evaluation: Evaluation) -> RuleResult:
     is_better = isinstance(rule, BetterRule)
-    title = f"{rule.metric} better than the champion by {rule.by:g}"
-    threshold = rule.by
-    if not is_better:
-        title = f"{rule.metric} not worse than the champion by more than {rule.by:g}"
-        threshold = -rule.by
+    what = (
+        "better than the champion by" if is_better else "not worse than the champion by more than"
+    )
+    title, threshold = f"{rule.metric} {what} {rule.by:g}", rule.by if is_better else -rule.by
     comparison = evaluation.champion
     if comparison is None:
         return RuleResult(title, None, threshold, True, rule.effect, "there is no champion yet")
@@ -155,16 +156,15 @@ def _against_champion(rule: NotWorseRule | BetterRule, evaluation: Evaluation) -
     difference = comparison.differences[rule.metric]
     if difference.value is None or difference.low is None or difference.high is None:
         return _unknown(title, threshold, rule.effect, difference.reason)
-    if METRICS[rule.metric].greater_is_better:
-        gain, floor = difference.value, difference.low
-    else:
+    gain, floor = difference.value, difference.low
+    if not METRICS[rule.metric].greater_is_better:
         gain, floor = -difference.value, -difference.high
-    judged = gain if is_better else floor
+    value = gain if is_better else floor
     reason = (
         f"better by {gain:.4f} than version {comparison.version} on {comparison.rows} rows that "
         f"neither has seen; with confidence by at least {floor:.4f}"
     )
-    return RuleResult(title, judged, threshold, judged >= threshold, rule.effect, reason)
+    return RuleResult(title, value, threshold, value >= threshold, rule.effect, reason)
 
 
 @evaluate_rule.register
@@ -173,8 +173,7 @@ def _worst_slice(rule: SliceRule, evaluation: Evaluation) -> RuleResult:
     for worst in worst_slices(evaluation.slices, rule.metric, 1):
         where = f"in {worst.column} = {worst.group} ({worst.rows} rows)"
         return _bounded(rule, name, worst.metrics[rule.metric], where)
-    bound = rule.at_least if rule.at_least is not None else rule.at_most
-    return _unknown(name, float(bound or 0.0), rule.effect, "no slice is computable")
+    return _unknown(name, _bound(rule)[0], rule.effect, "no slice is computable")
 
 
 @evaluate_rule.register

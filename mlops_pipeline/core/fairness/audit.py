@@ -1,8 +1,7 @@
 """The audit of decisions by group: rates and calibration of groups, disparities between them.
 
-Belongs here: measuring sensitive attributes. Whether a disparity is within a limit is parity.py's.
-A count array ends in the axes (group, label, decision): label 0, 1 or 2 (not known yet), decision
-0 or 1.
+Whether a disparity is within a limit is parity.py's. A count array ends in the axes (group, label,
+decision): label 0, 1 or 2 (not known yet), decision 0 or 1.
 """
 
 from collections.abc import Mapping, Sequence
@@ -69,9 +68,9 @@ class GroupCalibration:
 class GroupRates:
     """Rates of one group, with 95 % intervals.
 
-    Of a group that is too small to say something, and to hide anybody in, only the number of rows
-    is there. `labelled` rows are those whose label is known: TPR, FPR, precision, `positives` and
-    `calibration` are theirs. `excluded` says why the group is left out of the disparities.
+    Of a group too small to hide anybody in, only the number of rows is there. TPR, FPR, precision,
+    `positives` and `calibration` are of the `labelled` rows, whose label is known. `excluded` says
+    why the group is left out of the disparities.
     """
 
     group: str
@@ -135,10 +134,7 @@ def audit_attributes(
 
 
 def attribute_values(protected: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
-    """Return the values of an attribute or of a pair ("gender x region": "female x south").
-
-    A pair is missing where either attribute is.
-    """
+    """Return the values of an attribute, or of a pair: it is missing where either one is."""
     if CROSSED not in name:
         return protected[name]
     first, second = (factorize(protected[each]) for each in name.split(CROSSED))

@@ -1,7 +1,7 @@
 """Whether disparities are within a limit: those of an evaluation, and those of live decisions.
 
-Belongs here: what is said about audits, and about rows that were read. Reading and recording is
-lifecycle/compliance/fairness_audits.py's, what follows a refusal the gate's and mitigation's.
+Reading rows and recording audits is lifecycle/compliance/fairness_audits.py's, what follows a
+refusal the gate's and mitigation's.
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,11 +45,8 @@ def evaluate_parity(
         if (audit.attribute in attributes if attributes else not is_intersection(audit.attribute))
     }
     known = {name: one.value for name, one in figures.items() if one.value is not None}
-    lacking = [
-        f"{name} not computable ({one.reason})"
-        for name, one in figures.items()
-        if one.value is None
-    ]
+    unknown = [(name, one.reason) for name, one in figures.items() if one.value is None]
+    lacking = [f"{name} not computable ({reason})" for name, reason in unknown]
     if not known:
         return Parity(None, None, (), "; ".join(lacking) or "there is no protected attribute")
     ranked = sorted(known.items(), key=lambda pair: -pair[1])
@@ -78,7 +75,7 @@ class LiveDecisions:
 
 @dataclass(frozen=True)
 class LiveAudit:
-    """The verdict on live decisions, one sentence with its reason, and the figures behind it."""
+    """What follows from live decisions, a sentence that says why, and the figures behind it."""
 
     action: Action
     sentence: str
@@ -96,14 +93,12 @@ def audit_decisions(settings: Fairness, found: LiveDecisions | None, *, seed: in
     `found` None: there is no champion.
     """
     limit = settings.demographic_parity_at_most
-    rows = 0 if found is None else len(found.decision)
-    if found is None or rows == 0:
-        lacking = "there is no champion"
+    if found is None or len(found.decision) == 0:
+        lacking, version = "there is no champion", None
         if found is not None:
-            lacking = f"version {found.version} has scored no row since {found.since.date()}"
-        parity = Parity(None, None, (), lacking)
-        sentence = f"not computable: {lacking}"
-        version = None if found is None else found.version
+            version = found.version
+            lacking = f"version {version} has scored no row since {found.since.date()}"
+        parity, sentence = Parity(None, None, (), lacking), f"not computable: {lacking}"
         return LiveAudit("not_computable", sentence, limit, version, 0, 0, parity, ())
     audits = audit_attributes(
         settings,
@@ -115,22 +110,20 @@ def audit_decisions(settings: Fairness, found: LiveDecisions | None, *, seed: in
         entities=found.entity,
         seed=seed,
     )
-    parity, labelled = evaluate_parity(audits, limit), int(found.known.sum())
-    action: Action = "not_computable" if parity.passed is None else "within_limits"
-    verdict = "not computable" if parity.passed is None else f"within {limit:g}"
-    if parity.passed is False:
-        action, verdict = "alert", f"above {limit:g} in {', '.join(parity.above)}"
+    parity = evaluate_parity(audits, limit)
+    rows, labelled, by = len(found.decision), int(found.known.sum()), found.as_of.date()
+    outcomes: dict[bool | None, tuple[Action, str]] = {
+        True: ("within_limits", f"within {limit:g}"),
+        False: ("alert", f"above {limit:g} in {', '.join(parity.above)}"),
+        None: ("not_computable", "not computable"),
+    }
+    action, outcome = outcomes[parity.passed]
+    labels = f"{labelled:,} with a label known by {by}"
+    if not labelled:
+        labels = f"of which no label is known by {by}: TPR, FPR, precision and calibration are "
+        labels += "not computable yet"
     sentence = (
-        f"demographic parity difference {verdict}: {parity.reason}; {rows:,} decisions of version "
-        f"{found.version} since {found.since.date()}, {_labels(labelled, found.as_of)}"
+        f"demographic parity difference {outcome}: {parity.reason}; {rows:,} decisions of version "
+        f"{found.version} since {found.since.date()}, {labels}"
     )
     return LiveAudit(action, sentence, limit, found.version, rows, labelled, parity, audits)
-
-
-def _labels(labelled: int, as_of: datetime) -> str:
-    if labelled:
-        return f"{labelled:,} with a label known by {as_of.date()}"
-    return (
-        f"of which no label is known by {as_of.date()}: TPR, FPR, precision and calibration are "
-        "not computable yet"
-    )

@@ -1,8 +1,7 @@
 """The groups that mitigation makes equal, and its variants of a model: which one is chosen.
 
-Belongs here: which rows form a group (with several attributes a combination of their values: when
-all combinations are treated alike, so are the values of each), and the choice among variants from
-figures alone. How variants are made belongs to `mitigation`.
+With several attributes a group is a combination of their values: when all combinations are treated
+alike, so are the values of each. How variants are made belongs to `mitigation`.
 """
 
 from collections import Counter
@@ -43,10 +42,9 @@ class Groups:
 def learn_groups(
     protected: Mapping[str, npt.NDArray[Any]], attributes: Sequence[str], min_rows: int
 ) -> Groups:
-    """Return the groups of the rows given.
+    """Return the groups of the rows given; a row of which an attribute is missing has none.
 
-    Combinations with fewer than `min_rows` rows form one group together; if even that is smaller,
-    they have none. Neither has a row of which an attribute is missing.
+    Combinations with fewer than `min_rows` rows form one group together, if that is large enough.
     """
     rows = zip(*(protected[name] for name in attributes), strict=True)
     counts = Counter(row for row in rows if None not in row)
@@ -61,10 +59,9 @@ def learn_groups(
 def selection_difference(
     decision: npt.NDArray[np.bool_], values: npt.NDArray[Any], min_rows: int
 ) -> float | None:
-    """Return the demographic parity difference of an attribute: that of the audit, without more.
+    """Return the demographic parity difference of an attribute, as the audit does.
 
-    The largest minus the smallest selection rate, of groups with at least `min_rows` rows; None
-    with fewer than two of them. Rows without a value count nowhere.
+    Of groups with at least `min_rows` rows; None with fewer than two. Missing values do not count.
     """
     rows = Counter(value for value in values if value is not None)
     selected = Counter(value for value in values[decision] if value is not None)
@@ -76,10 +73,10 @@ def selection_difference(
 class Variant:
     """A model beside the one that the gate refused; figures are of the validation part.
 
-    `method` is "none" of the base model, `uses_attribute` whether a decision needs to know the
-    protected attribute. `disparities` are demographic parity differences by attribute, `disparity`
-    the largest of those that are mitigated; None: not computable. `test` are the figures on the
-    test part, for the base model and the chosen variant.
+    `method` is "none" of the base model; a model that `uses_attribute` needs the protected one to
+    decide. `disparities` are demographic parity differences by attribute, `disparity` the largest
+    of those that are mitigated; None: not computable. `test` are the base model's and the chosen
+    variant's figures on the test part.
     """
 
     name: str
@@ -122,7 +119,6 @@ def choose_variant(
 
     Of those whose every disparity is at most `within`, the best by `rule.prefer` is chosen, the
     least disparate on a tie, unless it loses more than `rule.max_loss` against the base model.
-    Returned are the variants with their outcome, the name chosen or None, and why.
     """
     judged = tuple(_judged(variant, within, attributes) for variant in variants)
     base = judged[0]
@@ -133,24 +129,26 @@ def choose_variant(
         reason = f"none of the variants is within the limits; {_closest(judged, within)}"
         return judged, None, reason
     best = min(fair, key=lambda variant: (_badness(variant, rule.prefer), variant.disparity or 0.0))
-    loss = _loss(base, best, rule.prefer)
+    before, loss = base.figures[rule.prefer], None  # as a share of the base model's figure
+    if before is not None:
+        lost = _badness(best, rule.prefer) - _badness(base, rule.prefer)
+        loss = lost / abs(before) if before else (0.0 if lost <= 0 else np.inf)
     what = f"{rule.prefer} {best.figures[rule.prefer]:.4f} against {base.figures[rule.prefer]:.4f}"
     if loss is None or loss > rule.max_loss:
-        lost = "not computable" if loss is None else f"{loss:.1%}, above {rule.max_loss:.1%}"
-        return judged, None, f"{best.name} is the best within the limits, but loses {lost}: {what}"
+        much = "not computable" if loss is None else f"{loss:.1%}, above {rule.max_loss:.1%}"
+        return judged, None, f"{best.name} is the best within the limits, but loses {much}: {what}"
     reason = f"{best.name} is the best of {len(fair)} variants within the limits: {what}"
     marked = (replace(item, chosen=item.name == best.name) for item in judged)
     return tuple(marked), best.name, reason
 
 
 def _judged(variant: Variant, within: Mapping[str, float], attributes: Sequence[str]) -> Variant:
-    wrong = [
-        f"{name} is not computable"
-        if value is None
-        else f"{name} {value:.3f} above {within[name]:.3f}"
-        for name, value in variant.disparities.items()
-        if value is None or value > within[name]
-    ]
+    wrong = []
+    for name, value in variant.disparities.items():
+        if value is None:
+            wrong.append(f"{name} is not computable")
+        elif value > within[name]:
+            wrong.append(f"{name} {value:.3f} above {within[name]:.3f}")
     known = [variant.disparities[name] for name in attributes]
     largest = None if None in known else max(value or 0.0 for value in known)
     reason = "; ".join(wrong) or "within the limits"
@@ -164,15 +162,6 @@ def _badness(variant: Variant, metric: str) -> float:
         return np.inf
     is_greater_better = metric in METRICS and METRICS[metric].greater_is_better
     return -value if is_greater_better else value
-
-
-def _loss(base: Variant, variant: Variant, metric: str) -> float | None:
-    """Return how much worse the figure is than the base model's, as a share of it."""
-    before = base.figures[metric]
-    if before is None:
-        return None
-    lost = _badness(variant, metric) - _badness(base, metric)
-    return lost / abs(before) if before else (0.0 if lost <= 0 else np.inf)
 
 
 def _closest(judged: Sequence[Variant], within: Mapping[str, float]) -> str:

@@ -1,8 +1,7 @@
 """Metrics with intervals, and the difference of two models on the same rows.
 
-Belongs here: the bootstrap over entities, whose rows over overlapping periods are not independent
-and are drawn together, and DeLong's closed form, which treats rows as independent. Whether a
-difference is enough to promote a model is the gate's.
+The bootstrap draws entities: their rows over overlapping periods are not independent. DeLong's
+closed form treats rows as independent. Whether a difference is enough is the gate's.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -93,9 +92,8 @@ def paired_difference(  # noqa: PLR0913 - the settings are keyword-only and have
 ) -> Estimate:
     """Return metric(a) - metric(b) on the same rows; a is the challenger, b the champion.
 
-    Both see the same resamples, so that what they share cancels. For `roc_auc` with one row per
-    entity and at most 200,000 rows it is `delong_difference`, without resampling. The sign is that
-    of the metric: above 0, the challenger is worse in log loss.
+    Both see the same resamples, so that what they share cancels. `roc_auc` with one row per entity
+    and at most 200,000 rows is `delong_difference`. The sign is that of the metric.
     """
     check_at_least(2, replicates=replicates)
     _check_level(level)
@@ -173,8 +171,8 @@ def percentile_interval(
 ) -> Estimate:
     """Return a value with the percentile interval of its resamples, NaN where not computable.
 
-    Where a part of all entities was resampled, `reference` is the figure of that part: deviations
-    from it are scaled by `scale` = sqrt(entities resampled / all) and moved to the value.
+    `reference` is the figure of the part of all entities that was resampled, where it was a part:
+    deviations from it are scaled by `scale` = sqrt(entities resampled / all).
     """
     reference = value if reference is None else reference
     computable = resamples[np.isfinite(resamples)]
@@ -303,13 +301,10 @@ def _gap_figures(gaps: Floats, rows: float) -> tuple[float, float]:
 
 
 def delong_difference(labels: Floats, p_a: Floats, p_b: Floats, *, level: float = 0.95) -> Estimate:
-    """Return AUC(a) - AUC(b) on the same rows with DeLong's interval; above 0, a ranks better.
+    """Return AUC(a) - AUC(b) -+ z sqrt(S10 / m + S01 / n); labels and scores are checked.
 
-    -+ z sqrt(S10 / m + S01 / n), within [-1, 1], with the variances of the differences of
-    placements, so that the covariance of the two models is in it. Labels and scores are checked,
-    and of both classes. There is no interval when a class has one row, or when the variance is 0,
-    which says nothing about how far the difference may be off; it is [0, 0] when both order the
-    rows identically.
+    The variances are of the differences of placements, so that the covariance of the two models is
+    in it. The interval is [0, 0] when both order the rows identically.
 
     DeLong, DeLong & Clarke-Pearson 1988; Sun & Xu, IEEE Signal Processing Letters 21(11), 2014.
     """

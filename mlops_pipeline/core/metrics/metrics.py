@@ -1,8 +1,7 @@
 """Metrics of a binary classifier, and the `Estimate` that carries a number.
 
-Belongs here: the checks of labels and scores, their ranking, the definition of each metric and of
-"not computable". Scores are sorted once, so that each vector of weights, as a bootstrap's resample
-is one, costs O(n). Intervals, and differences between models, belong to `intervals`.
+Scores are sorted once, so that each vector of weights, as a resample of a bootstrap is one, costs
+O(n). Intervals, and differences between models, belong to `intervals`.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -23,8 +22,7 @@ Selection = NDArray[np.bool_] | slice
 class Estimate:
     """A number with its interval, or the reason why there is none.
 
-    `value` None means not computable, never 0 or NaN; `reason` says why it is, or why there is no
-    interval. DataError if a number is not finite, or `value` is None without a reason.
+    `value` None means not computable, never 0 or NaN; `reason` says why it is, or has no interval.
     """
 
     value: float | None
@@ -48,7 +46,7 @@ def _floats(values: ArrayLike, what: str) -> Floats:
 
 
 def binary_labels(y: ArrayLike) -> Floats:
-    """Return labels as float64 of shape (n_samples,); DataError unless each is exactly 0 or 1."""
+    """Return labels as float64 (n_rows,); DataError unless each is exactly 0 or 1."""
     labels = _floats(y, "Labels")
     if labels.ndim != 1 or not np.isin(labels, (0.0, 1.0)).all():
         found = f"shape {labels.shape}, values {np.unique(labels)[:5].tolist()}"
@@ -95,9 +93,8 @@ class RankedScores:
 def rank_scores(y: ArrayLike, p: ArrayLike, threshold: ArrayLike | None = None) -> RankedScores:
     """Sort the scores once, O(n log n); each weight vector afterwards costs O(n).
 
-    A row is selected when p >= threshold, one for all or one for each; without it, metrics of
-    decisions are not computable. DataError if labels are not 0 and 1, scores not in [0, 1], any is
-    missing, or lengths differ.
+    A row is selected when p >= threshold, one for all or one for each. DataError if labels are not
+    0 and 1, scores not in [0, 1], any is missing, or lengths differ.
     """
     labels = binary_labels(y)
     scores = probabilities(p, len(labels))
@@ -130,10 +127,7 @@ def _selected(p_ranked: Floats, threshold: ArrayLike, order: NDArray[np.intp]) -
 
 @dataclass(frozen=True)
 class WeightedRows:
-    """Ranked rows under one weight vector; sums that several metrics need are computed once.
-
-    `weights` are finite and >= 0, shape (n_samples,), in ranked order (`weights[ranked.order]`).
-    """
+    """Ranked rows under weights >= 0 in ranked order; what several metrics need is summed once."""
 
     ranked: RankedScores
     weights: Floats
@@ -206,12 +200,9 @@ def roc_auc(rows: WeightedRows) -> float:
 
 
 def pr_auc(rows: WeightedRows) -> float:
-    """Average precision, sum of (R_k - R_{k-1}) P_k without interpolation, as sklearn.
-
-    Needs both classes: with positives only it is 1 whatever the scores.
-    """
+    """Average precision, sum of (R_k - R_{k-1}) P_k without interpolation, as sklearn."""
     if not rows.has_both_classes:
-        return np.nan
+        return np.nan  # with positives only it is 1 whatever the scores
     above, true_positives = rows.curve
     precisions = np.divide(true_positives, above, out=np.zeros_like(above), where=above > 0)
     return _dot(np.diff(true_positives, prepend=0.0), precisions) / rows.positives
@@ -306,10 +297,7 @@ FORMULAS: Mapping[str, Callable[[WeightedRows], float]] = {
 def evaluate(
     ranked: RankedScores, weights: Floats | None = None, names: Iterable[str] = tuple(METRICS)
 ) -> dict[str, float]:
-    """Return each metric under one weight vector; NaN means not computable.
-
-    `weights` (>= 0) are in the ORIGINAL row order and not checked: this is the inner loop.
-    """
+    """Return each metric under weights >= 0 in the ORIGINAL row order; NaN: not computable."""
     ranked_weights = np.ones(len(ranked.y)) if weights is None else weights[ranked.order]
     if ranked_weights.sum() <= 0:
         return dict.fromkeys(names, np.nan)
@@ -324,10 +312,7 @@ def point_metrics(
     *,
     metrics: Iterable[str] = tuple(METRICS),
 ) -> dict[str, Estimate]:
-    """Return each metric as an `Estimate` without an interval.
-
-    ConfigError if a metric is unknown, DataError if labels or scores cannot be used.
-    """
+    """Return each metric as an `Estimate` without an interval."""
     names = tuple(metrics)
     unknown = sorted(set(names) - set(METRICS))
     if unknown:

@@ -20,13 +20,7 @@ HASHED_ROWS = 32_000_000  # sorted at once: 8 bytes a row
 
 
 class Engine:
-    """A DuckDB connection through Ibis.
-
-    Attributes
-    ----------
-    reads : dict of address to set of text
-        Every table and source file that was read, and in which versions: for the audit chain.
-    """
+    """A DuckDB connection; `reads` holds the versions of tables and files read, for the audit."""
 
     def __init__(self, connection: Any) -> None:
         self.ibis = connection
@@ -63,8 +57,7 @@ class Engine:
 
     def columns(self, rows: str) -> dict[str, str]:
         """Return the columns of a FROM item and their SQL types."""
-        described = self.query(f"DESCRIBE SELECT * FROM {rows}")
-        return {str(row[0]): str(row[1]) for row in described}
+        return {row[0]: row[1] for row in self.query(f"DESCRIBE SELECT * FROM {rows}")}
 
     def content(self, rows: str, columns: Iterable[str]) -> tuple[int, int]:
         """Return how many rows a FROM item has, and the sum of their hashes over some columns."""
@@ -77,10 +70,9 @@ class Engine:
         return bool(self.query(f"{select} LIMIT 1"))
 
     def are_distinct(self, rows: str, columns: str) -> bool:
-        """Whether all rows of a FROM item surely differ in some columns.
+        """Whether all rows surely differ in some columns; if not, two may share a 64-bit hash.
 
-        True is certain; false is not: two rows may share a 64-bit hash. Sorting the hashes takes
-        a fraction of the time and memory of grouping the rows.
+        Sorting the hashes takes a fraction of the time and memory of grouping the rows.
         """
         import numpy as np
 
@@ -163,17 +155,14 @@ def rows_engine() -> Engine:
 
 
 @contextmanager
-def overflow_refused(what: str, *, where: str, expected: str, way_out: str) -> Iterator[None]:
+def overflow_refused(what: str, **about: str) -> Iterator[None]:
     """Raise a DataError, with what DuckDB says, when a value does not fit its type."""
     import duckdb
 
     try:
         yield
     except (duckdb.ConversionException, duckdb.OutOfRangeException) as error:
-        found = masked(str(error))
-        raise DataError(
-            what, where=where, expected=expected, found=found, way_out=way_out
-        ) from error
+        raise DataError(what, found=masked(str(error)), **about) from error
 
 
 def content_hash(digest: int) -> str:

@@ -14,8 +14,8 @@ that data and facts move together.
 import json
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -73,17 +73,19 @@ class Lake:
         except TableNotFoundError:
             return None
         except Exception as error:
-            if version is not None and DeltaTable.is_deltatable(uri):
-                raise NotFoundError(
-                    f"version {version} of the table does not exist", where=uri
-                ) from error
-            raise
+            if version is None or not DeltaTable.is_deltatable(uri):
+                raise
+            what = f"version {version} of the table does not exist"
+            raise NotFoundError(what, where=uri) from error
+        # a table loaded at an older version numbers its history wrong
         newest = table if version is None else DeltaTable(uri)
-        facts = _facts(newest, table.version())
+        at = table.version()
+        commits = (entry for entry in newest.history() if entry["version"] <= at)
+        facts = json.loads(next((entry[FACTS] for entry in commits if FACTS in entry), "{}"))
         files = tuple(sorted(table.file_uris()))
         if version is not None and "://" not in uri and not all(map(os.path.exists, files)):
             return None
-        return TableState(uri, table.version(), files, facts)
+        return TableState(uri, at, files, facts)
 
     def tables(self, use_case: str, layer: str) -> list[str]:
         """Return the addresses of a layer's tables, also of sources that are configured no more."""
@@ -133,13 +135,13 @@ class Lake:
     def supersede(self, uri: str, rows: Any, facts: Mapping[str, Any]) -> int:
         """Insert rows and close the ones they replace, in one commit; return the version.
 
-        `rows` is an Arrow table of the table's columns plus `_is_stored`: true for a row that the
-        table holds (by `_row_no`) and whose `_superseded_at` changes, false for a new one.
+        `rows` is an Arrow table with one more column, `_is_stored`: true for a row that the table
+        holds (by `_row_no`) and whose `_superseded_at` changes, false for a new one.
         """
         from deltalake import DeltaTable
 
         table = DeltaTable(uri)
-        names = [name for name in rows.column_names if name != "_is_stored"]
+        every = {name: f's."{name}"' for name in rows.column_names if name != "_is_stored"}
         (
             table.merge(
                 rows,
@@ -149,18 +151,13 @@ class Lake:
                 commit_properties=_commit(facts),
             )
             .when_matched_update({"_superseded_at": "s._superseded_at"})
-            .when_not_matched_insert(
-                {name: f's."{name}"' for name in names}, predicate="NOT s._is_stored"
-            )
+            .when_not_matched_insert(every, predicate="NOT s._is_stored")
             .execute()
         )
         return int(DeltaTable(uri).version())
 
     def purge(self, uri: str, *, keep: Collection[int] = ()) -> None:
-        """Delete every file that is neither of the newest version nor of one of `keep`.
-
-        With them go files that no commit names. Other versions can be read no more.
-        """
+        """Delete every file that is neither of the newest version nor of one of `keep`."""
         from deltalake import DeltaTable
 
         table = DeltaTable(uri)
@@ -180,11 +177,9 @@ class Lake:
         """Return the folder of a released version's documents; it may not exist yet."""
         return self.artifact_folder(use_case, f"{fingerprint}-release")
 
-    @contextmanager
-    def new_artifacts(self, use_case: str, name: str) -> Iterator[Path]:
+    def new_artifacts(self, use_case: str, name: str) -> AbstractContextManager[Path]:
         """Yield an empty folder that takes its place whole on success, replacing an older one."""
-        with new_folder(self.artifact_folder(use_case, name)) as work:
-            yield work
+        return new_folder(self.artifact_folder(use_case, name))
 
     def local(self) -> Path:
         """Return the folder for artifact files: the lake itself, when it is a local one."""
@@ -197,21 +192,11 @@ class Lake:
         return Path(self.uri)
 
 
-def _facts(newest: Any, version: int) -> dict[str, Any]:
-    """Return the facts of a version; a table loaded at an older one numbers its history wrong."""
-    for entry in newest.history():
-        if entry["version"] <= version and FACTS in entry:
-            facts: dict[str, Any] = json.loads(entry[FACTS])
-            return facts
-    return {}
-
-
 def _encoding(schema: Any) -> Any:
     """Return how Parquet is written.
 
     Dictionaries are for texts only: of mostly distinct numbers they take half the writing and make
-    larger files. Snappy is what every reader knows; Zstandard makes smaller files, and a tenth more
-    work of every month of features.
+    larger files. Zstandard would make smaller files, and a tenth more work of every month.
     """
     import pyarrow.types as arrow
     from deltalake import ColumnProperties, WriterProperties
@@ -246,8 +231,8 @@ def _remove_statistics(table: Path) -> None:
     commits = sorted(log.glob("*.json"))
     for commit in commits:
         actions = map(json.loads, commit.read_text(encoding="utf-8").splitlines())
+        lines = [json.dumps(_without_statistics(action)) + "\n" for action in actions]
         with new_file(commit) as work:
-            lines = [json.dumps(_without_statistics(action)) + "\n" for action in actions]
             work.write_text("".join(lines), encoding="utf-8")
     checkpoints = [path for path in log.glob("*checkpoint*") if path.suffix != ".json"]
     if not checkpoints:
