@@ -133,6 +133,11 @@ def events_in_horizon(
     return joined.select(use_case.entity.key, "as_of").distinct()
 
 
+def is_current(rows: Any, until: Any) -> Any:
+    """Return the test of rows that no revision had replaced before a time."""
+    return rows._superseded_at.isnull() | (rows._superseded_at >= until)
+
+
 def label_events(use_case: UseCase, tables: Mapping[str, Any], as_of: datetime) -> Any:
     """Return (entity key, _happened) of every label event known strictly before `as_of`."""
     label = use_case.label
@@ -141,7 +146,7 @@ def label_events(use_case: UseCase, tables: Mapping[str, Any], as_of: datetime) 
     happened = rows[source.event_time]
     until = as_of.replace(tzinfo=None)
     visible = (rows._available_at < until) & rows[use_case.entity.key].notnull()
-    visible &= rows._superseded_at.isnull() | (rows._superseded_at >= until)
+    visible &= is_current(rows, until)
     if label.where:
         visible &= condition(label.where, rows)
     return rows.filter(visible).select(use_case.entity.key, _happened=happened)

@@ -1,7 +1,7 @@
 """AGGREGATES: each aggregate as it is computed of a table (Ibis) and of one entity's events.
 
-Belongs here: the arithmetic of both, side by side. Which rows count is aggregation.py's and
-streams.py's; the names are spec/kinds.py's.
+Belongs here: the arithmetic of both, side by side, and what aggregates of a table share. Which rows
+were known is frames.py's, which events streams.py's; the names are spec/kinds.py's.
 
 Exactness: sums, means and deviations of floats add integers (the value scaled by its declared
 precision), so that the result does not depend on the order of addition, that is, on threads.
@@ -10,18 +10,21 @@ precision), so that the result does not depend on the order of addition, that is
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
+from datetime import datetime, timedelta
+from functools import reduce
+from operator import and_, attrgetter
 from typing import Any, NamedTuple
 
 from mlops_pipeline.config.tables import FeatureColumn
-from mlops_pipeline.core.expressions.to_ibis import typed
+from mlops_pipeline.core.expressions.to_ibis import condition, to_ibis, typed
 from mlops_pipeline.core.expressions.to_row import Function
 from mlops_pipeline.core.expressions.types import Kind, Value, decimal38, double_of, whole
-from mlops_pipeline.core.features.aggregation import Aggregation, Made, given
+from mlops_pipeline.spec.grammar import Expression
 
 SECONDS_PER_DAY = 86_400
 US_PER_SECOND = 1e6
 WIDE = "decimal(19, 0)"  # holds every int64; its products have 128 bits
+Made = Callable[[Any], Any]  # a table of the step before -> a value
 
 
 class Event(NamedTuple):
@@ -71,25 +74,169 @@ class Window(NamedTuple):
         return [value for event in self.events if (value := of(event.values or ())) is not None]
 
 
-@dataclass(frozen=True)
-class Computation:
-    """An aggregate of a table and of events.
+class Rows:
+    """Rows of a source known before as_of, and the aggregates of some columns over them.
 
-    Attributes
+    They are computed together, in three steps that each name what the next one uses, so that
+    nothing is computed twice: prepared columns (scaled values, who counts), their aggregates, and
+    the features made of these.
+
+    Parameters
     ----------
-    of_table : callable
-        Aggregation, column and the flag of the rows that count -> what makes the feature.
-    of_events : callable
-        The value of a window before it is given its declared type; missing is None.
-    kind : Kind or None
-        The type of `of_events`; None: that of the values.
-    needs_numbers : bool
-        Text and times are refused.
-    reads_values : bool
-        Of events; otherwise only when they happened counts.
+    rows : ibis.Table
+        With `_available_at` and `_row_no`.
+    event_time : str
+        The source's event time.
+    as_of : datetime or ibis column
+        The time of all, or the column of times `_as_of`.
+    widest : timedelta or None
+        How far back `rows` reach: such a window needs no test of its own.
+    is_unique : bool
+        At most one row of a group has the same event time: it alone says which is the latest.
     """
 
-    of_table: Callable[[Aggregation, FeatureColumn, str | None], Made]
+    def __init__(
+        self, rows: Any, event_time: str, as_of: Any, *, widest: timedelta | None, is_unique: bool
+    ) -> None:
+        self._rows = rows
+        self.happened = rows[event_time]
+        self._as_of = as_of
+        self._widest = widest
+        self._is_unique = is_unique
+        self._prepared: dict[str, Any] = {}
+        self._aggregates: dict[str, Made] = {}
+        self._names: dict[tuple[Any, ...], str] = {}
+        self._latest: dict[str | None, list[str]] = {}
+
+    def aggregated(self, group: str, columns: Mapping[str, FeatureColumn], kept: Any = None) -> Any:
+        """Return a table of one row per group: the group's key and the columns.
+
+        `kept` is a test of the rows: only groups with a row that meets it are returned.
+        """
+        features = {
+            name: AGGREGATES[str(column.aggregate)].of_table(self, column, self._flag(column))
+            for name, column in columns.items()
+        }
+        is_kept = None
+        if kept is not None:
+            is_kept = self.aggregate("any", self.prepare(("kept",), lambda: kept), None)
+        rows = self._rows.select(group, **self._prepared)
+        made = {name: aggregate(rows) for name, aggregate in self._aggregates.items()}
+        table = rows.group_by(group).aggregate(**made)
+        if is_kept is not None:
+            table = table.filter(table[is_kept])
+        return table.select(group, **{name: feature(table) for name, feature in features.items()})
+
+    # what aggregates are made of
+
+    def prepare(self, key: tuple[Any, ...], value: Callable[[], Any]) -> str:
+        """Return the name of a prepared column, made once for its key."""
+        if key not in self._names:
+            self._names[key] = f"_p{len(self._prepared)}"
+            self._prepared[self._names[key]] = value()
+        return self._names[key]
+
+    def value(self, of: Expression) -> str:
+        """Return the prepared column of an expression."""
+        return self.prepare(("value", of), lambda: to_ibis(of, self._rows))
+
+    def units(self, of: Expression, precision: int) -> tuple[str, int]:
+        """Return the prepared column of an expression in integers, and their scale."""
+        value = to_ibis(of, self._rows)
+        scale = 1 if value.type().is_integer() else 10**precision
+        number = value if scale == 1 else (value.cast("float64") * scale).round()
+        return self.prepare(("units", of, scale), lambda: number.cast("int64")), scale
+
+    def as_of(self) -> Made:
+        """Return what makes the time from which a group looks."""
+        if isinstance(self._as_of, datetime):
+            import ibis
+
+            literal = ibis.literal(self._as_of)
+            return lambda _: literal
+        name = self.aggregate("max", self.prepare(("as_of",), lambda: self._as_of), None)
+        return lambda table: table[name]
+
+    def latest(self, value: str, flag: str | None) -> str:
+        """Return the name of the latest row that counts: a struct of this and other values.
+
+        Latest by event time, then availability, then arrival.
+        """
+        import ibis
+
+        known = self._rows
+        order = {"a": self.happened, "b": known._available_at, "c": known._row_no}
+        by = self.prepare(
+            ("order",), lambda: self.happened if self._is_unique else ibis.struct(order)
+        )
+        values = self._latest.setdefault(flag, [])
+        values.append(value)
+
+        def latest(rows: Any) -> Any:
+            row = ibis.struct({value: rows[value] for value in values})
+            return row.argmax(rows[by], where=_given(rows, flag))
+
+        return self.aggregate_rows(("latest", flag), latest)
+
+    def aggregate(self, function: str, column: str, flag: str | None) -> str:
+        """Return the name of an aggregate of a prepared column, over the rows of a flag."""
+        return self.aggregate_rows(
+            (function, column, flag),
+            lambda rows: getattr(rows[column], function)(where=_given(rows, flag)),
+        )
+
+    def aggregate_rows(self, key: tuple[Any, ...], aggregate: Made) -> str:
+        """Return the name of an aggregate of the prepared rows, made once for its key."""
+        if key not in self._names:
+            self._names[key] = f"_a{len(self._aggregates)}"
+            self._aggregates[self._names[key]] = aggregate
+        return self._names[key]
+
+    def _flag(self, column: FeatureColumn) -> str | None:
+        """Return the prepared flag of the rows that count for a column; None: all do."""
+        is_whole = column.reach == self._widest and not column.offset_days
+        if is_whole and not column.where:
+            return None
+        reach = None if is_whole else column.reach
+
+        def counts() -> Any:
+            tests = []
+            if reach is not None:
+                tests.append(self.happened >= before(self._as_of, reach))
+            if column.offset_days:
+                end = before(self._as_of, timedelta(days=column.offset_days))
+                tests.append(self.happened < end)
+            if column.where:
+                tests.append(condition(column.where, self._rows))
+            return reduce(and_, tests)
+
+        return self.prepare(("counts", reach, column.offset_days, column.where), counts)
+
+
+def _given(rows: Any, flag: str | None) -> Any:
+    """Return the rows of a flag, as a test; None: all."""
+    return None if flag is None else rows[flag]
+
+
+def before(as_of: Any, span: timedelta) -> Any:
+    """Return the time (or the column of times) a span of whole seconds before as_of."""
+    if isinstance(as_of, datetime):
+        return as_of - span
+    import ibis
+
+    return as_of - ibis.interval(seconds=int(span.total_seconds()))
+
+
+@dataclass(frozen=True)
+class Computation:
+    """An aggregate: rows, column and flag of those that count -> what makes the feature; of events.
+
+    `of_events` is the value of a window before it is given its declared type, of the type `kind`
+    (None: of the type of the values), missing is None. `needs_numbers`: text and times are refused;
+    without `reads_values` only when events happened counts.
+    """
+
+    of_table: Callable[[Rows, FeatureColumn, str | None], Made]
     of_events: Callable[[Window], Any]
     kind: Kind | None = None
     needs_numbers: bool = False
@@ -102,12 +249,18 @@ class Computation:
 def _exact(
     parts: int, of_parts: Callable[..., Any], of_units: Callable[[Sequence[int]], float | None]
 ) -> Computation:
-    def of_table(build: Aggregation, column: FeatureColumn, flag: str | None) -> Made:
-        units, scale = build.units(column.value, column.precision)
-        names = [build.aggregate(function, units, flag) for function in ("sum", "count")[:parts]]
+    def of_table(rows: Rows, column: FeatureColumn, flag: str | None) -> Made:
+        units, scale = rows.units(column.value, column.precision)
+        names = [rows.aggregate(function, units, flag) for function in ("sum", "count")[:parts]]
         if parts > len(names):
-            squares = ("squares", units, flag)
-            names.append(build.aggregate_rows(squares, lambda rows: _squares(rows, units, flag)))
+
+            def squares(given: Any) -> Any:
+                # 128-bit integers: squares leave 64 bits from 3e9 units on, and in floats the
+                # difference of two nearly equal numbers would leave noise
+                wide = given[units].cast(WIDE)
+                return (wide * wide).sum(where=_given(given, flag))
+
+            names.append(rows.aggregate_rows(("squares", units, flag), squares))
         return lambda table: typed(
             of_parts(*(table[name] for name in names)) / scale,
             column.dtype,
@@ -124,13 +277,6 @@ def _exact(
         return None if made is None else made / scale
 
     return Computation(of_table, of_events, "float64", needs_numbers=True)
-
-
-def _squares(rows: Any, units: str, flag: str | None) -> Any:
-    # 128-bit integers: squares leave 64 bits from 3e9 units on, and in floats the difference of
-    # two nearly equal numbers would leave noise
-    wide = rows[units].cast(WIDE)
-    return (wide * wide).sum(where=given(rows, flag))
 
 
 def _mean(total: Any, count: Any) -> Any:
@@ -159,8 +305,12 @@ def _deviation_of_units(units: Sequence[int]) -> float | None:
 def _simple(
     function: str, of_values: Callable[[Sequence[Any]], Any], kind: Kind | None = None
 ) -> Computation:
-    def of_table(build: Aggregation, column: FeatureColumn, flag: str | None) -> Made:
-        name = build.aggregate(function, build.value(column.value), flag)
+    def of_table(rows: Rows, column: FeatureColumn, flag: str | None) -> Made:
+        if column.of is None:  # how many rows there are
+            key = ("rows", flag)
+            name = rows.aggregate_rows(key, lambda given: given.count(where=_given(given, flag)))
+        else:
+            name = rows.aggregate(function, rows.value(column.of), flag)
         return lambda table: typed(table[name], column.dtype, column.precision)
 
     return Computation(of_table, lambda window: of_values(window.values()), kind)
@@ -182,22 +332,13 @@ def _distinct(values: Sequence[Any]) -> int:
     return len(numbers) + any(value != value for value in values)  # noqa: PLR0124 # NaN
 
 
-def _count(build: Aggregation, column: FeatureColumn, flag: str | None) -> Made:
-    """Count the rows, or the values of an expression."""
-    if column.of is not None:
-        name = build.aggregate("count", build.value(column.of), flag)
-    else:
-        key = ("rows", flag)
-        name = build.aggregate_rows(key, lambda rows: rows.count(where=given(rows, flag)))
-    return lambda table: typed(table[name], column.dtype, column.precision)
-
-
 # times
 
 
 def _days_since(function: str, of_times: Callable[[Sequence[int]], int]) -> Computation:
-    def of_table(build: Aggregation, column: FeatureColumn, flag: str | None) -> Made:
-        name, as_of = build.aggregate(function, build.happened(), flag), build.as_of()
+    def of_table(rows: Rows, column: FeatureColumn, flag: str | None) -> Made:
+        name = rows.aggregate(function, rows.prepare(("happened",), lambda: rows.happened), flag)
+        as_of = rows.as_of()
 
         def days(table: Any) -> Any:
             passed = as_of(table).epoch_seconds() - table[name].epoch_seconds()
@@ -215,10 +356,10 @@ def _days_since(function: str, of_times: Callable[[Sequence[int]], int]) -> Comp
     return Computation(of_table, of_events, "float64", reads_values=False)
 
 
-def _latest(build: Aggregation, column: FeatureColumn, flag: str | None) -> Made:
+def _latest(rows: Rows, column: FeatureColumn, flag: str | None) -> Made:
     """Take the value, missing or not, of the latest row."""
-    value = build.value(column.value)
-    row = build.latest(value, flag)
+    value = rows.value(column.value)
+    row = rows.latest(value, flag)
     return lambda table: typed(table[row][value], column.dtype, column.precision)
 
 
@@ -234,20 +375,9 @@ AGGREGATES: Mapping[str, Computation] = {
     "std": _exact(3, _deviation, _deviation_of_units),
     "min": _simple("min", _smallest),
     "max": _simple("max", _largest),
-    "count": Computation(_count, lambda window: len(window.values()), "int64"),
+    "count": _simple("count", len, "int64"),
     "count_distinct": _simple("nunique", _distinct, "int64"),
     "last": Computation(_latest, _latest_of_events),
     "days_since_last": _days_since("max", max),
     "days_since_first": _days_since("min", min),
 }
-
-
-def aggregated(
-    build: Aggregation, group: str, columns: Mapping[str, FeatureColumn], kept: Any = None
-) -> Any:
-    """Return a table of one row per group: its key and the columns (`kept`: as in `by`)."""
-    features = {
-        name: AGGREGATES[str(column.aggregate)].of_table(build, column, build.counted(column))
-        for name, column in columns.items()
-    }
-    return build.by(group, features, kept)

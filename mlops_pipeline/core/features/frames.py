@@ -1,27 +1,23 @@
 """Point-in-time feature frames as Ibis expressions: what was known strictly before as_of.
 
-One definition for every reader. A frame of a month, week or day grid is computed for one as_of
-(the per-period form is as fast as one query for all, flat in memory, and incremental); a frame of
-an event grid is computed for the events of one period, each at its own time: those known before
-the period's end. One that arrives later is history for the events after it, and no row of its own,
-because finished periods stay finished. Above 300 lines: who belongs and what they did can come off
-one scan.
+One definition for every reader. A frame of a month, week or day grid is computed for one as_of; a
+frame of an event grid for the events of one period, each at its own time: those known before the
+period's end. One that arrives later is history for the events after it, and no row of its own,
+because finished periods stay finished.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import reduce
 from operator import and_
 from typing import Any, NamedTuple
 
 from mlops_pipeline.config.tables import FeatureColumn, Refresh, Source
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.core.data.periods import Period
+from mlops_pipeline.core.data.periods import Period, is_current
 from mlops_pipeline.core.expressions.to_ibis import condition, to_ibis, typed
-from mlops_pipeline.core.features.aggregates import aggregated
-from mlops_pipeline.core.features.aggregation import Aggregation, before, with_latest
-from mlops_pipeline.core.features.derived import with_derived
+from mlops_pipeline.core.features.aggregates import Rows, before
 from mlops_pipeline.spec.grammar import Expression
 
 Tables = Mapping[str, Any]  # by name of the source
@@ -68,7 +64,8 @@ def feature_frame(
     """
     build = _Frame(use_case, tables, period, guarantees)
     first = [build.key, "as_of", *([EVENT_ROW] if build.by_event else [])]
-    return build.whole().select(*first, *use_case.features, *use_case.protected)
+    frame = with_derived(use_case, build.attached())
+    return frame.select(*first, *use_case.features, *use_case.protected)
 
 
 def population(
@@ -88,7 +85,7 @@ def entity_frame(
     """
     build = _Frame(use_case, tables, period, guarantees, given=rows)
     kept = [name for name in rows.columns if name not in use_case.features]
-    return build.whole().select(*kept, *use_case.features)
+    return with_derived(use_case, build.attached()).select(*kept, *use_case.features)
 
 
 def late_entity_frame(
@@ -110,20 +107,17 @@ class _Frame:
     ) -> None:
         self.use_case = use_case
         self.tables = tables
-        self.period = period
         self.guarantees = guarantees
         self.given = given
         self.by_event = given is not None or use_case.grid.every == "event"
         self.key = use_case.entity.key
-        self.row_key = EVENT_ROW if self.by_event else self.key
         self.part_key = "_event_row" if self.by_event else self.key
-        self.as_of = _naive(period.start)
+        self.as_of = period.start.replace(tzinfo=None)
+        self.end = period.end.replace(tzinfo=None)
         self.population = use_case.sources[use_case.population.source]
         days = use_case.population.active_within_days
         self.active = timedelta(days=days) if days else None
         self.own, self.latest, self.others = self._groups()
-
-    # who
 
     def spine(self) -> Any:
         if self.given is not None:
@@ -150,40 +144,32 @@ class _Frame:
 
     def _home(self) -> _Group | None:
         """Return the group whose rows include all that make an entity belong: one scan for both."""
-        active = self.active
         for group, columns in self.others.items():
             widest = _widest(columns)
-            is_covered = widest is None or (active is not None and active <= widest)
+            is_covered = widest is None or (self.active is not None and self.active <= widest)
             if is_covered and group.source == self.use_case.population.source:
                 return group
         return None
 
     def _belongs(self, rows: Any, widest: timedelta | None) -> Any:
-        """Return the test of rows that make an entity belong, of rows as far back as `widest`.
-
-        None: all do.
-        """
-        rule, active = self.use_case.population, self.active
+        """Return the test of rows, as far back as `widest`, that make an entity belong; or None."""
+        rule = self.use_case.population
         tests = [condition(rule.where, rows)] if rule.where else []
-        if active is not None and active != widest:
+        if self.active is not None and self.active != widest:
             happened = rows[self.population.event_time]
-            tests.append(happened >= before(self.as_of, active))
+            tests.append(happened >= before(self.as_of, self.active))
         return reduce(and_, tests) if tests else None
 
     def _event_spine(self) -> Any:
         rows = self._event_rows()
-        spine = rows.select(
-            self.key,
-            as_of=rows[self.population.event_time],
-            **{EVENT_ROW: rows._row_no},
-        )
+        times = {"as_of": rows[self.population.event_time], EVENT_ROW: rows._row_no}
+        spine = rows.select(self.key, **times)
         left = self.use_case.population.leaves_with
         if not left:
             return spine
         gone = self._known(left, events=spine).select("_event_key", "_as_of").distinct()
-        return spine.anti_join(
-            gone, [spine[self.key] == gone._event_key, spine.as_of == gone._as_of]
-        )
+        same = [spine[self.key] == gone._event_key, spine.as_of == gone._as_of]
+        return spine.anti_join(gone, same)
 
     def _event_rows(self) -> Any:
         """Rows of the population's source within the period, known before its end: the grid."""
@@ -192,10 +178,9 @@ class _Frame:
         rule = self.use_case.population
         rows = self.tables[rule.source]
         happened = rows[self.population.event_time]
-        end = _naive(self.period.end)
-        inside = (happened >= self.as_of) & (happened < end) & (rows._available_at < end)
+        inside = (happened >= self.as_of) & (happened < self.end) & (rows._available_at < self.end)
         if rule.source in self.guarantees.revised:
-            inside &= rows._superseded_at.isnull() | (rows._superseded_at >= end)
+            inside &= is_current(rows, self.end)
         rows = rows.filter(inside)
         if rule.where:
             rows = rows.filter(condition(rule.where, rows))
@@ -211,12 +196,9 @@ class _Frame:
         events: Any = None,
         refresh: Refresh = "continuous",
     ) -> Any:
-        """Rows of a source known before as_of; on an event grid, joined to each event.
-
-        For a daily view of an event grid, as_of is the midnight before the event.
-        """
+        """Return rows of a source known before as_of; on an event grid, joined to each event."""
         source = self.use_case.sources[name]
-        rows = self.tables[name]
+        rows, as_of = self.tables[name], self.as_of
         if self.by_event:
             spine = self.spine() if events is None else events
             times = spine.select(
@@ -227,12 +209,10 @@ class _Frame:
             rows = self._around_period(rows, source, window)
             rows = rows.inner_join(times, rows[self.key] == times._event_key)
             as_of = rows._as_of
-        else:
-            as_of = self.as_of
         happened = rows[source.event_time]
         known = (happened < as_of) & (rows._available_at < as_of)
         if name in self.guarantees.revised:
-            known &= rows._superseded_at.isnull() | (rows._superseded_at >= as_of)
+            known &= is_current(rows, as_of)
         if window is not None:
             known &= happened >= before(as_of, window)
         return rows.filter(known)
@@ -240,22 +220,19 @@ class _Frame:
     def _around_period(self, rows: Any, source: Source, window: timedelta | None) -> Any:
         """Return the rows that any event of the period can see: fewer rows to join."""
         happened = rows[source.event_time]
-        seen = happened < _naive(self.period.end)
+        seen = happened < self.end
         if window is not None:
             seen &= happened >= self.as_of - window - timedelta(days=1)  # a daily view's midnight
         return rows.filter(seen)
-
-    # features
-
-    def whole(self) -> Any:
-        return with_derived(self.use_case, self.attached())
 
     def attached(self, apart: dict[str, Any] | None = None) -> Any:
         """Return who, with what is not made of a row's own values (`apart`: late_entity_frame)."""
         home = None if self.by_event else self._home()
         frame = self.spine() if home is None else self._staying(self._aggregated(home, home=True))
-        if self.own:
-            frame = self._attached(frame, self._own_part())
+        if self.own:  # of the row itself, at as_of
+            rows = self._event_rows()
+            part = rows.select(**{self.part_key: rows._row_no, **_values(self.own, rows)})
+            frame = self._attached(frame, part)
         for kind, columns in self.latest.items():
             frame = self._with_latest(frame, kind, columns, apart)
         for group in self.others:
@@ -265,21 +242,22 @@ class _Frame:
 
     def _attached(self, frame: Any, part: Any) -> Any:
         right = part.rename(_part_key=self.part_key)
-        return frame.left_join(right, frame[self.row_key] == right._part_key).drop("_part_key")
+        key = frame[EVENT_ROW if self.by_event else self.key]
+        return frame.left_join(right, key == right._part_key).drop("_part_key")
 
     def _groups(self) -> tuple[Columns, dict[_Latest, Columns], dict[_Group, Columns]]:
-        """Divide the columns by how they are computed; each group takes one scan of its source.
+        """Divide the columns: of the row itself, latest values by a join on time, aggregates.
 
-        Of the row itself; latest values of an event grid, by a join on time; the others by
-        aggregation, bounded windows apart from those without limit.
+        Each group takes one scan of its source, bounded windows apart from those without limit.
         """
         own: Columns = {}
         latest: dict[_Latest, Columns] = {}
         others: dict[_Group, Columns] = {}
         for name, source, refresh, column in self._columns():
+            is_joined = self.by_event and source not in self.guarantees.revised
             if column.aggregate is None:
                 own[name] = column
-            elif self._is_joined(source, column):
+            elif is_joined and column.aggregate == "last" and not column.offset_days:
                 kind = _Latest(source, refresh, column.reach, column.where)
                 latest.setdefault(kind, {})[name] = column
             else:
@@ -291,39 +269,21 @@ class _Frame:
         for view in self.use_case.views.values():
             for name, column in view.columns.items():
                 yield name, view.source, view.refresh, column
+        is_event, home = self.use_case.grid.every == "event", self.use_case.population.source
         for name, attribute in self.use_case.protected.items():
-            is_event = self.use_case.grid.every == "event"
-            is_own = is_event and attribute.source == self.use_case.population.source
-            aggregate = None if is_own else "last"
+            aggregate = None if is_event and attribute.source == home else "last"
             column = FeatureColumn(aggregate=aggregate, of=attribute.of, dtype="string")
             yield name, attribute.source, "continuous", column
-
-    def _is_joined(self, source: str, column: FeatureColumn) -> bool:
-        is_plain = column.aggregate == "last" and not column.offset_days
-        return self.by_event and is_plain and source not in self.guarantees.revised
-
-    def _own_part(self) -> Any:
-        """Return the request-time columns: of the row itself, at as_of."""
-        rows = self._event_rows()
-        values = {
-            name: typed(to_ibis(column.value, rows), column.dtype, column.precision)
-            for name, column in self.own.items()
-        }
-        return rows.select(**{self.part_key: rows._row_no, **values})
 
     def _with_latest(
         self, frame: Any, kind: _Latest, columns: Columns, apart: dict[str, Any] | None
     ) -> Any:
         """Add latest values (`apart`: the rows that hold them) to rows, by a join on time."""
         source = self.use_case.sources[kind.source]
-        rows = self.tables[kind.source]
-        rows = self._around_period(self._keyed(rows), source, None)
+        rows = self._around_period(self._keyed(self.tables[kind.source]), source, None)
         if kind.where:
             rows = rows.filter(condition(kind.where, rows))
-        values = {
-            name: typed(to_ibis(column.value, rows), column.dtype, column.precision)
-            for name, column in columns.items()
-        }
+        values = _values(columns, rows)
         if apart is not None:
             row_column = f"_row_of_{len(apart)}"
             apart[row_column] = rows.select("_row_no", **values)
@@ -344,15 +304,19 @@ class _Frame:
         columns = self.others[group]
         widest = _widest(columns)
         rows = self._keyed(self._known(group.source, widest, refresh=group.refresh))
-        build = Aggregation(
-            rows,
-            self.use_case.sources[group.source].event_time,
-            rows._as_of if self.by_event else self.as_of,
-            widest=widest,
-            is_unique=group.source in self.guarantees.unique,
-        )
+        event_time = self.use_case.sources[group.source].event_time
+        as_of = rows._as_of if self.by_event else self.as_of
+        is_unique = group.source in self.guarantees.unique
+        known = Rows(rows, event_time, as_of, widest=widest, is_unique=is_unique)
         kept = self._belongs(rows, widest) if home else None
-        return aggregated(build, self.part_key, columns, kept)
+        return known.aggregated(self.part_key, columns, kept)
+
+
+def _values(columns: Columns, rows: Any) -> dict[str, Any]:
+    return {
+        name: typed(to_ibis(column.value, rows), column.dtype, column.precision)
+        for name, column in columns.items()
+    }
 
 
 def _widest(columns: Columns) -> timedelta | None:
@@ -366,5 +330,69 @@ def _view_as_of(as_of: Any, refresh: Refresh) -> Any:
     return as_of.truncate("D") if refresh == "daily" else as_of
 
 
-def _naive(time: datetime) -> datetime:
-    return time.replace(tzinfo=None)
+def with_latest(
+    frame: Any,
+    rows: Any,
+    values: Mapping[str, Any],
+    *,
+    as_of: Any,
+    event_time: str,
+    key: str,
+    reach: timedelta | None,
+    is_ordered: bool,
+) -> Any:
+    """Return the frame with the latest values by a join on time; every row of it stays.
+
+    The latest of an entity's known rows (by event time, then availability, then arrival) changes
+    only when a row becomes known that is later than all known before it. Those rows, ordered by
+    when they were known, are what an as-of join needs: each row of the frame meets one of them, not
+    its whole history.
+    """
+    import ibis
+
+    names, values = list(values), dict(values)
+    known = rows[event_time]
+    if not is_ordered:
+        known = ibis.greatest(known, rows._available_at)
+    right = rows.mutate(_key=rows[key], _happened=rows[event_time], _known=known)
+    if not is_ordered:
+        values = {f"_value_{index}": value for index, value in enumerate(values.values())}
+        right = _changes(right.mutate(**values))
+        values = {name: right[f"_value_{index}"] for index, name in enumerate(names)}
+    times = ["_known"] if reach is None else ["_happened", "_known"]
+    right = right.select("_key", *times, **values)
+    left = frame.mutate(_as_of=as_of)
+    same = [left[key] == right._key]
+    joined = left.asof_join(right, on=left._as_of > right._known, predicates=same)
+    if reach is not None:
+        is_recent = joined._happened >= before(joined._as_of, reach)
+        nothing = {name: ibis.null(joined[name].type()) for name in names}
+        recent = {name: ibis.ifelse(is_recent, joined[name], nothing[name]) for name in names}
+        joined = joined.mutate(**recent)
+    return joined.select(*frame.columns, *names)
+
+
+def _changes(rows: Any) -> Any:
+    """Keep the rows that were the latest known of their entity when they became known."""
+    import ibis
+
+    order = [rows._happened, rows._available_at, rows._row_no]
+    rows = rows.mutate(_rank=ibis.row_number().over(group_by=rows._key, order_by=order))
+    so_far = ibis.window(group_by=rows._key, order_by=rows._known, range=(None, 0))
+    rows = rows.mutate(_newest=rows._rank.max().over(so_far))
+    return rows.filter(rows._rank == rows._newest)
+
+
+def with_derived(use_case: UseCase, frame: Any) -> Any:
+    """Return the frame with defaults of the unseen (counts: 0) and derived features."""
+    filled = {
+        name: typed(frame[name].fill_null(column.fill), column.dtype, column.precision)
+        for view in use_case.views.values()
+        for name, column in view.columns.items()
+        if column.fill is not None
+    }
+    frame = frame.mutate(**filled) if filled else frame
+    for name, derived in use_case.derived.items():
+        value = to_ibis(derived.expression, frame)
+        frame = frame.mutate(**{name: typed(value, derived.dtype, derived.precision)})
+    return frame

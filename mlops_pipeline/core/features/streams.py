@@ -1,7 +1,7 @@
-"""Features of a `continuous` view from an entity's recent events: the online twin of frames.py.
+"""Features of one entity from its recent events and its other values: the twin of frames.py.
 
-Belongs here: what was known at a time (late events, duplicates, revisions), and the aggregates
-over it. Where events are kept is the online store's.
+Belongs here: what was known at a time (late events, duplicates, revisions), the aggregates of a
+`continuous` view over it, derived features. Where events are kept is the online store's.
 
 The values are those of the offline frame at the same as_of: an event counts when it had happened
 and was known strictly before it, in the version known then; sums add integers.
@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from mlops_pipeline.config.tables import FeatureColumn, FeatureView
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.core.expressions.to_row import Function, row_function
+from mlops_pipeline.core.expressions.to_row import Declared, Function, row_function, values_function
 from mlops_pipeline.core.expressions.types import Kind, Value, common_kind, converter
 from mlops_pipeline.core.features.aggregates import (
     AGGREGATES,
@@ -29,7 +29,20 @@ from mlops_pipeline.spec.grammar import Expression
 US = timedelta(microseconds=1)
 NUMBERS = ("float64", "int64", "boolean", "null")
 FRESH_DAYS = 1 / 24  # an hour: longer without any event means that they do not arrive
+Events = Sequence[Event]
 _VERSION = attrgetter("declared_us", "known_us")
+
+
+def derived_features(
+    use_case: UseCase, inputs: Sequence[str]
+) -> Callable[[Sequence[Value]], list[Value]]:
+    """Return the function of derived features, in their order, of a row of these view features."""
+    definitions = {
+        name: Declared(item.expression, item.dtype, item.precision)
+        for name, item in use_case.derived.items()
+    }
+    kinds = {name: cast(Kind, use_case.feature_type(name)) for name in inputs}
+    return values_function(definitions, kinds, is_chained=True)
 
 
 def stream_columns(use_case: UseCase, source: str) -> dict[str, Kind]:
@@ -86,14 +99,8 @@ def stream_fresh_us(use_case: UseCase, source: str) -> int:
 
 def _continuous(use_case: UseCase, source: str) -> list[FeatureView]:
     """Return the views of a source that are computed from its stream of events."""
-    return [
-        view
-        for view in use_case.views.values()
-        if view.source == source
-        and view.online
-        and view.refresh == "continuous"
-        and not view.request_time
-    ]
+    views = [view for view in use_case.views.values() if view.source == source and view.online]
+    return [view for view in views if view.refresh == "continuous" and not view.request_time]
 
 
 class StreamView:
@@ -103,16 +110,16 @@ class StreamView:
         view = use_case.views[name]
         kinds = stream_columns(use_case, view.source)
         self.columns = tuple(view.columns)
-        alike: dict[tuple[Any, ...], list[_Column]] = {}
+        alike: dict[tuple[Any, ...], list[tuple[str, Callable[[Events, int], Value]]]] = {}
         for label, column in view.columns.items():
             key = (column.reach, column.offset_days, column.where)
-            alike.setdefault(key, []).append(_Column(label, column, kinds))
+            alike.setdefault(key, []).append((label, _compiled(label, column, kinds)))
         self._groups = [
-            (_Selection(reach, offset_days, where, kinds), columns)
+            (_selection(reach, offset_days, where, kinds), columns)
             for (reach, offset_days, where), columns in alike.items()
         ]
 
-    def values(self, events: Sequence[Event], as_of_us: int) -> dict[str, Value]:
+    def values(self, events: Events, as_of_us: int) -> dict[str, Value]:
         """Return the view's features at as_of, None where one is missing.
 
         `events` is what `known` returned for the same as_of, of one entity: at least all events
@@ -120,78 +127,73 @@ class StreamView:
         offline.
         """
         found: dict[str, Value] = {}
-        for selection, columns in self._groups:
-            chosen = selection.of(events, as_of_us)
-            for column in columns:
-                found[column.name] = column.value(chosen, as_of_us)
+        for selected, columns in self._groups:
+            chosen = selected(events, as_of_us)
+            for name, value in columns:
+                found[name] = value(chosen, as_of_us)
         return {name: found[name] for name in self.columns}
 
 
-class _Selection:
-    """Which events count: those in a window that satisfy a condition."""
+def _selection(
+    reach: timedelta | None, offset_days: int, where: Expression | None, kinds: dict[str, Kind]
+) -> Callable[[Events, int], Events]:
+    """Return which events count: those in a window that satisfy a condition."""
+    reach_us = None if reach is None else reach // US
+    offset_us = timedelta(days=offset_days) // US
+    holds = None if where is None else row_function(where, kinds, is_condition=True).of_row
 
-    def __init__(
-        self,
-        reach: timedelta | None,
-        offset_days: int,
-        where: Expression | None,
-        kinds: dict[str, Kind],
-    ) -> None:
-        self._reach_us = None if reach is None else reach // US
-        self._offset_us = timedelta(days=offset_days) // US
-        self._where = (
-            None if where is None else row_function(where, kinds, is_condition=True).of_row
-        )
-
-    def of(self, events: Sequence[Event], as_of_us: int) -> Sequence[Event]:
-        if self._reach_us is not None:
-            start = as_of_us - self._reach_us
+    def selected(events: Events, as_of_us: int) -> Events:
+        if reach_us is not None:
+            start = as_of_us - reach_us
             events = [event for event in events if event.happened_us >= start]
-        if self._offset_us:
-            end = as_of_us - self._offset_us
+        if offset_us:
+            end = as_of_us - offset_us
             events = [event for event in events if event.happened_us < end]
-        where = self._where
-        return events if where is None else [event for event in events if where(event.values or ())]
+        return events if holds is None else [event for event in events if holds(event.values or ())]
+
+    return selected
 
 
-class _Column:
-    """One feature: the aggregate of the events that count for it."""
+def _compiled(
+    name: str, column: FeatureColumn, kinds: dict[str, Kind]
+) -> Callable[[Events, int], Value]:
+    """Return one feature: the aggregate of the events that count for it."""
+    computation = AGGREGATES[str(column.aggregate)]
+    of: Function | None = None
+    kind: Kind = "null"
+    if column.of is not None and computation.reads_values:
+        kind, of = row_function(column.of, kinds)
+    scale = 1 if kind == "int64" else 10**column.precision
+    try:
+        if computation.needs_numbers and kind not in NUMBERS:
+            raise TypeError(f"{column.aggregate!r} needs numbers, found {kind}")
+        finish = _finisher(column, computation.kind or kind)
+    except TypeError as error:
+        raise ExpressionError(
+            f"the feature {name} does not fit the types of its columns",
+            where=str(column.of),
+            found=str(error),
+        ) from error
+    of_events = computation.of_events
 
-    def __init__(self, name: str, column: FeatureColumn, kinds: dict[str, Kind]) -> None:
-        self.name = name
-        self._computation = AGGREGATES[str(column.aggregate)]
-        self._of: Function | None = None
-        kind: Kind = "null"
-        if column.of is not None and self._computation.reads_values:
-            kind, self._of = row_function(column.of, kinds)
-        self._scale = 1 if kind == "int64" else 10**column.precision
-        try:
-            self._finish = self._finisher(str(column.aggregate), column, kind)
-        except TypeError as error:
-            raise ExpressionError(
-                f"the feature {name} does not fit the types of its columns",
-                where=str(column.of),
-                found=str(error),
-            ) from error
-
-    def _finisher(self, aggregate: str, column: FeatureColumn, kind: Kind) -> Callable[[Any], Any]:
-        """Return what makes the aggregate the declared type, filled for an unseen entity."""
-        if self._computation.needs_numbers and kind not in NUMBERS:
-            raise TypeError(f"{aggregate!r} needs numbers, found {kind}")
-        convert = converter(self._computation.kind or kind, column.dtype, column.precision)
-        fill, dtype = column.fill, cast(Kind, column.dtype)
-        if fill is None:
-            return convert
-        filled = common_kind([dtype, "int64" if isinstance(fill, int) else "float64"])
-        again = converter(filled, dtype, column.precision)
-
-        def finish(value: Any) -> Any:
-            value = convert(value)
-            return again(fill if value is None else value)
-
-        return finish
-
-    def value(self, events: Sequence[Event], as_of_us: int) -> Value:
-        made = self._computation.of_events(Window(events, self._of, as_of_us, self._scale))
-        finished: Value = self._finish(made)
+    def value(events: Events, as_of_us: int) -> Value:
+        finished: Value = finish(of_events(Window(events, of, as_of_us, scale)))
         return finished
+
+    return value
+
+
+def _finisher(column: FeatureColumn, kind: Kind) -> Callable[[Any], Any]:
+    """Return what makes the aggregate the declared type, filled for an unseen entity."""
+    convert = converter(kind, column.dtype, column.precision)
+    fill = column.fill
+    if fill is None:
+        return convert
+    filled = common_kind([column.dtype, "int64" if isinstance(fill, int) else "float64"])
+    again = converter(filled, column.dtype, column.precision)
+
+    def finish(value: Any) -> Any:
+        value = convert(value)
+        return again(fill if value is None else value)
+
+    return finish

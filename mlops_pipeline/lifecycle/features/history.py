@@ -14,8 +14,12 @@ from typing import Any
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.data.periods import Period
-from mlops_pipeline.core.features.derived import with_derived
-from mlops_pipeline.core.features.frames import EVENT_ROW, RowGuarantees, late_entity_frame
+from mlops_pipeline.core.features.frames import (
+    EVENT_ROW,
+    RowGuarantees,
+    late_entity_frame,
+    with_derived,
+)
 from mlops_pipeline.errors import DataError, NotFoundError
 from mlops_pipeline.lifecycle.bookkeeping import record_feature_use
 from mlops_pipeline.lifecycle.context import Accepted, Context, open_context

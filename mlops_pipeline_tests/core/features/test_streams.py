@@ -7,8 +7,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mlops_pipeline.config import UseCase
 from mlops_pipeline.core.features.aggregates import Event
-from mlops_pipeline.core.features.streams import StreamView, known, stream_columns, stream_reach
+from mlops_pipeline.core.features.streams import (
+    StreamView,
+    derived_features,
+    known,
+    stream_columns,
+    stream_reach,
+)
 from mlops_pipeline.errors import DataError, ExpressionError
 from mlops_pipeline_tests.core.features.deliveries import (
     ASKED,
@@ -22,7 +29,7 @@ from mlops_pipeline_tests.core.features.deliveries import (
     use_case,
 )
 from mlops_pipeline_tests.sizes import size
-from mlops_pipeline_tests.worlds import HOUR
+from mlops_pipeline_tests.worlds import HOUR, shop
 
 
 @pytest.fixture(scope="module")
@@ -138,3 +145,24 @@ def test_deviation_that_leaves_128_bits_says_so() -> None:
     events = [Event(number, 0, 0, 0, number, (2**63 - 1,)) for number in range(3)]
     with pytest.raises(DataError, match="does not fit its integer type"):
         StreamView(case, "recent").values(known(events, 1), 1)
+
+
+def shop_with_derived() -> UseCase:
+    return shop(
+        derived={
+            "mean": {"expression": "spent / nullif(visits, 0)", "precision": 2},
+            "is_high": {"expression": "mean > 10", "dtype": "boolean"},
+            "level": {
+                "expression": "case when is_high then 'high' else 'low' end",
+                "dtype": "string",
+            },
+        }
+    )
+
+
+def test_derived_features_use_the_ones_above_them() -> None:
+    derived = derived_features(shop_with_derived(), ("spent", "visits"))
+    assert [*map(derived, [(100.0, 3), (None, 0)])] == [
+        [33.33, True, "high"],
+        [None, None, "low"],
+    ]

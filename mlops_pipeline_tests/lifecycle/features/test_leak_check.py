@@ -10,7 +10,7 @@ import ibis
 import pytest
 
 from mlops_pipeline.config import UseCase, checks
-from mlops_pipeline.core.features import aggregation, frames
+from mlops_pipeline.core.features import frames
 from mlops_pipeline.errors import NotFoundError
 from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.lifecycle.features import offline
@@ -292,7 +292,7 @@ def test_stored_value_that_the_rows_do_not_give_is_outdated_and_no_leak(
 def test_latest_value_by_a_join_on_time_that_looks_ahead_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = aggregation.with_latest
+    original = frames.with_latest
 
     def ahead(*given: Any, as_of: Any, **options: Any) -> Any:
         return original(*given, as_of=as_of + ibis.interval(days=10), **options)

@@ -14,8 +14,7 @@ from mlops_pipeline.config.tables import FeatureView
 from mlops_pipeline.core.expressions.to_row import Declared, values_function
 from mlops_pipeline.core.expressions.types import INT64_MAX, INT64_MIN, Kind, Value
 from mlops_pipeline.core.features.aggregates import Event
-from mlops_pipeline.core.features.derived import derived_features
-from mlops_pipeline.core.features.streams import StreamView, fresh_us, known
+from mlops_pipeline.core.features.streams import StreamView, derived_features, fresh_us, known
 from mlops_pipeline.errors import DataError
 from mlops_pipeline.lifecycle.features.history import select_features
 from mlops_pipeline.lifecycle.features.online.layout import DAY_US, OnlineLayout, from_us
