@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from benchmarks.measure import ROOT
 from benchmarks.result import Result, Row
-from mlops_pipeline.core.mitigation.methods.reweighing import reweigh
+from mlops_pipeline.core.mitigation.reweighing import reweigh
 from mlops_pipeline.demo.datasets import fetch_dataset
 
 FILES = ROOT.parent / "shared" / "data"

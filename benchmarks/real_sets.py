@@ -23,9 +23,9 @@ from benchmarks.measure import ROOT
 from benchmarks.result import Result, Row
 from mlops_pipeline.config.modelling import Candidate, Costs
 from mlops_pipeline.core.metrics.metrics import point_metrics
-from mlops_pipeline.core.modelling.fitting import Rows, encode_rows, fit_candidate, learn_inputs
+from mlops_pipeline.core.modelling.fitting import Fitting, Rows, Trained, encode_rows, learn_inputs
 from mlops_pipeline.core.modelling.scoring import ScoringModel
-from mlops_pipeline.core.modelling.selection import Trained, calibrate_candidate, choose
+from mlops_pipeline.core.modelling.train import calibrate_candidate, choose
 from mlops_pipeline.demo.datasets import fetch_dataset
 from mlops_pipeline.errors import SourceError
 from mlops_pipeline.spec.kinds import Dummy, LightGBM, Logistic
@@ -179,7 +179,7 @@ def _fit(
     begun = time.perf_counter()
     inputs = learn_inputs(part.columns, list(part.columns), train)
     held_rows = Rows(encode_rows(inputs, part.columns, held), part.label[held])
-    fitted = fit_candidate(
+    fitted = Fitting(
         name,
         recipe,
         inputs,
@@ -188,7 +188,7 @@ def _fit(
         balanced=False,
         seed=SEED,
         threads=os.cpu_count() or 1,
-    )
+    ).fit()
     return calibrate_candidate(
         fitted,
         fitted.model.raw_scores(held_rows.matrix),
@@ -202,7 +202,7 @@ def _fit(
 
 def _refitted(item: Trained, part: Part, rows: npt.NDArray[np.int64]) -> ScoringModel:
     inputs = learn_inputs(part.columns, list(part.columns), rows)
-    fitted = fit_candidate(
+    fitted = Fitting(
         item.name,
         CANDIDATES[item.name].fixed(item.fitted.trees),
         inputs,
@@ -211,7 +211,7 @@ def _refitted(item: Trained, part: Part, rows: npt.NDArray[np.int64]) -> Scoring
         balanced=False,
         seed=SEED,
         threads=os.cpu_count() or 1,
-    )
+    ).fit()
     return fitted.model.revised(calibration=item.model.document["calibration"])
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.result import Result, Row
 from mlops_pipeline.core.modelling.calibration import fit_calibration
-from mlops_pipeline.core.modelling.fitting import Rows, encode_rows, fit_candidate, learn_inputs
+from mlops_pipeline.core.modelling.fitting import Fitting, Rows, encode_rows, learn_inputs
 from mlops_pipeline.core.modelling.row_scorer import RowScorer
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.spec.kinds import LightGBM
@@ -101,7 +101,7 @@ def _model(columns: Mapping[str, Any], label: Any) -> ScoringModel:
     )
     rows = Rows(encode_rows(inputs, columns, every), label)
     options: dict[str, Any] = {"balanced": False, "seed": 1, "threads": 1}
-    model = fit_candidate("trees", parameters, inputs, rows, None, **options).model
+    model = Fitting("trees", parameters, inputs, rows, None, **options).fit().model
     calibration = fit_calibration("isotonic", model.raw_scores(rows.matrix), label)
     return model.revised(calibration=calibration.to_dict(), threshold=0.2)
 

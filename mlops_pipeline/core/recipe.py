@@ -29,9 +29,13 @@ from mlops_pipeline.core.evaluation.gates import (
 from mlops_pipeline.core.evaluation.records import GateException
 from mlops_pipeline.core.fairness.variants import Mitigated
 from mlops_pipeline.core.metrics.metrics import Estimate, point_metrics
-from mlops_pipeline.core.mitigation.context import Candidate, MitigationRecipe
-from mlops_pipeline.core.mitigation.mitigation import (
+from mlops_pipeline.core.mitigation.context import (
+    Candidate,
+    MitigationContext,
+    MitigationRecipe,
     MitigationTrigger,
+)
+from mlops_pipeline.core.mitigation.mitigation import (
     decision_figures,
     mitigate,
     mitigation_trigger,
@@ -39,7 +43,7 @@ from mlops_pipeline.core.mitigation.mitigation import (
 )
 from mlops_pipeline.core.modelling.explanations import explain_model
 from mlops_pipeline.core.modelling.scoring import Decisions, ScoringModel
-from mlops_pipeline.core.modelling.train import Training, refit, train, train_maxima
+from mlops_pipeline.core.modelling.train import Training, refit, train
 
 FIGURE_ROWS = 200_000  # of the training part, for its metrics: their error is far below any gap
 
@@ -162,17 +166,22 @@ def training_facts(
         purged=parts.purged,
         labelled_rows=len(frame),
         dropped_inputs=dict(training.inputs.dropped),
-        train_metrics=_train_metrics(use_case, chosen.model, frame, parts),
-        train_maxima=dict(train_maxima(chosen.model, frame, parts)),
+        train_metrics=_metrics(chosen.model, _train_sample(use_case, frame, parts)),
+        train_maxima={
+            item["name"]: float(np.nanmax(np.abs(frame.columns[item["name"]][parts.train])))
+            for item in chosen.model.document["inputs"]
+            if item["type"] == "number"
+        },
         importance=dict(chosen.fitted.importance),
     )
 
 
-def _train_metrics(
-    use_case: UseCase, model: ScoringModel, frame: LabelledFrame, parts: Parts
-) -> Mapping[str, Estimate]:
+def _train_sample(use_case: UseCase, frame: LabelledFrame, parts: Parts) -> LabelledFrame:
     rng = np.random.default_rng(use_case.training.seed)
-    rows = frame.take(np.sort(rng.permutation(parts.train)[:FIGURE_ROWS]))
+    return frame.take(np.sort(rng.permutation(parts.train)[:FIGURE_ROWS]))
+
+
+def _metrics(model: ScoringModel, rows: LabelledFrame) -> Mapping[str, Estimate]:
     decided = model.decide(rows.everything)
     return point_metrics(rows.label, decided.probability, decided.threshold)
 
@@ -195,6 +204,7 @@ def evaluate(
             seed=use_case.training.seed,
             level=comparison_level(use_case.gates),
         )
+    pair = None if champion is None else (champion.version, champion.model)
     evaluation, decided = evaluate_model(
         use_case,
         model,
@@ -203,20 +213,10 @@ def evaluate(
         train_maxima=facts.train_maxima,
         importance=facts.importance,
         champion=comparison,
-        explanations=explain_model(
-            use_case,
-            model,
-            test,
-            champion=(champion.version, champion.model) if champion is not None else None,
-        ),
+        explanations=explain_model(use_case, model, test, champion=pair),
     )
     gate = evaluate_gate(use_case.gates, evaluation, against.exceptions, now=against.now)
     return Examined(evaluation, gate, decided)
-
-
-def needs_mitigation(use_case: UseCase, gate: Gate) -> bool:
-    """Whether the gate refused a model on fairness only, and there are methods to mend it."""
-    return mitigation_trigger(use_case, gate) is not None
 
 
 def mitigate_refused(
@@ -226,29 +226,33 @@ def mitigate_refused(
     against: Examination,
     refused: Examined,
     *,
-    frame: LabelledFrame,
+    read: LabelledRows,
     threads: int,
 ) -> Examined:
-    """Mitigate a model that the gate refused on fairness only.
+    """Mitigate a model that the gate refused on fairness only; nothing is read for another.
 
-    One variant at most, chosen on the validation part of `frame`, is evaluated on the test part as
-    the base model was. If the gate lets it pass, it takes the base model's place; if not, the
-    refusal stands.
+    One variant at most, chosen on the validation part, is evaluated on the test part as the base
+    model was. If the gate lets it pass, it takes the base model's place; if not, the refusal
+    stands.
     """
     trigger = mitigation_trigger(use_case, refused.gate)
     if trigger is None:
         return refused
-    parts, outcome, chosen = _mitigated(
-        use_case, model, frame, trigger, importance=facts.importance, threads=threads
-    )
+    frame = read()
+    parts = split_frame(use_case, frame)
+    context = MitigationContext(use_case, model, frame, parts, trigger, threads=threads)
+    sample = _train_sample(use_case, frame, parts)
+    del frame  # the fits and the evaluation need what was taken of it, no more
+    outcome, chosen = mitigate(context, importance=facts.importance)
     outcome = _with_test_figures(use_case, outcome, 0, refused, against.test)
     if chosen is None:
         return _recorded(refused, outcome)
     facts = replace(
         facts,
         importance=dict(chosen.importance),
-        train_metrics=_train_metrics(use_case, chosen.model, frame, parts),
+        train_metrics=_metrics(chosen.model, sample),
     )
+    del context, sample
     variant = evaluate(use_case, facts, chosen.model, against)
     position = next(at for at, item in enumerate(outcome.variants) if item.chosen)
     outcome = _with_test_figures(use_case, outcome, position, variant, against.test)
@@ -258,22 +262,6 @@ def mitigate_refused(
         reason = f"{outcome.reason}; but on the test part the gate refuses it too: {reasons}"
         return _recorded(refused, replace(outcome, reason=reason))
     return replace(_recorded(variant, outcome), variant=chosen)
-
-
-def _mitigated(
-    use_case: UseCase,
-    model: ScoringModel,
-    frame: LabelledFrame,
-    trigger: MitigationTrigger,
-    *,
-    importance: Mapping[str, float],
-    threads: int,
-) -> tuple[Parts, Mitigated, Candidate | None]:
-    parts = split_frame(use_case, frame)
-    outcome, chosen = mitigate(
-        use_case, model, frame, parts, trigger, importance=importance, threads=threads
-    )
-    return parts, outcome, chosen
 
 
 def _recorded(examined: Examined, outcome: Mitigated) -> Examined:
@@ -336,16 +324,17 @@ def build(
     parts, training = train_candidates(
         use_case, frame, threads=threads, stopwatch=stopwatch, report=report
     )
-    model, recipe = training.chosen.model, None
+    model, recipe, context = training.chosen.model, None, None
     if mitigation is not None:
         trigger = MitigationTrigger(mitigation.because, mitigation.attributes, mitigation.limits)
-        _, outcome, chosen = _mitigated(
-            use_case, model, frame, trigger, importance={}, threads=threads
-        )
+        context = MitigationContext(use_case, model, frame, parts, trigger, threads=threads)
+    del frame
+    if context is not None:
+        outcome, chosen = mitigate(context, importance={})
         report(f"mitigation: {outcome.reason}")
         if chosen is not None:
             model, recipe = chosen.model, chosen.recipe
-    del frame
+        del context
     return refit_final(
         use_case,
         read,

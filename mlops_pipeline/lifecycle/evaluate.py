@@ -12,6 +12,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from mlops_pipeline.core.data.frame import LabelledFrame, split_frame
@@ -41,7 +42,6 @@ from mlops_pipeline.core.recipe import (
     Examined,
     evaluate,
     mitigate_refused,
-    needs_mitigation,
 )
 from mlops_pipeline.errors import NotFoundError
 from mlops_pipeline.lifecycle.champions import released_model
@@ -84,13 +84,11 @@ def evaluate_model(run: RunContext) -> EvaluatedModel:
     facts, model = read_training(trained.folder)
     test = _test_rows(run, trained.snapshot, facts)
     against = Examination(test, _champion(run), list_exceptions(run.ops, use_case.name), run.now)
-    examined = evaluate(use_case, facts, model, against)
-    if needs_mitigation(use_case, examined.gate):
-        examined = mitigate_refused(
-            *(use_case, facts, model, against, examined),
-            frame=load_frame(run, trained.snapshot),
-            threads=run.settings.threads,
-        )
+    examined = mitigate_refused(
+        *(use_case, facts, model, against, evaluate(use_case, facts, model, against)),
+        read=partial(load_frame, run, trained.snapshot),
+        threads=run.settings.threads,
+    )
     drawn = _plots(run, facts, test, examined)
     (trained.folder / EVALUATION).unlink(missing_ok=True)  # the evaluation before goes first
     _write_variant(trained.folder / MITIGATED, examined.variant)

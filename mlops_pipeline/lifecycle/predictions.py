@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.core.modelling.reasons import give_reasons, word_inputs
+from mlops_pipeline.core.modelling.explanations import give_reasons, word_inputs
 from mlops_pipeline.core.modelling.scoring import Decisions, ScoringModel
 from mlops_pipeline.errors import DataError
 from mlops_pipeline.lifecycle.champions import champion_model, trial_model

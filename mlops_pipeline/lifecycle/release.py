@@ -29,7 +29,6 @@ from mlops_pipeline.core.documents.records import (
     validate_metadata,
 )
 from mlops_pipeline.core.evaluation.evaluation import Evaluation
-from mlops_pipeline.core.modelling.example import column_types, example_columns, input_example
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.core.recipe import Final, refit_final
 from mlops_pipeline.core.rollout.records import Rollout
@@ -53,7 +52,13 @@ from mlops_pipeline.lifecycle.context import RunContext
 from mlops_pipeline.lifecycle.deployments import open_deployment
 from mlops_pipeline.lifecycle.evaluate import read_evaluation, read_mitigated
 from mlops_pipeline.lifecycle.features.offline import definitions_hash, load_frame
-from mlops_pipeline.lifecycle.packaging import framework, packaged
+from mlops_pipeline.lifecycle.packaging import (
+    column_types,
+    example_columns,
+    framework,
+    input_example,
+    packaged,
+)
 from mlops_pipeline.lifecycle.provenance import (
     GitState,
     environment_lock,

@@ -16,8 +16,8 @@ from mlops_pipeline.core.documents import plots
 from mlops_pipeline.core.documents.records import TrainingFacts
 from mlops_pipeline.core.metrics.metrics import Estimate
 from mlops_pipeline.core.modelling.calibration import reliability_curve
+from mlops_pipeline.core.modelling.fitting import Trained
 from mlops_pipeline.core.modelling.scoring import Floats
-from mlops_pipeline.core.modelling.selection import Trained
 from mlops_pipeline.core.recipe import Examined
 from mlops_pipeline.lifecycle.context import Context, RunContext, Snapshot
 from mlops_pipeline.lifecycle.provenance import GitState, library_versions

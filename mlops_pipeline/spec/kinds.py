@@ -2,7 +2,7 @@
 
 A kind is a line here with its parameters, core/modelling/kinds/<module>.py (fit, explain) and
 core/modelling/scorers/<module>.py (load, score). A method of mitigation is a line here and
-core/mitigation/methods/<name>.py; an aggregate a line here and one in core/features/aggregates.py.
+core/mitigation/<name>.py; an aggregate a line here and one in core/features/aggregates.py.
 The unions of the configuration and the JSON Schema are built from these tables.
 """
 

@@ -1,5 +1,7 @@
 """The recipe: step by step as the assets run it, and as a whole, as a reproduction does."""
 
+import sys
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -41,10 +43,7 @@ def evaluated(case: UseCase) -> tuple[recipe.Examined, recipe.Final]:
     model = training.chosen.model
     against = recipe.Examination(frame.take(parts.test), None, (), NOW)
     examined = recipe.evaluate(case, facts, model, against)
-    if recipe.needs_mitigation(case, examined.gate):
-        examined = recipe.mitigate_refused(
-            case, facts, model, against, examined, frame=frame, threads=1
-        )
+    examined = recipe.mitigate_refused(case, facts, model, against, examined, read=read, threads=1)
     variant = examined.variant
     final = recipe.refit_final(
         case,
@@ -123,6 +122,31 @@ def test_variant_that_the_gate_refuses_too_leaves_the_refusal_and_says_why(
     assert examined.evaluation.mitigation is not None
     assert "on the test part the gate refuses it too" in examined.evaluation.mitigation.reason
     assert "thresholds" not in final.model.document
+
+
+def test_rows_read_are_let_go_before_variants_are_made(
+    case: UseCase,
+    unchanged: tuple[recipe.Examined, recipe.Final],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    frames: list[weakref.ref[LabelledFrame]] = []
+    held: list[bool] = []
+    reading, mitigate = read, recipe.mitigate
+
+    def watched_read(newest: int | None = None) -> LabelledFrame:
+        frame = reading(newest)
+        frames.append(weakref.ref(frame))
+        return frame
+
+    def watched_mitigate(*given: Any, **named: Any) -> Any:
+        held.append(frames[-1]() is not None)
+        return mitigate(*given, **named)
+
+    monkeypatch.setattr(sys.modules[__name__], "read", watched_read)
+    monkeypatch.setattr(recipe, "mitigate", watched_mitigate)
+    evaluated(case)
+    built(case, unchanged[0])
+    assert held == [False, False]
 
 
 @pytest.mark.parametrize("step", ["train", "mitigate", "refit_variant", "split_frame"])

@@ -1,35 +1,52 @@
 """What a method of mitigation is, and what it works with.
 
-A method makes variants of the chosen model on the train and the validation part, and fits one of
-them again on other rows. A variant is one deterministic model of text and JSON: hyperparameters and
-tree count are the base model's. Fitted on the train part, calibrated on the validation part.
+A method, one file each here, makes variants of the chosen model on the train and the validation
+part, and fits one of them again on other rows. A variant is one deterministic model of text and
+JSON: hyperparameters and tree count are the base model's. Fitted on the train part, calibrated on
+the validation part.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import import_module
-from typing import Any, Protocol, Self, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from mlops_pipeline.config.modelling import CROSSED
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.data.frame import LabelledFrame, Parts
-from mlops_pipeline.core.fairness.variants import Codes, Groups, learn_groups
-from mlops_pipeline.core.metrics.metrics import Floats
-from mlops_pipeline.core.modelling.calibration import fit_calibration
+from mlops_pipeline.core.fairness.variants import Groups, learn_groups
+from mlops_pipeline.core.modelling.calibration import cross_fitted, fit_calibration
 from mlops_pipeline.core.modelling.fitting import (
     Fitted,
-    Inputs,
     Rows,
     encode_rows,
     kind_of,
     learn_inputs,
 )
-from mlops_pipeline.core.modelling.scoring import Matrix, ScoringModel
-from mlops_pipeline.core.modelling.selection import cross_fitted
+from mlops_pipeline.core.modelling.scoring import Floats, ScoringModel
 from mlops_pipeline.core.modelling.train import decide_as, fit_again
+
+
+@dataclass(frozen=True)
+class MitigationTrigger:
+    """Attributes above their limits, and the limits of all that a blocking rule protects.
+
+    Either may name an intersection ("gender x region").
+    """
+
+    because: str
+    above: tuple[str, ...]
+    limits: Mapping[str, float]
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """The single attributes that those above their limits are made of."""
+        parts = (part for name in self.above for part in name.split(CROSSED))
+        return tuple(dict.fromkeys(parts))
 
 
 @dataclass(frozen=True)
@@ -56,21 +73,11 @@ class Candidate:
     threshold: Floats
 
 
-@dataclass(frozen=True)
 class GroupedRows:
     """Rows that the base model's recipe is fitted on, with the group of each."""
 
-    use_case: UseCase
-    base: ScoringModel
-    inputs: Inputs
-    matrix: Matrix
-    label: npt.NDArray[np.int8]
-    codes: Codes
-    threads: int
-
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         use_case: UseCase,
         base: ScoringModel,
         frame: LabelledFrame,
@@ -78,14 +85,12 @@ class GroupedRows:
         groups: Groups,
         *,
         threads: int,
-    ) -> Self:
-        """Return these rows of a frame; inputs are learned on them."""
-        inputs = learn_inputs(frame.columns, use_case.inputs, rows, use_case.directions)
-        protected = {name: frame.protected[name][rows] for name in groups.attributes}
-        return cls(
-            *(use_case, base, inputs, encode_rows(inputs, frame.columns, rows)),
-            *(frame.label[rows], groups.codes(protected), threads),
-        )
+    ) -> None:
+        self.use_case, self.base, self.threads = use_case, base, threads
+        self.inputs = learn_inputs(frame.columns, use_case.inputs, rows, use_case.directions)
+        self.matrix = encode_rows(self.inputs, frame.columns, rows)
+        self.label = frame.label[rows]
+        self.codes = groups.codes({name: frame.protected[name][rows] for name in groups.attributes})
 
     def fit(self, label: npt.NDArray[np.int8], weight: Floats | None) -> Fitted:
         """Fit the base model's recipe with these labels and weights."""
@@ -94,12 +99,14 @@ class GroupedRows:
 
     @cached_property
     def _prepared(self) -> Any:
-        """What every fit of these rows has in common, made once."""
         return kind_of(self.base.kind).prepare(self.inputs, self.matrix)
 
 
 class MitigationContext:
-    """The groups that are made equal, and the rows of the train and the validation part."""
+    """The groups that are made equal, and what is needed of the train and the validation part.
+
+    `held` is the validation part without its columns: `held_matrix` has them encoded.
+    """
 
     def __init__(
         self,
@@ -107,18 +114,16 @@ class MitigationContext:
         base: ScoringModel,
         frame: LabelledFrame,
         parts: Parts,
+        trigger: MitigationTrigger,
         *,
-        attributes: Sequence[str],
         threads: int,
     ) -> None:
-        self.use_case, self.base = use_case, base
-        self.costs, self.seed = use_case.training.costs, use_case.training.seed
+        self.use_case, self.base, self.trigger = use_case, base, trigger
+        self.costs, attributes = use_case.training.costs, trigger.attributes
         protected = {name: frame.protected[name][parts.train] for name in attributes}
         self.groups = learn_groups(protected, attributes, use_case.fairness.min_group_rows)
-        self.train = GroupedRows.of(
-            use_case, base, frame, parts.train, self.groups, threads=threads
-        )
-        self.held = frame.take(parts.validation)
+        self.train = GroupedRows(use_case, base, frame, parts.train, self.groups, threads=threads)
+        self.held = replace(frame, columns={}).take(parts.validation)
         self.held_matrix = encode_rows(self.train.inputs, frame.columns, parts.validation)
         self.held_codes = self.groups.codes(self.held.protected)
 
@@ -134,14 +139,14 @@ class MitigationContext:
         scores = model.raw_scores(self.held_matrix)
         crossed = cross_fitted(kind, scores, label, self.held.entity)
         decided = decide_as(self.base, model)
-        calibration = fit_calibration(kind, scores, label).to_dict()
+        calibration = fit_calibration(kind, scores, label)
         thresholds = np.full(len(crossed), decided.threshold)
         model = decided.revised(calibration=calibration)
         return Candidate(name, model, recipe, importance, crossed, thresholds)
 
 
 class Method(Protocol):
-    """What a file in methods/ has."""
+    """What the file of a method has."""
 
     def variants(
         self, context: MitigationContext, base: Candidate, aim: float
@@ -156,4 +161,4 @@ class Method(Protocol):
 
 def method_of(name: str) -> Method:
     """Return the method of a name in spec/kinds.py."""
-    return cast("Method", import_module(f"mlops_pipeline.core.mitigation.methods.{name}"))
+    return cast("Method", import_module(f"{__package__}.{name}"))

@@ -1,19 +1,18 @@
 """Mitigation of a disparity for which the gate refused a model: when, and which variant.
 
 Belongs here: whether the refusal is about fairness only, the validation figures of every variant,
-and the choice. Everything is learned on the train and the validation part; the test part is not
-seen. How a variant is made belongs to `methods`, the rule that chooses to `variants`.
+and the choice. The test part is not seen. How a variant is made belongs to the methods, what they
+work with to context.py, the rule that chooses to `variants`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from mlops_pipeline.config.modelling import CROSSED, Costs
+from mlops_pipeline.config.modelling import Costs
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.core.data.frame import LabelledFrame, Parts
+from mlops_pipeline.core.data.frame import LabelledFrame
 from mlops_pipeline.core.evaluation.gates import Gate
 from mlops_pipeline.core.fairness.audit import attribute_values
 from mlops_pipeline.core.fairness.variants import (
@@ -29,29 +28,11 @@ from mlops_pipeline.core.mitigation.context import (
     GroupedRows,
     MitigationContext,
     MitigationRecipe,
+    MitigationTrigger,
     method_of,
 )
 from mlops_pipeline.core.modelling.scoring import Floats, ScoringModel
-from mlops_pipeline.core.modelling.selection import decision_cost
 from mlops_pipeline.spec.rules import ParityRule
-
-
-@dataclass(frozen=True)
-class MitigationTrigger:
-    """Attributes above their limits, and the limits of all that a blocking rule protects.
-
-    Either may name an intersection ("gender x region").
-    """
-
-    because: str
-    above: tuple[str, ...]
-    limits: Mapping[str, float]
-
-    @property
-    def attributes(self) -> tuple[str, ...]:
-        """The single attributes that those above their limits are made of."""
-        parts = (part for name in self.above for part in name.split(CROSSED))
-        return tuple(dict.fromkeys(parts))
 
 
 def mitigation_trigger(use_case: UseCase, gate: Gate) -> MitigationTrigger | None:
@@ -75,30 +56,19 @@ def mitigation_trigger(use_case: UseCase, gate: Gate) -> MitigationTrigger | Non
 
 
 def mitigate(
-    use_case: UseCase,
-    base: ScoringModel,
-    frame: LabelledFrame,
-    parts: Parts,
-    trigger: MitigationTrigger,
-    *,
-    importance: Mapping[str, float],
-    threads: int,
+    context: MitigationContext, *, importance: Mapping[str, float]
 ) -> tuple[Mitigated, Candidate | None]:
-    """Make every variant, measure it on the validation part, and choose one or none.
-
-    Frame and parts are those of the base model's training; the test part is left alone.
-    """
-    rule = use_case.fairness.mitigation
+    """Make every variant, measure it on the validation part, and choose one or none."""
+    rule, trigger = context.use_case.fairness.mitigation, context.trigger
     within = {name: limit * (1 - rule.margin) for name, limit in trigger.limits.items()}
-    context = MitigationContext(
-        use_case, base, frame, parts, attributes=trigger.attributes, threads=threads
+    unchanged = context.calibrated(
+        BASE, context.base, importance, MitigationRecipe("none", context.groups)
     )
-    unchanged = context.calibrated(BASE, base, importance, MitigationRecipe("none", context.groups))
     tried = [unchanged]
     aim = min(within[name] for name in trigger.above)
     for method in rule.methods if len(context.groups) > 1 else ():
         tried += method_of(method).variants(context, unchanged, aim)
-    measured = [_measured(item, context.held, within, use_case) for item in tried]
+    measured = [_measured(item, context, within) for item in tried]
     variants, chosen, reason = choose_variant(measured, within, trigger.above, rule)
     outcome = Mitigated(
         because=trigger.because,
@@ -124,7 +94,7 @@ def refit_variant(
 ) -> ScoringModel:
     """Fit a chosen variant on every row given, with the same mitigation."""
     every = np.arange(len(frame))
-    rows = GroupedRows.of(use_case, model, frame, every, recipe.groups, threads=threads)
+    rows = GroupedRows(use_case, model, frame, every, recipe.groups, threads=threads)
     return method_of(recipe.method).refit(rows, recipe)
 
 
@@ -133,20 +103,21 @@ def decision_figures(
 ) -> dict[str, float | None]:
     """Return every metric of scores and decisions, and the mean cost of a decision."""
     metrics = point_metrics(label, probability, threshold)
-    cost = decision_cost(label, probability >= threshold, costs)
+    decision = probability >= threshold
+    wrong = costs.false_positive * np.sum(decision & (label == 0))
+    missed = costs.false_negative * np.sum(~decision & (label == 1))
+    cost = float(wrong + missed) / len(label)
     return {**{name: item.value for name, item in metrics.items()}, "expected_cost": cost}
 
 
-def _measured(
-    item: Candidate, held: LabelledFrame, within: Mapping[str, float], use_case: UseCase
-) -> Variant:
-    costs, min_rows = use_case.training.costs, use_case.fairness.min_group_rows
+def _measured(item: Candidate, context: MitigationContext, within: Mapping[str, float]) -> Variant:
+    held, min_rows = context.held, context.use_case.fairness.min_group_rows
     decision = item.probability >= item.threshold
     return Variant(
         name=item.name,
         method=item.recipe.method,
         uses_attribute=bool(item.model.attributes),
-        figures=decision_figures(held.label, item.probability, item.threshold, costs),
+        figures=decision_figures(held.label, item.probability, item.threshold, context.costs),
         disparities={
             name: selection_difference(decision, attribute_values(held.protected, name), min_rows)
             for name in within

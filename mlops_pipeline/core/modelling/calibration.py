@@ -1,83 +1,35 @@
 """Calibration maps as plain data, the threshold that follows from costs, the reliability curve.
 
 Belongs here: what turns a score into a probability and a probability into a decision. A
-calibration is stored as numbers, not as a pickled estimator, so that serving applies it with numpy
+calibration is stored as numbers, not as a pickled estimator: scoring.py applies it with numpy
 alone. The calibration error is in `metrics`; the plot belongs to the report.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, Self, get_args
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 import numpy as np
+import numpy.typing as npt
 from numpy.typing import ArrayLike
 
 from mlops_pipeline.core.metrics.metrics import Floats, binary_labels, probabilities
-from mlops_pipeline.core.modelling.scoring import apply_calibration, logit, sigmoid
+from mlops_pipeline.core.modelling.scoring import Flags, apply_calibration, logit, sigmoid
 from mlops_pipeline.errors import ConfigError, DataError
 
 Kind = Literal["isotonic", "sigmoid", "none"]
+Calibration = dict[str, Any]  # kind; x and y of an isotonic one, a and b of a sigmoid
+FOLDS = 5  # of the validation part, when a calibration is judged on rows it did not see
 MAX_STEPS = 100
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """A monotone map from score to probability, as plain data; DataError if fields do not fit.
-
-    Isotonic: knots, x strictly increasing, y not decreasing. Sigmoid: 1 / (1 + exp(a * logit(score)
-    + b)), where a < 0 keeps the order.
-    """
-
-    kind: Kind
-    x: tuple[float, ...] = ()
-    y: tuple[float, ...] = ()
-    a: float | None = None
-    b: float | None = None
-
-    def __post_init__(self) -> None:
-        increasing = bool(np.all(np.diff(self.x) > 0) and np.all(np.diff(self.y) >= 0))
-        knots_fit = 0 < len(self.x) == len(self.y) and increasing and _are_finite(*self.x, *self.y)
-        no_knots = not self.x and not self.y
-        fits = {
-            "isotonic": knots_fit and self.a is None and self.b is None,
-            "sigmoid": no_knots and _are_finite(self.a, self.b),
-            "none": no_knots and self.a is None and self.b is None,
-        }
-        if not fits.get(self.kind, False):
-            knots = f"{len(self.x)} x, {len(self.y)} y"
-            raise DataError(
-                "The fields of a calibration do not fit its kind",
-                expected="isotonic: increasing x and y; sigmoid: a and b; none: neither",
-                found=f"kind={self.kind!r}, {knots}, a={self.a}, b={self.b}",
-            )
-
-    def apply(self, scores: ArrayLike) -> Floats:
-        """Return the calibrated probabilities of scores in [0, 1]: float64 `(n_samples,)`.
-
-        Isotonic: linear between knots, constant beyond them, as sklearn's
-        IsotonicRegression(out_of_bounds="clip"), then clipped to [1e-6, 1 - 1e-6] so that the log
-        loss stays finite where a whole step had one class. Sigmoid: scores are clipped to the same
-        range before their logit.
-        """
-        checked = probabilities(scores)
-        return apply_calibration(self.to_dict(), checked).copy()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain JSON values; floats survive a round trip exactly."""
-        return asdict(self) | {"x": list(self.x), "y": list(self.y)}
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        """Rebuild what `to_dict` returned; KeyError if a field is absent, DataError if wrong."""
-        return cls(fields["kind"], tuple(fields["x"]), tuple(fields["y"]), fields["a"], fields["b"])
 
 
 def fit_calibration(kind: Kind, scores: ArrayLike, y: ArrayLike) -> Calibration:
     """Fit a calibration on rows of both classes that the model was not trained on.
 
     Isotonic (Zadrozny & Elkan 2002) needs about 1,000 rows or more, below that it overfits
-    (Niculescu-Mizil & Caruana 2005); sigmoid (Platt 1999; Lin, Lin & Weng 2007) fits two numbers.
+    (Niculescu-Mizil & Caruana 2005): knots, x strictly increasing, y not decreasing, linear between
+    them and constant beyond, as sklearn's IsotonicRegression(out_of_bounds="clip"). Sigmoid (Platt
+    1999; Lin, Lin & Weng 2007) fits two numbers: 1 / (1 + exp(a * logit(score) + b)).
     """
     if kind not in get_args(Kind):
         raise ConfigError(
@@ -85,26 +37,23 @@ def fit_calibration(kind: Kind, scores: ArrayLike, y: ArrayLike) -> Calibration:
         )
     labels = binary_labels(y)
     checked = probabilities(scores, len(labels))
+    found: Calibration = {"kind": kind, "x": [], "y": [], "a": None, "b": None}
     if kind == "none":
-        return Calibration("none")
+        return found
     if len(np.unique(labels)) < 2:
-        found = f"{len(labels)} rows, {int(labels.sum())} positive"
-        raise DataError("A calibration needs rows of both classes", found=found)
+        rows = f"{len(labels)} rows, {int(labels.sum())} positive"
+        raise DataError("A calibration needs rows of both classes", found=rows)
     if kind == "isotonic":
-        return _fit_isotonic(checked, labels)
-    return _fit_sigmoid(logit(checked), labels)
+        from sklearn.isotonic import IsotonicRegression
+
+        fitted = IsotonicRegression(out_of_bounds="clip").fit(checked, labels)
+        knots = {"x": fitted.X_thresholds_.tolist(), "y": fitted.y_thresholds_.tolist()}
+        return {**found, **knots}
+    a, b = _fit_sigmoid(logit(checked), labels)
+    return {**found, "a": a, "b": b}
 
 
-def _fit_isotonic(scores: Floats, labels: Floats) -> Calibration:
-    from sklearn.isotonic import IsotonicRegression
-
-    fitted = IsotonicRegression(out_of_bounds="clip").fit(scores, labels)
-    return Calibration(
-        "isotonic", tuple(fitted.X_thresholds_.tolist()), tuple(fitted.y_thresholds_.tolist())
-    )
-
-
-def _fit_sigmoid(logits: Floats, labels: Floats) -> Calibration:
+def _fit_sigmoid(logits: Floats, labels: Floats) -> tuple[float, float]:
     """Minimise the log loss of Platt's smoothed targets by Newton steps with halving.
 
     The targets are (n+ + 1) / (n+ + 2) and 1 / (n- + 2), which keeps a and b finite when the
@@ -133,11 +82,32 @@ def _fit_sigmoid(logits: Floats, labels: Floats) -> Calibration:
         ab = ab - size * step
         if np.abs(size * step).max() < 1e-10:
             break
-    return Calibration("sigmoid", a=float(ab[0]), b=float(ab[1]))
+    return float(ab[0]), float(ab[1])
 
 
-def _are_finite(*numbers: float | None) -> bool:
-    return all(number is not None and math.isfinite(number) for number in numbers)
+def folds(label: npt.NDArray[np.int8], entity: npt.NDArray[Any]) -> list[tuple[Flags, Flags]]:
+    """Return five (inside, rest) divisions of the rows by entity.
+
+    Empty when a rest has one class only: a part of these rows is too few to calibrate by.
+    """
+    fold = np.unique(entity, return_inverse=True)[1] % FOLDS
+    divided = [(fold == number, fold != number) for number in range(FOLDS)]
+    divided = [(inside, rest) for inside, rest in divided if inside.any()]
+    return divided if all(len(np.unique(label[rest])) == 2 for _, rest in divided) else []
+
+
+def cross_fitted(
+    kind: Kind, scores: Floats, label: npt.NDArray[np.int8], entity: npt.NDArray[Any]
+) -> Floats:
+    """Return the probability of each row, calibrated by the rows of other folds.
+
+    Without folds no calibration is safe: the scores themselves.
+    """
+    result = scores.copy()
+    for inside, rest in folds(label, entity):
+        calibration = fit_calibration(kind, scores[rest], label[rest])
+        result[inside] = apply_calibration(calibration, scores[inside])
+    return result
 
 
 def threshold_from_costs(false_positive: float, false_negative: float) -> float:

@@ -1,7 +1,7 @@
 """Why a model scores as it does: contributions to a score, importance, likeness to the champion.
 
-Belongs here: what follows from contributions, and whether the score rises where it is declared to.
-Reasons in words are reasons.py's.
+Belongs here: what follows from contributions, as figures of a model and as reasons of one score in
+words, and whether the score rises where it is declared to.
 
 One scale throughout: the log-odds of the score before calibration. Calibration never turns an
 order round, so what raises the one raises the other; by how much, it changes.
@@ -9,6 +9,7 @@ order round, so what raises the one raises the other; by how much, it changes.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ from mlops_pipeline.config.tables import Direction
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.data.frame import LabelledFrame
 from mlops_pipeline.core.modelling.fitting import Contributions, kind_of
-from mlops_pipeline.core.modelling.scoring import Columns, Floats, Matrix, ScoringModel
+from mlops_pipeline.core.modelling.scoring import Columns, Flags, Floats, Matrix, ScoringModel
 from mlops_pipeline.spec.rules import DirectionRule
 
 EXPLAINED_ROWS = 2_000  # of the test part, drawn; contributions are exact for each of them
@@ -26,6 +27,9 @@ GROUP_INPUTS = 5  # the inputs whose importance in a group differs most are kept
 TOP_INPUTS = 10  # compared between champion and challenger
 FEWEST_RANKED = 3  # a rank correlation of two inputs is 1 or -1 by chance
 INTERVALS = 20  # of equal numbers of rows; fewer where values repeat
+CONTRIBUTION_DIGITS = 6  # decimals of a log-odds; a tie beyond them goes by the order of inputs
+VALUE_DIGITS = 6  # significant ones of a number: a float32 holds no more
+UNKNOWN = "not known"
 FLAT = 0.05  # all moves together, in log-odds: below, the odds change by less than about 5 %
 
 
@@ -229,3 +233,81 @@ def _check(
     violation = float(against.sum()) / total
     found = "increasing" if moves.sum() > 0 else "decreasing"
     return DirectionCheck(feature, expected, found, violation, violation <= limit, None)
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How an input is called and how its values read."""
+
+    text: str
+    dtype: str
+    precision: int
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One input's push: above 0 it raises the score, below it lowers it (log-odds, uncalibrated).
+
+    `text` reads as "Tickets in twelve weeks: 3 (raises the score)".
+    """
+
+    feature: str
+    text: str
+    contribution: float
+
+
+def word_inputs(use_case: UseCase) -> dict[str, Wording]:
+    """Return the wording of all features but those that hold what a reason must never name."""
+    withheld = use_case.sensitive_features(with_counts=True)
+    wording = {}
+    for name, item in use_case.definitions.items():
+        if name not in withheld:
+            text = item.description.strip().removesuffix(".") or name.replace("_", " ")
+            wording[name] = Wording(f"{text[0].upper()}{text[1:]}", item.dtype, item.precision)
+    return wording
+
+
+def give_reasons(
+    model: ScoringModel,
+    columns: Columns,
+    decisions: Flags,
+    wording: Mapping[str, Wording],
+    count: int,
+) -> list[list[Reason]]:
+    """Return for every row up to `count` reasons, the strongest first.
+
+    Of a positive decision those that raise the score, of a negative one those that lower it; fewer
+    where fewer do. Callers with many rows give them in blocks.
+    """
+    names = model.input_names
+    values = np.round(explain(model, columns).values, CONTRIBUTION_DIGITS)
+    push = np.where(np.asarray(decisions, dtype=bool)[:, None], values, -values)
+    push[:, [name not in wording for name in names]] = 0.0
+    order = np.argsort(-push, axis=1, kind="stable")[:, :count]
+    return [
+        [
+            _reason(names[index], columns[names[index]][row], wording, float(values[row, index]))
+            for index in strongest
+            if push[row, index] > 0
+        ]
+        for row, strongest in enumerate(order)
+    ]
+
+
+def _reason(name: str, value: Any, wording: Mapping[str, Wording], contribution: float) -> Reason:
+    words = wording[name]
+    verb = "raises" if contribution > 0 else "lowers"
+    return Reason(name, f"{words.text}: {_said(value, words)} ({verb} the score)", contribution)
+
+
+def _said(value: Any, words: Wording) -> str:
+    if value is None or (words.dtype != "string" and np.isnan(value)):
+        return UNKNOWN
+    if words.dtype == "string":
+        return str(value)
+    if words.dtype == "boolean":
+        return "yes" if value else "no"
+    whole = len(str(int(abs(value))))
+    text = f"{float(value):,.{max(0, min(words.precision, VALUE_DIGITS - whole))}f}"
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return "0" if text == "-0" else text

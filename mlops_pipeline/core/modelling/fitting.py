@@ -1,7 +1,7 @@
 """Fitting: what is learned of the inputs, rows as a matrix, and one candidate in, a model out.
 
 How each kind is fitted and explained is kinds/<module>.py's; same input, same bytes there, on any
-number of threads. Choosing among candidates is selection.py's.
+number of threads. Choosing among candidates is train.py's.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mlops_pipeline.config.tables import Direction
+from mlops_pipeline.core.metrics.metrics import Estimate
 from mlops_pipeline.core.modelling import kinds
 from mlops_pipeline.core.modelling.scoring import Floats, Matrix, ScoringModel, encode
 from mlops_pipeline.errors import DataError
-from mlops_pipeline.spec.kinds import KINDS, Parameters
+from mlops_pipeline.spec.kinds import KINDS
 
 MAX_CATEGORIES = 1_000  # more distinct texts are an identifier, not a category
 SIGNS = {"increasing": 1, "decreasing": -1}
@@ -48,26 +49,27 @@ def learn_inputs(
     dropped: dict[str, str] = {}
     for name in names:
         values = columns[name][rows]
+        found: Any  # the values that are not missing
         if values.dtype == object:
-            texts = sorted({value for value in values if value is not None})
-            if len(texts) > MAX_CATEGORIES:
+            found = sorted({value for value in values if value is not None})
+            if len(found) > MAX_CATEGORIES:
                 raise DataError(
                     "a text feature has too many distinct values",
                     where=f"feature {name}",
                     expected=f"at most {MAX_CATEGORIES:,}",
-                    found=f"{len(texts):,}",
+                    found=f"{len(found):,}",
                     way_out="group the values with a case expression, count them, or leave it out",
                 )
-            if len(texts) + (None in values) < 2:
-                dropped[name] = "all missing" if not texts else "constant"
-                continue
-            items.append({"name": name, "type": "category", "categories": texts})
+            item = {"name": name, "type": "category", "categories": found}
+            varies = len(found) + (None in values) > 1
         else:
-            present = values[~np.isnan(values)]
-            if len(present) == 0 or (len(present) == len(values) and np.ptp(present) == 0):
-                dropped[name] = "all missing" if len(present) == 0 else "constant"
-                continue
-            items.append({"name": name, "type": "number"})
+            found = values[~np.isnan(values)]
+            item = {"name": name, "type": "number"}
+            varies = 0 < len(found) < len(values) or (len(found) > 0 and np.ptp(found) > 0)
+        if varies:
+            items.append(item)
+        else:
+            dropped[name] = "constant" if len(found) else "all missing"
     if not items:
         raise DataError(
             "no feature varies in the training part",
@@ -80,7 +82,7 @@ def encode_rows(
     inputs: Inputs, columns: Mapping[str, npt.NDArray[Any]], rows: npt.NDArray[np.int64]
 ) -> Matrix:
     """Encode the given rows as a float32 matrix `(len(rows), n_inputs)`."""
-    return encode([dict(item) for item in inputs.items], columns, rows)
+    return encode(inputs.items, columns, rows)
 
 
 class Rows(NamedTuple):
@@ -107,6 +109,10 @@ class Fitting:
     balanced: bool
     seed: int
     threads: int
+
+    def fit(self) -> "Fitted":
+        """Fit the candidate; with a validation part, boosting stops early on its log loss."""
+        return kind_of(self.parameters.kind).fit(self)
 
     def model(self, texts: Mapping[str, str] | None = None, **learned: Any) -> ScoringModel:
         """Return the fitted model, not calibrated."""
@@ -140,6 +146,22 @@ class Fitted:
     importance: Mapping[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A candidate with its validation figures; the model is calibrated and has a threshold."""
+
+    fitted: Fitted
+    model: ScoringModel
+    validation_log_loss: float
+    validation: Mapping[str, Estimate]
+    seconds: float
+
+    @property
+    def name(self) -> str:
+        """The candidate's name."""
+        return self.fitted.name
+
+
 class Contributions(NamedTuple):
     """What each input adds to the log-odds of each row: float64 `(n_rows, n_inputs)`.
 
@@ -170,19 +192,3 @@ def kind_of(name: str) -> Kind:
     """Return how a kind is fitted and explained."""
     module: Any = import_module(f"{kinds.__name__}.{KINDS[name].module}")
     return module  # type: ignore[no-any-return]
-
-
-def fit_candidate(
-    name: str,
-    parameters: Parameters,
-    inputs: Inputs,
-    train: Rows,
-    validation: Rows | None,
-    *,
-    balanced: bool,
-    seed: int,
-    threads: int,
-) -> Fitted:
-    """Fit one candidate; with a validation part, boosting stops early on its log loss."""
-    fitting = Fitting(name, parameters, inputs, train, validation, balanced, seed, threads)
-    return kind_of(parameters.kind).fit(fitting)

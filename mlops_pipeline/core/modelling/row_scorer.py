@@ -15,6 +15,7 @@ from mlops_pipeline.core.modelling.scoring import (
     PROBABILITY_FLOOR,
     Matrix,
     ScoringModel,
+    group_limits,
     row_thresholds,
 )
 from mlops_pipeline.errors import DataError
@@ -113,10 +114,5 @@ def _thresholds(model: ScoringModel, row: Matrix) -> Callable[[Mapping[str, Any]
         return lambda _: default
     if rule["kind"] == "by_estimated_group":
         return lambda _: float(row_thresholds(model.document, {}, row)[0])
-    limits = {
-        tuple(values): float(limit)
-        for group, limit in zip(rule["groups"], rule["limits"], strict=True)
-        for values in group
-    }
-    names = rule["attributes"]
+    limits, names = group_limits(rule), rule["attributes"]
     return lambda features: limits.get(tuple([features[name] for name in names]), default)

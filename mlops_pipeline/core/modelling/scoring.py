@@ -7,9 +7,10 @@ place. Files are read and written in stores/models.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from itertools import repeat
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,19 +27,6 @@ Matrix = npt.NDArray[np.float32]
 Columns = Mapping[str, npt.NDArray[Any]]
 
 
-class Scorer(Protocol):
-    """What scores encoded rows, before calibration; same bits for one row and for many."""
-
-    def scores(self, matrix: Matrix) -> Floats:
-        """Return the probabilities `(n_rows,)`."""
-
-    def log_odds(self, matrix: Matrix) -> Floats:
-        """Return their log-odds `(n_rows,)`."""
-
-    def row(self, buffer: Matrix) -> Callable[[], float]:
-        """Return a function that scores what lies in a buffer of one row `(1, n_inputs)`."""
-
-
 class Decisions(NamedTuple):
     """What a model says of each row; `decision` is probability >= threshold."""
 
@@ -49,12 +37,7 @@ class Decisions(NamedTuple):
 
     def take(self, rows: npt.NDArray[Any]) -> "Decisions":
         """Return the given rows (positions or a mask)."""
-        return Decisions(
-            self.probability[rows],
-            self.threshold[rows],
-            self.decision[rows],
-            self.needs_review[rows],
-        )
+        return Decisions(*(values[rows] for values in self))
 
 
 class ScoringModel:
@@ -72,7 +55,6 @@ class ScoringModel:
     def __init__(self, document: dict[str, Any], texts: Mapping[str, str] | None = None) -> None:
         self.document = document
         self.texts = dict(texts or {})
-        self._scorer: Scorer | None = None
 
     @classmethod
     def of_files(cls, files: Mapping[str, str]) -> "ScoringModel":
@@ -90,16 +72,18 @@ class ScoringModel:
         """Return the same fit with other calibration, thresholds, ..."""
         return ScoringModel({**self.document, **changes}, self.texts)
 
-    @property
+    @cached_property
     def scorer(self) -> Any:
-        """The scorer of the kind (loaded once)."""
-        if self._scorer is None:
-            self._scorer = load(self.document, self.texts)
-        return self._scorer
+        """What scores encoded rows, before calibration: the same bits for one row and for many.
+
+        `scores(matrix)` and `log_odds(matrix)` return `(n_rows,)`; `row(buffer)` a function that
+        scores what lies in a buffer of one row `(1, n_inputs)`.
+        """
+        return load(self.document, self.texts)
 
     @property
     def kind(self) -> str:
-        """Return lightgbm, logistic, ..."""
+        """lightgbm, logistic, ..."""
         return str(self.document["kind"])
 
     @property
@@ -154,9 +138,7 @@ class ScoringModel:
 
 
 def encode(
-    inputs: list[dict[str, Any]],
-    columns: Columns,
-    rows: npt.NDArray[Any] | None = None,
+    inputs: Sequence[Mapping[str, Any]], columns: Columns, rows: npt.NDArray[Any] | None = None
 ) -> Matrix:
     """Encode named columns as a column-major float32 matrix; categories become their position.
 
@@ -183,24 +165,27 @@ def row_thresholds(document: Mapping[str, Any], columns: Columns, matrix: Matrix
     `by_group` looks the row's attributes up; `by_estimated_group` is blind to them: the mean of
     the groups' thresholds, weighted by the probability of each group given the inputs.
     """
-    default = np.full(len(matrix), float(document["threshold"]), dtype=np.float64)
-    rule = document.get("thresholds")
+    default, rule = float(document["threshold"]), document.get("thresholds")
     if rule is None:
-        return default
+        return np.full(len(matrix), default)
     if rule["kind"] == "by_group":
-        found = {
-            tuple(values): float(limit)
-            for group, limit in zip(rule["groups"], rule["limits"], strict=True)
-            for values in group
-        }
+        found = group_limits(rule)
         rows = zip(*(columns[name] for name in rule["attributes"]), strict=True)
-        limits = (found.get(row, start) for row, start in zip(rows, default, strict=True))
+        limits = (found.get(row, default) for row in rows)
         return np.fromiter(limits, dtype=np.float64, count=len(matrix))
-    shares = group_shares(rule, matrix)
-    limits_of_rows: Floats = np.zeros(len(matrix), dtype=np.float64)
-    for share, limit in zip(shares, rule["limits"], strict=True):
-        limits_of_rows += share * float(limit)
-    return limits_of_rows
+    thresholds: Floats = np.zeros(len(matrix))
+    for share, limit in zip(group_shares(rule, matrix), rule["limits"], strict=True):
+        thresholds += share * float(limit)
+    return thresholds
+
+
+def group_limits(rule: Mapping[str, Any]) -> dict[tuple[Any, ...], float]:
+    """Return the threshold of each combination of attributes, of a rule `by_group`."""
+    return {
+        tuple(values): float(limit)
+        for group, limit in zip(rule["groups"], rule["limits"], strict=True)
+        for values in group
+    }
 
 
 def group_shares(rule: Mapping[str, Any], matrix: Matrix) -> Floats:
@@ -214,8 +199,7 @@ def group_shares(rule: Mapping[str, Any], matrix: Matrix) -> Floats:
     total = np.zeros(len(matrix))
     for score in scores:  # in order: NumPy sums one row's groups otherwise than many rows'
         total += score
-    shares: Floats = scores / total
-    return shares
+    return np.asarray(scores / total)
 
 
 def linear_term(term: Mapping[str, Any], matrix: Matrix) -> Floats:

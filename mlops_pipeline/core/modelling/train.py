@@ -1,25 +1,44 @@
 """Training all candidates of a use case on a split, choosing one, and refitting it."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from mlops_pipeline.config.modelling import Costs
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.data.frame import LabelledFrame, Parts
+from mlops_pipeline.core.metrics.metrics import point_metrics
+from mlops_pipeline.core.modelling.calibration import (
+    Kind,
+    cross_fitted,
+    fit_calibration,
+    threshold_from_costs,
+)
 from mlops_pipeline.core.modelling.fitting import (
     Fitted,
+    Fitting,
     Inputs,
     Rows,
+    Trained,
     encode_rows,
-    fit_candidate,
     learn_inputs,
 )
-from mlops_pipeline.core.modelling.scoring import ScoringModel
-from mlops_pipeline.core.modelling.selection import Choice, Trained, calibrate_candidate, choose
+from mlops_pipeline.core.modelling.scoring import Floats, ScoringModel
 from mlops_pipeline.errors import DataError
+from mlops_pipeline.spec.kinds import KINDS, Parameters
 
 DECIDING = ("calibration", "threshold", "thresholds", "review_band")  # of a model's document
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which candidate was chosen, and why."""
+
+    name: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -46,15 +65,84 @@ def train(
     report: Callable[[Trained], None] | None = None,
 ) -> Training:
     """Fit, calibrate and compare every candidate on the train and validation parts."""
-    _check_positives(use_case, frame, parts)
+    settings = use_case.training
+    positives = int(frame.label[parts.train].sum())
+    if positives < settings.min_positives:
+        raise DataError(
+            "the training part has too few positive labels",
+            where=f"periods {', '.join(parts.periods['train'])}",
+            expected=f"at least {settings.min_positives} (training.min_positives)",
+            found=f"{positives} of {len(parts.train)} rows",
+        )
     inputs = learn_inputs(frame.columns, use_case.inputs, parts.train, use_case.directions)
+    rows, held = (
+        Rows(encode_rows(inputs, frame.columns, part), frame.label[part])
+        for part in (parts.train, parts.validation)
+    )
     candidates = []
-    for candidate in _fitted(use_case, frame, parts, inputs, threads, stopwatch):
+    for name, recipe in settings.candidates.items():
+        begun = stopwatch()
+        fitted = _fit(use_case, name, recipe, rows, held, inputs=inputs, threads=threads)
+        candidate = calibrate_candidate(
+            fitted,
+            fitted.model.raw_scores(held.matrix),
+            held.label,
+            frame.entity[parts.validation],
+            kind=settings.calibration,
+            costs=settings.costs,
+            seconds=stopwatch() - begun,
+            review_band=settings.review_band,
+        )
         candidates.append(candidate)
         if report:
             report(candidate)
-    choice = choose(candidates, use_case.training.tie_tolerance)
-    return Training(inputs, tuple(candidates), choice)
+    return Training(inputs, tuple(candidates), choose(candidates, settings.tie_tolerance))
+
+
+def calibrate_candidate(
+    fitted: Fitted,
+    scores: Floats,
+    label: npt.NDArray[np.int8],
+    entity: npt.NDArray[Any],
+    *,
+    kind: Kind,
+    costs: Costs,
+    seconds: float,
+    review_band: float = 0.0,
+) -> Trained:
+    """Calibrate a candidate on the validation part and measure it there.
+
+    The log loss that decides is cross-fitted by entity: each fifth is calibrated by the others,
+    so that a flexible calibration is not judged on the rows that shaped it.
+    """
+    kind = "none" if fitted.model.kind == "dummy" else kind
+    crossed = cross_fitted(kind, scores, label, entity)
+    model = fitted.model.revised(
+        calibration=fit_calibration(kind, scores, label),
+        threshold=threshold_from_costs(costs.false_positive, costs.false_negative),
+        **({"review_band": review_band} if review_band else {}),
+    )
+    figures = point_metrics(label, crossed, model.threshold)
+    loss = figures["log_loss"].value
+    return Trained(fitted, model, np.inf if loss is None else loss, figures, seconds)
+
+
+def choose(candidates: Sequence[Trained], tolerance: float) -> Choice:
+    """Choose the lowest validation log loss; within `tolerance` of it, the simplest kind."""
+    best = min(candidates, key=lambda item: item.validation_log_loss)
+    limit, simplest = best.validation_log_loss + tolerance, list(KINDS)
+    chosen = min(
+        (item for item in candidates if item.validation_log_loss <= limit),
+        key=lambda item: (simplest.index(item.model.kind), item.validation_log_loss),
+    )
+    losses = ", ".join(
+        f"{item.name} {item.validation_log_loss:.4f}"
+        for item in sorted(candidates, key=lambda item: item.validation_log_loss)
+    )
+    why = "lowest validation log loss"
+    if chosen is not best:
+        why = f"within {tolerance:g} of the lowest validation log loss ({best.name}), and simpler"
+    return Choice(chosen.name, f"{why}: {losses}")
 
 
 def refit(
@@ -76,77 +164,26 @@ def fit_again(
 ) -> Fitted:
     """Fit a model's recipe on other rows or weights; its tree count stays."""
     name = str(model.document["candidate"])
-    return fit_candidate(
-        name,
-        use_case.training.candidates[name].fixed(model.document.get("trees")),
-        inputs,
-        rows,
-        None,
-        balanced=use_case.training.class_weight == "balanced",
-        seed=use_case.training.seed,
-        threads=threads,
-    )
+    recipe = use_case.training.candidates[name].fixed(model.document.get("trees"))
+    return _fit(use_case, name, recipe, rows, None, inputs=inputs, threads=threads)
+
+
+def _fit(
+    use_case: UseCase,
+    name: str,
+    recipe: Parameters,
+    rows: Rows,
+    held: Rows | None,
+    *,
+    inputs: Inputs,
+    threads: int,
+) -> Fitted:
+    settings = use_case.training
+    balanced = settings.class_weight == "balanced"
+    return Fitting(name, recipe, inputs, rows, held, balanced, settings.seed, threads).fit()
 
 
 def decide_as(model: ScoringModel, fitted: ScoringModel) -> ScoringModel:
     """Return the fitted model with the calibration and thresholds of another."""
     kept = {key: value for key, value in model.document.items() if key in DECIDING}
     return fitted.revised(**kept)
-
-
-def train_maxima(model: ScoringModel, frame: LabelledFrame, parts: Parts) -> Mapping[str, float]:
-    """Return the largest absolute training value of each numeric input."""
-    return {
-        item["name"]: float(np.nanmax(np.abs(frame.columns[item["name"]][parts.train])))
-        for item in model.document["inputs"]
-        if item["type"] == "number"
-    }
-
-
-def _fitted(  # noqa: PLR0917 # private, one caller
-    use_case: UseCase,
-    frame: LabelledFrame,
-    parts: Parts,
-    inputs: Inputs,
-    threads: int,
-    stopwatch: Callable[[], float],
-) -> Iterator[Trained]:
-    settings = use_case.training
-    train_rows = Rows(encode_rows(inputs, frame.columns, parts.train), frame.label[parts.train])
-    held_rows = Rows(
-        encode_rows(inputs, frame.columns, parts.validation),
-        frame.label[parts.validation],
-    )
-    for name, recipe in settings.candidates.items():
-        begun = stopwatch()
-        fitted = fit_candidate(
-            name,
-            recipe,
-            inputs,
-            train_rows,
-            held_rows,
-            balanced=settings.class_weight == "balanced",
-            seed=settings.seed,
-            threads=threads,
-        )
-        yield calibrate_candidate(
-            fitted,
-            fitted.model.raw_scores(held_rows.matrix),
-            held_rows.label,
-            frame.entity[parts.validation],
-            kind=settings.calibration,
-            costs=settings.costs,
-            seconds=stopwatch() - begun,
-            review_band=settings.review_band,
-        )
-
-
-def _check_positives(use_case: UseCase, frame: LabelledFrame, parts: Parts) -> None:
-    positives = int(frame.label[parts.train].sum())
-    if positives < use_case.training.min_positives:
-        raise DataError(
-            "the training part has too few positive labels",
-            where=f"periods {', '.join(parts.periods['train'])}",
-            expected=f"at least {use_case.training.min_positives} (training.min_positives)",
-            found=f"{positives} of {len(parts.train)} rows",
-        )

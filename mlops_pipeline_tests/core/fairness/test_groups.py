@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mlops_pipeline.core.fairness.audit import attribute_values
 from mlops_pipeline.core.fairness.variants import Groups, learn_groups, selection_difference
-from mlops_pipeline.core.mitigation.methods.reweighing import reweigh
+from mlops_pipeline.core.mitigation.reweighing import reweigh
 
 
 def texts(*values: str | None) -> npt.NDArray[np.object_]:

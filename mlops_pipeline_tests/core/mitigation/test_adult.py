@@ -12,7 +12,7 @@ from sklearn.metrics import precision_score
 from benchmarks import fairness as adult
 from mlops_pipeline.core.fairness.audit import DISPARITIES, audit_groups
 from mlops_pipeline.core.fairness.variants import selection_difference
-from mlops_pipeline.core.mitigation.methods.reweighing import reweigh
+from mlops_pipeline.core.mitigation.reweighing import reweigh
 
 pytestmark = pytest.mark.skipif(
     not (adult.FILES / "adult.data.gz").is_file(),

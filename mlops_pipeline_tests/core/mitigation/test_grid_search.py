@@ -8,14 +8,14 @@ import pytest
 from fairlearn.reductions import DemographicParity, ErrorRate, GridSearch
 
 from mlops_pipeline.config.modelling import Costs
-from mlops_pipeline.core.mitigation.methods.grid_search import multiplier_grid, search_grid
+from mlops_pipeline.core.mitigation.grid_search import multiplier_grid, search_grid
 from mlops_pipeline.core.modelling.fitting import (
     Fitted,
+    Fitting,
     Inputs,
     Labels,
     Rows,
     Weights,
-    fit_candidate,
 )
 from mlops_pipeline.spec.kinds import Dummy
 
@@ -36,7 +36,7 @@ class Recorder:
         rows = Rows(np.zeros((len(label), 1), np.float32), label, weight)
         inputs = Inputs(({"name": "a", "type": "number"},))
         recipe = Dummy(kind="dummy")
-        return fit_candidate("d", recipe, inputs, rows, None, balanced=False, seed=1, threads=1)
+        return Fitting("d", recipe, inputs, rows, None, balanced=False, seed=1, threads=1).fit()
 
 
 def test_search_grid_shifts_the_costs_of_each_group_by_its_rate() -> None:

@@ -8,13 +8,13 @@ import numpy.typing as npt
 import pytest
 
 from mlops_pipeline.config.modelling import Costs
-from mlops_pipeline.core.mitigation.methods.group_thresholds import (
+from mlops_pipeline.core.mitigation.group_thresholds import (
     fit_group_shares,
     limits_by_estimated_group,
     limits_by_group,
 )
 from mlops_pipeline.core.modelling.fitting import Inputs
-from mlops_pipeline.core.modelling.kinds.logistic import design, learn_terms
+from mlops_pipeline.core.modelling.kinds.logistic import prepare
 from mlops_pipeline.core.modelling.scoring import group_shares, row_thresholds
 
 Floats = npt.NDArray[np.float64]
@@ -90,7 +90,7 @@ def test_group_shares_equal_sklearn(groups: int) -> None:
     matrix[::7, 1] = np.nan
     rule = fit_group_shares(INPUTS, matrix, codes, seed=7)
     found = group_shares(rule, matrix)
-    values, _, _ = design(learn_terms(INPUTS, matrix), matrix)
+    values = prepare(INPUTS, matrix).values
     model = LogisticRegression(C=0.05, max_iter=300).fit(values, codes)
     assert np.abs(found.T - model.predict_proba(values)).max() < 1e-6
     assert found.sum(axis=0) == pytest.approx(1.0)

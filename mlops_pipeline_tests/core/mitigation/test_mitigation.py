@@ -16,10 +16,10 @@ from mlops_pipeline.core.mitigation.context import (
     Candidate,
     MitigationContext,
     MitigationRecipe,
+    MitigationTrigger,
     method_of,
 )
 from mlops_pipeline.core.mitigation.mitigation import (
-    MitigationTrigger,
     mitigate,
     mitigation_trigger,
     refit_variant,
@@ -85,7 +85,8 @@ def mitigated(
     case: UseCase, need: MitigationTrigger = NEED, kind: str = "logistic"
 ) -> tuple[Mitigated, Candidate | None]:
     model, parts = base(kind)
-    return mitigate(case, model, world(), parts, need, importance={}, threads=1)
+    context = MitigationContext(case, model, world(), parts, need, threads=1)
+    return mitigate(context, importance={})
 
 
 def fairness(**mitigation: Any) -> dict[str, Any]:
@@ -181,9 +182,7 @@ def test_variants_have_the_same_bytes_on_three_threads_and_again_on_a_refit(
     model, parts = base(kind)
     found = []
     for threads in (1, 3):
-        context = MitigationContext(
-            case, model, world(), parts, attributes=["region"], threads=threads
-        )
+        context = MitigationContext(case, model, world(), parts, NEED, threads=threads)
         unchanged = context.calibrated("base", model, {}, MitigationRecipe("none", context.groups))
         found.append(next(iter(method_of(method).variants(context, unchanged, 0.07))))
     first, again = found
@@ -250,7 +249,8 @@ def test_mitigate_with_one_group_has_no_variant() -> None:
     frame = world()
     alone = replace(frame, protected={"plan_of_nobody": np.full(ROWS, "a", dtype=object)})
     model, parts = base()
-    outcome, chosen = mitigate(biased(), model, alone, parts, need, importance={}, threads=1)
+    context = MitigationContext(biased(), model, alone, parts, need, threads=1)
+    outcome, chosen = mitigate(context, importance={})
     assert chosen is None
     assert outcome.reason == "there is no variant to choose from"
 

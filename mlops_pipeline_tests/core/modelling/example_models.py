@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from mlops_pipeline.config.modelling import Candidate
 from mlops_pipeline.config.tables import Direction
 from mlops_pipeline.core.data.frame import LabelledFrame
-from mlops_pipeline.core.modelling.fitting import Rows, encode_rows, fit_candidate, learn_inputs
+from mlops_pipeline.core.modelling.fitting import Fitting, Rows, encode_rows, learn_inputs
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 
 ROWS = 1_500
@@ -72,4 +72,4 @@ def fitted(
     recipe: Any = TypeAdapter(Candidate).validate_python({"kind": kind, **RECIPES[kind], **options})
     truth = data.label if label is None else label
     part = Rows(encode_rows(inputs, data.columns, rows), truth[rows])
-    return fit_candidate(kind, recipe, inputs, part, None, balanced=False, seed=3, threads=1).model
+    return Fitting(kind, recipe, inputs, part, None, balanced=False, seed=3, threads=1).fit().model

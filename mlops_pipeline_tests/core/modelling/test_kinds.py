@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mlops_pipeline.core.modelling.explanations import explain
-from mlops_pipeline.core.modelling.fitting import Rows, encode_rows, fit_candidate, learn_inputs
+from mlops_pipeline.core.modelling.fitting import Fitting, Rows, encode_rows, learn_inputs
 from mlops_pipeline.core.modelling.row_scorer import RowScorer
 from mlops_pipeline.core.modelling.scoring import ScoringModel, logit
 from mlops_pipeline.errors import NotFoundError
@@ -43,9 +43,9 @@ def test_kind_gives_the_same_bytes_on_any_number_of_threads(kind: str) -> None:
     part = Rows(encode_rows(inputs, data.columns, rows), data.label[rows])
     held = Rows(encode_rows(inputs, data.columns, np.arange(1_000, 1_500)), data.label[1_000:])
     found = [
-        fit_candidate(
+        Fitting(
             *(kind, parameters, inputs, part, held), balanced=True, seed=3, threads=threads
-        )
+        ).fit()
         for threads in (1, 2, 3)
     ]
     assert found[0].model.files == found[1].model.files == found[2].model.files
@@ -60,18 +60,18 @@ def test_boosting_stops_early_and_a_refit_keeps_the_tree_count(kind: str) -> Non
     parameters = KINDS[kind].parameters.model_validate({"kind": kind, **options})
     part = Rows(encode_rows(inputs, data.columns, rows), data.label[rows])
     held = Rows(encode_rows(inputs, data.columns, np.arange(1_000, 1_500)), data.label[1_000:])
-    stopped = fit_candidate(
+    stopped = Fitting(
         *(kind, parameters, inputs, part, held), balanced=False, seed=3, threads=1
-    )
+    ).fit()
     assert stopped.trees is not None
     assert 1 <= stopped.trees < 400
     assert int(np.argmin(stopped.curves["validation"])) + 1 == stopped.trees
-    again = fit_candidate(
+    again = Fitting(
         *(kind, parameters.fixed(stopped.trees), inputs, part, None),
         balanced=False,
         seed=3,
         threads=1,
-    )
+    ).fit()
     columns = data.columns
     np.testing.assert_array_equal(again.model.predict(columns), stopped.model.predict(columns))
 
@@ -109,7 +109,7 @@ def test_xgboost_class_weight_balances_the_classes() -> None:
     part = Rows(encode_rows(inputs, data.columns, rows), data.label[rows])
     parameters = XGBoost(kind="xgboost", trees=60, learning_rate=0.2)
     plain, balanced = (
-        fit_candidate(*("x", parameters, inputs, part, None), balanced=said, seed=3, threads=1)
+        Fitting(*("x", parameters, inputs, part, None), balanced=said, seed=3, threads=1).fit()
         for said in (False, True)
     )
     means = [item.model.raw_scores(part.matrix).mean() for item in (plain, balanced)]

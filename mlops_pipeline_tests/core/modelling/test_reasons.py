@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlops_pipeline.core.modelling.reasons import Reason, Wording, give_reasons, word_inputs
+from mlops_pipeline.core.modelling.explanations import Reason, Wording, give_reasons, word_inputs
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline_tests.core.evaluation import example_evaluation as example
 from mlops_pipeline_tests.core.modelling.example_models import VIEW_COLUMNS, fitted, frame

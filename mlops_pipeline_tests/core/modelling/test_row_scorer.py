@@ -54,7 +54,7 @@ def decided(kind: str, calibration: Any, rule: str) -> ScoringModel:
         },
     }[rule]
     return model.revised(
-        calibration=fit_calibration(calibration, scores, frame().label).to_dict(),
+        calibration=fit_calibration(calibration, scores, frame().label),
         threshold=0.4,
         review_band=0.1,
         **({"thresholds": thresholds} if thresholds else {}),

@@ -29,11 +29,12 @@ class Design(NamedTuple):
     spreads: Floats
 
 
-def design(terms: Sequence[Mapping[str, Any]], matrix: Matrix) -> tuple[Floats, Floats, Floats]:
-    """Return the terms of every row `(n_rows, n_terms)`, their means and standard deviations.
+def prepare(inputs: Inputs, matrix: Matrix) -> Design:
+    """Learn the terms of a linear model from rows, and return them with their values.
 
     Row-major, or scikit-learn would copy it; filled in blocks of rows that fit the cache.
     """
+    terms = _learn_terms(inputs, matrix)
     values = np.empty((len(matrix), len(terms)))
     total, squares = np.zeros(len(terms)), np.zeros(len(terms))
     for start in range(0, len(matrix), BLOCK_ROWS):
@@ -43,10 +44,11 @@ def design(terms: Sequence[Mapping[str, Any]], matrix: Matrix) -> tuple[Floats, 
         total += block.sum(axis=0)
         squares += np.einsum("ij,ij->j", block, block)
     mean = total / len(matrix)
-    return values, mean, np.sqrt(np.maximum(squares / len(matrix) - mean**2, 0.0))
+    spread = np.sqrt(np.maximum(squares / len(matrix) - mean**2, 0.0))
+    return Design(terms, values, mean, spread)
 
 
-def learn_terms(inputs: Inputs, matrix: Matrix) -> list[dict[str, Any]]:
+def _learn_terms(inputs: Inputs, matrix: Matrix) -> list[dict[str, Any]]:
     """Return the terms of a linear model: standardised numbers, missing flags, categories."""
     terms: list[dict[str, Any]] = []
     for index, item in enumerate(inputs.items):
@@ -58,10 +60,8 @@ def learn_terms(inputs: Inputs, matrix: Matrix) -> list[dict[str, Any]]:
             continue
         values = matrix[:, index]
         present = values[~np.isnan(values)].astype(np.float64)
-        step = max(1, len(present) // SKEWNESS_ROWS)
-        is_mended = (
-            abs(_skewness(present[::step])) > SKEWED >= abs(_skewness(_log(present[::step])))
-        )
+        some = present[:: max(1, len(present) // SKEWNESS_ROWS)]
+        is_mended = abs(_skewness(some)) > SKEWED >= abs(_skewness(_log(some)))
         present = _log(present) if is_mended else present
         scale = float(present.std())
         terms.append(
@@ -92,12 +92,6 @@ def _skewness(values: Floats) -> float:
 def rounded(value: float) -> float:
     """Return a coefficient without the optimiser's noise."""
     return float(f"{float(value):.{COEFFICIENT_DIGITS}g}")
-
-
-def prepare(inputs: Inputs, matrix: Matrix) -> Design:
-    """Learn the terms of a linear model from rows, and return them with their values."""
-    terms = learn_terms(inputs, matrix)
-    return Design(terms, *design(terms, matrix))
 
 
 def fit(fitting: Fitting) -> Fitted:

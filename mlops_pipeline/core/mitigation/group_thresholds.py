@@ -26,16 +26,16 @@ from mlops_pipeline.core.mitigation.context import (
     MitigationContext,
     MitigationRecipe,
 )
-from mlops_pipeline.core.modelling.calibration import fit_calibration, threshold_from_costs
+from mlops_pipeline.core.modelling.calibration import fit_calibration, folds, threshold_from_costs
 from mlops_pipeline.core.modelling.fitting import Inputs
 from mlops_pipeline.core.modelling.kinds.logistic import prepare, rounded
 from mlops_pipeline.core.modelling.scoring import (
     Matrix,
     ScoringModel,
+    apply_calibration,
     group_shares,
     row_thresholds,
 )
-from mlops_pipeline.core.modelling.selection import folds
 from mlops_pipeline.core.modelling.train import decide_as
 from mlops_pipeline.errors import DataError
 
@@ -56,10 +56,10 @@ def variants(context: MitigationContext, base: Candidate, aim: float) -> Iterabl
     held, document = context.held, base.model.document
     scores, kind = base.model.raw_scores(context.held_matrix), document["calibration"]["kind"]
     every = np.ones(len(scores), dtype=np.bool_)
-    divisions = [
-        (inside, rest, fit_calibration(kind, scores[rest], held.label[rest]).apply(scores[rest]))
-        for inside, rest in [(every, every), *folds(held.label, held.entity)]
-    ]
+    divisions = []
+    for inside, rest in [(every, every), *folds(held.label, held.entity)]:
+        calibration = fit_calibration(kind, scores[rest], held.label[rest])
+        divisions.append((inside, rest, apply_calibration(calibration, scores[rest])))
     for share in AIMS:
         threshold = np.empty(len(scores))
         decided = []
@@ -103,8 +103,8 @@ def _threshold_rule(context: MitigationContext) -> tuple[dict[str, Any], Tune]:
             aim=within,
             min_rows=context.use_case.fairness.min_group_rows,
         )
-    train = context.train
-    rule = fit_group_shares(train.inputs, train.matrix, train.codes, seed=context.seed)
+    train, seed = context.train, context.use_case.training.seed
+    rule = fit_group_shares(train.inputs, train.matrix, train.codes, seed=seed)
     shares = group_shares(rule, context.held_matrix)
     return rule, lambda probability, rows, within: limits_by_estimated_group(
         probability, shares[:, rows], costs=context.costs, aim=within
