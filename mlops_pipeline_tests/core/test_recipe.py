@@ -13,6 +13,7 @@ import pytest
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.core import recipe
 from mlops_pipeline.core.data.frame import LabelledFrame
+from mlops_pipeline.core.mitigation.mitigation import mitigate
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline_tests.core.mitigation.test_mitigation import biased, fairness, world
 
@@ -131,7 +132,7 @@ def test_rows_read_are_let_go_before_variants_are_made(
 ) -> None:
     frames: list[weakref.ref[LabelledFrame]] = []
     held: list[bool] = []
-    reading, mitigate = read, recipe.mitigate
+    reading = read
 
     def watched_read(newest: int | None = None) -> LabelledFrame:
         frame = reading(newest)
