@@ -247,11 +247,8 @@ def mitigate_refused(
     outcome = _with_test_figures(use_case, outcome, 0, refused, against.test)
     if chosen is None:
         return _recorded(refused, outcome)
-    facts = replace(
-        facts,
-        importance=dict(chosen.importance),
-        train_metrics=_metrics(chosen.model, sample),
-    )
+    train_metrics = _metrics(chosen.model, sample)
+    facts = replace(facts, importance=dict(chosen.importance), train_metrics=train_metrics)
     del context, sample
     variant = evaluate(use_case, facts, chosen.model, against)
     position = next(at for at, item in enumerate(outcome.variants) if item.chosen)
@@ -335,11 +332,5 @@ def build(
         if chosen is not None:
             model, recipe = chosen.model, chosen.recipe
         del context
-    return refit_final(
-        use_case,
-        read,
-        model,
-        recipe,
-        train_periods=len(parts.periods["train"]),
-        threads=threads,
-    )
+    periods = len(parts.periods["train"])
+    return refit_final(use_case, read, model, recipe, train_periods=periods, threads=threads)

@@ -62,12 +62,8 @@ class GroupImportance:
 class AttributionComparison:
     """How alike champion and challenger weigh their inputs on the same rows; or why unknown.
 
-    Parameters
-    ----------
-    rank_correlation : float in [-1, 1] or None
-        Spearman's, of mean |SHAP| over the union of inputs; an input that one lacks counts 0 there.
-    top_overlap : float in [0, 1] or None
-        Share of the (at most ten) most important inputs that both have in common.
+    `rank_correlation` (-1 to 1) is Spearman's, of mean |SHAP| over the union of inputs, 0 for one
+    that a model lacks; `top_overlap` (0 to 1) the share of the ten largest that both have.
     """
 
     version: int
@@ -103,8 +99,7 @@ def explain_model(
     rng = np.random.default_rng(use_case.training.seed)
     rows = rng.permutation(len(test))[:EXPLAINED_ROWS]
     columns = {name: values[rows] for name, values in test.columns.items()}
-    sizes = np.abs(explain(model, columns).values)
-    shap = _importance(model, sizes)
+    sizes, shap = _importance(model, columns)
     return Explanation(
         shap=dict(sorted(shap.items(), key=lambda pair: -pair[1])),
         by_slice=tuple(_by_slice(use_case, model, test, rows, sizes)),
@@ -113,8 +108,10 @@ def explain_model(
     )
 
 
-def _importance(model: ScoringModel, sizes: Floats) -> dict[str, float]:
-    return dict(zip(model.input_names, sizes.mean(axis=0).tolist(), strict=True))
+def _importance(model: ScoringModel, columns: Columns) -> tuple[Floats, dict[str, float]]:
+    """Return |SHAP| of every row and input, and its mean of each input."""
+    sizes = np.abs(explain(model, columns).values)
+    return sizes, dict(zip(model.input_names, sizes.mean(axis=0).tolist(), strict=True))
 
 
 def _by_slice(
@@ -124,8 +121,7 @@ def _by_slice(
     rows: npt.NDArray[np.int64],
     sizes: Floats,
 ) -> list[GroupImportance]:
-    overall = sizes.mean(axis=0)
-    found = []
+    overall, found = sizes.mean(axis=0), []
     for column in use_case.evaluation.slices:
         for group, mask in test.groups(column):
             inside = mask[rows]
@@ -148,13 +144,14 @@ def _compare(
     if lacking:
         reason = f"the champion needs features that no longer exist: {', '.join(lacking[:5])}"
         return AttributionComparison(version, rows, None, None, reason)
-    theirs = _importance(champion, np.abs(explain(champion, columns).values))
+    _, theirs = _importance(champion, columns)
     union = list(dict.fromkeys((*ours, *theirs)))
     pairs = np.array([[side.get(name, 0.0) for name in union] for side in (ours, theirs)])
-    if len(union) < FEWEST_RANKED or (np.ptp(pairs, axis=1) == 0).any():
+    if len(union) < FEWEST_RANKED:
+        reason = f"only {len(union)} inputs (at least {FEWEST_RANKED})"
+        return AttributionComparison(version, rows, None, None, reason)
+    if (np.ptp(pairs, axis=1) == 0).any():
         reason = "one of the two weighs all its inputs alike"
-        if len(union) < FEWEST_RANKED:
-            reason = f"only {len(union)} inputs (at least {FEWEST_RANKED})"
         return AttributionComparison(version, rows, None, None, reason)
     tops = [_top(ours), _top(theirs)]
     overlap = len(tops[0] & tops[1]) / max(map(len, tops))

@@ -7,7 +7,7 @@ number of threads. Choosing among candidates is train.py's.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -170,6 +170,11 @@ class Contributions(NamedTuple):
 
     values: Floats
     base: float
+
+    @classmethod
+    def of_trees(cls, found: Floats) -> Self:
+        """Return what a tree library gives of each row, the base in the last column."""
+        return cls(found[:, :-1], float(found[0, -1]) if len(found) else 0.0)
 
 
 class Kind(Protocol):

@@ -128,13 +128,11 @@ class ScoringModel:
 
     def raw_scores(self, matrix: Matrix) -> Floats:
         """Return probabilities before calibration."""
-        scores: Floats = self.scorer.scores(matrix)
-        return scores
+        return np.asarray(self.scorer.scores(matrix))
 
     def log_odds(self, matrix: Matrix) -> Floats:
         """Return the log-odds of the scores before calibration."""
-        scores: Floats = self.scorer.log_odds(matrix)
-        return scores
+        return np.asarray(self.scorer.log_odds(matrix))
 
 
 def encode(
@@ -229,11 +227,9 @@ def apply_calibration(calibration: Mapping[str, Any], scores: Floats) -> Floats:
 def logit(scores: Floats) -> Floats:
     """Return ln(p / (1 - p)) of scores bounded away from 0 and 1."""
     bounded = np.clip(scores, PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR)
-    result: Floats = np.log(bounded) - np.log1p(-bounded)
-    return result
+    return np.asarray(np.log(bounded) - np.log1p(-bounded))
 
 
 def sigmoid(values: Floats) -> Floats:
     """Return 1 / (1 + exp(-x)) without overflow."""
-    result: Floats = np.exp(-np.logaddexp(0.0, -np.asarray(values, dtype=np.float64)))
-    return result
+    return np.asarray(np.exp(-np.logaddexp(0.0, -np.asarray(values, dtype=np.float64))))

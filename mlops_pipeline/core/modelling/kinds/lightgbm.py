@@ -54,8 +54,8 @@ def fit(fitting: Fitting) -> Fitted:
 
 def explain(model: ScoringModel, matrix: Matrix) -> Contributions:
     """Return LightGBM's exact tree SHAP (Lundberg et al. 2020, path-dependent)."""
-    found = model.scorer.contributions(matrix, threads=1 if len(matrix) <= FEW_ROWS else 0)
-    return Contributions(found[:, :-1], float(found[0, -1]) if len(found) else 0.0)
+    threads = 1 if len(matrix) <= FEW_ROWS else 0
+    return Contributions.of_trees(model.scorer.contributions(matrix, threads=threads))
 
 
 def without_threads(text: str) -> str:

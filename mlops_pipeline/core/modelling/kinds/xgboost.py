@@ -57,8 +57,7 @@ def fit(fitting: Fitting) -> Fitted:
 
 def explain(model: ScoringModel, matrix: Matrix) -> Contributions:
     """Return XGBoost's exact tree SHAP (Lundberg et al. 2020, path-dependent)."""
-    found = model.scorer.contributions(matrix)
-    return Contributions(found[:, :-1], float(found[0, -1]) if len(found) else 0.0)
+    return Contributions.of_trees(model.scorer.contributions(matrix))
 
 
 def _xgboost() -> Any:
