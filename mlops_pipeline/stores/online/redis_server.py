@@ -1,27 +1,23 @@
 """Talking to a Redis server: one time limit for a whole exchange, typed errors, no second try.
 
-The client's own limit is for each piece that arrives: a server that sends a byte now and then would
-hold a reader for ever. Belongs here: what does not depend on what is stored.
+A client's own limits are for each piece that arrives: a server that sends a byte now and then would
+hold a reader for ever. So hiredis reads and writes the protocol, and what waits is here. Belongs
+here: what does not depend on what is stored.
 """
 
-import asyncio
+import socket
+import ssl
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from collections.abc import Mapping, Sequence
+from select import select
+from typing import Any, NamedTuple, Self
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import hiredis
-from redis.asyncio.connection import ConnectionPool, SSLConnection
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from mlops_pipeline.errors import (
+    ConfigError,
     OnlineCorruptError,
     OnlineFullError,
     OnlineStoreError,
@@ -29,47 +25,67 @@ from mlops_pipeline.errors import (
     OnlineUnavailableError,
 )
 
+PORT = 6379
 IDLE_SECONDS = 1.0  # after which the server may have hung up
+PIECE_BYTES = 65_536  # read at once
 PACK: Any = hiredis.pack_command  # Any: it is declared for one argument
 Command = tuple[str | bytes | int, ...]
-Found = TypeVar("Found")
+
+
+class Address(NamedTuple):
+    """Where a server is, and how it is greeted."""
+
+    shown: str
+    host: str
+    port: int
+    greeting: Sequence[Command]
+    tls: ssl.SSLContext | None
+
+    @classmethod
+    def of(cls, url: str) -> Self:
+        """Read an address such as redis://user:password@host:port/db; rediss:// speaks TLS."""
+        parts, database = urlsplit(url), urlsplit(url).path.removeprefix("/")
+        host, port = parts.hostname or "", parts.port or PORT
+        greeting: list[Command] = []
+        if parts.password is not None:
+            names = [unquote(parts.username)] if parts.username else []
+            greeting.append(("AUTH", *names, unquote(parts.password)))
+        if database not in ("", "0"):
+            greeting.append(("SELECT", database))
+        tls = None
+        if parts.scheme == "rediss":
+            tls = _tls({name: values[0] for name, values in parse_qs(parts.query).items()})
+        return cls(f"{parts.scheme}://{host}:{port}{parts.path}", host, port, greeting, tls)
 
 
 class RedisServer:
     """Exchanges commands and answers with a server: one time limit for the whole, no second try.
 
-    It takes as many connections as there are callers at once. Each has a loop of its own that runs
-    in the thread of its caller: handing over to the thread of a common loop would double the time
-    of a short read.
+    It takes as many connections as there are callers at once.
     """
 
     def __init__(self, url: str, *, timeout_ms: int) -> None:
         self._timeout_ms = timeout_ms
-        parts = urlsplit(url)
-        self._shown = f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}{parts.path}"
-        # protocol 2 needs no greeting; of the pool, only the making of connections is used
-        self._pool: Any = ConnectionPool.from_url(
-            url, retry=Retry(NoBackoff(), 0), protocol=2, driver_info=None
-        )
+        self._address = Address.of(url)
         self._idle = deque[_Line]()
 
     def send(self, commands: Sequence[Command]) -> list[Any]:
         """Send commands in one exchange and return their answers."""
+        line, deadline = self._line(), time.monotonic() + self._timeout_ms / 1000
         try:
-            line = self._idle.pop()
-        except IndexError:
-            line = _Line(self._pool.make_connection())
-        try:
-            answers = line.run(self._exchange(line, commands))
+            if line is None:
+                line = _Line(self._address, deadline)
+            answers = line.exchange(commands, deadline)
         except BaseException as error:
-            line.close()  # a late answer would be taken for that of the next call
-            if isinstance(error, (RedisError, OSError)):
+            if line is not None:
+                line.close()  # a late answer would be taken for that of the next call
+            if isinstance(error, (OSError, hiredis.ProtocolError, hiredis.ReplyError)):
                 raise self._failure(error) from error
             raise
         self._idle.append(line)
         for answer in answers:
             for item in answer if isinstance(answer, list) else [answer]:
-                if isinstance(item, RedisError):
+                if isinstance(item, hiredis.ReplyError):
                     raise self._failure(item) from item
         return answers
 
@@ -78,96 +94,117 @@ class RedisServer:
         while self._idle:
             self._idle.pop().close()
 
-    async def _exchange(self, line: "_Line", commands: Sequence[Command]) -> list[Any]:
-        packed = b"".join(map(PACK, commands))
-        answers: list[Any] = []
-        if isinstance(line.connection, SSLConnection):
-            line.connection.ssl_context.get()  # reads files once: no part of the exchange
-        async with asyncio.timeout(self._timeout_ms / 1000):
-            await line.refresh()
-            await line.connection.send_packed_command(packed)
-            for _ in commands:
-                try:
-                    answer = await line.connection.read_response(disconnect_on_error=False)
-                except ResponseError as error:  # the other answers are on their way
-                    answer = error
-                answers.append(answer)
-        return answers
+    def _line(self) -> "_Line | None":
+        """Return a connection that nobody uses, and that the server has not ended meanwhile."""
+        while self._idle:
+            try:
+                line = self._idle.pop()
+            except IndexError:  # another thread took it
+                break
+            if not line.has_ended():
+                return line
+            line.close()
+        return None
 
-    def _failure(self, error: RedisError | OSError) -> OnlineStoreError:
-        found = str(error) or type(error).__name__
-        if isinstance(error, (TimeoutError, RedisTimeoutError)):
+    def _failure(self, error: Exception) -> OnlineStoreError:
+        found, where = str(error) or type(error).__name__, self._address.shown
+        if isinstance(error, TimeoutError):
             return OnlineTimeoutError(
                 "the online store did not answer in time",
-                where=self._shown,
+                where=where,
                 expected=f"an answer within {self._timeout_ms} ms",
                 found=found,
             )
-        if isinstance(error, OutOfMemoryError):
+        if isinstance(error, hiredis.ReplyError) and found.startswith("OOM"):
             return OnlineFullError(
                 "the online store is full",
-                where=self._shown,
+                where=where,
                 found=found,
                 way_out="give the server more memory, or drop tables that nothing reads",
             )
-        if isinstance(error, ResponseError) and found.startswith("WRONGTYPE"):
+        if isinstance(error, hiredis.ReplyError) and found.startswith("WRONGTYPE"):
             return OnlineCorruptError(
                 "a key of the online store holds something else",
-                where=self._shown,
+                where=where,
                 found=found,
                 way_out="give the store a database of its own",
             )
         return OnlineUnavailableError(
             "the online store is not available",
-            where=self._shown,
+            where=where,
             found=found,
             way_out="see that the server runs and MLOPS_ONLINE_URL names it",
         )
 
 
 class _Line:
-    """A connection and the loop that waits on it, lent to one call at a time."""
+    """A connection, lent to one call at a time."""
 
-    def __init__(self, connection: Any) -> None:
-        self.connection = connection  # Any: most of its methods have no types
-        self._runner = asyncio.Runner(loop_factory=asyncio.SelectorEventLoop)
+    def __init__(self, address: Address, deadline: float) -> None:
+        self._replies = hiredis.Reader()
         self._used_at = time.monotonic()
-
-    def run(self, work: Coroutine[Any, Any, Found]) -> Found:
-        """Run to the end in this thread."""
-        return _apart(partial(self._runner.get_loop().run_until_complete, work))
-
-    async def refresh(self) -> None:
-        """Hang up where the server has done so while nobody called: it may be back."""
-        now = time.monotonic()
-        idle_seconds, self._used_at = now - self._used_at, now
-        if idle_seconds < IDLE_SECONDS or not self.connection.is_connected:
-            return
-        await asyncio.sleep(0)  # the loop learns what has arrived
+        self._socket = socket.create_connection((address.host, address.port), _left(deadline))
         try:
-            has_more = await self.connection.can_read_destructive()
-        except RedisConnectionError:
-            has_more = True
-        if has_more:
-            await self._hang_up()
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if address.tls is not None:
+                self._socket.settimeout(_left(deadline))  # Python holds it for the whole handshake
+                self._socket = address.tls.wrap_socket(self._socket, server_hostname=address.host)
+            for answer in self.exchange(address.greeting, deadline):
+                if isinstance(answer, hiredis.ReplyError):
+                    raise answer
+        except BaseException:
+            self.close()
+            raise
+
+    def exchange(self, commands: Sequence[Command], deadline: float) -> list[Any]:
+        """Send commands and return their answers, errors among them; OSError, ProtocolError."""
+        self._used_at = time.monotonic()
+        if not commands:
+            return []
+        self._socket.settimeout(_left(deadline))
+        self._socket.sendall(b"".join(map(PACK, commands)))
+        answers: list[Any] = []
+        while len(answers) < len(commands):
+            answer = self._replies.gets()
+            if answer is not False:  # what Reader says while an answer is not complete
+                answers.append(answer)
+                continue
+            self._socket.settimeout(_left(deadline))
+            piece = self._socket.recv(PIECE_BYTES)
+            if not piece:
+                raise ConnectionError("the server ended the connection")
+            self._replies.feed(piece)
+        return answers
+
+    def has_ended(self) -> bool:
+        """Whether the server hung up, or sent what nobody asked for, while nobody called."""
+        if time.monotonic() - self._used_at < IDLE_SECONDS:
+            return False
+        return bool(select([self._socket], [], [], 0)[0])
 
     def close(self) -> None:
         """Hang up."""
-        self.run(self._hang_up())
-        _apart(self._runner.close)
-
-    async def _hang_up(self) -> None:
-        writer = self.connection._writer
-        if writer is not None:  # the client waits for a farewell, of TLS for half a minute
-            writer.transport.abort()
-        await self.connection.disconnect(nowait=True)
+        self._socket.close()
 
 
-def _apart(call: Callable[[], Found]) -> Found:
-    """Run a loop in this thread, or in one beside it where a loop of the caller's runs."""
+def _tls(files: Mapping[str, str]) -> ssl.SSLContext:
     try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return call()
-    with ThreadPoolExecutor(1) as beside:
-        return beside.submit(call).result()
+        tls = ssl.create_default_context(cafile=files.get("ssl_ca_certs"))
+        if "ssl_certfile" in files:
+            tls.load_cert_chain(files["ssl_certfile"], files.get("ssl_keyfile"))
+    except OSError as error:
+        raise ConfigError(
+            "A certificate of the online store cannot be read.",
+            where="MLOPS_ONLINE_URL",
+            expected="ssl_ca_certs, ssl_certfile and ssl_keyfile that name PEM files",
+            found=str(error),
+        ) from error
+    return tls
+
+
+def _left(deadline: float) -> float:
+    """Return the seconds until a deadline; TimeoutError when it has passed."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("timed out")
+    return left

@@ -14,6 +14,7 @@ import pytest
 import redis
 
 from mlops_pipeline.errors import (
+    ConfigError,
     OnlineCorruptError,
     OnlineFullError,
     OnlineTimeoutError,
@@ -310,3 +311,9 @@ def test_redis_over_tls_sends_nothing_in_the_clear() -> None:
             received = accepted.recv(1_024)
     assert received[0] == 0x16  # a TLS handshake
     assert b"sekret" not in received
+
+
+def test_redis_certificate_that_cannot_be_read_is_an_error_of_the_address(tmp_path: Path) -> None:
+    url = f"rediss://127.0.0.1:{free_port()}/0?ssl_ca_certs={tmp_path / 'none.pem'}"
+    with pytest.raises(ConfigError, match="certificate"):
+        open_online_store(url, timeout_ms=LIMIT_MS)
