@@ -27,18 +27,18 @@ from mlops_pipeline.cli.console import (
     AsJson,
     Name,
     all_use_cases,
-    console,
     errors,
     find_use_case,
     print_json,
+    print_table,
     progress_bar,
-    table,
+    say,
 )
 from mlops_pipeline.cli.documents import audit_app, card_app, pack, reproduce
 from mlops_pipeline.cli.features import features_app
 from mlops_pipeline.config import json_schema, load_use_case
-from mlops_pipeline.errors import MlopsError
-from mlops_pipeline.stores.settings import Settings
+from mlops_pipeline.errors import ConfigError, MlopsError
+from mlops_pipeline.stores.settings import Settings, parse_time
 
 app = typer.Typer(
     name="mlops",
@@ -84,7 +84,7 @@ def _simulation(world: str, about: str, who: str, customers: int, months: int) -
         with progress_bar("simulating customers", customers) as advance:
             rows = write(folder, customers=customers, months=months, seed=seed, progress=advance)
         total = sum(rows.values())
-        console.print(f"{customers:,} customers, {months} months: {total:,} rows in {folder}")
+        say(f"{customers:,} customers, {months} months: {total:,} rows in {folder}")
 
 
 _simulation("churn", "Simulate the telecom world", "Accounts ever opened.", 20_000, 30)
@@ -106,7 +106,7 @@ def fetch(
             name, Settings.from_environment().data_dir, from_folder=from_folder, progress=advance
         )
     for name_of_table, rows in result.rows.items():
-        console.print(f"{name_of_table}: {rows:,} rows in {result.path}")
+        say(f"{name_of_table}: {rows:,} rows in {result.path}")
 
 
 @app.command()
@@ -126,17 +126,20 @@ def run(
     verbose: Annotated[bool, typer.Option(help="Show Dagster's own log.")] = False,
 ) -> None:
     """Run the lifecycle and say how it ended."""
-    from mlops_pipeline.cli.runs import print_summary, run_lifecycle
+    from mlops_pipeline.cli.runs import execute_job, print_summary
 
     find_use_case(use_case)
     all_use_cases()  # a mistake in any file stops the code location
-    seconds = run_lifecycle(
-        use_case,
-        as_of=as_of,
-        on_rejection=on_rejection,
-        triggered_by=by or getpass.getuser(),
-        multiprocess=multiprocess,
-        verbose=verbose,
+    if on_rejection not in ("keep", "fail"):
+        expected = "keep or fail"
+        raise ConfigError("--on-rejection is not valid", expected=expected, found=on_rejection)
+    ops = {"registry_entry": {"on_rejection": on_rejection}}
+    if as_of is not None:
+        parse_time(as_of)  # what is no date is refused before anything starts
+        ops["features"] = {"as_of": as_of}
+    tags = {"mlops/by": by or getpass.getuser()}
+    seconds = execute_job(
+        use_case, "lifecycle", ops, tags=tags, multiprocess=multiprocess, verbose=verbose
     )
     print_summary(use_case, wall_seconds=seconds)
 
@@ -204,9 +207,9 @@ def cost(
         "per accepted version": lambda sheet: price_text(sheet.per_accepted_improvement),
     }
     rows = ((head, *map(line, sheets)) for head, line in lines.items())
-    console.print(table(("", *names), rows, right=names))
+    print_table(("", *names), rows, right=names)
     for (owner, currency), total in sorted(total_by_owner(sheets).items()):
-        console.print(f"{escape(owner)}: {total:.4f} {escape(currency)} in all")
+        say(f"{owner}: {total:.4f} {currency} in all")
 
 
 @app.command()
@@ -227,7 +230,7 @@ def serve_features(
     """Serve the online features of all use cases over HTTP on loopback."""
     serving = import_module("mlops_pipeline.serving.http")  # entrances do not import each other
     use_cases = all_use_cases()
-    console.print(f"features: http://{serving.HOST}:{port}/features/ENTITY/ID?features=a,b")
+    say(f"features: http://{serving.HOST}:{port}/features/ENTITY/ID?features=a,b")
     serving.http_server(use_cases, Settings.from_environment(), port).run()
 
 
@@ -241,9 +244,7 @@ def config_check(
     found = map(load_use_case, files) if files else all_use_cases().values()
     for item in list(found):  # all are read before the first is checked
         check_live_models(item, Settings.from_environment())
-        console.print(
-            f"{item.name}: {len(item.features)} features from {len(item.sources)} sources"
-        )
+        say(f"{item.name}: {len(item.features)} features from {len(item.sources)} sources")
 
 
 @config_app.command("schema")

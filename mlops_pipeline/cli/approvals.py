@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
-from rich.markup import escape
 
 from mlops_pipeline.cli.console import (
     AsJson,
@@ -11,11 +10,11 @@ from mlops_pipeline.cli.console import (
     Name,
     Reason,
     all_use_cases,
-    console,
     print_json,
     print_pending,
+    print_table,
     project,
-    table,
+    say,
 )
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.core.rollout.records import Stage
@@ -72,9 +71,9 @@ def _decide(name: str, version: int, stage: str, **given: Any) -> None:
         rollout = decide_approval(
             found.ops, found.settings, found.use_case, version, made, now=found.now
         )
-    console.print(
+    say(
         f"{name} version {version}: {rollout.state}; recorded: {made.verdict} for {stage}, "
-        f"{escape(made.by)}: {escape(made.reason)}"
+        f"{made.by}: {made.reason}"
     )
 
 
@@ -86,10 +85,7 @@ def rollback(use_case: Name, by: By, reason: Reason) -> None:
         rollout = roll_back_champion(
             found.ops, found.settings, found.use_case, by=by, reason=reason, now=found.now
         )
-    console.print(
-        f"{use_case} version {rollout.version}: champion again; recorded: {escape(by)}: "
-        f"{escape(reason)}"
-    )
+    say(f"{use_case} version {rollout.version}: champion again; recorded: {by}: {reason}")
 
 
 @registry_app.command("history")
@@ -108,7 +104,7 @@ def history(use_case: Name, as_json: AsJson = False) -> None:
         row["state"] = row["state"].replace("_", " ")  # a narrow terminal breaks at spaces
     for part, columns in HISTORY.items():
         if found[part]:
-            console.print(table(columns, ([row[name] for name in columns] for row in found[part])))
+            print_table(columns, ([row[name] for name in columns] for row in found[part]))
 
 
 @exception_app.command("grant")
@@ -134,7 +130,7 @@ def grant(
             found.ops, use_case, rule, attribute, by=by, reason=reason, expires_at=end,
             now=found.now,
         )  # fmt: skip
-        console.print(f"{use_case} exception {given.id}, {given.subject}: {escape(given.sentence)}")
+        say(f"{use_case} exception {given.id}, {given.subject}: {given.sentence}")
         print_pending(found)
 
 
@@ -146,7 +142,7 @@ def list_exceptions(use_case: Name) -> None:
     with project(use_case) as context:
         found, now = list_exceptions(context.ops, use_case), context.now
     if not found:
-        console.print(f"{use_case} has no exception from a gate rule")
+        say(f"{use_case} has no exception from a gate rule")
         return
     rows = []
     for item in found:
@@ -155,7 +151,7 @@ def list_exceptions(use_case: Name) -> None:
             state = f"revoked by {item.revoked_by}: {item.revocation}"
         days = (item.granted_at.date(), item.expires_at.date())
         rows.append((item.id, item.subject, state, item.by, item.reason, *days))
-    console.print(table(("id", "rule", "state", "by", "reason", "granted", "expires"), rows))
+    print_table(("id", "rule", "state", "by", "reason", "granted", "expires"), rows)
 
 
 @exception_app.command("revoke")
@@ -172,7 +168,7 @@ def revoke(
         ended = revoke_exception(
             found.ops, use_case, exception_id, by=by, reason=reason, now=found.now
         )
-        console.print(f"{use_case} exception {ended.id}, {ended.subject}: revoked by {escape(by)}")
+        say(f"{use_case} exception {ended.id}, {ended.subject}: revoked by {by}")
         print_pending(found)
 
 
@@ -198,17 +194,14 @@ def forget(
     for found in find(person, settings):
         _print_found(found)
     if dry_run:
-        console.print("nothing was changed")
+        say("nothing was changed")
         return
     if not yes:
         typer.confirm("Remove all of this? It cannot be undone", abort=True)
     with OpsDatabase.open(settings.database_url) as ops:
         for erased in forget(person, settings, ops, by=said.by, reason=said.reason):
             _print_erased(erased)
-    console.print(
-        f"{entity} {person.pseudonym} is forgotten; recorded: {escape(said.by)}: "
-        f"{escape(said.reason)}"
-    )
+    say(f"{entity} {person.pseudonym} is forgotten; recorded: {said.by}: {said.reason}")
 
 
 def _having(entity: str, name: str | None) -> list[UseCase]:
@@ -225,40 +218,40 @@ def _having(entity: str, name: str | None) -> list[UseCase]:
 
 
 def _print_found(found: "Found") -> None:
-    console.print(f"[bold]{found.use_case}")
+    say("", lead=found.use_case, colour="bold")
     for place, count in found.rows.items():
-        console.print(f"  {place}: {count:,} rows")
+        say(f"  {place}: {count:,} rows")
     if found.in_mlflow:
-        console.print(f"  MLflow: {found.in_mlflow:,} rows of run files")
+        say(f"  MLflow: {found.in_mlflow:,} rows of run files")
     if not found.rows and not found.in_mlflow:
-        console.print("  nothing in the lake and in MLflow")
+        say("  nothing in the lake and in MLflow")
     for place in found.unsearched:
-        console.print(f"  {place}: not searched, it has no key of the entity")
+        say(f"  {place}: not searched, it has no key of the entity")
     for source, rows in found.delivered.items():
         if rows is None:
-            console.print(f"  delivered files of {source}: [yellow]cannot be read[/]")
+            say("", lead=f"  delivered files of {source}: cannot be read", colour="yellow")
         elif rows:
-            console.print(f"  delivered files of {source}: {rows:,} rows, which stay")
+            say(f"  delivered files of {source}: {rows:,} rows, which stay")
     for version, data in found.model_versions.items():
-        console.print(f"  model version {version} was made from {', '.join(data)}")
+        say(f"  model version {version} was made from {', '.join(data)}")
 
 
 def _print_erased(erased: "Erased") -> None:
     found = erased.found
-    console.print(
+    say(
         f"{found.use_case}: removed {sum(found.rows.values()):,} rows of {len(found.rows)} tables, "
         f"{erased.online:,} online records and events, {found.in_mlflow:,} rows in MLflow"
     )
     if erased.model_versions:
         versions = ", ".join(map(str, erased.model_versions))
-        console.print(
+        say(
             f"  model versions {versions} were made from data that held the person: they stay as "
             "they are, and their data can no longer be reproduced; the next lifecycle's model "
             "will be without"
         )
     still = [source for source, count in found.delivered.items() if count or count is None]
     if still:
-        console.print(
+        say(
             f"  the delivered files of {', '.join(still)} may still hold the person: they are the "
             "deliverer's to mend; ingestion leaves these rows out"
         )

@@ -60,10 +60,17 @@ def print_pending(context: "Context") -> None:
 
     pending = pending_effects(context.ops, context.use_case.name)
     if pending:
-        console.print(
-            f"[yellow]{pending} effect{'s' if pending > 1 else ''} pending[/]: MLflow does not "
-            "show what was decided; the next lifecycle, approval or rollback completes it"
+        say(
+            ": MLflow does not show what was decided; the next lifecycle, approval or rollback "
+            "completes it",
+            lead=f"{pending} effect{'s' if pending > 1 else ''} pending",
+            colour="yellow",
         )
+
+
+def say(text: str, *, lead: str = "", colour: str = "") -> None:
+    """Print a line, after its first words in a colour; nothing in it is markup."""
+    console.print(Text.assemble((lead, colour), text))
 
 
 def print_json(document: Any) -> None:
@@ -71,17 +78,16 @@ def print_json(document: Any) -> None:
     typer.echo(json.dumps(document, indent=2, allow_nan=False, default=datetime.isoformat))
 
 
-def table(
+def print_table(
     heads: Sequence[str],
     rows: Iterable[Sequence[object]],
     *,
     title: str | None = None,
     right: Sequence[str] = (),
-) -> Table:
-    """Return a table, plain or with a title and lines.
+) -> None:
+    """Print a table, plain or with a title and lines; `right` names the columns of numbers.
 
-    Nothing in a text is markup, None is an empty cell; a cell with a colour is a rich Text. `right`
-    names the columns of numbers.
+    Nothing in a text is markup, None is an empty cell; a cell with a colour is a rich Text.
     """
     if title is None:
         made = Table(box=None, pad_edge=False, header_style="bold")
@@ -91,7 +97,7 @@ def table(
         made.add_column(head, overflow="fold", justify="right" if head in right else "left")
     for row in rows:
         made.add_row(*map(_cell, row))
-    return made
+    console.print(made)
 
 
 def _cell(value: object) -> Text:

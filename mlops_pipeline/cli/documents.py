@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.text import Text
 from typer.core import TyperGroup
 
@@ -18,11 +17,11 @@ from mlops_pipeline.cli.console import (
     By,
     Name,
     Reason,
-    console,
     errors,
     print_json,
+    print_table,
     project,
-    table,
+    say,
 )
 from mlops_pipeline.stores.settings import Settings
 
@@ -55,16 +54,16 @@ def verify() -> None:
 
     found = verify_audit(Settings.from_environment())
     for problem in found.problems:
-        console.print(f"[red]wrong:[/] {escape(problem)}")
+        say(f" {problem}", lead="wrong:", colour="red")
     if found.total > len(found.problems):
-        console.print(f"[red]and {found.total - len(found.problems):,} more[/]")
-    console.print(f"{found.events:,} events, head {found.head}")
-    console.print(f"{found.anchors:,} anchors, the chain holds up to event {found.anchored:,}")
+        say("", lead=f"and {found.total - len(found.problems):,} more", colour="red")
+    say(f"{found.events:,} events, head {found.head}")
+    say(f"{found.anchors:,} anchors, the chain holds up to event {found.anchored:,}")
     if found.unanchored:
         first, last = found.unanchored
-        console.print(f"[yellow]not anchored yet: events {first} to {last}[/]")
+        say("", lead=f"not anchored yet: events {first} to {last}", colour="yellow")
     if found.total:
-        console.print("what to do: docs/runbook.md, `mlops audit verify` finds something")
+        say("what to do: docs/runbook.md, `mlops audit verify` finds something")
         raise typer.Exit(1)
 
 
@@ -98,8 +97,7 @@ def list_events(
         events = ops.audit_events(use_case=use_case, kind=kind, limit=last)
     for event in reversed(events):
         about = f"{event.use_case or '-'} {event.kind} by {event.actor}"
-        console.print(f"{event.seq} {event.at.isoformat()} {escape(about)}: "
-                      f"{escape(canonical(event.detail))}")  # fmt: skip
+        say(f"{event.seq} {event.at.isoformat()} {about}: {canonical(event.detail)}")
 
 
 @card_app.command("show")
@@ -123,7 +121,7 @@ def show_card(
         return
     html.parent.mkdir(parents=True, exist_ok=True)
     html.write_text(render_html(text), encoding="utf-8")
-    console.print(f"{use_case} version {facts.metadata.version}: {escape(str(html))}")
+    say(f"{use_case} version {facts.metadata.version}: {html}")
 
 
 @card_app.command("review")
@@ -135,7 +133,7 @@ def review_card(use_case: Name, by: By, reason: Reason) -> None:
         version = record_review(
             context.ops, context.use_case, by=by, reason=reason, now=context.now
         )
-    console.print(f"{use_case} version {version}: card reviewed; recorded: {escape(by)}")
+    say(f"{use_case} version {version}: card reviewed; recorded: {by}")
 
 
 def pack(
@@ -150,10 +148,10 @@ def pack(
 
     with project(use_case) as context:
         done = write_pack(context, version, out)
-    console.print(f"{use_case} version {done.version}: {done.files} files in {escape(str(out))}")
-    console.print(f"zip: {escape(str(done.archive))}")
+    say(f"{use_case} version {done.version}: {done.files} files in {out}")
+    say(f"zip: {done.archive}")
     for status, count in done.points.items():
-        console.print(f"{status}: {count} points of Annex IV")
+        say(f"{status}: {count} points of Annex IV")
 
 
 def reproduce(
@@ -165,24 +163,21 @@ def reproduce(
     from mlops_pipeline.lifecycle.reproduce import reproduce as rebuild
 
     with project(use_case) as context:
-        done = rebuild(
-            context, version, report=lambda text: errors.print(escape(text), style="dim")
-        )
+        done = rebuild(context, version, report=lambda text: errors.print(Text(text, "dim")))
     if as_json:
         print_json(done.to_dict())
     else:
         rows = ((item.name, item.recorded, item.here, SAME[item.is_same]) for item in done.inputs)
-        console.print(table(("input", "recorded", "here", ""), rows))
+        print_table(("input", "recorded", "here", ""), rows)
         for name, (recorded, rebuilt) in done.files.items():
             verdict = "identical" if recorded == rebuilt else f"differs: rebuilt {rebuilt}"
-            console.print(f"{name}: {recorded}, {verdict}")
+            say(f"{name}: {recorded}, {verdict}")
         why = ", ".join(done.different) or (
             "none of the recorded inputs: a source of chance was missed"
         )
-        console.print(
-            "[green]identical: the same bytes[/]"
-            if done.is_identical
-            else f"[red]not identical[/]; what differs: {escape(why)}"
-        )
+        if done.is_identical:
+            say("", lead="identical: the same bytes", colour="green")
+        else:
+            say(f"; what differs: {why}", lead="not identical", colour="red")
     if not done.is_identical:
         raise typer.Exit(1)

@@ -8,18 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.text import Text
 
 from mlops_pipeline.cli.console import (
     AsJson,
     Name,
     all_use_cases,
-    console,
     find_use_case,
     print_json,
+    print_table,
     project,
-    table,
+    say,
 )
 from mlops_pipeline.errors import DataError, NotFoundError
 from mlops_pipeline.lifecycle.features.online.feature_reads import (
@@ -65,13 +64,13 @@ def list_features(
         return
     heads = ("feature", "type", "view", "refresh", "fresh for", "owner", "models", "last used",
              "description")  # fmt: skip
-    console.print(table(heads, map(_row, entries)))
+    print_table(heads, map(_row, entries))
     if unused:
-        console.print(f"unused for {unused_days} days, candidates for `deprecated: true`:")
+        say(f"unused for {unused_days} days, candidates for `deprecated: true`:")
         for name in unused:
-            console.print(f"  {name}")
+            say(f"  {name}")
     else:
-        console.print(f"no feature is unused for {unused_days} days")
+        say(f"no feature is unused for {unused_days} days")
 
 
 @features_app.command("history")
@@ -90,7 +89,7 @@ def history(
     target = out or rows.with_name(f"{rows.stem}.features.parquet")
     names = feature_list([features])
     written = write_historical_features(chosen, rows, names, target)
-    console.print(f"{written:,} rows with {len(names)} features: {escape(str(target))}")
+    say(f"{written:,} rows with {len(names)} features: {target}")
 
 
 @features_app.command("get")
@@ -132,12 +131,12 @@ def get(
     if as_json:
         print_json(document(chosen, entity_id, found))
         return
-    console.print(f"{chosen.entity.name} {escape(entity_id)} of {chosen.name}, "
+    say(f"{chosen.entity.name} {entity_id} of {chosen.name}, "
                   f"read at {found.read_at.isoformat()}")  # fmt: skip
     rows = ((name, item.value, Text(item.status, STATUS_COLOURS[item.status]),
              item.feature_time and item.feature_time.isoformat())
             for name, item in found.values.items())  # fmt: skip
-    console.print(table(("feature", "value", "status", "feature time (UTC)"), rows))
+    print_table(("feature", "value", "status", "feature time (UTC)"), rows)
 
 
 @features_app.command("materialize")
@@ -152,13 +151,13 @@ def materialize_features(use_case: Name) -> None:
         done = materialize_accepted(context, context.ops, store, now=context.now)
         chosen = context.use_case
     if not done.is_new:
-        console.print(f"{chosen.name}: nothing new")
+        say(f"{chosen.name}: nothing new")
     else:
-        console.print(f"{chosen.name}: {done.rows:,} entities and {done.events:,} events written")
+        say(f"{chosen.name}: {done.rows:,} entities and {done.events:,} events written")
     if done.feature_time is not None:
-        console.print(f"values of {done.feature_time.isoformat()}")
+        say(f"values of {done.feature_time.isoformat()}")
     for view in done.stale_views:
-        console.print(f"[yellow]stale:[/] {view} is older than its freshness_days by now")
+        say(f" {view} is older than its freshness_days by now", lead="stale:", colour="yellow")
 
 
 @features_app.command("export-feast")
@@ -173,9 +172,9 @@ def export_feast_repository(
         done = export_feast(context, folder)
     said = "exported" if done.is_new else "unchanged"
     for view, count in done.rows.items():
-        console.print(f"{said}: {view}, {count:,} rows")
-    console.print(f"folder: {escape(str(done.folder))}")
-    console.print(f"oldest {done.oldest.isoformat()}, newest {done.newest.isoformat()}")
+        say(f"{said}: {view}, {count:,} rows")
+    say(f"folder: {done.folder}")
+    say(f"oldest {done.oldest.isoformat()}, newest {done.newest.isoformat()}")
 
 
 def _row(entry: "FeatureEntry") -> tuple[object, ...]:

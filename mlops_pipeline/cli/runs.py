@@ -8,24 +8,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
 import yaml
 from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
-from mlops_pipeline.cli.console import console, errors, project, table
-from mlops_pipeline.errors import ConfigError
+from mlops_pipeline.cli.console import console, errors, print_table, project, say
 from mlops_pipeline.lifecycle.alerts import list_alerts
 from mlops_pipeline.lifecycle.bookkeeping import get_pointer
 from mlops_pipeline.lifecycle.predictions import predictions_uri
 from mlops_pipeline.lifecycle.status import use_case_status
 from mlops_pipeline.stores.models.mlflow import QUIET, prepare
-from mlops_pipeline.stores.settings import Settings, parse_time, project_root
+from mlops_pipeline.stores.settings import Settings, project_root
 
 LOG_LINE = re.compile(  # what an asset says: level, job, run, op, text
     r" - (?P<level>INFO|WARNING|ERROR) - \S+ - [0-9a-f-]{36} - \w+?__(?P<asset>\w+) - (?P<text>.*)"
@@ -41,39 +39,16 @@ STOP_SECONDS = 15
 FAILURE_LINES = 25  # of Dagster's log, shown when a run fails
 
 
-def run_lifecycle(
-    use_case: str,
-    *,
-    as_of: str | None,
-    on_rejection: str,
-    triggered_by: str,
-    multiprocess: bool,
-    verbose: bool,
-) -> float:
-    """Run `<use_case>_lifecycle`, showing what its assets say; return how many seconds it took."""
-    if on_rejection not in ("keep", "fail"):
-        raise ConfigError(
-            "--on-rejection is not valid", expected="keep or fail", found=on_rejection
-        )
-    ops: dict[str, Any] = {"registry_entry": {"on_rejection": on_rejection}}
-    if as_of is not None:
-        parse_time(as_of)  # what is no date is refused before anything starts
-        ops["features"] = {"as_of": as_of}
-    execution = {"multiprocess": {"max_concurrent": os.cpu_count() or 1}} if multiprocess else None
-    tags = {"mlops/by": triggered_by}
-    return execute_job(use_case, "lifecycle", ops, execution, tags=tags, verbose=verbose)
-
-
 def execute_job(
     use_case: str,
     job: str,
     ops: Mapping[str, Mapping[str, Any]],
-    execution: Mapping[str, Any] | None = None,
     *,
     tags: Mapping[str, str] | None = None,
+    multiprocess: bool = False,
     verbose: bool = False,
 ) -> float:
-    """Execute a job of the code location and stream its log; return how many seconds it took.
+    """Execute a job of the code location, showing what its assets say; return its seconds.
 
     `ops` is the configuration by asset. A job that fails ends the command, saying what it left.
     """
@@ -81,8 +56,8 @@ def execute_job(
     config: dict[str, Any] = {
         "ops": {f"{use_case}__{asset}": {"config": dict(given)} for asset, given in ops.items()}
     }
-    if execution is not None:
-        config["execution"] = {"config": execution}
+    if multiprocess:
+        config["execution"] = {"config": {"multiprocess": {"max_concurrent": os.cpu_count() or 1}}}
     with tempfile.TemporaryDirectory(prefix="mlops-") as folder:
         path = Path(folder) / "run.yaml"
         path.write_text(yaml.safe_dump(config), encoding="utf-8")
@@ -105,7 +80,7 @@ def execute_job(
         code = process.wait()
     if code != 0:
         if not verbose:
-            errors.print("\n".join(escape(line) for line in tail))
+            errors.print("\n".join(tail), markup=False)
         _print_failure(use_case)
         raise typer.Exit(code)
     return time.perf_counter() - begun
@@ -125,7 +100,7 @@ def dagster_environment() -> dict[str, str]:
 
 def _show(line: str, *, verbose: bool) -> None:
     if verbose:
-        console.print(escape(line.rstrip()))
+        say(line.rstrip())
         return
     match = LOG_LINE.search(line.rstrip())
     if match is None or match["text"].startswith("STEP_"):
@@ -140,8 +115,8 @@ def _print_failure(name: str) -> None:
     console.rule(f"[bold red]{name}: the run failed")
     if alerts:
         newest = max(alerts, key=lambda item: item.last_raised_at)
-        console.print(escape(newest.message))
-        console.print(f"what to do: {escape(newest.action)}")
+        say(newest.message)
+        say(f"what to do: {newest.action}")
 
 
 def print_scored(name: str, *, is_trial: bool = False) -> None:
@@ -150,13 +125,13 @@ def print_scored(name: str, *, is_trial: bool = False) -> None:
         uri = predictions_uri(context.lake, context.use_case, is_trial=is_trial)
         written = context.lake.commit_metadata(uri)
     for facts in written[-1:]:
-        console.print(
+        say(
             f"{name}: {facts['rows']:,} rows of period {facts['period']} scored by "
             f"version {facts['model_version']}, {facts['positives']:,} positive decisions"
         )
-        console.print(f"table: {uri}")
+        say(f"table: {uri}")
     if is_trial:
-        console.print("[yellow]trial scores: not for decisions[/]")
+        say("", lead="trial scores: not for decisions", colour="yellow")
 
 
 def print_summary(name: str, *, wall_seconds: float | None = None) -> None:
@@ -168,19 +143,18 @@ def print_summary(name: str, *, wall_seconds: float | None = None) -> None:
         report = context.lake.artifact_folder(name, fingerprint) / "report.html"
     console.rule(f"[bold]{name}")
     _headline(state)
-    for found in _tables(state, wall_seconds):
-        console.print(found)
+    _tables(state, wall_seconds)
     _cost(state["cost"])
     for alert in state["alerts"][:3]:
-        console.print(f"[red]alert[/] {escape(alert['message'].splitlines()[0])}")
-        console.print(f"      what to do: {escape(alert['action'])}")
+        say(f" {alert['message'].splitlines()[0]}", lead="alert", colour="red")
+        say(f"      what to do: {alert['action']}")
     if report.is_file():
-        console.print(f"report:  {report.as_uri()}")
-    console.print("Dagster: make dev, then http://127.0.0.1:3000")
-    console.print("MLflow:  make dev, then http://127.0.0.1:5000")
+        say(f"report:  {report.as_uri()}")
+    say("Dagster: make dev, then http://127.0.0.1:3000")
+    say("MLflow:  make dev, then http://127.0.0.1:5000")
 
 
-def _tables(state: dict[str, Any], wall_seconds: float | None) -> Iterator[Table | str]:
+def _tables(state: dict[str, Any], wall_seconds: float | None) -> None:
     rows: Iterable[Sequence[object]]
     gate, champion = state["last_gate"], state["champion"]
     if gate:
@@ -188,30 +162,28 @@ def _tables(state: dict[str, Any], wall_seconds: float | None) -> Iterator[Table
                  EXCEPTED if rule["excepted"] else PASSED[rule["passed"]], rule["reason"])
                 for rule in gate["rules"])  # fmt: skip
         title = f"gate: {'passed' if gate['passed'] else 'refused'}"
-        yield table(("rule", "value", "effect", "verdict", "reason"), rows, title=title)
+        print_table(("rule", "value", "effect", "verdict", "reason"), rows, title=title)
     for item in state["exceptions"]:
         subject = item["rule"] + (f" ({item['attribute']})" if item["attribute"] else "")
-        yield (
-            f"[yellow]exception {item['id']}[/] from {subject} until {item['expires_at'][:10]}: "
-            f"{escape(item['by'])}: {escape(item['reason'])}"
-        )
+        said = f"until {item['expires_at'][:10]}: {item['by']}: {item['reason']}"
+        say(f" from {subject} {said}", lead=f"exception {item['id']}", colour="yellow")
     if champion and champion["metrics"]:
         rows = ((metric, _number(figure["value"], "not computable"),
                  " to ".join(_number(end) for end in figure["interval"] or ()))
                 for metric, figure in champion["metrics"].items())  # fmt: skip
         title = f"champion (version {champion['version']}) on its test part"
-        yield table(("metric", "value", "95 % interval"), rows, title=title)
+        print_table(("metric", "value", "95 % interval"), rows, title=title)
     if state["data"]:
         heads = ("source", "version", "rows", "quarantined")
         rows = ((source, item["version"], f"{item['rows']:,}", f"{item['quarantined']:,}")
                 for source, item in state["data"].items())  # fmt: skip
-        yield table(heads, rows, title="accepted data", right=heads[1:])
+        print_table(heads, rows, title="accepted data", right=heads[1:])
     if wall_seconds is not None and state["last_run"]:
         seconds = state["last_run"]["seconds"]
         rest = {"starting, importing, recording": wall_seconds - sum(seconds.values())}
         rows = ((part, f"{spent:.1f}") for part, spent in {**seconds, **rest}.items())
         title = f"where {wall_seconds:.0f} s went"
-        yield table(("asset", "seconds"), rows, title=title, right=("seconds",))
+        print_table(("asset", "seconds"), rows, title=title, right=("seconds",))
 
 
 def _number(value: float | None, instead: str = "") -> str:
@@ -224,16 +196,14 @@ def _headline(state: dict[str, Any]) -> None:
         ended = run["verdict"] or "not finished"
         console.print(f"last run: as_of {run['as_of'][:10]}, [bold]{ended}[/]")
     champion = state["champion"]
-    console.print(f"champion: version {champion['version']}" if champion else "no champion")
+    say(f"champion: version {champion['version']}" if champion else "no champion")
     if champion and champion["approval_expires"]:
         ended = "[red]ended[/]" if champion["approval_ended"] else "ends"
         console.print(f"its approval {ended} at {champion['approval_expires']}")
     for item in state["waiting"]:
-        console.print(
-            f"[yellow]version {item['version']} ({item['approval_state']}) waits for "
-            f"{escape(item['waiting_for'] or '')}[/]: "
-            f"mlops approve {state['use_case']} {item['version']} --by NAME --reason TEXT"
-        )
+        version, kind, who = item["version"], item["approval_state"], item["waiting_for"] or ""
+        say(f": mlops approve {state['use_case']} {version} --by NAME --reason TEXT",
+            lead=f"version {version} ({kind}) waits for {who}", colour="yellow")  # fmt: skip
 
 
 def _cost(cost: dict[str, Any]) -> None:
@@ -244,7 +214,7 @@ def _cost(cost: dict[str, Any]) -> None:
         "an accepted version": cost["per_accepted_improvement"],
     }
     parts = [f"{name} {price:.4f}" for name, price in known.items() if price is not None]
-    console.print(f"cost ({escape(cost['currency'])}): {', '.join(parts)}")
+    say(f"cost ({cost['currency']}): {', '.join(parts)}")
 
 
 def serve(dagster_port: int, mlflow_port: int) -> int:
@@ -270,7 +240,7 @@ def serve(dagster_port: int, mlflow_port: int) -> int:
         for command in commands
     ]
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # both are stopped either way
-    console.print(f"Dagster: http://{HOST}:{dagster_port}   MLflow: http://{HOST}:{mlflow_port}")
+    say(f"Dagster: http://{HOST}:{dagster_port}   MLflow: http://{HOST}:{mlflow_port}")
     try:
         while all(process.poll() is None for process in processes):
             try:
@@ -278,7 +248,7 @@ def serve(dagster_port: int, mlflow_port: int) -> int:
             except subprocess.TimeoutExpired:
                 continue
     except KeyboardInterrupt:
-        console.print("stopping")
+        say("stopping")
     finally:
         for process in processes:
             _stop(process)

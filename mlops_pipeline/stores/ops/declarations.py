@@ -167,9 +167,9 @@ class Declared:
         foreign = dict(self.refers)
         if self.owner is not None:
             foreign[self.owner.column] = f"{self.owner.declared.name}.id"
-        columns = []
+        columns: list[Any] = []
         for name in own:
-            kind, is_nullable = _kind(hints[name])
+            kind, is_nullable, allowed = _kind(hints[name])
             kind = self.types.get(name, kind)
             links = [ForeignKey(foreign[name])] if name in foreign else []
             if name in self.key:
@@ -180,7 +180,10 @@ class Declared:
                 columns.append(Column(name, kind, *links, primary_key=True, autoincrement=counted))
             else:
                 columns.append(Column(name, kind, *links, nullable=is_nullable))
-        self.table = Table(self.name, metadata, *columns, *_checks(self.name, own, hints))
+            if allowed:
+                check = f"{name} IN ({', '.join(map(repr, allowed))})"
+                columns.append(CheckConstraint(check, name=f"ck_{self.name}_{name}"))
+        self.table = Table(self.name, metadata, *columns)
         if self.unique:
             self.table.append_constraint(UniqueConstraint(*self.unique, name=f"uq_{self.name}"))
         if self.index:
@@ -218,25 +221,15 @@ class Declared:
         return NewAuditEvent(found.kind, detail, row["use_case"], who, row[found.at])
 
 
-def _kind(hint: Any) -> tuple[Any, bool]:
-    """Return the type of a column, and whether it may be NULL."""
+def _kind(hint: Any) -> tuple[Any, bool, tuple[str, ...]]:
+    """Return the type of a column, whether it may be NULL, and the only values it may have."""
     if get_origin(hint) in (UnionType, Union):
         (inner,) = (item for item in get_args(hint) if item is not type(None))
-        return _kind(inner)[0], True
+        kind, _, allowed = _kind(inner)
+        return kind, True, allowed
     if get_origin(hint) is Literal:
-        return Text, False
-    return _TYPES.get(hint, JsonText), False
-
-
-def _checks(table: str, names: Sequence[str], hints: Mapping[str, Any]) -> list[CheckConstraint]:
-    found = []
-    for name in names:
-        inner = next((item for item in (hints[name], *get_args(hints[name]))
-                      if get_origin(item) is Literal), None)  # fmt: skip
-        if inner is not None:
-            allowed = ", ".join(f"'{item}'" for item in get_args(inner))
-            found.append(CheckConstraint(f"{name} IN ({allowed})", name=f"ck_{table}_{name}"))
-    return found
+        return Text, False, get_args(hint)
+    return _TYPES.get(hint, JsonText), False, ()
 
 
 def _plain(value: Any) -> Any:

@@ -47,14 +47,25 @@ class Ledger(ABC):
         """All or nothing, alone in `scope`: the use case, as a rule."""
 
     def all(
-        self, record: type[R], *, order: Sequence[str] = (), limit: int | None = None, **equal: Any
+        self,
+        record: type[R],
+        *where: ColumnElement[bool],
+        order: Sequence[str] = (),
+        limit: int | None = None,
+        **equal: Any,
     ) -> list[R]:
         """Return rows whose columns equal these values (None: NULL) or one of several.
 
         They are ordered by the key, or by the columns of `order`; ``-`` before one: descending.
         """
+        declared = TABLES[record]
+        query = declared.select().where(*where, *_equal(declared, equal)).limit(limit)
+        for name in order or declared.key:
+            column = declared.columns[name.removeprefix("-")]
+            query = query.order_by(column.desc() if name.startswith("-") else column)
         with self.read() as tx:
-            return tx.rows(record, order=order, limit=limit, **equal)
+            found = tx.connection.execute(query).mappings()
+            return [declared.restored(dict(row)) for row in found]
 
     def find(self, record: type[R], *, order: Sequence[str] = (), **equal: Any) -> R | None:
         """Return the first such row, or None."""
@@ -119,8 +130,7 @@ class Ledger(ABC):
 
     def events_after(self, seq: int, **equal: Any) -> list[AuditEvent]:
         """List the events after one, oldest first: what a process that follows has not seen."""
-        with self.read() as tx:
-            return tx.rows(AuditEvent, AUDIT_EVENT.c.seq > seq, **equal)
+        return self.all(AuditEvent, AUDIT_EVENT.c.seq > seq, **equal)
 
 
 class Transaction(Ledger):
@@ -152,23 +162,6 @@ class Transaction(Ledger):
             take_turn(self.connection, scope)
             self._scopes.add(scope)
         yield self
-
-    def rows(
-        self,
-        record: type[R],
-        *where: ColumnElement[bool],
-        order: Sequence[str] = (),
-        limit: int | None = None,
-        **equal: Any,
-    ) -> list[R]:
-        """Return rows as records; see `all`."""
-        declared = TABLES[record]
-        query = declared.select().where(*where, *_equal(declared, equal))
-        for name in order or declared.key:
-            column = declared.columns[name.removeprefix("-")]
-            query = query.order_by(column.desc() if name.startswith("-") else column)
-        found = self.connection.execute(query.limit(limit)).mappings()
-        return [declared.restored(dict(row)) for row in found]
 
     def insert(self, row: R, *, actor: str | None = None) -> R:
         """Write a new row, and its audit event if its table is audited; return it with its id."""
