@@ -8,7 +8,7 @@ import pytest
 from hypothesis import settings
 
 LAST = ("cli", "orchestration")  # they wait for a trained world, which is made meanwhile
-LONGEST = ("test_sensors", "test_lifecycle", "test_mitigation", "test_kill", "test_reproduce")
+LONGEST = ("test_triggers", "test_lifecycle", "test_mitigation", "test_kill", "test_reproduce")
 
 settings.register_profile("unit", deadline=None, derandomize=True)
 settings.load_profile("unit")

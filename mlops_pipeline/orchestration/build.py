@@ -7,23 +7,19 @@ from typing import Any
 import dagster as dg
 
 from mlops_pipeline.config import UseCase, load_use_cases
-from mlops_pipeline.orchestration.assets.data import data_assets
-from mlops_pipeline.orchestration.assets.features import feature_assets
+from mlops_pipeline.orchestration.assets.data import data_assets, feature_assets
 from mlops_pipeline.orchestration.assets.model import model_assets
 from mlops_pipeline.orchestration.assets.release import release_assets
 from mlops_pipeline.orchestration.assets.scoring import scoring_assets
 from mlops_pipeline.orchestration.jobs import asset_job, card_review_job, lifecycle_executor
 from mlops_pipeline.orchestration.resources import Platform, mlflow_resource
-from mlops_pipeline.orchestration.schedules import (
+from mlops_pipeline.orchestration.triggers import (
+    INTERVAL_SECONDS,
     hourly_online_features,
     model_card_review,
     monthly_fairness_audit,
     monthly_retrain,
-)
-from mlops_pipeline.orchestration.sensors import (
-    INTERVAL_SECONDS,
-    new_data_sensor,
-    new_labels_sensor,
+    retraining_sensors,
     run_failures,
 )
 from mlops_pipeline.stores.settings import project_root
@@ -42,7 +38,7 @@ def build_definitions(
         assets=[asset for part in parts for asset in part["assets"]],
         jobs=[job for part in parts for job in part["jobs"]],
         sensors=[sensor for part in parts for sensor in part["sensors"]]
-        + [run_failures(tuple(use_cases), interval_seconds=sensor_interval_seconds)],
+        + [run_failures(tuple(use_cases), sensor_interval_seconds)],
         schedules=[schedule for part in parts for schedule in part["schedules"]],
         resources={
             "platform": Platform(),
@@ -67,10 +63,7 @@ def _of_use_case(use_case: UseCase, interval_seconds: int) -> dict[str, Any]:
             *scoring_assets(use_case),
         ],
         "jobs": [lifecycle, online, asset_job(use_case, "batch_score"), *audits, review],
-        "sensors": [
-            make(use_case, lifecycle, interval_seconds=interval_seconds)
-            for make in (new_labels_sensor, new_data_sensor)
-        ],
+        "sensors": retraining_sensors(use_case, lifecycle, interval_seconds),
         "schedules": [
             monthly_retrain(use_case, lifecycle),
             hourly_online_features(use_case, online),

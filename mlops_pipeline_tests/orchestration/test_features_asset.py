@@ -14,7 +14,7 @@ from mlops_pipeline.core.features import frames
 from mlops_pipeline.lifecycle.bookkeeping import feature_uses, get_pointer, set_pointer
 from mlops_pipeline.lifecycle.features import offline
 from mlops_pipeline.lifecycle.rollouts import open_rollout
-from mlops_pipeline.orchestration.assets.features import feature_assets
+from mlops_pipeline.orchestration.assets.data import feature_assets
 from mlops_pipeline.orchestration.resources import Platform
 from mlops_pipeline.stores.lake.tables import Lake
 from mlops_pipeline.stores.ops import OpsDatabase

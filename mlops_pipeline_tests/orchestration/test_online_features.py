@@ -12,10 +12,10 @@ from mlops_pipeline.lifecycle.context import Snapshot
 from mlops_pipeline.lifecycle.features.offline import build_features, definitions_hash
 from mlops_pipeline.lifecycle.features.online.materialize import materialize_accepted, open_writer
 from mlops_pipeline.lifecycle.features.online.reader import open_reader
-from mlops_pipeline.orchestration.assets.features import feature_assets
+from mlops_pipeline.orchestration.assets.data import feature_assets
 from mlops_pipeline.orchestration.jobs import asset_job
 from mlops_pipeline.orchestration.resources import Platform
-from mlops_pipeline.orchestration.schedules import hourly_online_features
+from mlops_pipeline.orchestration.triggers import hourly_online_features
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline_tests.worlds import (
     NOW,

@@ -1,8 +1,10 @@
-"""Sensors: new labels, new data, and the alert for a run that failed outside its assets.
+"""What starts runs: sensors of new labels and new data, schedules; the alert for a failed run.
 
 What they decide is lifecycle/retrain.py's; evidence is decided on once, and its run requested once.
+Schedules are in UTC, and off until somebody turns them on.
 """
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -24,40 +26,32 @@ STARTING = (
     dg.DagsterRunStatus.STARTED,
 )
 STARTING_MINUTES = 5  # a run takes the lease within this time; one killed before never does
+HOUR_UTC = 3  # after nightly loads
+AUDIT_HOUR_UTC = 5  # after a retraining of the same day
+REVIEW_HOUR_UTC = 6  # before people come to work on a Monday
+MINUTE = 30  # of every hour: not when the monthly run starts
 
 
-def new_labels_sensor(
-    use_case: UseCase, job: Any, *, interval_seconds: int = INTERVAL_SECONDS
-) -> dg.SensorDefinition:
-    """Return `<use_case>_new_labels`: retrain when enough labels became known."""
-    return _sensor(
-        use_case,
-        job,
-        "new_labels",
+def retraining_sensors(
+    use_case: UseCase, job: Any, interval_seconds: int
+) -> list[dg.SensorDefinition]:
+    """Return `<use_case>_new_labels` and `<use_case>_new_data`."""
+    on_labels = (
         f"Retrains on more than {use_case.retraining.new_labels:,} newly known labels "
-        "since the last finished lifecycle. Every decision is stored, also to skip.",
-        interval_seconds=interval_seconds,
+        "since the last finished lifecycle. Every decision is stored, also to skip."
     )
-
-
-def new_data_sensor(
-    use_case: UseCase, job: Any, *, interval_seconds: int = INTERVAL_SECONDS
-) -> dg.SensorDefinition:
-    """Return `<use_case>_new_data`: run when a source is newer than what was accepted."""
-    return _sensor(
-        use_case,
-        job,
-        "new_data",
+    on_data = (
         "Runs the lifecycle when a source has newer rows than the accepted ones. Off "
-        "unless `retraining.on_new_data` turns it on.",
-        interval_seconds=interval_seconds,
-        is_running=use_case.retraining.on_new_data,
+        "unless `retraining.on_new_data` turns it on."
     )
+    is_on = use_case.retraining.on_new_data
+    return [
+        _sensor(use_case, job, "new_labels", on_labels, interval_seconds),
+        _sensor(use_case, job, "new_data", on_data, interval_seconds, is_running=is_on),
+    ]
 
 
-def run_failures(
-    names: tuple[str, ...], *, interval_seconds: int = INTERVAL_SECONDS
-) -> dg.SensorDefinition:
+def run_failures(names: tuple[str, ...], interval_seconds: int) -> dg.SensorDefinition:
     """Return `run_failures`: an alert for every failed run of a use case, once."""
 
     @dg.run_failure_sensor(
@@ -90,6 +84,70 @@ def run_failures(
             raise_alert(ops, use_case, alert, now=settings.now())
 
     return failed
+
+
+def monthly_retrain(use_case: UseCase, job: Any) -> dg.ScheduleDefinition:
+    """Return `<use_case>_monthly_retrain`: once a month, if as_of has moved on."""
+    cron = f"0 {HOUR_UTC} {use_case.retraining.monthly_day} * *"
+
+    @dg.schedule(
+        name=f"{use_case.name}_monthly_retrain",
+        description="Runs the lifecycle once a month when there is a newer as_of; the decision is "
+        "stored, also to skip.",
+        **_plan(job, cron),
+    )
+    def monthly(
+        context: dg.ScheduleEvaluationContext, platform: dg.ResourceParam[Any]
+    ) -> dg.RunRequest | dg.SkipReason:
+        settings = platform.settings()
+        return request_retraining(use_case, settings, context.instance, "monthly")
+
+    return monthly
+
+
+def hourly_online_features(use_case: UseCase, job: Any) -> dg.ScheduleDefinition:
+    """Return `<use_case>_online_features`: every hour, unless a run of the use case works."""
+
+    @dg.schedule(
+        name=f"{use_case.name}_online_features",
+        description="Brings the online store up to the newest accepted features; there is nothing "
+        "to do while a lifecycle runs, which does it itself, or before the first one.",
+        **_plan(job, f"{MINUTE} * * * *"),
+    )
+    def hourly(
+        context: dg.ScheduleEvaluationContext, platform: dg.ResourceParam[Any]
+    ) -> dg.RunRequest | dg.SkipReason:
+        from mlops_pipeline.lifecycle.features.online.materialize import accepted_through
+        from mlops_pipeline.stores.ops import OpsDatabase
+
+        with OpsDatabase.open(platform.settings().database_url) as ops:
+            if accepted_through(ops, use_case) is None:
+                return dg.SkipReason("no features of the present definitions are accepted yet")
+            if is_under_way(use_case, ops, context.instance):
+                return dg.SkipReason("a run is under way")
+        return dg.RunRequest()
+
+    return hourly
+
+
+def monthly_fairness_audit(use_case: UseCase, job: Any) -> dg.ScheduleDefinition:
+    """Return `<use_case>_fairness_audit`: once a month, whatever else happened."""
+    return dg.ScheduleDefinition(
+        name=f"{use_case.name}_fairness_audit",
+        description="Audits the champion's live decisions by protected attribute once a month.",
+        **_plan(job, f"0 {AUDIT_HOUR_UTC} {use_case.fairness.audit_day} * *"),
+    )
+
+
+def model_card_review(use_case: UseCase, job: Any) -> dg.ScheduleDefinition:
+    """Return `<use_case>_model_card_review`: looks every Monday whether the card is due."""
+    months = use_case.governance.review.card_months
+    return dg.ScheduleDefinition(
+        name=f"{use_case.name}_model_card_review",
+        description="Raises an alert while the champion's model card was not reviewed for "
+        f"{months} months; `mlops card review` resolves it.",
+        **_plan(job, f"0 {REVIEW_HOUR_UTC} * * 1"),
+    )
 
 
 @without_values()
@@ -136,8 +194,8 @@ def _sensor(
     job: Any,
     trigger: Trigger,
     description: str,
-    *,
     interval_seconds: int,
+    *,
     is_running: bool = False,
 ) -> dg.SensorDefinition:
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
@@ -182,3 +240,12 @@ def _state(use_case: UseCase, settings: Settings, instance: dg.DagsterInstance) 
         f"{sources_state(use_case, settings)}:{last.run_id if last else None}:{holders}:{busy}:"
         f"{settings.now().date()}"
     )
+
+
+def _plan(job: Any, cron: str) -> Mapping[str, Any]:
+    return {
+        "job": job,
+        "cron_schedule": cron,
+        "execution_timezone": "UTC",
+        "default_status": dg.DefaultScheduleStatus.STOPPED,
+    }
