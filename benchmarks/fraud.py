@@ -27,7 +27,7 @@ from mlops_pipeline.lifecycle.context import AcceptedSource, Context, open_conte
 from mlops_pipeline.lifecycle.features.offline import build_features, load_frame
 from mlops_pipeline.lifecycle.ingest.accepted import take_snapshot
 from mlops_pipeline.lifecycle.ingest.ingestion import ingest
-from mlops_pipeline.lifecycle.ingest.validation import judge
+from mlops_pipeline.lifecycle.ingest.validation import validate_source
 from mlops_pipeline.stores.settings import Settings
 
 USE_CASE, FLOOR = "fraud", "logistic"
@@ -108,11 +108,11 @@ def _accepted(work: Context) -> Mapping[str, AcceptedSource]:
     accepted = {}
     for name in work.use_case.sources:
         ingest(work, name, now=NOW, finished_through=None)
-        judgement = judge(work, name, now=NOW)
-        if not judgement.passed:
-            failed = [str(verdict) for verdict in judgement.verdicts if not verdict.passed]
+        validation = validate_source(work, name, now=NOW)
+        if not validation.passed:
+            failed = [str(verdict) for verdict in validation.results if not verdict.passed]
             raise SystemExit(f"the source {name} was refused: {'; '.join(failed)}")
-        accepted[name] = judgement.accepted
+        accepted[name] = validation.accepted
     return accepted
 
 

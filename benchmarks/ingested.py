@@ -10,7 +10,7 @@ from mlops_pipeline.config import UseCase
 from mlops_pipeline.lifecycle.bookkeeping import set_pointer
 from mlops_pipeline.lifecycle.context import open_context
 from mlops_pipeline.lifecycle.ingest.ingestion import ingest
-from mlops_pipeline.lifecycle.ingest.validation import judge
+from mlops_pipeline.lifecycle.ingest.validation import validate_source
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
 
@@ -51,7 +51,7 @@ def accepted_in(use_case: UseCase, data: Path) -> Settings:
         accepted = {}
         for name in use_case.sources:
             ingest(work, name, now=NOW, finished_through=None)
-            accepted[name] = judge(work, name, now=NOW).accepted.to_dict()
+            accepted[name] = validate_source(work, name, now=NOW).accepted.to_dict()
     with OpsDatabase.open(settings.database_url) as ops:
         set_pointer(ops, use_case.name, "accepted", accepted, run_id="benchmark", now=NOW)
     return settings

@@ -14,7 +14,7 @@ from mlops_pipeline.config import UseCase, load_use_cases
 from mlops_pipeline.lifecycle.context import AcceptedSource, Snapshot, open_context
 from mlops_pipeline.lifecycle.features.offline import build_features, features_uri
 from mlops_pipeline.lifecycle.ingest.ingestion import ingest
-from mlops_pipeline.lifecycle.ingest.validation import judge
+from mlops_pipeline.lifecycle.ingest.validation import validate_source
 from mlops_pipeline.stores.settings import Settings
 
 CUSTOMERS = 50_000
@@ -52,7 +52,7 @@ def _accept(use_case: UseCase, settings: Settings) -> dict[str, AcceptedSource]:
     with open_context(use_case, settings) as work:
         for name in use_case.sources:
             ingest(work, name, now=now, finished_through=None)
-        return {name: judge(work, name, now=now).accepted for name in use_case.sources}
+        return {name: validate_source(work, name, now=now).accepted for name in use_case.sources}
 
 
 def _build(

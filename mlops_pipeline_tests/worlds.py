@@ -29,7 +29,7 @@ from mlops_pipeline.lifecycle.features.offline import (
     finished_through,
 )
 from mlops_pipeline.lifecycle.ingest.ingestion import Ingested, ingest
-from mlops_pipeline.lifecycle.ingest.validation import Judgement, judge
+from mlops_pipeline.lifecycle.ingest.validation import SourceValidation, validate_source
 from mlops_pipeline.stores.ops import HeldLease
 from mlops_pipeline.stores.settings import Settings
 
@@ -212,14 +212,14 @@ def ingest_all(work: Context, now: datetime = NOW) -> dict[str, Ingested]:
 
 def accept_all(work: Context, now: datetime = NOW) -> dict[str, AcceptedSource]:
     """Judge every source; each has to pass."""
-    judgements = [judge(work, name, now=now) for name in work.use_case.sources]
-    assert not [failed_rules(item) for item in judgements if not item.passed]
-    return {item.source: item.accepted for item in judgements}
+    validations = [validate_source(work, name, now=now) for name in work.use_case.sources]
+    assert not [failed_rules(item) for item in validations if not item.passed]
+    return {item.source: item.accepted for item in validations}
 
 
-def failed_rules(judgement: Judgement) -> dict[str, str]:
+def failed_rules(validation: SourceValidation) -> dict[str, str]:
     """Rule name -> reason of every verdict that refuses the source."""
-    return {item.rule: item.reason for item in judgement.verdicts if not item.passed}
+    return {item.rule: item.reason for item in validation.results if not item.passed}
 
 
 def advance(work: Context, now: datetime, as_of: datetime | None = None) -> BuiltFeatures:

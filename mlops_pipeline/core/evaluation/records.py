@@ -100,14 +100,14 @@ def check_exception(
             expected=f"a rule that blocks: {', '.join(blocking) or 'there is none'}",
             found=rule,
         )
-    judged = (
+    protected = (
         (found.attributes or tuple(use_case.protected)) if isinstance(found, ParityRule) else ()
     )
-    if attribute is not None and attribute not in judged:
+    if attribute is not None and attribute not in protected:
         raise ConfigError(
             "the rule does not judge this attribute",
             where=f"{use_case.name}: {rule}",
-            expected=", ".join(judged) or "no attribute",
+            expected=", ".join(protected) or "no attribute",
             found=attribute,
         )
     if expires_at <= now:

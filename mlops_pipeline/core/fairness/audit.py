@@ -172,10 +172,8 @@ def audit_groups(  # noqa: PLR0913 - the settings are keyword-only and have defa
     codes, distinct = factorize(groups)
     texts = [str(value) for value in distinct] + ([MISSING_GROUP] if (codes < 0).any() else [])
     names, position = np.unique(np.asarray(texts, dtype=str), return_inverse=True)
-    rows = _checked_rows(
-        position[codes], y, decisions, scores=scores, known=known, entities=entities
-    )
-    table = _measure(rows, names, min_group_rows, replicates, seed)
+    rows = _Rows(position[codes], y, decisions, scores=scores, known=known, entities=entities)
+    table = _Table(rows, names, least=min_group_rows, replicates=replicates, seed=seed)
     calibration = _calibrate(rows, table, replicates, seed)
     return GroupAudit(
         attribute=attribute,
@@ -184,57 +182,62 @@ def audit_groups(  # noqa: PLR0913 - the settings are keyword-only and have defa
     )
 
 
-@dataclass(frozen=True)
 class _Rows:
-    """The checked input, as codes."""
+    """The checked input of an audit as codes: groups, labels, decisions, entities."""
 
-    group: Codes
-    label: Codes
-    decision: Codes
-    entity: Codes
-    is_own_entity: bool  # every row is
-    scores: Floats | None
-
-
-def _checked_rows(
-    group: Codes,
-    y: ArrayLike,
-    decisions: ArrayLike,
-    *,
-    scores: ArrayLike | None,
-    known: ArrayLike | None,
-    entities: ArrayLike | None,
-) -> _Rows:
-    size = len(group)
-    given = {"labels": y, "decisions": decisions, "scores": scores, "known": known}
-    given["entities"] = entities
-    lengths = {name: len(np.asarray(item)) for name, item in given.items() if item is not None}
-    if set(lengths.values()) != {size}:
-        found = ", ".join(f"{length} {name}" for name, length in lengths.items())
-        raise DataError("The inputs of an audit differ in length", found=f"{size} groups, {found}")
-    is_known = np.ones(size, bool) if known is None else np.asarray(known, dtype=bool)
-    labels = binary_labels(np.where(is_known, y, 0))
-    return _Rows(
-        group=group,
-        label=np.where(is_known, labels, UNKNOWN_LABEL).astype(np.intp),
-        decision=binary_labels(decisions).astype(np.intp),
-        entity=entity_codes(entities, size)[0],
-        is_own_entity=entities is None,
-        scores=None if scores is None else probabilities(scores, size),
-    )
+    def __init__(
+        self,
+        group: Codes,
+        y: ArrayLike,
+        decisions: ArrayLike,
+        *,
+        scores: ArrayLike | None,
+        known: ArrayLike | None,
+        entities: ArrayLike | None,
+    ) -> None:
+        size = len(group)
+        given = {"labels": y, "decisions": decisions, "scores": scores, "known": known}
+        given["entities"] = entities
+        lengths = {name: len(np.asarray(item)) for name, item in given.items() if item is not None}
+        if set(lengths.values()) != {size}:
+            found = ", ".join(f"{length} {name}" for name, length in lengths.items())
+            found = f"{size} groups, {found}"
+            raise DataError("The inputs of an audit differ in length", found=found)
+        is_known = np.ones(size, bool) if known is None else np.asarray(known, dtype=bool)
+        labels = binary_labels(np.where(is_known, y, 0))
+        self.group = group
+        self.label = np.where(is_known, labels, UNKNOWN_LABEL).astype(np.intp)
+        self.decision = binary_labels(decisions).astype(np.intp)
+        self.is_own_entity = entities is None  # every row is
+        self.entity = entity_codes(entities, size)[0]
+        self.scores = None if scores is None else probabilities(scores, size)
 
 
-@dataclass(frozen=True)
 class _Table:
-    """Counts and rates by group; `drawn` (n_replicates, n) of the large ones, at `position`."""
+    """Counts and rates by group; of the large ones `drawn` (n_replicates, n), at `position`."""
 
-    names: NDArray[np.str_]
-    counts: NDArray[np.int64]
-    is_alone: NDArray[np.bool_]  # its rows are of one entity: nothing to resample
-    point: Mapping[str, Floats]
-    drawn: Mapping[str, Floats]
-    position: Codes
-    least: int
+    def __init__(
+        self, rows: _Rows, names: NDArray[np.str_], *, least: int, replicates: int, seed: int
+    ) -> None:
+        self.names, self.least = names, least
+        cell = rows.label * DECISIONS + rows.decision
+        counts = np.bincount(rows.group * CELLS + cell, minlength=len(names) * CELLS)
+        self.counts = counts.reshape(-1, LABELS, DECISIONS)
+        is_large = self.counts.sum(axis=(1, 2)) >= least
+        self.point = _rates(np.where(is_large[:, None, None], self.counts, 0))
+        kept, self.position = is_large[rows.group], np.cumsum(is_large) - 1
+        drawn = resampled_counts(
+            self.position[rows.group[kept]] * CELLS + cell[kept],
+            int(is_large.sum()) * CELLS,
+            None if rows.is_own_entity else rows.entity[kept],
+            replicates,
+            np.random.default_rng(seed),
+        )
+        self.drawn = _rates(drawn.reshape(replicates, -1, LABELS, DECISIONS))
+        lowest, highest = np.full(len(names), len(kept)), np.full(len(names), -1)
+        np.minimum.at(lowest, rows.group, rows.entity)
+        np.maximum.at(highest, rows.group, rows.entity)
+        self.is_alone = lowest >= highest  # its rows are of one entity: nothing to resample
 
     def too_small(self, code: int, *, labelled: bool) -> str | None:
         rows, known = int(self.counts[code].sum()), int(self.counts[code, :UNKNOWN_LABEL].sum())
@@ -276,11 +279,8 @@ class _Table:
         """Return a disparity between the groups that are compared."""
         needed = DISPARITIES[name]
         labelled = needed != ("selection_rate",)
-        compared = [
-            code
-            for code, group in enumerate(self.names)
-            if group != MISSING_GROUP and self.too_small(code, labelled=labelled) is None
-        ]
+        known = [code for code, group in enumerate(self.names) if group != MISSING_GROUP]
+        compared = [code for code in known if not self.too_small(code, labelled=labelled)]
         if len(compared) < 2:
             rows = "labelled rows" if labelled else "rows"
             reason = f"{len(compared)} groups with enough {rows}, a disparity needs 2"
@@ -309,37 +309,8 @@ def _spread(name: str, rates: Sequence[Floats]) -> Floats:
     return np.asarray(np.maximum.reduce([np.ptp(rate, axis=-1) for rate in rates]))
 
 
-def _measure(
-    rows: _Rows, names: NDArray[np.str_], least: int, replicates: int, seed: int
-) -> _Table:
-    inner = rows.label * DECISIONS + rows.decision
-    flat = np.bincount(rows.group * CELLS + inner, minlength=len(names) * CELLS)
-    counts = flat.reshape(-1, LABELS, DECISIONS)
-    is_large = counts.sum(axis=(1, 2)) >= least
-    kept, position = is_large[rows.group], np.cumsum(is_large) - 1
-    drawn = resampled_counts(
-        position[rows.group[kept]] * CELLS + inner[kept],
-        int(is_large.sum()) * CELLS,
-        None if rows.is_own_entity else rows.entity[kept],
-        replicates,
-        np.random.default_rng(seed),
-    )
-    lowest, highest = np.full(len(names), len(kept)), np.full(len(names), -1)
-    np.minimum.at(lowest, rows.group, rows.entity)
-    np.maximum.at(highest, rows.group, rows.entity)
-    return _Table(
-        names=names,
-        counts=counts,
-        is_alone=lowest >= highest,
-        point=_rates(np.where(is_large[:, None, None], counts, 0)),
-        drawn=_rates(drawn.reshape(replicates, -1, LABELS, DECISIONS)),
-        position=position,
-        least=least,
-    )
-
-
 def _rates(counts: NDArray[Any]) -> dict[str, Floats]:
-    """Return each rate (..., n_groups); NaN where no row is in its denominator."""
+    """Return each rate (..., n_groups) of counts; NaN where no row is in its denominator."""
     with np.errstate(invalid="ignore", divide="ignore"):
         by_label = counts[..., 1] / counts.sum(axis=-1)
         hits, false_hits = counts[..., 1, 1], counts[..., 0, 1]

@@ -120,14 +120,14 @@ def choose_variant(
     Of those whose every disparity is at most `within`, the best by `rule.prefer` is chosen, the
     least disparate on a tie, unless it loses more than `rule.max_loss` against the base model.
     """
-    judged = tuple(_judged(variant, within, attributes) for variant in variants)
-    base = judged[0]
-    fair = [item for item in judged[1:] if item.passes and item.figures[rule.prefer] is not None]
-    if len(judged) == 1:
-        return judged, None, "there is no variant to choose from"
+    measured = tuple(_with_outcome(variant, within, attributes) for variant in variants)
+    base = measured[0]
+    fair = [item for item in measured[1:] if item.passes and item.figures[rule.prefer] is not None]
+    if len(measured) == 1:
+        return measured, None, "there is no variant to choose from"
     if not fair:
-        reason = f"none of the variants is within the limits; {_closest(judged, within)}"
-        return judged, None, reason
+        reason = f"none of the variants is within the limits; {_closest(measured, within)}"
+        return measured, None, reason
     best = min(fair, key=lambda variant: (_badness(variant, rule.prefer), variant.disparity or 0.0))
     before, loss = base.figures[rule.prefer], None  # as a share of the base model's figure
     if before is not None:
@@ -136,13 +136,19 @@ def choose_variant(
     what = f"{rule.prefer} {best.figures[rule.prefer]:.4f} against {base.figures[rule.prefer]:.4f}"
     if loss is None or loss > rule.max_loss:
         much = "not computable" if loss is None else f"{loss:.1%}, above {rule.max_loss:.1%}"
-        return judged, None, f"{best.name} is the best within the limits, but loses {much}: {what}"
+        return (
+            measured,
+            None,
+            f"{best.name} is the best within the limits, but loses {much}: {what}",
+        )
     reason = f"{best.name} is the best of {len(fair)} variants within the limits: {what}"
-    marked = (replace(item, chosen=item.name == best.name) for item in judged)
+    marked = (replace(item, chosen=item.name == best.name) for item in measured)
     return tuple(marked), best.name, reason
 
 
-def _judged(variant: Variant, within: Mapping[str, float], attributes: Sequence[str]) -> Variant:
+def _with_outcome(
+    variant: Variant, within: Mapping[str, float], attributes: Sequence[str]
+) -> Variant:
     wrong = []
     for name, value in variant.disparities.items():
         if value is None:
@@ -164,14 +170,14 @@ def _badness(variant: Variant, metric: str) -> float:
     return -value if is_greater_better else value
 
 
-def _closest(judged: Sequence[Variant], within: Mapping[str, float]) -> str:
+def _closest(measured: Sequence[Variant], within: Mapping[str, float]) -> str:
     """Name the variant that exceeds its limits least."""
 
     def excess(variant: Variant) -> float:
         known = {name: value for name, value in variant.disparities.items() if value is not None}
         return max((value - within[name] for name, value in known.items()), default=np.inf)
 
-    closest = min(judged[1:], key=excess)
+    closest = min(measured[1:], key=excess)
     if excess(closest) == np.inf:
         return "no disparity is computable"
     return f"{closest.name} comes closest: {closest.reason}"

@@ -1,7 +1,7 @@
 """Source files as they lie there, without ingesting them: the evidence for a retraining decision.
 
 Counts come from the files as they lie there, before rules and quarantine; only the lifecycle
-ingests and judges.
+ingests and validates.
 """
 
 import hashlib

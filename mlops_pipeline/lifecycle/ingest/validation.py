@@ -1,4 +1,4 @@
-"""Judging the rules of sources: in SQL over all rows, and on a sample in pages for people.
+"""Validating sources by their rules: in SQL over all rows, and on a sample in pages for people.
 
 Belongs here: quarantine, the accepted pointer, and Data Docs, Great Expectations' pages. What a
 rule means is core/data/rules.py's; what is read at accepted versions accepted.py's.
@@ -12,12 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_pipeline.config.tables import Source
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.core.data.rules import (
-    RuleResult,
-    TableFigures,
-    row_rules,
-    table_results,
-)
+from mlops_pipeline.core.data.rules import RuleResult, TableFigures, row_rules, table_results
 from mlops_pipeline.errors import NotFoundError, ValidationError
 from mlops_pipeline.lifecycle.context import Accepted, AcceptedSource, Context, RunContext
 from mlops_pipeline.lifecycle.ingest.accepted import has_key
@@ -38,43 +33,38 @@ EXAMPLES = 20  # quarantined rows shown per source
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """The verdicts on one source, and what would be accepted."""
+class SourceValidation:
+    """The results of the rules of one source, and what would be accepted."""
 
     source: str
-    verdicts: tuple[RuleResult, ...]
+    results: tuple[RuleResult, ...]
     accepted: AcceptedSource
     broken: Mapping[str, int]
 
     @property
     def passed(self) -> bool:
         """Whether every rule that can refuse the source passed."""
-        return all(verdict.passed for verdict in self.verdicts)
+        return all(result.passed for result in self.results)
 
 
-def judge(context: Context, name: str, *, now: datetime) -> Judgement:
-    """Judge one source's newest version; rows that break a rule go to quarantine."""
+def validate_source(context: Context, name: str, *, now: datetime) -> SourceValidation:
+    """Validate one source's newest version; rows that break a rule go to quarantine."""
     engine, use_case = context.engine, context.use_case
     source = use_case.sources[name]
     state = raw_table(context, name)
     raw = engine.register(f"_raw_{name}", engine.scan(state))
     rules = row_rules(use_case, name, source, raw, now)
     _mark_broken(context, name, raw, rules, keys_repeat=bool(state.facts.get("keys_repeat", True)))
-    broken = {
-        rule: int(count)
-        for rule, count in engine.query(
-            "SELECT rule, count(*) FROM (SELECT unnest(_rules) AS rule FROM _broken) "
-            "GROUP BY rule ORDER BY rule"
-        )
-    }
+    by_rule = "SELECT unnest(_rules) AS rule, count(*) FROM _broken GROUP BY rule ORDER BY rule"
+    broken: dict[str, int] = dict(engine.query(by_rule))
     quarantine = _write_quarantine(context, name, source, state)
     figures = _figures(engine, name, source)
     counts = dict.fromkeys([*rules, *([source.unique_rule] if source.unique_rule else [])], 0)
-    verdicts = [
+    results = [
         RuleResult(name, rule, True, float(count), None, count, f"{count:,} rows quarantined")
         for rule, count in (counts | broken).items()
     ]
-    verdicts += table_results(name, source, figures, now)
+    results += table_results(name, source, figures, now)
     facts = state.facts
     accepted = AcceptedSource(
         version=state.version,
@@ -87,16 +77,16 @@ def judge(context: Context, name: str, *, now: datetime) -> Judgement:
         has_repeated_keys=bool(facts.get("keys_repeat", True)),
         removed=int(facts.get("removed", 0)),
     )
-    return Judgement(name, tuple(verdicts), accepted, broken)
+    return SourceValidation(name, tuple(results), accepted, broken)
 
 
-def accept_sources(run: RunContext, judgements: Sequence[Judgement]) -> Accepted:
-    """Move the accepted pointer to the versions that were judged."""
+def accept_sources(run: RunContext, validations: Sequence[SourceValidation]) -> Accepted:
+    """Move the accepted pointer to the versions that were validated."""
     failed = [
-        f"{verdict.source}: {verdict.rule}: {verdict.reason}"
-        for judgement in judgements
-        for verdict in judgement.verdicts
-        if not verdict.passed
+        f"{result.source}: {result.rule}: {result.reason}"
+        for validation in validations
+        for result in validation.results
+        if not result.passed
     ]
     if failed:
         raise ValidationError(
@@ -106,20 +96,20 @@ def accept_sources(run: RunContext, judgements: Sequence[Judgement]) -> Accepted
             way_out="look at the quarantined rows in the checks of validated_data, mend the source "
             "or the rule, and run again",
         )
-    accepted = {item.source: item.accepted for item in judgements}
+    accepted = {item.source: item.accepted for item in validations}
     run.set_pointer("accepted", {name: item.to_dict() for name, item in accepted.items()})
     return accepted
 
 
-def quarantine_examples(context: Context, judgement: Judgement) -> list[dict[str, Any]]:
+def quarantine_examples(context: Context, validation: SourceValidation) -> list[dict[str, Any]]:
     """Return the first quarantined rows with their rules, without columns that tell of a person."""
-    version = judgement.accepted.quarantine_version
+    version = validation.accepted.quarantine_version
     engine, lake, use_case = context.engine, context.lake, context.use_case
-    state = lake.state(lake.table_uri(use_case.name, "quarantine", judgement.source), version)
+    state = lake.state(lake.table_uri(use_case.name, "quarantine", validation.source), version)
     if version is None or state is None:
         return []
-    source = use_case.sources[judgement.source]
-    hidden = use_case.hidden_columns(judgement.source)
+    source = use_case.sources[validation.source]
+    hidden = use_case.hidden_columns(validation.source)
     fields = "".join(f", {quoted(column)}" for column in source.columns if column not in hidden)
     statement = (
         f"SELECT _row_no, array_to_string(_rules, ', ') AS rules{fields} "
@@ -219,10 +209,10 @@ def _figures(engine: Engine, name: str, source: Source) -> TableFigures:
 
 @dataclass(frozen=True)
 class DataDocs:
-    """The pages that were written, and the verdicts; `sql_only` rules have no expectation."""
+    """The pages that were written, and the results; `sql_only` rules have no expectation."""
 
     index: Path
-    verdicts: tuple[ExpectationResult, ...]
+    results: tuple[ExpectationResult, ...]
     sql_only: Mapping[str, tuple[str, ...]]
 
 
@@ -242,15 +232,15 @@ def sample_source(context: Context, name: str, rows: int = SAMPLE_ROWS) -> "pd.D
 def write_data_docs(
     folder: Path, samples: Mapping[str, "pd.DataFrame"], use_case: UseCase, *, now: datetime
 ) -> DataDocs:
-    """Judge each sample (of `sample_source`) by the rules of its source and write the pages.
+    """Validate each sample (of `sample_source`) by the rules of its source and write the pages.
 
     The folder is made when it does not exist; its index.html is the page to open.
     """
     from mlops_pipeline.core.documents.pages import render_page
 
-    verdicts, pages = write_data_docs_pages(folder, samples, use_case, now=now)
+    results, pages = write_data_docs_pages(folder, samples, use_case, now=now)
     sql_only = {name: judged_in_sql_only(use_case.sources[name]) for name in samples}
-    docs = DataDocs(folder / "index.html", tuple(verdicts), sql_only)
+    docs = DataDocs(folder / "index.html", tuple(results), sql_only)
     page = render_page("data_docs.html.jinja", docs=docs, pages=pages, now=now)
     docs.index.write_text(page, encoding="utf-8")
     return docs

@@ -17,7 +17,7 @@ from mlops_pipeline.stores.settings import parse_time
 if TYPE_CHECKING:
     from mlops_pipeline.lifecycle.features.leak_check import CheckedFeatures
     from mlops_pipeline.lifecycle.ingest.ingestion import Ingested
-    from mlops_pipeline.lifecycle.ingest.validation import Judgement
+    from mlops_pipeline.lifecycle.ingest.validation import SourceValidation
 
 INGESTED = {  # column shown: field
     "source": "source",
@@ -121,15 +121,15 @@ def _validated_data(use_case: UseCase) -> dg.AssetsDefinition:
     ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[Any]]:
         from mlops_pipeline.lifecycle.ingest.validation import (
             accept_sources,
-            judge,
             quarantine_examples,
+            validate_source,
         )
 
         with asset_run(context, use_case) as run:
-            judgements = [judge(run, name, now=run.now) for name in use_case.sources]
-            for item in judgements:
+            validations = [validate_source(run, name, now=run.now) for name in use_case.sources]
+            for item in validations:
                 yield _check_result(key, item, quarantine_examples(run, item))
-            accepted = accept_sources(run, judgements)
+            accepted = accept_sources(run, validations)
             version = "+".join(
                 f"{item.version}-{item.quarantine_version}" for item in accepted.values()
             )
@@ -148,25 +148,25 @@ def _validated_data(use_case: UseCase) -> dg.AssetsDefinition:
 
 
 def _check_result(
-    key: dg.AssetKey, judgement: "Judgement", examples: list[dict[str, Any]]
+    key: dg.AssetKey, validation: "SourceValidation", examples: list[dict[str, Any]]
 ) -> dg.AssetCheckResult:
     """Return the check result of one source, with every rule's figures."""
     table = [
         dg.TableRecord(
             {
-                column: "" if getattr(verdict, column) is None else getattr(verdict, column)
+                column: "" if getattr(result, column) is None else getattr(result, column)
                 for column in RULE
             }
         )
-        for verdict in judgement.verdicts
+        for result in validation.results
     ]
-    failed = [verdict.reason for verdict in judgement.verdicts if not verdict.passed]
-    accepted = judgement.accepted
+    failed = [result.reason for result in validation.results if not result.passed]
+    accepted = validation.accepted
     shown = [{name: str(value) for name, value in row.items()} for row in examples]
     return dg.AssetCheckResult(
         asset_key=key,
-        check_name=check_name(judgement.source),
-        passed=judgement.passed,
+        check_name=check_name(validation.source),
+        passed=validation.passed,
         severity=dg.AssetCheckSeverity.ERROR,
         description="; ".join(failed) or f"{accepted.rows:,} rows accepted",
         metadata={
@@ -201,8 +201,8 @@ def _data_docs(use_case: UseCase) -> dg.AssetsDefinition:
             return dg.MaterializeResult(
                 metadata={
                     "data_docs": dg.MetadataValue.url(index.as_uri()),
-                    "expectations": len(docs.verdicts),
-                    "failed_on_sample": sum(not item.passed for item in docs.verdicts),
+                    "expectations": len(docs.results),
+                    "failed_on_sample": sum(not item.passed for item in docs.results),
                     "rows_sampled": sum(len(sample) for sample in samples.values()),
                     "judged_in_sql_only": dg.MetadataValue.json(sql_only),
                 }

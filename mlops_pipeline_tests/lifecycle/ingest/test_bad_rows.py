@@ -12,7 +12,7 @@ from mlops_pipeline.config import UseCase
 from mlops_pipeline.errors import DataError
 from mlops_pipeline.lifecycle.context import Snapshot
 from mlops_pipeline.lifecycle.features.offline import build_features
-from mlops_pipeline.lifecycle.ingest.validation import Judgement, judge
+from mlops_pipeline.lifecycle.ingest.validation import SourceValidation, validate_source
 from mlops_pipeline_tests.lifecycle.ingest.good_visits import HEADER, ROWS, TYPES
 from mlops_pipeline_tests.worlds import (
     NOW,
@@ -33,23 +33,23 @@ from mlops_pipeline_tests.worlds import (
 )
 
 
-def judged(world: World, rows: list[Row]) -> Judgement:
+def judged(world: World, rows: list[Row]) -> SourceValidation:
     world.deliver("visits", rows)
     with world.open() as work:
         ingest_all(work)
-        return judge(work, "visits", now=NOW)
+        return validate_source(work, "visits", now=NOW)
 
 
 def test_future_times_are_quarantined(world: World) -> None:
-    judgement = judged(world, [*ROWS, visit(on(1, year=2099)), visit(on(1), known=on(7))])
-    assert judgement.broken == {"not_in_the_future": 2}
-    assert judgement.accepted.watermark == utc(on(1, 8))
+    validation = judged(world, [*ROWS, visit(on(1, year=2099)), visit(on(1), known=on(7))])
+    assert validation.broken == {"not_in_the_future": 2}
+    assert validation.accepted.watermark == utc(on(1, 8))
 
 
 def test_duplicate_keys_are_quarantined_but_the_first(tmp_path: Path) -> None:
     world = World(shop_with({"key": ["customer"]}), tmp_path)
-    judgement = judged(world, [*ROWS, visit(on(1, 3), 3, amount=9.0)])
-    assert judgement.broken == {"unique(customer)": 1}
+    validation = judged(world, [*ROWS, visit(on(1, 3), 3, amount=9.0)])
+    assert validation.broken == {"unique(customer)": 1}
 
 
 def test_infinities_are_quarantined(world: World) -> None:
@@ -67,24 +67,24 @@ def test_labels_outside_0_and_1_are_quarantined(tmp_path: Path) -> None:
     world = World(outcome_case(max_quarantined=0.2), tmp_path)
     values = [0, 1, 0, 1, 0, 1, 2, None]
     rows = [{**row, "outcome": value} for row, value in zip(ROWS, values, strict=True)]
-    judgement = judged(world, rows)
-    assert judgement.broken == {"label_values(outcome)": 2}
-    assert failed_rules(judgement) == {
+    validation = judged(world, rows)
+    assert validation.broken == {"label_values(outcome)": 2}
+    assert failed_rules(validation) == {
         "quarantined_share": "0.25 of the rows broke a rule (at most 0.2)"
     }
 
 
 def test_empty_table_is_refused(world: World) -> None:
-    judgement = judged(world, [])
-    assert failed_rules(judgement) == {"not_empty": "the table is empty"}
-    assert judgement.accepted.watermark is None
+    validation = judged(world, [])
+    assert failed_rules(validation) == {"not_empty": "the table is empty"}
+    assert validation.accepted.watermark is None
 
 
 def test_empty_csv_table_is_refused(csv_world: World) -> None:
     csv_world.deliver_csv("visits", HEADER)
     with csv_world.open() as work:
         ingest_all(work)
-        assert "not_empty" in failed_rules(judge(work, "visits", now=NOW))
+        assert "not_empty" in failed_rules(validate_source(work, "visits", now=NOW))
 
 
 def test_rows_after_an_empty_table_are_ingested(world: World) -> None:
@@ -93,8 +93,8 @@ def test_rows_after_an_empty_table_are_ingested(world: World) -> None:
 
 
 def test_table_whose_rows_all_break_a_rule_is_refused(world: World) -> None:
-    judgement = judged(world, [visit(on(7))])
-    assert failed_rules(judgement) == {"not_empty": "every row broke a rule"}
+    validation = judged(world, [visit(on(7))])
+    assert failed_rules(validation) == {"not_empty": "every row broke a rule"}
 
 
 @pytest.mark.parametrize("kind", [None, pa.null()])
@@ -105,8 +105,8 @@ def test_column_without_any_value_is_refused(world: World, kind: pa.DataType | N
     world.deliver_table("visits", table)
     with world.open() as work:
         ingest_all(work)
-        judgement = judge(work, "visits", now=NOW)
-    assert failed_rules(judgement) == {
+        validation = validate_source(work, "visits", now=NOW)
+    assert failed_rules(validation) == {
         "has_values(amount)": "column amount has no value in any row"
     }
 

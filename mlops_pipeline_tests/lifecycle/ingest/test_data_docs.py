@@ -18,9 +18,9 @@ from mlops_pipeline.lifecycle.context import Context, open_context
 from mlops_pipeline.lifecycle.ingest.ingestion import ingest
 from mlops_pipeline.lifecycle.ingest.validation import (
     DataDocs,
-    Judgement,
-    judge,
+    SourceValidation,
     sample_source,
+    validate_source,
     write_data_docs,
 )
 from mlops_pipeline.stores.pages import judged_in_sql_only, judges_hidden
@@ -115,27 +115,27 @@ def _any(values: list[Any]) -> np.ndarray[Any, Any]:
     return np.array(values, dtype=object)
 
 
-def both_verdicts(
+def both_results(
     folder: Path, case: UseCase, rows: dict[str, list[Any]]
-) -> tuple[Judgement, DataDocs]:
+) -> tuple[SourceValidation, DataDocs]:
     with ingested(folder, case, rows) as work:
-        judgement = judge(work, "facts", now=NOW)
+        validation = validate_source(work, "facts", now=NOW)
         sample = sample_source(work, "facts")
         docs = write_data_docs(folder / "docs", {"facts": sample}, case, now=NOW)
-    return judgement, docs
+    return validation, docs
 
 
 @pytest.mark.parametrize("key", [["k"], ["k", "s"]])
 def test_expectations_on_random_rows_agree_with_sql(tmp_path: Path, key: list[str]) -> None:
     case = use_case(RULES, key)
     for seed in range(5):
-        judgement, docs = both_verdicts(tmp_path / str(seed), case, random_rows(seed, 40))
-        assert len(docs.verdicts) == 9
-        for verdict in docs.verdicts:
+        validation, docs = both_results(tmp_path / str(seed), case, random_rows(seed, 40))
+        assert len(docs.results) == 9
+        for verdict in docs.results:
             if verdict.rule.startswith("unique"):
-                assert verdict.passed == (verdict.rule not in judgement.broken), (seed, verdict)
+                assert verdict.passed == (verdict.rule not in validation.broken), (seed, verdict)
             elif not verdict.rule.startswith("completeness"):
-                assert verdict.unexpected == judgement.broken.get(verdict.rule, 0), (seed, verdict)
+                assert verdict.unexpected == validation.broken.get(verdict.rule, 0), (seed, verdict)
                 assert verdict.passed == (verdict.unexpected == 0), (seed, verdict)
 
 
@@ -143,26 +143,26 @@ def test_expectations_on_random_rows_agree_with_sql(tmp_path: Path, key: list[st
 def test_completeness_without_quarantine_agrees_with_sql(tmp_path: Path, missing: int) -> None:
     case = use_case([{"rule": "completeness", "column": "n", "at_least": 0.8}], [])
     rows = random_rows(1, 20) | {"n": [None] * missing + [2] * (20 - missing)}
-    judgement, docs = both_verdicts(tmp_path, case, rows)
-    by_rule = {verdict.rule: verdict.passed for verdict in judgement.verdicts}
-    assert [item.passed for item in docs.verdicts] == [by_rule["completeness(n)"]]
-    assert docs.verdicts[0].passed == (missing <= 4)
+    validation, docs = both_results(tmp_path, case, rows)
+    by_rule = {verdict.rule: verdict.passed for verdict in validation.results}
+    assert [item.passed for item in docs.results] == [by_rule["completeness(n)"]]
+    assert docs.results[0].passed == (missing <= 4)
 
 
 def test_revision_of_a_key_is_no_duplicate(tmp_path: Path) -> None:
     case = use_case([], ["k"])
     days = [START, START + timedelta(days=1), START]
     rows = random_rows(1, 3) | {"k": [1, 1, 2], "t": days, "x": [0.1, 0.2, 0.3]}
-    judgement, docs = both_verdicts(tmp_path, case, rows)
-    assert not judgement.broken
-    assert [(item.rule, item.passed, item.rows) for item in docs.verdicts] == [
+    validation, docs = both_results(tmp_path, case, rows)
+    assert not validation.broken
+    assert [(item.rule, item.passed, item.rows) for item in docs.results] == [
         ("unique(k)", True, 2)
     ]
 
 
 def test_pages_name_every_rule_and_fetch_nothing(tmp_path: Path) -> None:
     case = use_case(RULES, ["k"])
-    _, docs = both_verdicts(tmp_path, case, random_rows(0, 30))
+    _, docs = both_results(tmp_path, case, random_rows(0, 30))
     text = docs.index.read_text(encoding="utf-8")
     assert "range(x, 0..1.5)" in text
     assert "check(n_below_x): n &lt; x" in text
@@ -177,9 +177,9 @@ def test_personal_column_shows_no_value(tmp_path: Path) -> None:
     rules = [{"rule": "in_set", "column": "s", "values": ["a"]}]
     case = use_case(rules, [], s={"type": "string", "personal": True})
     rows = random_rows(1, 10) | {"s": ["a"] * 9 + ["Erika Mustermann"]}
-    _, docs = both_verdicts(tmp_path, case, rows)
+    _, docs = both_results(tmp_path, case, rows)
     assert judges_hidden(case, "facts")
-    assert docs.verdicts[0].unexpected == 1
+    assert docs.results[0].unexpected == 1
     for page in docs.index.parent.rglob("*.html"):
         assert "Mustermann" not in page.read_text(encoding="utf-8")
 
@@ -188,7 +188,7 @@ def test_empty_sample_is_documented(tmp_path: Path) -> None:
     case = use_case(RULES, ["k"])
     frame = pd.DataFrame({name: pd.Series([], dtype=object) for name in TYPES})
     docs = write_data_docs(tmp_path, {"facts": frame}, case, now=NOW)
-    assert {verdict.rows for verdict in docs.verdicts} == {0}
+    assert {verdict.rows for verdict in docs.results} == {0}
 
 
 def test_sample_is_bounded_and_repeatable(tmp_path: Path) -> None:

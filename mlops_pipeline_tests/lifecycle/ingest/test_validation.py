@@ -11,9 +11,9 @@ from mlops_pipeline.lifecycle.context import AcceptedSource, Context
 from mlops_pipeline.lifecycle.features.offline import use_case_periods
 from mlops_pipeline.lifecycle.ingest.accepted import register_accepted
 from mlops_pipeline.lifecycle.ingest.validation import (
-    Judgement,
-    judge,
+    SourceValidation,
     quarantine_examples,
+    validate_source,
 )
 from mlops_pipeline_tests.worlds import (
     NOW,
@@ -38,9 +38,9 @@ def world_of(folder: Path, rules: list[dict[str, Any]], rows: list[Row], **sourc
     return world
 
 
-def judged(work: Context) -> Judgement:
+def judged(work: Context) -> SourceValidation:
     ingest_all(work)
-    return judge(work, "visits", now=NOW)
+    return validate_source(work, "visits", now=NOW)
 
 
 def quarantine(work: Context) -> list[Row]:
@@ -87,17 +87,17 @@ def test_row_that_breaks_a_rule_goes_to_quarantine_with_it(
 ) -> None:
     broken = visit(on(2), 99, **bad)
     with world_of(tmp_path, [rule], [*GOOD, broken]).open() as work:
-        judgement = judged(work)
+        validation = judged(work)
         (row,) = quarantine(work)
-        tables = register_accepted(work, {"visits": judgement.accepted})
+        tables = register_accepted(work, {"visits": validation.accepted})
         left = tables["visits"].customer.execute().tolist()
-    assert judgement.passed
-    assert judgement.broken == {name: 1}
+    assert validation.passed
+    assert validation.broken == {name: 1}
     assert row["_rules"] == [name]
     assert row["customer"] == 99
     assert list(row) == ["_row_no", "_rules", *VISITS["columns"]]
     assert sorted(left) == list(range(1, 9))
-    assert (judgement.accepted.rows, judgement.accepted.quarantined) == (8, 1)
+    assert (validation.accepted.rows, validation.accepted.quarantined) == (8, 1)
 
 
 @pytest.mark.parametrize(
@@ -126,31 +126,31 @@ def test_row_that_breaks_several_rules_is_quarantined_once_with_all_of_them(tmp_
     ]
     row = visit(on(2), units=6, kind=None)
     with world_of(tmp_path, rules, [*GOOD, row, row], key=["customer", "at"]).open() as work:
-        judgement = judged(work)
+        validation = judged(work)
         first, second = quarantine(work)
-        again = judge(work, "visits", now=NOW)
+        again = validate_source(work, "visits", now=NOW)
     assert first["_rules"] == ["not_null(kind)", "range(units, ..5)"]
     assert sorted(second["_rules"]) == [*first["_rules"], "unique(customer, at)"]
-    assert judgement.accepted.quarantined == 2
-    assert again.accepted.quarantine_version == judgement.accepted.quarantine_version
+    assert validation.accepted.quarantined == 2
+    assert again.accepted.quarantine_version == validation.accepted.quarantine_version
 
 
 def test_duplicate_keys_keep_the_first_row(tmp_path: Path) -> None:
     rows = [visit(on(1, 3), 1, amount=float(number)) for number in (1, 2, 3)]
     rows += [visit(on(1, 3), None), visit(on(1, 3), None, units=2)]  # no key: nothing is repeated
     with world_of(tmp_path, [], rows, key=["customer"]).open() as work:
-        judgement = judged(work)
+        validation = judged(work)
         assert [row["amount"] for row in quarantine(work)] == [2.0, 3.0]
-    assert judgement.broken == {"unique(customer)": 2}
+    assert validation.broken == {"unique(customer)": 2}
 
 
 def test_duplicate_keys_stay_duplicates_after_a_revision(tmp_path: Path) -> None:
     rows = [visit(on(1, 3), 1, amount=1.0), visit(on(1, 3), 1, amount=2.0)]
     rows.append(visit(on(1, 9), 1, amount=3.0))
     with world_of(tmp_path, [], rows, key=["customer"]).open() as work:
-        judgement = judged(work)
+        validation = judged(work)
         assert [row["amount"] for row in quarantine(work)] == [2.0]
-        tables = register_accepted(work, {"visits": judgement.accepted})
+        tables = register_accepted(work, {"visits": validation.accepted})
         kept = tables["visits"].order_by("amount").execute()
     assert kept["amount"].tolist() == [1.0, 3.0]
     assert kept["_superseded_at"].tolist()[0].to_pydatetime() == on(1, 9)
@@ -165,10 +165,10 @@ def test_share_of_quarantined_rows_above_the_limit_refuses_the_source(tmp_path: 
     for limit, passes in ((0.2, True), (0.19, False)):
         folder = tmp_path / str(limit)
         with world_of(folder, [rule], rows, max_quarantined=limit).open() as work:
-            judgement = judged(work)
-        assert judgement.passed is passes
+            validation = judged(work)
+        assert validation.passed is passes
         if not passes:
-            assert failed_rules(judgement) == {
+            assert failed_rules(validation) == {
                 "quarantined_share": "0.2 of the rows broke a rule (at most 0.19)"
             }
 
@@ -180,11 +180,11 @@ def test_completeness_below_its_share_refuses_the_source(
     rows = [visit(on(1, day), amount=None if day == 4 else 1.0) for day in range(1, 5)]
     rule = {"rule": "completeness", "column": "amount", "at_least": at_least}
     with world_of(tmp_path, [rule], rows).open() as work:
-        judgement = judged(work)
-    assert judgement.passed is passes
-    verdict = next(v for v in judgement.verdicts if v.rule == "completeness(amount)")
+        validation = judged(work)
+    assert validation.passed is passes
+    verdict = next(v for v in validation.results if v.rule == "completeness(amount)")
     assert (verdict.value, verdict.threshold, verdict.rows) == (0.75, at_least, 4)
-    assert judgement.accepted.quarantined == 0
+    assert validation.accepted.quarantined == 0
 
 
 @pytest.mark.parametrize(("at_least", "passes"), [(8, True), (9, False)])
@@ -196,10 +196,10 @@ def test_fewer_rows_than_min_rows_refuse_the_source(
         {"rule": "range", "column": "units", "min": 0},
     ]
     with world_of(tmp_path, rules, [*GOOD, visit(on(2), units=-1)]).open() as work:
-        judgement = judged(work)
-    assert judgement.passed is passes
+        validation = judged(work)
+    assert validation.passed is passes
     if not passes:
-        assert failed_rules(judgement) == {"min_rows": "8 rows (at least 9)"}
+        assert failed_rules(validation) == {"min_rows": "8 rows (at least 9)"}
 
 
 @pytest.mark.parametrize(
@@ -210,10 +210,10 @@ def test_freshness_compares_with_the_clock_unless_the_source_is_static(
 ) -> None:
     rule = {"rule": "freshness", "at_most_days": days}
     with world_of(tmp_path, [rule], GOOD, static=static).open() as work:
-        judgement = judged(work)  # 2025-01-08 to 2025-06-01
-    assert judgement.passed is passes
+        validation = judged(work)  # 2025-01-08 to 2025-06-01
+    assert validation.passed is passes
     if not passes:
-        assert failed_rules(judgement) == {
+        assert failed_rules(validation) == {
             "freshness": "144 days since the newest row became available (at most 143.9)"
         }
 
@@ -240,10 +240,10 @@ def test_class_balance_outside_its_bounds_refuses_the_source(
         {**balance, "positive": "shop", "min": 0.75, "max": 0.75},
     ]
     with world_of(tmp_path, rules, rows).open() as work:
-        judgement = judged(work)
-    assert judgement.passed is passes
+        validation = judged(work)
+    assert validation.passed is passes
     if not passes:
-        (reason,) = failed_rules(judgement).values()
+        (reason,) = failed_rules(validation).values()
         assert reason == f"25.00% positive, allowed {low:.2%} to {high:.2%}"
 
 
@@ -287,7 +287,7 @@ def test_quarantine_of_a_clean_table_is_none_and_hides_nothing(tmp_path: Path) -
 def test_quarantined_row_from_the_future_comes_back_when_its_time_has_come(tmp_path: Path) -> None:
     with world_of(tmp_path, [], [*GOOD, visit(on(7), 50)]).open() as work:
         first = judged(work).accepted
-        later = judge(work, "visits", now=utc(on(8))).accepted
+        later = validate_source(work, "visits", now=utc(on(8))).accepted
     assert (first.rows, later.rows) == (8, 9)
     assert later.quarantine_version is None
 
@@ -306,8 +306,8 @@ def test_quarantine_examples_leave_personal_columns_out(tmp_path: Path) -> None:
     rule = {"rule": "range", "column": "units", "min": 0}
     rows = [*GOOD, *(visit(on(2), 50, units=-1) for _ in range(30))]
     with world_of(tmp_path, [rule], rows, columns=columns).open() as work:
-        judgement = judged(work)
-        examples = quarantine_examples(work, judgement)
+        validation = judged(work)
+        examples = quarantine_examples(work, validation)
     assert len(examples) == 20
     assert examples[0]["rules"] == "range(units, 0..)"
     assert "customer" not in examples[0]
@@ -316,7 +316,7 @@ def test_quarantine_examples_leave_personal_columns_out(tmp_path: Path) -> None:
 
 def test_judging_a_source_that_was_never_ingested_says_what_to_do(tmp_path: Path) -> None:
     with World(shop_with(), tmp_path).open() as work, pytest.raises(NotFoundError) as caught:
-        judge(work, "visits", now=NOW)
+        validate_source(work, "visits", now=NOW)
     assert str(caught.value) == (
         "source visits was never ingested\n"
         "  where: shop\n"
