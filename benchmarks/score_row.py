@@ -103,7 +103,7 @@ def _model(columns: Mapping[str, Any], label: Any) -> ScoringModel:
     options: dict[str, Any] = {"balanced": False, "seed": 1, "threads": 1}
     model = Fitting("trees", parameters, inputs, rows, None, **options).fit().model
     calibration = fit_calibration("isotonic", model.raw_scores(rows.matrix), label)
-    return model.revised(calibration=calibration.to_dict(), threshold=0.2)
+    return model.revised(calibration=calibration, threshold=0.2)
 
 
 def _plain(columns: Mapping[str, Any], index: int) -> dict[str, Any]:
