@@ -1,7 +1,7 @@
 """`mlops features`: what features there are, their values in the past and now, and exports.
 
 Belongs here: options and what is printed. What they do is in lifecycle/features/; which use
-case an entity means is lifecycle/features/online/feature_reads.py's.
+case an entity means is lifecycle/features/online/reader.py's.
 """
 
 from pathlib import Path
@@ -21,13 +21,6 @@ from mlops_pipeline.cli.console import (
     say,
 )
 from mlops_pipeline.errors import DataError, NotFoundError
-from mlops_pipeline.lifecycle.features.online.feature_reads import (
-    choose_use_case,
-    document,
-    feature_list,
-    read_entity,
-    request_texts,
-)
 from mlops_pipeline.stores.settings import Settings, parse_time
 
 if TYPE_CHECKING:
@@ -84,6 +77,7 @@ def history(
 ) -> None:
     """Write the features of entities as they were known at given times."""
     from mlops_pipeline.lifecycle.features.history import write_historical_features
+    from mlops_pipeline.lifecycle.features.online.plan import feature_list
 
     chosen = find_use_case(use_case)
     target = out or rows.with_name(f"{rows.stem}.features.parquet")
@@ -111,7 +105,13 @@ def get(
     as_json: AsJson = False,
 ) -> None:
     """Read features from the online store: value, status, feature time."""
-    from mlops_pipeline.lifecycle.features.online.reader import open_reader
+    from mlops_pipeline.lifecycle.features.online.plan import feature_list
+    from mlops_pipeline.lifecycle.features.online.reader import (
+        choose_use_case,
+        document,
+        open_reader,
+        read_entity,
+    )
 
     names = feature_list([features])
     chosen = choose_use_case(all_use_cases(), entity, names, use_case)
@@ -190,6 +190,8 @@ def _row(entry: "FeatureEntry") -> tuple[object, ...]:
 
 def _columns(given: list[str]) -> dict[str, str]:
     """Return what `COLUMN=VALUE` options say."""
+    from mlops_pipeline.lifecycle.features.online.plan import request_texts
+
     for text in given:
         if "=" not in text:
             raise DataError(

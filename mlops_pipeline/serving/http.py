@@ -23,14 +23,19 @@ from starlette.responses import JSONResponse, Response
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.errors import OnlineDefinitionError
 from mlops_pipeline.lifecycle.bookkeeping import record_feature_use
-from mlops_pipeline.lifecycle.features.online.feature_reads import (
+from mlops_pipeline.lifecycle.features.online.plan import (
     QUESTION,
-    choose_use_case,
-    document,
     feature_list,
-    read_entity,
     request_features,
     request_texts,
+)
+from mlops_pipeline.lifecycle.features.online.reader import (
+    OnlineFeatures,
+    OnlineReader,
+    choose_use_case,
+    document,
+    open_reader,
+    read_entity,
 )
 from mlops_pipeline.serving.key_uses import CountedRequests, KeyUses
 from mlops_pipeline.serving.problems import NEVER_STORE, UNKNOWN_ID, add_handlers, answer
@@ -39,8 +44,6 @@ from mlops_pipeline.stores.settings import Settings
 
 if TYPE_CHECKING:
     import uvicorn
-
-    from mlops_pipeline.lifecycle.features.online.reader import OnlineFeatures, OnlineReader
 
 HOST = "127.0.0.1"
 PROBE_ID = "0"  # of any type of key; whether there is one does not matter
@@ -78,7 +81,7 @@ class Served:
     """The use cases that an app serves, their open readers, and the record of what is read."""
 
     use_cases: Mapping[str, UseCase]
-    readers: Mapping[str, "OnlineReader"]
+    readers: Mapping[str, OnlineReader]
     uses: FeatureUses
 
 
@@ -86,7 +89,7 @@ def create_app(
     use_cases: Mapping[str, UseCase],
     settings: Settings,
     *,
-    readers: Mapping[str, "OnlineReader"] | None = None,
+    readers: Mapping[str, OnlineReader] | None = None,
 ) -> FastAPI:
     """Return the app that serves these use cases.
 
@@ -150,7 +153,7 @@ def read_features(
     return JSONResponse(body, headers=headers, background=record)
 
 
-def freshness_headers(found: "OnlineFeatures") -> dict[str, str]:
+def freshness_headers(found: OnlineFeatures) -> dict[str, str]:
     """Return the headers about freshness.
 
     `Feature-Time` and `Age` (whole seconds) are of the oldest value, `X-Features-Stale` and
@@ -189,7 +192,7 @@ def ready(request: Request) -> Response:
     return JSONResponse({"status": "ready", "materialized": filled}, headers=NEVER_STORE)
 
 
-def _is_filled(use_case: UseCase, reader: "OnlineReader") -> bool:
+def _is_filled(use_case: UseCase, reader: OnlineReader) -> bool:
     """Ask the store for anybody: it answers, or raises."""
     needs_request = request_features(use_case)
     probe = [name for name in reader.names if name not in needs_request][:1]
@@ -202,9 +205,7 @@ def _is_filled(use_case: UseCase, reader: "OnlineReader") -> bool:
 
 def _open_readers(
     use_cases: Mapping[str, UseCase], settings: Settings, stack: ExitStack
-) -> dict[str, "OnlineReader"]:
-    from mlops_pipeline.lifecycle.features.online.reader import open_reader
-
+) -> dict[str, OnlineReader]:
     return {
         name: stack.enter_context(open_reader(use_case, settings, is_noted=False))
         for name, use_case in use_cases.items()

@@ -28,9 +28,8 @@ from mlops_pipeline.lifecycle.features.online.layout import (
     checkpoint_text,
     online_layout,
     read_checkpoint,
-    stored_tables,
 )
-from mlops_pipeline.lifecycle.features.online.materialize import open_writer
+from mlops_pipeline.lifecycle.features.online.materialize import open_writer, stored_tables
 from mlops_pipeline.lifecycle.ingest.ingestion import EVERY
 from mlops_pipeline.stores.lake.engine import literal, quoted
 from mlops_pipeline.stores.models.mlflow import is_in_use, open_tracking

@@ -1,4 +1,4 @@
-"""Where the features of a use case are online, how far they are filled, which tables are in force.
+"""What of a use case is online and where: tables of records, streams of events, how far they are.
 
 On a month, week or day grid every online view is stored: one record of an entity holds them all.
 On an event grid `daily` views are stored, `continuous` ones are counted from the recent events of
@@ -6,43 +6,62 @@ the entity, and `request_time` views come with the request. Derived features are
 these when they are read. Protected attributes never get here.
 
 A table's name holds a hash of what determines its content, so that other definitions are another
-table. One that the present definitions no longer use is retired: it stays for a day, so that
-services that still have the earlier configuration go on reading, and is dropped by the next run.
+table.
+
+A row of a source is a version of an event; a revision that gives the event to another entity is
+also told to the entity that loses it. Rows in quarantine are no events. Events come from accepted
+rows (materialize.py), or are pushed as they happen (LiveEvents). What is counted from them is
+core/features/streams.py's.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
-from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, date, datetime, timedelta
+from functools import reduce
+from operator import or_
+from typing import Any, TypeVar, cast
 
-from mlops_pipeline.config.tables import FeatureView
+from mlops_pipeline.config.tables import FeatureType
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.errors import OnlineCorruptError, OnlineDefinitionError
+from mlops_pipeline.core.data.rules import row_rules
+from mlops_pipeline.core.expressions.types import Value
+from mlops_pipeline.core.features.aggregates import Event
+from mlops_pipeline.core.features.streams import stream_columns, stream_fresh_us, stream_reach
+from mlops_pipeline.errors import (
+    DataError,
+    NotFoundError,
+    OnlineCorruptError,
+    OnlineDefinitionError,
+    masked,
+)
 from mlops_pipeline.lifecycle.features.offline import definitions_hash
+from mlops_pipeline.stores.lake.engine import quoted, rows_engine
 from mlops_pipeline.stores.online.codec import RecordSchema
-from mlops_pipeline.stores.online.interface import OnlineStore, OnlineTable
+from mlops_pipeline.stores.online.interface import OnlineStore, OnlineTable, StoredEvent
 
 US = timedelta(microseconds=1)
 DAY_US = timedelta(days=1) // US
 EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
-RETIRED_US = DAY_US  # time enough to bring a new configuration to every service
-IN_FORCE = "in_force"  # the name under which the list of tables is kept
+NEVER = datetime(9999, 1, 1, tzinfo=UTC)  # times after now are refused by the push itself
+SEMANTICS = 1  # raise it when the same rows come to be other events
+# of columns that records cannot hold: as a whole number in SQL, and back again
+STORED_AS = {"timestamp": "epoch_us({})", "date": "({} - DATE '1970-01-01')::BIGINT"}
+RESTORED: dict[str, Any] = {
+    "timestamp": lambda value: datetime(1970, 1, 1) + timedelta(microseconds=value),  # noqa: DTZ001 # naive UTC, as in the tables
+    "date": lambda value: date(1970, 1, 1) + timedelta(days=value),
+}
+OWN: dict[str, FeatureType] = {"_declared_us": "int64", "_arrival": "int64", "_is_here": "boolean"}
 Checkpoint = TypeVar("Checkpoint")
 
 
 @dataclass(frozen=True)
 class OnlineLayout:
-    """Which views of a use case are where, by name.
+    """Which views of a use case are materialized, counted from events, computed from the request.
 
-    Attributes
-    ----------
-    stored, streamed, requested : tuple of str
-        Views that are materialized, counted from events, computed from the request.
-    features : tuple of str
-        Everything that can be read, in the order of the configuration: columns of these views, and
-        derived features that need no others.
+    `features` are all that can be read, in the order of the configuration: columns of these views,
+    and derived features that need no others.
     """
 
     use_case: UseCase
@@ -73,36 +92,29 @@ class OnlineLayout:
         """Return the table of records and the layout of one; None when no view is stored."""
         if not self.stored:
             return None
-        views = self.use_case.views
-        columns = {n: item for name in self.stored for n, item in views[name].columns.items()}
-        dtypes = [column.dtype for column in columns.values()]
+        kinds = self.use_case.definitions
+        dtypes = [kinds[name].dtype for name in self.stored_names]
         definitions = definitions_hash(self.use_case)
-        name = f"records_{digest([definitions, list(columns), dtypes])}"
-        schema = RecordSchema(tuple(columns), dtypes, definitions)
+        name = f"records_{digest([definitions, list(self.stored_names), dtypes])}"
+        schema = RecordSchema(self.stored_names, dtypes, definitions)
         return OnlineTable(self.use_case.name, name), schema
 
 
 def online_layout(use_case: UseCase) -> OnlineLayout:
     """Divide the online views of a use case."""
-    views = {name: view for name, view in use_case.views.items() if view.online}
-    places = {name: _place(use_case, view) for name, view in views.items()}
-    features = [column for view in views.values() for column in view.columns]
+    places: dict[str, list[str]] = {"stored": [], "streamed": [], "requested": []}
+    features: list[str] = []
+    for name, view in use_case.views.items():
+        if view.online:
+            is_streamed = use_case.grid.every == "event" and view.refresh == "continuous"
+            place = "streamed" if is_streamed else "stored"
+            places["requested" if view.request_time else place].append(name)
+            features += view.columns
     for name, derived in use_case.derived.items():
         if derived.expression.columns <= set(features):
             features.append(name)
-    stored, streamed, requested = (
-        tuple(name for name, found in places.items() if found == place)
-        for place in ("stored", "streamed", "requested")
-    )
-    return OnlineLayout(use_case, stored, streamed, requested, tuple(features))
-
-
-def _place(use_case: UseCase, view: FeatureView) -> str:
-    if view.request_time:
-        return "requested"
-    if use_case.grid.every == "event" and view.refresh == "continuous":
-        return "streamed"
-    return "stored"
+    found = {place: tuple(names) for place, names in places.items()}
+    return OnlineLayout(use_case, **found, features=tuple(features))
 
 
 def digest(content: object) -> str:
@@ -131,22 +143,9 @@ def never_filled(use_case: UseCase, table: OnlineTable) -> OnlineDefinitionError
 
 @dataclass(frozen=True)
 class RecordsCheckpoint:
-    """How far a table of records is filled.
+    """How far a table of records is filled; `expiry_days` is the `ttl_days` they were written with.
 
-    Attributes
-    ----------
-    feature_time_us : int
-        Of the records that are being written, or were written last.
-    last : str or None
-        The entity after which a killed run goes on; None: before the first.
-    is_done : bool
-        Whether all of them were written.
-    was_complete : bool
-        Whether the table ever held every entity.
-    expiry_days : int or None
-        With which `ttl_days` they were written.
-    rows : int
-        How many records that were.
+    A killed run goes on behind the entity `last`. `was_complete`: it once held every entity.
     """
 
     feature_time_us: int
@@ -159,18 +158,9 @@ class RecordsCheckpoint:
 
 @dataclass(frozen=True)
 class StreamCheckpoint:
-    """How far a stream is filled.
+    """How far a stream is filled: `rows` of the raw table were looked at, with this `quarantine`.
 
-    Attributes
-    ----------
-    rows, quarantine : int, int or None
-        Rows of the raw table that were looked at, and the version of its quarantine then.
-    is_complete : bool
-        Whether the first fill has ended.
-    late_before_us : int
-        A row that declares to have been known before counts as known when it arrives.
-    newest_us, kept_from_us : int
-        What is known, and what is kept, as event times.
+    A row that declares to have been known before `late_before_us` counts as known when it arrives.
     """
 
     rows: int
@@ -179,14 +169,6 @@ class StreamCheckpoint:
     late_before_us: int
     newest_us: int
     kept_from_us: int
-
-
-@dataclass(frozen=True)
-class _InForce:
-    """Names of the tables in force, and of those retired with the time of it."""
-
-    tables: list[str] = field(default_factory=list)
-    retired: dict[str, int] = field(default_factory=dict)
 
 
 def read_checkpoint(
@@ -213,28 +195,216 @@ def checkpoint_text(checkpoint: Any) -> str:
     return json.dumps(asdict(checkpoint))
 
 
-def stored_tables(store: OnlineStore, use_case: str) -> list[str]:
-    """Return the names of the tables in force, and of those retired."""
-    listed = read_checkpoint(store, OnlineTable(use_case, IN_FORCE), _InForce) or _InForce()
-    return [*listed.tables, *listed.retired]
+# events
 
 
-def put_in_force(
-    store: OnlineStore, use_case: str, tables: Iterable[OnlineTable], *, now_us: int
-) -> None:
-    """Say that these tables are complete; retire the others, drop those retired long ago."""
-    place = OnlineTable(use_case, IN_FORCE)
-    before = read_checkpoint(store, place, _InForce) or _InForce()
-    names = [table.name for table in tables]
-    retired = {
-        name: before.retired.get(name, now_us)
-        for name in (*before.tables, *before.retired)
-        if name not in names
-    }
-    for name, since_us in list(retired.items()):
-        if now_us - since_us >= RETIRED_US:
-            store.drop(OnlineTable(use_case, name))
-            del retired[name]
-    after = _InForce(names, retired)
-    if after != before:
-        store.set_checkpoint(place, checkpoint_text(after))
+class EventStream:
+    """The stream of one source of a use case.
+
+    An event counts at times up to `reach_us` after it. A stream that is silent for no longer than
+    `fresh_us` is taken to have had no events. Events are kept for `keep_us`: the reach, and the
+    lateness that the source allows.
+    """
+
+    def __init__(self, use_case: UseCase, source: str) -> None:
+        self.use_case, self.source = use_case, source
+        section = use_case.sources[source]
+        self._kinds = stream_columns(use_case, source)
+        label = use_case.label
+        content = [SEMANTICS, use_case.entity.key, list(section.key), section.event_time]
+        content += [section.availability, self._kinds]
+        content += [rule.model_dump(mode="json") for rule in section.rules]
+        if label.kind == "column" and label.source == source:
+            content += [label.column, label.positive, label.negative]
+        identity = digest(content)
+        self.table = OnlineTable(use_case.name, f"events_{source}_{identity}")
+        types = ["int64" if kind in STORED_AS else kind for kind in self._kinds.values()]
+        self._schema = RecordSchema(
+            [*OWN, *self._kinds], [*OWN.values(), *cast(list[FeatureType], types)], identity
+        )
+        self._restored = [
+            (place, RESTORED[kind])
+            for place, kind in enumerate(self._kinds.values())
+            if kind in RESTORED
+        ]
+        self.reach_us = stream_reach(use_case, source) // US
+        self.fresh_us = stream_fresh_us(use_case, source)
+        self.keep_us = self.reach_us + section.lateness_days * DAY_US
+
+    def encode(self, rows: Any) -> list[StoredEvent]:
+        """Return the Arrow rows of a `versions` query as events."""
+        payloads = self._schema.encode_batch(rows, rows.column("_happened_us").to_numpy())
+        columns = ("_entity", "_version", "_kept_us", "_known_us")
+        parts = (rows.column(name).to_pylist() for name in columns)
+        return list(map(StoredEvent, *parts, payloads))
+
+    def decode(self, stored: StoredEvent) -> Event:
+        """Return an event as it was encoded."""
+        happened_us, (declared, arrival, is_here, *found) = self._schema.decode(stored.payload)
+        values: list[Value] = [*found]
+        for place, restored in self._restored:
+            if values[place] is not None:
+                values[place] = restored(values[place])
+        return Event(
+            stored.identity.rpartition("@")[0],
+            happened_us,
+            cast(int, declared),
+            stored.available_at_us,
+            cast(int, arrival),
+            tuple(values) if is_here else None,
+        )
+
+    def columns(self) -> str:
+        """Return SQL of what is made of a row of the source, with `_row_no`, `_available_at`.
+
+        `_identity` is the event's own: its key; a row that lacks a part of it is one for itself.
+        """
+        section = self.use_case.sources[self.source]
+        texts = [f"{quoted(column)}::VARCHAR" for column in section.key]
+        identity = " || '/' || ".join(f"length({text}) || ':' || {text}" for text in texts)
+        declared = f"epoch_us({quoted(section.availability)})"
+        fields = [
+            f"{quoted(self.use_case.entity.key)}::VARCHAR AS _entity",
+            f"coalesce({identity}, '#' || _row_no) AS _identity",
+            f"epoch_us({quoted(section.event_time)}) AS _happened_us",
+            f"{declared} AS _declared_us",
+            "epoch_us(_available_at) AS _known_us",
+            "_row_no AS _arrival",
+        ]
+        for name, kind in self._kinds.items():
+            fields.append(f"{STORED_AS.get(kind, '{}').format(quoted(name))} AS {quoted(name)}")
+        return ", ".join(fields)
+
+    def versions(self, rows: str, *, revised: bool) -> str:
+        """Return the query of events from a FROM item of `columns`: one row a version and entity.
+
+        `_kept_us` is the time by which a version is removed: an event's versions go together.
+        """
+        names = ", ".join(map(quoted, self._kinds))
+        times = "_happened_us, _declared_us, _known_us, _arrival"
+        version = "_identity || '@' || _declared_us AS _version"
+        fields = f"{version}, {times}{', ' + names if names else ''}"
+        if not revised:
+            return (
+                f"SELECT _entity, {fields}, TRUE AS _is_here, _happened_us AS _kept_us "
+                f"FROM {rows} WHERE _entity IS NOT NULL"
+            )
+        return (
+            f"SELECT owner._entity, {fields}, "
+            "v._entity IS NOT DISTINCT FROM owner._entity AS _is_here, "
+            "max(_happened_us) OVER (PARTITION BY _identity) AS _kept_us "
+            f"FROM {rows} AS v JOIN (SELECT DISTINCT _identity, _entity FROM {rows} "
+            "WHERE _entity IS NOT NULL) AS owner USING (_identity)"
+        )
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What became of pushed rows.
+
+    `new` events; `refused` rows that break a rule; `late` ones, which declare to have been known
+    before what is accepted: they count from their ingestion on, if they are not accepted already.
+    """
+
+    rows: int
+    new: int
+    refused: int
+    late: int = 0
+
+
+class LiveEvents:
+    """Pushes events of a source as they happen, before their rows are ingested.
+
+    A pushed row is the event that ingestion will make of it: held against the same rules (compiled
+    once, when this is made), known when it declares so. When the row is accepted later, nothing
+    changes. Two things only the accepted rows know: from when on a late row counts, which is its
+    ingestion; and that a revision gives an event to another entity, which the entity that loses it
+    sees with the next materialization.
+    """
+
+    def __init__(self, use_case: UseCase, source: str) -> None:
+        import pyarrow as pa
+
+        sources = online_layout(use_case).sources
+        if source not in sources:
+            raise NotFoundError(
+                "no online view is counted from events of this source",
+                where=use_case.name,
+                expected=", ".join(sources) or "a continuous view",
+                found=source,
+            )
+        self.stream = EventStream(use_case, source)
+        self._section = section = use_case.sources[source]
+        types = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(),
+                 "boolean": pa.bool_(), "timestamp": pa.timestamp("us"),
+                 "date": pa.date32()}  # fmt: skip
+        kinds = {name: types[section.column(name).type] for name in section.columns}
+        self._schema = pa.schema(kinds)
+        self._engine = engine = rows_engine()
+        engine.register_arrow("_given", self._schema.empty_table())
+        table = engine.table("_given")
+        broken = reduce(or_, row_rules(use_case, source, section, table, NEVER).values())
+        engine.create_view("_checked", engine.compile(table.mutate(_is_broken=broken)))
+
+    def push(
+        self, store: OnlineStore, rows: Sequence[Mapping[str, Any]], *, now: datetime
+    ) -> Pushed:
+        """Add rows of the source to its stream; the same rows again change nothing."""
+        import pyarrow.compute as pc
+
+        before = read_checkpoint(store, self.stream.table, StreamCheckpoint)
+        if before is None or not before.is_complete:
+            raise never_filled(self.stream.use_case, self.stream.table)
+        self._engine.register_arrow("_given", self._arrow(rows))
+        self._engine.create_table("_good", self._good(to_us(now)))
+        good = self._engine.arrow(self.stream.versions("_good", revised=False))
+        events = good.filter(pc.field("_declared_us") >= before.late_before_us)
+        newest_us = max([before.newest_us, *events.column("_declared_us").to_pylist()])
+        after = replace(
+            before,
+            newest_us=newest_us,
+            kept_from_us=max(before.kept_from_us, newest_us - self.stream.keep_us),
+        )
+        new = store.append_events(
+            self.stream.table,
+            self.stream.encode(events),
+            keep_after_us=after.kept_from_us,
+            checkpoint=checkpoint_text(after),
+        )
+        return Pushed(len(rows), new, len(rows) - len(good), len(good) - len(events))
+
+    def _arrow(self, rows: Sequence[Mapping[str, Any]]) -> Any:
+        import pyarrow as pa
+
+        missing = {name for name in self._schema.names for row in rows if name not in row}
+        if missing:
+            raise DataError(
+                "a pushed event lacks a column",
+                where=f"source {self.stream.source}, {', '.join(sorted(missing))}",
+                expected="every column of the source; a missing value is null",
+            )
+        try:
+            columns = [
+                pa.array([row[field.name] for row in rows], field.type) for field in self._schema
+            ]
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise DataError(
+                "a value of a pushed event is not of its column's type",
+                where=f"source {self.stream.source}",
+                found=masked(str(error)),
+            ) from error
+        return pa.table(columns, schema=self._schema)
+
+    def _good(self, now_us: int) -> str:
+        """Return the query of the rows that break no rule, in the order in which they count."""
+        section, now = self._section, f"make_timestamp({now_us})"
+        happened, declared = quoted(section.event_time), quoted(section.availability)
+        keys = [quoted(name) for name in section.key]
+        order = ", ".join(dict.fromkeys([happened, declared, *keys]))
+        conditions = ["NOT _is_broken", f"{happened} <= {now}", f"{declared} <= {now}"]
+        conditions += [f"{key} IS NOT NULL" for key in keys]
+        return (
+            f"SELECT {self.stream.columns()} FROM (SELECT *, {declared} AS _available_at, "
+            f"{now_us} + row_number() OVER (ORDER BY {order}) - 1 AS _row_no "
+            f"FROM _checked WHERE {' AND '.join(conditions)})"
+        )

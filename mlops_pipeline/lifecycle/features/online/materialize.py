@@ -1,17 +1,19 @@
-"""Materialization: the newest features of every entity into the online store.
+"""Materialization: the newest features of every entity, and recent events, into the online store.
 
 Records are written in the order of the entities, chunk by chunk, each with a checkpoint: a killed
 run goes on behind its last chunk, a finished one is not repeated. Values are those of the feature
 table (month, week or day grid), or are computed as of the last complete midnight (daily views of an
 event grid) by the same parts as historical features, for every entity that has an accepted row in
-any source. Recent events of continuous views are events.py's.
+any source.
 
 The store refuses a record older than the one it has, so runs may overlap. An entity that left the
-population keeps its last record until that expires.
+population keeps its last record until that expires. A table that the present definitions no longer
+use is retired: it stays for a day, so that services that still have the earlier configuration go on
+reading, and is dropped by the next run.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import repeat
 from typing import Any
@@ -22,22 +24,23 @@ from mlops_pipeline.core.data.periods import Period, default_as_of
 from mlops_pipeline.core.features.frames import EVENT_ROW, entity_frame
 from mlops_pipeline.errors import DataError, NotFoundError
 from mlops_pipeline.lifecycle.bookkeeping import get_pointer
-from mlops_pipeline.lifecycle.context import AcceptedSource, Context
+from mlops_pipeline.lifecycle.context import Accepted, Context
 from mlops_pipeline.lifecycle.features.history import select_features
 from mlops_pipeline.lifecycle.features.offline import (
     definitions_hash,
     features_uri,
     finished_periods,
+    finished_through,
 )
-from mlops_pipeline.lifecycle.features.online.events import AcceptedEvents, EventStream
 from mlops_pipeline.lifecycle.features.online.layout import (
     DAY_US,
+    EventStream,
     OnlineLayout,
     RecordsCheckpoint,
+    StreamCheckpoint,
     checkpoint_text,
     from_us,
     online_layout,
-    put_in_force,
     read_checkpoint,
     to_us,
 )
@@ -58,6 +61,9 @@ from mlops_pipeline.stores.online.interface import (
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings, parse_time
 
+EVENT_SLICE_ROWS = 200_000  # rows of a source between two checkpoints of its stream
+RETIRED_US = DAY_US  # time enough to bring a new configuration to every service
+IN_FORCE = "in_force"  # the name under which the list of tables is kept
 CHUNK_ROWS = 20_000  # written at once: some megabytes
 SLICE_ROWS = 100_000  # entities that are read or computed at once: memory does not grow with them
 WRITE_TIMEOUT_MS = 30_000  # a chunk waits for other writers
@@ -69,20 +75,9 @@ MIDNIGHTS = Grid(every="day")
 class Materialized:
     """What one run did.
 
-    Attributes
-    ----------
-    rows, events : int
-        Records and events written.
-    entities : int
-        Records written for the feature time, by this run and earlier ones.
-    feature_time : datetime or None
-        When the stored values were true; None where no view is stored.
-    table : str
-        The table of records, or the first stream; empty where nothing is stored.
-    is_new : bool
-        Whether anything was written.
-    stale_views : tuple of str
-        Stored views whose values are older now than `freshness_days`.
+    `rows` and `events` were written; `entities` have a record of `feature_time`, by this run or an
+    earlier one. `table` is that of records, or the first stream. `stale_views` are stored views
+    whose values are older now than their `freshness_days`.
     """
 
     rows: int
@@ -99,21 +94,14 @@ class _Run:
     """What a run works with; `through` as in `accepted_through`."""
 
     context: Context
-    accepted: Mapping[str, AcceptedSource]
+    accepted: Accepted
     store: OnlineStore
     layout: OnlineLayout
     through: datetime
     now_us: int
     chunk_rows: int
-
-    @property
-    def is_by_event(self) -> bool:
-        return self.context.use_case.grid.every == "event"
-
-    @property
-    def key(self) -> str:
-        """The entity's key as an SQL identifier."""
-        return quoted(self.context.use_case.entity.key)
+    key: str  # of the entity, as an SQL identifier
+    is_by_event: bool
 
 
 def open_writer(settings: Settings) -> OnlineStore:
@@ -149,7 +137,7 @@ def materialize_accepted(
 
 def materialize(
     context: Context,
-    accepted: Mapping[str, AcceptedSource],
+    accepted: Accepted,
     store: OnlineStore,
     *,
     through: datetime,
@@ -161,30 +149,80 @@ def materialize(
     A period behind `through` was computed, but not accepted. Records that have expired by `now`
     are removed. Where the store does not take what is written, the next run goes on there.
     """
-    layout = online_layout(context.use_case)
-    run = _Run(context, accepted, store, layout, through, to_us(now), chunk_rows)
-    streams = [EventStream(context.use_case, source) for source in layout.sources]
+    use_case = context.use_case
+    layout = online_layout(use_case)
+    streams = [EventStream(use_case, source) for source in layout.sources]
     records = layout.records()
     tables = [*([records[0]] if records else []), *(stream.table for stream in streams)]
     if not tables:  # everything comes with the request
         return Materialized(rows=0, feature_time=None, table="", is_new=False)
+    run = _Run(
+        context=context,
+        accepted=accepted,
+        store=store,
+        layout=layout,
+        through=through,
+        now_us=to_us(now),
+        chunk_rows=chunk_rows,
+        key=quoted(use_case.entity.key),
+        is_by_event=use_case.grid.every == "event",
+    )
     if run.is_by_event:
         register_accepted(context, accepted)
-    events = sum(
-        AcceptedEvents(context, accepted[stream.source], stream, store, chunk_rows).push(now=now)
-        for stream in streams
-    )
-    rows, written = _write_newest(run, *records) if records else (0, None)
-    put_in_force(store, context.use_case.name, tables, now_us=run.now_us)
-    return Materialized(
-        rows=rows,
-        feature_time=None if written is None else from_us(written.feature_time_us),
-        table=tables[0].name,
-        is_new=bool(rows or events),
-        events=events,
-        entities=0 if written is None else written.rows,
-        stale_views=() if written is None else _stale_views(run, written.feature_time_us),
-    )
+    events = sum(_append_events(run, stream) for stream in streams)
+    done = Materialized(0, None, tables[0].name, is_new=events > 0, events=events)
+    if records:
+        rows, written = _write_newest(run, *records)
+        fresh_days = {name: use_case.views[name].freshness_days for name in layout.stored}
+        age_us = run.now_us - written.feature_time_us
+        done = replace(
+            done,
+            rows=rows,
+            feature_time=from_us(written.feature_time_us),
+            is_new=bool(rows or events),
+            entities=written.rows,
+            stale_views=tuple(
+                name
+                for name, days in fresh_days.items()
+                if days is not None and age_us > days * DAY_US
+            ),
+        )
+    _put_in_force(run, tables)
+    return done
+
+
+@dataclass(frozen=True)
+class _InForce:
+    """Names of the tables in force, and of those retired with the time of it."""
+
+    tables: list[str] = field(default_factory=list)
+    retired: dict[str, int] = field(default_factory=dict)
+
+
+def stored_tables(store: OnlineStore, use_case: str) -> list[str]:
+    """Return the names of the tables in force, and of those retired."""
+    listed = read_checkpoint(store, OnlineTable(use_case, IN_FORCE), _InForce) or _InForce()
+    return [*listed.tables, *listed.retired]
+
+
+def _put_in_force(run: _Run, tables: Iterable[OnlineTable]) -> None:
+    """Say that these tables are complete; retire the others, drop those retired long ago."""
+    place = OnlineTable(run.context.use_case.name, IN_FORCE)
+    before = read_checkpoint(run.store, place, _InForce) or _InForce()
+    after = _InForce([table.name for table in tables])
+    for name in (*before.tables, *before.retired):
+        since_us = before.retired.get(name, run.now_us)
+        if name in after.tables:
+            continue
+        if run.now_us - since_us >= RETIRED_US:
+            run.store.drop(place._replace(name=name))
+        else:
+            after.retired[name] = since_us
+    if after != before:
+        run.store.set_checkpoint(place, checkpoint_text(after))
+
+
+# records
 
 
 def _write_newest(
@@ -197,9 +235,13 @@ def _write_newest(
     if begun.is_done:
         return 0, begun
     reached = begun
-    for batch in _snapshot(run, from_us(begun.feature_time_us), after=begun.last):
-        chunk = _records(batch, schema, begun)
-        reached = replace(reached, last=chunk[-1].entity, rows=reached.rows + len(chunk))
+    time_us, days = begun.feature_time_us, begun.expiry_days
+    expires_at_us = None if days is None else time_us + days * DAY_US
+    for batch in _snapshot(run, from_us(time_us), after=begun.last):
+        keys = batch.column(0).cast("string").to_pylist()
+        blobs = schema.encode_batch(batch, time_us)
+        chunk = list(map(StoredRecord, keys, repeat(time_us), repeat(expires_at_us), blobs))
+        reached = replace(reached, last=keys[-1], rows=reached.rows + len(chunk))
         text = checkpoint_text(reached)
         run.store.write_records(table, chunk, now_us=run.now_us, checkpoint=text)
     done = replace(reached, last=None, is_done=True, was_complete=True)
@@ -216,25 +258,6 @@ def _begin(run: _Run, found: RecordsCheckpoint | None) -> RecordsCheckpoint:
             return found
     was_complete = found is not None and found.was_complete
     return RecordsCheckpoint(newest_us, None, False, was_complete, expiry_days, 0)
-
-
-def _records(batch: Any, schema: RecordSchema, begun: RecordsCheckpoint) -> list[StoredRecord]:
-    """Return the rows of an Arrow batch, whose first column is the key, as records."""
-    time_us, days = begun.feature_time_us, begun.expiry_days
-    expires_at_us = None if days is None else time_us + days * DAY_US
-    keys = batch.column(0).cast("string").to_pylist()
-    blobs = schema.encode_batch(batch, time_us)
-    return list(map(StoredRecord, keys, repeat(time_us), repeat(expires_at_us), blobs))
-
-
-def _stale_views(run: _Run, feature_time_us: int) -> tuple[str, ...]:
-    views = run.layout.use_case.views
-    age_us = run.now_us - feature_time_us
-    return tuple(
-        name
-        for name in run.layout.stored
-        if (days := views[name].freshness_days) is not None and age_us > days * DAY_US
-    )
 
 
 def _newest_us(run: _Run) -> int:
@@ -266,33 +289,29 @@ def _snapshot(run: _Run, as_of: datetime, *, after: str | None) -> Iterator[Any]
 
     `after` is the entity to go on behind. Entities are taken in slices.
     """
-    key, engine = run.key, run.context.engine
-    keys = _entities(run) if run.is_by_event else _finished(run, as_of, key)
-    behind = "" if after is None else f"AND {key} > {_key_literal(run, after)}"
+    key, engine, use_case = run.key, run.context.engine, run.context.use_case
+    if run.is_by_event:  # every entity that a source of a view has
+        names = dict.fromkeys(view.source for view in use_case.views.values())
+        keys = " UNION ".join(f"SELECT DISTINCT {key} FROM {quoted(name)}" for name in names)
+    else:
+        keys = _finished(run, as_of, key)
+    behind = ""
+    if after is not None:
+        kind = use_case.sources[use_case.population.source].column(use_case.entity.key).type
+        behind = f"AND {key} > {int(after) if kind == 'int64' else literal(after)}"
     engine.create_table(
         "_online_keys",
         f"SELECT {key}, {sql_timestamp(as_of)} AS as_of, "
         f"row_number() OVER (ORDER BY {key}) - 1 AS {EVENT_ROW} FROM ({keys}) "
         f"WHERE {key} IS NOT NULL {behind}",
     )
-    _take_slice(run, 0)
-    if run.is_by_event:
-        statement = _computed(run, as_of)
-    else:
-        names = ", ".join([key, *map(quoted, run.layout.stored_names)])
-        rows = _finished(run, as_of, names)
-        statement = f"SELECT * FROM ({rows}) SEMI JOIN _online_slice USING ({key}) ORDER BY {key}"
     count = int(engine.query("SELECT count(*) FROM _online_keys")[0][0])
+    statement = ""
     for start in range(0, count, SLICE_ROWS):
-        _take_slice(run, start)
+        places = f"{EVENT_ROW} >= {start} AND {EVENT_ROW} < {start + SLICE_ROWS}"
+        engine.create_view("_online_slice", f"SELECT * FROM _online_keys WHERE {places}")
+        statement = statement or _of_slice(run, as_of)
         yield from engine.batches(statement, run.chunk_rows)
-
-
-def _take_slice(run: _Run, start: int) -> None:
-    """Make `_online_slice` the entities from a place on."""
-    end = start + SLICE_ROWS
-    places = f"{EVENT_ROW} >= {start} AND {EVENT_ROW} < {end}"
-    run.context.engine.create_view("_online_slice", f"SELECT * FROM _online_keys WHERE {places}")
 
 
 def _finished(run: _Run, as_of: datetime, columns: str) -> str:
@@ -305,28 +324,91 @@ def _finished(run: _Run, as_of: datetime, columns: str) -> str:
     return f"SELECT {columns} FROM {rows} WHERE as_of = {sql_timestamp(as_of)}"
 
 
-def _entities(run: _Run) -> str:
-    """Return the query of every entity that a source of a view has."""
-    names = dict.fromkeys(view.source for view in run.layout.use_case.views.values())
-    return " UNION ".join(f"SELECT DISTINCT {run.key} FROM {quoted(name)}" for name in names)
-
-
-def _computed(run: _Run, as_of: datetime) -> str:
-    """Return the query of a slice as of a midnight; the accepted sources are registered."""
-    engine, names = run.context.engine, run.layout.stored_names
+def _of_slice(run: _Run, as_of: datetime) -> str:
+    """Return the query of the entities in `_online_slice`; accepted sources are registered."""
+    engine, names, key = run.context.engine, run.layout.stored_names, run.key
+    if not run.is_by_event:
+        rows = _finished(run, as_of, ", ".join([key, *map(quoted, names)]))
+        return f"SELECT * FROM ({rows}) SEMI JOIN _online_slice USING ({key}) ORDER BY {key}"
     use_case = select_features(run.context.use_case, names)
     tables = {}
     for name in dict.fromkeys(view.source for view in use_case.views.values()):
-        mine = f"SELECT * FROM {quoted(name)} SEMI JOIN _online_slice USING ({run.key})"
+        mine = f"SELECT * FROM {quoted(name)} SEMI JOIN _online_slice USING ({key})"
         tables[name] = engine.register(f"_online_{name}", f"({mine})")
-    entity_rows = engine.table("_online_slice")
     guarantees = row_guarantees(use_case, run.accepted)
-    frame = entity_frame(use_case, tables, entity_rows, Period(as_of, as_of + TICK), guarantees)
-    key = use_case.entity.key
-    return engine.compile(frame.select(key, *names).order_by(key))
+    period = Period(as_of, as_of + TICK)
+    frame = entity_frame(use_case, tables, engine.table("_online_slice"), period, guarantees)
+    return engine.compile(frame.select(use_case.entity.key, *names).order_by(use_case.entity.key))
 
 
-def _key_literal(run: _Run, key: str) -> str:
-    use_case = run.context.use_case
-    kind = use_case.sources[use_case.population.source].column(use_case.entity.key).type
-    return str(int(key)) if kind == "int64" else literal(key)
+# events
+
+
+def _append_events(run: _Run, stream: EventStream) -> int:
+    """Add what a stream lacks, from its last checkpoint on; return how many events."""
+    item, before = (
+        run.accepted[stream.source],
+        read_checkpoint(run.store, stream.table, StreamCheckpoint),
+    )
+    if item.watermark is None:
+        return 0
+    target = _target(run, stream, item.watermark, before)
+    if before == target:
+        return 0
+    added = _append(run, stream, _released(run, stream, before), target) if before else 0
+    for start in range(before.rows if before else 0, target.rows, EVENT_SLICE_ROWS):
+        end = min(start + EVENT_SLICE_ROWS, target.rows)
+        added += _append(run, stream, f"_row_no >= {start} AND _row_no < {end}", target)
+        step = replace(target, rows=end, is_complete=bool(before and before.is_complete))
+        run.store.set_checkpoint(stream.table, checkpoint_text(step))
+    run.store.set_checkpoint(stream.table, checkpoint_text(target))
+    return added
+
+
+def _target(
+    run: _Run, stream: EventStream, watermark: datetime, before: StreamCheckpoint | None
+) -> StreamCheckpoint:
+    """Return the checkpoint of a stream that has everything that is accepted."""
+    item, finished = run.accepted[stream.source], finished_through(run.context)
+    newest_us = min(to_us(watermark), run.now_us)
+    times = {
+        "late_before_us": max(to_us(watermark), to_us(finished) if finished else 0),
+        "newest_us": newest_us,
+        "kept_from_us": newest_us - stream.keep_us,
+    }
+    if before is not None:
+        times = {name: max(time_us, getattr(before, name)) for name, time_us in times.items()}
+    return StreamCheckpoint(item.numbered, item.quarantine_version, is_complete=True, **times)
+
+
+def _released(run: _Run, stream: EventStream, before: StreamCheckpoint) -> str:
+    """Return SQL of the rows that were in quarantine when the stream was filled last."""
+    lake, use_case = run.context.lake, run.context.use_case
+    if before.quarantine in (None, run.accepted[stream.source].quarantine_version):
+        return "FALSE"
+    state = lake.state(
+        lake.table_uri(use_case.name, "quarantine", stream.source), before.quarantine
+    )
+    if state is None:  # erased with a person: any recent row may have been in it
+        return "TRUE"
+    return f"_row_no IN (SELECT _row_no FROM {run.context.engine.scan(state)})"
+
+
+def _append(run: _Run, stream: EventStream, condition: str, target: StreamCheckpoint) -> int:
+    """Add the events of some rows, with the other versions of theirs."""
+    engine, revised = run.context.engine, run.accepted[stream.source].has_revisions
+    rows = f"SELECT {stream.columns()} FROM {quoted(stream.source)}"
+    chosen = f"{rows} WHERE {condition}"
+    if not revised:
+        chosen += f" AND _happened_us >= {target.kept_from_us}"
+    else:
+        chosen = f"SELECT v.* FROM ({rows}) AS v SEMI JOIN ({chosen}) AS c USING (_identity)"
+    engine.create_table("_online_events", chosen)
+    query = stream.versions("_online_events", revised=revised)
+    kept = f"SELECT * FROM ({query}) WHERE _kept_us >= {target.kept_from_us}"
+    return sum(
+        run.store.append_events(
+            stream.table, stream.encode(batch), keep_after_us=target.kept_from_us
+        )
+        for batch in engine.batches(kept, run.chunk_rows)
+    )

@@ -1,56 +1,50 @@
-"""How the values of an entity are made of what was found: compiled once for the features of a read.
+"""How the values of an entity are made of what was found, and of what a request says.
 
 Belongs here: features as they are returned, which place of a record is which feature, how old is
-stale, derived features. Asking the store, and what happens when it does not answer, is reader.py's.
+stale, derived features, compiled once for the features of a read; what a request says.
+Asking the store, and what happens when it does not answer, is reader.py's.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from operator import itemgetter
 from typing import Any, Literal, NamedTuple, cast
 
 from mlops_pipeline.config.tables import FeatureView
+from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.expressions.to_row import Declared, values_function
-from mlops_pipeline.core.expressions.types import INT64_MAX, INT64_MIN, Kind, Value
+from mlops_pipeline.core.expressions.types import INT64_MAX, INT64_MIN, Kind, Value, int64
 from mlops_pipeline.core.features.aggregates import Event
 from mlops_pipeline.core.features.streams import StreamView, derived_features, fresh_us, known
-from mlops_pipeline.errors import DataError
+from mlops_pipeline.errors import DataError, did_you_mean
 from mlops_pipeline.lifecycle.features.history import select_features
 from mlops_pipeline.lifecycle.features.online.layout import DAY_US, OnlineLayout, from_us
 from mlops_pipeline.stores.online.codec import Record, Scalar
 
+QUESTION = ("features", "use_case")  # parameters beside the columns of a request
+TRUTHS = {"true": True, "false": False}
+WHOLE = re.compile(r"-?[0-9]{1,19}")  # an int64 has no more digits
 SUMMARIES_KEPT = 1_024  # one for each combination of times that entities have at a read
 FeatureStatus = Literal["fresh", "stale", "missing"]
 State = tuple[FeatureStatus, int]  # status and feature time of a view's values
+Summary = tuple[tuple[FeatureStatus, ...], tuple[datetime | None, ...]]  # by place in a row
 Request = Mapping[str, Any]
 
 
 class FeatureValue(NamedTuple):
     """A feature's value, and how far it can be relied on.
 
-    Attributes
-    ----------
-    value : float, int, str, bool or None
-        None also where a stored value is missing in the data.
-    status : "fresh", "stale" or "missing"
-        Stale: older than the view's `freshness_days`, or made of such, or of inputs that belong to
-        no common time. Missing: not stored, or older than `ttl_days`.
-    feature_time : datetime or None
-        When the value was true (UTC). Of a derived feature whose inputs belong to no common
-        time, which is stale, its oldest input. None when missing.
+    `value` is None also where a stored value is missing in the data. Stale: older than the view's
+    `freshness_days`, or made of such, or of inputs that belong to no common time. Missing: not
+    stored, or older than `ttl_days`. `feature_time` (UTC) is when the value was true: of inputs
+    that belong to no common time, that of the oldest; None when missing.
     """
 
     value: Scalar
     status: FeatureStatus
     feature_time: datetime | None
-
-
-class Summary(NamedTuple):
-    """Status and time of every feature of a plan, by place."""
-
-    statuses: tuple[FeatureStatus, ...]
-    times: tuple[datetime | None, ...]
 
 
 class FeatureValues(Mapping[str, FeatureValue]):
@@ -97,17 +91,11 @@ class Found(NamedTuple):
     is_known: bool
 
 
-@dataclass(frozen=True)
-class _Ages:
+class _Ages(NamedTuple):
     """From which age on a view's values are stale, and dropped; None: never."""
 
     stale_us: int | None
     dropped_us: int | None
-
-    @classmethod
-    def of(cls, view: FeatureView) -> "_Ages":
-        days = (view.freshness_days, view.ttl_days)
-        return cls(*(None if item is None else round(item * DAY_US) for item in days))
 
     def state(self, time_us: int, at_us: int) -> State | None:
         """Return status and time; None: not to be used."""
@@ -118,6 +106,11 @@ class _Ages:
         return ("stale" if is_stale else "fresh", time_us)
 
 
+def _ages(view: FeatureView) -> _Ages:
+    days = (view.freshness_days, view.ttl_days)
+    return _Ages(*(None if item is None else round(item * DAY_US) for item in days))
+
+
 class _Streamed:
     """Columns of a view that is counted from events."""
 
@@ -126,11 +119,9 @@ class _Streamed:
         self._names, self._source = names, view.source
         self._nothing = (None,) * len(names)
         self._view = StreamView(layout.use_case, label)
-        self._ages = _Ages(fresh_us(view), _Ages.of(view).dropped_us)
+        self._ages = _ages(view)._replace(stale_us=fresh_us(view))
 
-    def values(
-        self, found: Found, _request: Request, at_us: int
-    ) -> tuple[Sequence[Value], State | None]:
+    def values(self, found: Found, at_us: int) -> tuple[Sequence[Value], State | None]:
         events = found.events.get(self._source)
         if events is None or not found.is_known:
             return self._nothing, None
@@ -144,68 +135,41 @@ class _Streamed:
         return [values[name] for name in self._names], (state[0], as_of_us)
 
 
-class _Requested:
-    """Columns that are computed from the request."""
-
-    def __init__(self, layout: OnlineLayout, label: str, names: Sequence[str]) -> None:
-        view = layout.use_case.views[label]
-        section = layout.use_case.sources[view.source]
-        columns = {name: view.columns[name] for name in names}
-        used = {name for item in columns.values() for name in item.reads}
-        self._kinds: dict[str, Kind] = {
-            name: section.column(name).type for name in section.columns if name in used
-        }
-        definitions = {
-            name: Declared(item.value, item.dtype, item.precision) for name, item in columns.items()
-        }
-        self._values = values_function(definitions, self._kinds, is_chained=False)
-
-    def values(
-        self, _found: Found, request: Request, at_us: int
-    ) -> tuple[Sequence[Value], State | None]:
-        absent = [name for name in self._kinds if name not in request]
-        if absent:
-            raise DataError(
-                "the request lacks a column that a request-time feature reads",
-                where=", ".join(absent),
-                expected=", ".join(self._kinds),
-                found=", ".join(request) or "no column",
-                way_out="give it, null where it is missing, or leave the feature out",
-            )
-        row = [_typed(name, kind, request[name]) for name, kind in self._kinds.items()]
-        return self._values(row), ("fresh", at_us)
-
-
 class Plan:
     """How some features, named in the layout, are made; `sources` are those whose events it needs.
 
-    A row has the stored columns first, then those of the other views, then derived features.
+    A row has the stored columns first, then streamed, requested and derived ones. A state is one
+    view's, and one of all that is requested.
     """
 
     def __init__(self, layout: OnlineLayout, names: tuple[str, ...]) -> None:
         use_case = select_features(layout.use_case, names)
         views = use_case.views
-        stored = [label for label in views if label in layout.stored]
-        others = [label for label in views if label not in layout.stored]
-        self._ages = [_Ages.of(views[label]) for label in stored]
+        stored = [label for label in layout.stored if label in views]
+        streamed = [label for label in layout.streamed if label in views]
         columns = [name for label in stored for name in views[label].columns]
-        self._pick = _picker([layout.stored_names.index(name) for name in columns])
+        places = [layout.stored_names.index(name) for name in columns]
+        self._pick: Callable[[Sequence[Any]], Sequence[Any]] = (
+            itemgetter(*places) if len(places) > 1 else lambda row: [row[place] for place in places]
+        )
+        self._ages = [_ages(views[label]) for label in stored]
         self._nothing = (None,) * len(columns)
-        self._others = [
-            (_Streamed if label in layout.streamed else _Requested)(
-                layout, label, tuple(views[label].columns)
-            )
-            for label in others
+        self.sources = tuple(dict.fromkeys(views[label].source for label in streamed))
+        self._streams = [_Streamed(layout, label, list(views[label].columns)) for label in streamed]
+        requested = {
+            name: Declared(item.value, item.dtype, item.precision)
+            for label in layout.requested
+            if label in views
+            for name, item in views[label].columns.items()
+        }
+        self._kinds: dict[str, Kind] = {**use_case.request_columns}
+        self._requested = values_function(requested, self._kinds, is_chained=False)
+        # of each place of a row, the states that its value is made of
+        parts = [*(list(views[label].columns) for label in (*stored, *streamed)), list(requested)]
+        self._origins: list[tuple[int, ...]] = [
+            (index,) for index, part in enumerate(parts) for _ in part
         ]
-        streamed = [views[label].source for label in others if label in layout.streamed]
-        self.sources = tuple(dict.fromkeys(streamed))
-        # of each place of a row, the views that its value is made of
-        self._origins: list[tuple[int, ...]] = []
-        place_of: dict[str, int] = {}
-        for index, label in enumerate([*stored, *others]):
-            for name in views[label].columns:
-                place_of[name] = len(self._origins)
-                self._origins.append((index,))
+        place_of = {name: place for place, name in enumerate(n for part in parts for n in part)}
         self._daily = len(stored) if use_case.grid.every == "event" else 0
         self._derived = derived_features(use_case, tuple(place_of))
         for name, derived in use_case.derived.items():
@@ -215,34 +179,41 @@ class Plan:
         self._places = {name: place_of[name] for name in names}
         self._summaries: dict[tuple[int, tuple[State | None, ...]], Summary] = {}
 
-    def values(
-        self, found: Sequence[Found], requests: Sequence[Request] | None, at_us: int
-    ) -> list[FeatureValues]:
-        """Return the features of each entity at a time."""
-        given = requests or [{}] * len(found)
-        return [self._of_entity(*pair, at_us) for pair in zip(found, given, strict=True)]
-
-    def _of_entity(self, found: Found, request: Request, at_us: int) -> FeatureValues:
-        row: list[Any]
-        states: list[State | None]
-        if found.record is None:
-            row, states = [*self._nothing], [None] * len(self._ages)
-        else:
+    def values(self, found: Found, request: Request, at_us: int) -> FeatureValues:
+        """Return the features of an entity at a time."""
+        row: list[Any] = [*self._nothing]
+        states: list[State | None] = [None] * len(self._ages)
+        if found.record is not None:
             time_us, values = found.record
             row = [*self._pick(values)]
             states = [ages.state(time_us, at_us) for ages in self._ages]
-        for part in self._others:
-            made, state = part.values(found, request, at_us)
+        for stream in self._streams:
+            made, state = stream.values(found, at_us)
             row.extend(made)
             states.append(state)
+        row.extend(self._requested(self._typed(request)))
+        states.append(("fresh", at_us))
         row.extend(self._derived(row))
         summary = self._summary(tuple(states), at_us)
         if None in states:  # what is not to be used is left out
             row = [
                 None if status == "missing" else value
-                for value, status in zip(row, summary.statuses, strict=True)
+                for value, status in zip(row, summary[0], strict=True)
             ]
         return FeatureValues(self._places, row, summary)
+
+    def _typed(self, request: Request) -> list[Value]:
+        """Return the columns of a request that are read, as their types."""
+        absent = [name for name in self._kinds if name not in request]
+        if absent:
+            raise DataError(
+                "the request lacks a column that a request-time feature reads",
+                where=", ".join(absent),
+                expected=", ".join(self._kinds),
+                found=", ".join(request) or "no column",
+                way_out="give it, null where it is missing, or leave the feature out",
+            )
+        return [_typed(name, kind, request[name]) for name, kind in self._kinds.items()]
 
     def _summary(self, states: tuple[State | None, ...], at_us: int) -> Summary:
         """Return status and time by place: those of the view, the worst and oldest of several."""
@@ -260,7 +231,7 @@ class Plan:
                 for used in self._origins
             ]
             statuses, times = zip(*made, strict=True) if made else ((), ())
-            found = self._summaries[key] = Summary(statuses, times)
+            found = self._summaries[key] = (statuses, times)
         return found
 
 
@@ -286,28 +257,119 @@ def _combined(
     return status, from_us(oldest_us)
 
 
-def _picker(places: Sequence[int]) -> Callable[[Sequence[Any]], Sequence[Any]]:
-    """Return what takes these places out of a sequence."""
-    if len(places) > 1:
-        return itemgetter(*places)
-    return lambda values: [values[place] for place in places]
+# what is asked
+
+
+def feature_list(texts: Sequence[str]) -> tuple[str, ...]:
+    """Return the names in comma-separated texts, each once, in order."""
+    names = [name.strip() for text in texts for name in text.split(",")]
+    return tuple(dict.fromkeys(name for name in names if name))
+
+
+def request_features(use_case: UseCase) -> set[str]:
+    """Return the features that need columns of the request, directly or through others."""
+    views = [view for view in use_case.views.values() if view.request_time]
+    return use_case.with_dependents(name for view in views for name in view.columns)
+
+
+def request_texts(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return a request's columns by name; a column that is given twice is refused."""
+    found: dict[str, str] = {}
+    for name, text in pairs:
+        if name in found:
+            raise DataError(
+                f"the request gives {name!r} twice",
+                where=name,
+                expected="one value",
+                found="several",
+                way_out="give it once",
+            )
+        found[name] = text
+    return found
+
+
+def request_row(use_case: UseCase, given: Mapping[str, str]) -> dict[str, Any]:
+    """Return a request's columns as values of their types.
+
+    Whole numbers, decimal numbers, `true` or `false`, ISO 8601 dates and times (without a zone:
+    UTC), text. Empty text is a missing value, except in a text column.
+    """
+    known = use_case.request_columns
+    row: dict[str, Any] = {}
+    for name, text in given.items():
+        if name not in known:
+            raise DataError(
+                f"no request-time feature reads {name!r}",
+                where=use_case.name,
+                expected=", ".join(sorted(known))
+                or "no columns: nothing is computed from requests",
+                found=name,
+                way_out=did_you_mean(name, [*known, *QUESTION]) or "leave it out",
+            )
+        try:
+            row[name] = _PARSERS[known[name]](text) if text or known[name] == "string" else None
+        except (ValueError, KeyError, DataError) as error:
+            raise DataError(
+                f"the request's {name} is not of its type",
+                where=name,
+                expected=known[name],
+                found="other text",
+                way_out="write numbers in digits, truths as true or false, times as ISO 8601",
+            ) from error
+    return row
+
+
+def _timestamp(text: str) -> datetime:
+    value = datetime.fromisoformat(text)
+    return value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
+
+
+def _whole(text: str) -> int:
+    if not WHOLE.fullmatch(text):
+        raise ValueError(text)
+    return int64(int(text))
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if "_" in text or not math.isfinite(value):  # Python takes 1_000 for a number
+        raise ValueError(text)
+    return value
+
+
+_PARSERS: dict[str, Callable[[str], Any]] = {
+    "string": str,
+    "int64": _whole,
+    "float64": _finite,
+    "boolean": lambda text: TRUTHS[text.lower()],
+    "timestamp": _timestamp,
+    "date": lambda text: _timestamp(text).date(),
+}
+
+
+# of each type: what is of it, and what only looks so
+_TYPES: dict[str, tuple[Any, Any]] = {
+    "string": (str, ()),
+    "boolean": (bool, ()),
+    "int64": (int, bool),
+    "float64": ((int, float), bool),
+    "timestamp": (datetime, ()),
+    "date": (date, datetime),
+}
 
 
 def _typed(name: str, kind: Kind, value: Any) -> Value:
     """Return a value of the request as its column's type; whole numbers are floats too."""
     if value is None:
         return None
-    if kind == "float64" and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    if kind == "int64" and isinstance(value, int) and not isinstance(value, bool):
-        if INT64_MIN <= value <= INT64_MAX:
-            return value
-    elif kind == "timestamp" and isinstance(value, datetime):
-        return value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
-    elif kind == "date" and isinstance(value, date) and not isinstance(value, datetime):
-        return value
-    elif isinstance(value, {"string": str, "boolean": bool}.get(kind, ())):
-        return cast(Value, value)
+    types, others = _TYPES[kind]
+    if isinstance(value, types) and not isinstance(value, others):
+        if kind == "float64":
+            value = float(value)
+        elif kind == "timestamp" and value.tzinfo:
+            value = value.astimezone(UTC).replace(tzinfo=None)
+        if kind != "int64" or INT64_MIN <= value <= INT64_MAX:
+            return cast(Value, value)
     raise DataError(
         "a value of the request is not of its column's type",
         where=name,

@@ -1,14 +1,18 @@
 """Reading features online: the newest values of entities, with how far each can be relied on.
 
 A read asks the store at most once for the records and once for the events of each source, however
-many entities. What is made of them is plan.py's.
+many entities. What is made of them is plan.py's. An entity that the store does not know has no
+value, except what the request brings; a table that was never filled is an error, and not a store
+full of unknown entities.
 
-An entity that the store does not know has no value, except what the request brings; a table that
-was never filled is an error, and not a store full of unknown entities.
+Belongs here too: what `mlops features get` and HTTP ask alike: which use case an entity means, and
+what was read as JSON.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -17,8 +21,8 @@ from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.features.aggregates import Event
 from mlops_pipeline.errors import DataError, NotFoundError, OnlineStoreError
 from mlops_pipeline.lifecycle.bookkeeping import record_feature_use
-from mlops_pipeline.lifecycle.features.online.events import EventStream
 from mlops_pipeline.lifecycle.features.online.layout import (
+    EventStream,
     RecordsCheckpoint,
     StreamCheckpoint,
     from_us,
@@ -27,7 +31,13 @@ from mlops_pipeline.lifecycle.features.online.layout import (
     read_checkpoint,
     to_us,
 )
-from mlops_pipeline.lifecycle.features.online.plan import FeatureValues, Found, Plan
+from mlops_pipeline.lifecycle.features.online.plan import (
+    FeatureValues,
+    Found,
+    Plan,
+    request_features,
+    request_row,
+)
 from mlops_pipeline.stores import Closing
 from mlops_pipeline.stores.online.codec import Record, RecordSchema
 from mlops_pipeline.stores.online.interface import (
@@ -41,6 +51,7 @@ from mlops_pipeline.stores.settings import Settings
 
 OnError = Literal["raise", "default"]
 PLANS_KEPT = 256  # of different lists of features; a model or a page asks for one
+INTEGER = re.compile(r"-?[0-9]+")
 INT64_DIGITS = 20  # with a sign; a longer text is no key
 Answer = TypeVar("Answer")
 
@@ -48,15 +59,8 @@ Answer = TypeVar("Answer")
 class OnlineFeatures(NamedTuple):
     """The features of one entity, by name in the order in which they were asked for.
 
-    Attributes
-    ----------
-    entity : str
-        Its key, a whole number in decimal digits.
-    read_at : datetime
-        The time for which it was read (UTC).
-    is_known : bool
-        Whether the store has anything of the entity.
-    values : mapping of str to FeatureValue
+    `entity` is its key, a whole number in decimal digits; `read_at` the time for which it was read
+    (UTC); `is_known` whether the store has anything of the entity.
     """
 
     entity: str
@@ -77,7 +81,7 @@ class OnlineReader(Closing):
         self._use_case, self._store, self._now = use_case, store, now
         self._layout = online_layout(use_case)
         streams = {name: EventStream(use_case, name) for name in self._layout.sources}
-        self._place = _Place(use_case, store, self._layout.records(), streams)
+        self._lookup = partial(_Lookup, use_case, store, self._layout.records(), streams)
         self._plans: dict[tuple[str, ...], Plan] = {}
         self.used: set[str] = set()
         source = use_case.sources[use_case.population.source]
@@ -105,12 +109,10 @@ class OnlineReader(Closing):
         keys = [self._key(entity) for entity in entities]
         read_at = self._now() if at is None else at.astimezone(UTC)
         at_us = to_us(read_at)
-        lookup = _Lookup(self._place, keys, at_us, is_strict=on_error == "raise")
-        found = lookup.found(plan.sources)
-        values = plan.values(found, request, at_us)
+        found = self._lookup(keys, at_us, on_error == "raise").found(plan.sources)
         return [
-            OnlineFeatures(key, read_at, item.is_known, features_of)
-            for key, item, features_of in zip(keys, found, values, strict=True)
+            OnlineFeatures(key, read_at, item.is_known, plan.values(item, row, at_us))
+            for key, item, row in zip(keys, found, request or [{}] * len(keys), strict=True)
         ]
 
     def close(self) -> None:
@@ -121,22 +123,21 @@ class OnlineReader(Closing):
         plan = self._plans.get(features)
         if plan is None:
             prefix = f"{self._use_case.entity.name}:"
-            names = tuple(name.removeprefix(prefix) for name in features)
+            names = tuple(dict.fromkeys(name.removeprefix(prefix) for name in features))
             for name in names:
-                self._check(name)
+                if name not in self.names:
+                    raise self._unknown(name)
             if len(self._plans) >= PLANS_KEPT:
                 self._plans.clear()
-            plan = self._plans[features] = Plan(self._layout, tuple(dict.fromkeys(names)))
+            plan = self._plans[features] = Plan(self._layout, names)
             self.used.update(names)
         return plan
 
-    def _check(self, name: str) -> None:
-        if name in self.names:
-            return
+    def _unknown(self, name: str) -> NotFoundError:
         where, way_out = self._use_case.name, f"mlops features list {self._use_case.name}"
         if name not in self._use_case.features:
-            raise NotFoundError.of("feature", name, self.names, where=where, way_out=way_out)
-        raise NotFoundError(
+            return NotFoundError.of("feature", name, self.names, where=where, way_out=way_out)
+        return NotFoundError(
             f"the feature {name!r} is not online",
             where=where,
             expected="a feature of an online view, or derived from such",
@@ -146,12 +147,11 @@ class OnlineReader(Closing):
 
     def _key(self, entity: int | str) -> str:
         """Return the key as the store has it."""
-        if not self._is_numbered:
-            return str(entity)
-        if isinstance(entity, int) and not isinstance(entity, bool):
-            return str(entity)
         text = str(entity)
-        if len(text) > INT64_DIGITS or not (text.isascii() and text.removeprefix("-").isdigit()):
+        if not self._is_numbered:
+            return text
+        is_short = isinstance(entity, int) or len(text) <= INT64_DIGITS
+        if not (is_short and INTEGER.fullmatch(text)):
             raise DataError(
                 "the entity's key is no whole number",
                 where=self._use_case.entity.key,
@@ -161,30 +161,26 @@ class OnlineReader(Closing):
         return str(int(text))
 
 
-class _Place(NamedTuple):
-    """A store, and where in it the features of a use case are."""
-
-    use_case: UseCase
-    store: OnlineStore
-    records: tuple[OnlineTable, RecordSchema] | None
-    streams: Mapping[str, EventStream]
-
-
+@dataclass
 class _Lookup:
     """One read's questions to the store, and what they found.
 
     After its first failure a lenient read asks nothing more: it has waited once.
     """
 
-    def __init__(self, place: _Place, keys: Sequence[str], at_us: int, *, is_strict: bool) -> None:
-        self._use_case, self._store, self._stored, self._streams = place
-        self._keys, self._at_us, self._is_strict = keys, at_us, is_strict
-        self._has_failed = False
-        self._newest_us: dict[str, int] = {}
+    use_case: UseCase
+    store: OnlineStore
+    stored: tuple[OnlineTable, RecordSchema] | None
+    streams: Mapping[str, EventStream]
+    keys: Sequence[str]
+    at_us: int
+    is_strict: bool
+    has_failed: bool = False
+    newest_us: dict[str, int] = field(default_factory=dict)
 
     def found(self, sources: Sequence[str]) -> list[Found]:
         """Return what there is of each entity; the events of these sources."""
-        records = self._tried(self._records) or [None] * len(self._keys)
+        records = self._tried(self._records) or [None] * len(self.keys)
         events: dict[str, list[list[Event]]] = {}
         for source in sources:
             found = self._tried(partial(self._events, source))
@@ -193,58 +189,57 @@ class _Lookup:
         is_known = [record is not None for record in records]
         for lists in events.values():
             is_known = [one or bool(some) for one, some in zip(is_known, lists, strict=True)]
-        for source in self._streams:
+        for source in self.streams:
             if source not in sources and not all(is_known):
                 is_known = self._tried(partial(self._seen, source, is_known)) or is_known
         return [
             Found(
                 record,
                 {name: lists[place] for name, lists in events.items()},
-                self._newest_us,
+                self.newest_us,
                 is_known[place],
             )
             for place, record in enumerate(records)
         ]
 
     def _tried(self, ask: Callable[[], Answer]) -> Answer | None:
-        if self._has_failed:
+        if self.has_failed:
             return None
         try:
             return ask()
         except OnlineStoreError:
-            if self._is_strict:
+            if self.is_strict:
                 raise
-            self._has_failed = True
+            self.has_failed = True
             return None
 
     def _records(self) -> list[Record | None] | None:
-        if self._stored is None:
+        if self.stored is None:
             return None
-        table, schema = self._stored
-        at_us, decode = self._at_us, schema.decode
-        blobs = self._store.read_records(table, self._keys, now_us=at_us)
+        table, schema = self.stored
+        blobs = self.store.read_records(table, self.keys, now_us=self.at_us)
         if None in blobs:
-            checkpoint = read_checkpoint(self._store, table, RecordsCheckpoint)
+            checkpoint = read_checkpoint(self.store, table, RecordsCheckpoint)
             if checkpoint is None or not checkpoint.was_complete:
-                raise never_filled(self._use_case, table)
-        found = [None if blob is None else self._decoded(decode, blob) for blob in blobs]
-        return [item if item is not None and item[0] <= at_us else None for item in found]
+                raise never_filled(self.use_case, table)
+        found = [None if blob is None else self._decoded(schema, blob) for blob in blobs]
+        return [item if item is not None and item[0] <= self.at_us else None for item in found]
 
-    def _decoded(self, decode: Callable[[bytes], Record], blob: bytes) -> Record | None:
+    def _decoded(self, schema: RecordSchema, blob: bytes) -> Record | None:
         """Decode one entity's record; where it is damaged, the others are still of use."""
         try:
-            return decode(blob)
+            return schema.decode(blob)
         except OnlineStoreError:
-            if self._is_strict:
+            if self.is_strict:
                 raise
             return None
 
     def _events(self, source: str) -> list[list[Event]]:
         """Return the events of each entity, and note up to when they are known."""
-        stream = self._streams[source]
-        since_us = self._at_us - stream.reach_us
+        stream = self.streams[source]
+        since_us = self.at_us - stream.reach_us
         stored, checkpoint = self._read(stream, since_us)
-        if self._at_us - checkpoint.newest_us > stream.fresh_us:  # silent: it is asked about then
+        if self.at_us - checkpoint.newest_us > stream.fresh_us:  # silent: it is asked about then
             since_us = checkpoint.newest_us - stream.reach_us
             stored, checkpoint = self._read(stream, since_us)
         if since_us < checkpoint.kept_from_us:
@@ -252,29 +247,29 @@ class _Lookup:
                 "the events of that time are no longer held online",
                 where=stream.table.name,
                 expected=f"a time from {from_us(checkpoint.kept_from_us + stream.reach_us)} on",
-                found=str(from_us(self._at_us)),
+                found=str(from_us(self.at_us)),
                 way_out="`mlops features history` computes features of any time",
             )
-        self._newest_us[source] = checkpoint.newest_us
+        self.newest_us[source] = checkpoint.newest_us
         return [list(map(stream.decode, events)) for events in stored]
 
     def _read(
         self, stream: EventStream, since_us: int
     ) -> tuple[list[list[StoredEvent]], StreamCheckpoint]:
         """Read events, and then the checkpoint, which says what they may lack."""
-        stored = self._store.read_events(stream.table, self._keys, since_us=since_us)
-        checkpoint = read_checkpoint(self._store, stream.table, StreamCheckpoint)
+        stored = self.store.read_events(stream.table, self.keys, since_us=since_us)
+        checkpoint = read_checkpoint(self.store, stream.table, StreamCheckpoint)
         if checkpoint is None or not checkpoint.is_complete:
-            raise never_filled(self._use_case, stream.table)
+            raise never_filled(self.use_case, stream.table)
         return stored, checkpoint
 
     def _seen(self, source: str, is_known: Sequence[bool]) -> list[bool]:
         """Add who has no record and recent events, of a stream that was not asked for."""
-        stream, found = self._streams[source], list(is_known)
+        stream, found = self.streams[source], list(is_known)
         places = [place for place, one in enumerate(found) if not one]
-        keys = [self._keys[place] for place in places]
-        since_us = self._at_us - stream.reach_us
-        events = self._store.read_events(stream.table, keys, since_us=since_us)
+        keys = [self.keys[place] for place in places]
+        since_us = self.at_us - stream.reach_us
+        events = self.store.read_events(stream.table, keys, since_us=since_us)
         for place, some in zip(places, events, strict=True):
             found[place] = bool(some)
         return found
@@ -294,3 +289,102 @@ def open_reader(
         if is_noted and reader.used:
             with OpsDatabase.open(settings.database_url) as ops:
                 record_feature_use(ops, use_case.name, reader.used, "online", now=settings.now())
+
+
+# what is asked, whichever way it came
+
+
+def choose_use_case(
+    use_cases: Mapping[str, UseCase],
+    entity: str,
+    features: Collection[str],
+    name: str | None = None,
+) -> UseCase:
+    """Return the use case that is meant by an entity's name.
+
+    Several use cases may have an entity of the same name: then the one that is named, else the
+    only one that has all the features.
+    """
+
+    def unknown(kind: str, given: str, known: Iterable[str], where: str) -> NotFoundError:
+        way_out = "mlops features list USE_CASE"
+        return NotFoundError.of(kind, given, sorted(set(known)), where=where, way_out=way_out)
+
+    having = {key: item for key, item in use_cases.items() if item.entity.name == entity}
+    where = f"entity {entity}"
+    if not having:
+        entities = (item.entity.name for item in use_cases.values())
+        raise unknown("entity", entity, entities, "configs/")
+    if name is not None:
+        if name not in having:
+            raise unknown("use case", name, having, where)
+        return having[name]
+    if len(having) == 1:
+        return next(iter(having.values()))
+    names = {feature: feature.removeprefix(f"{entity}:") for feature in features}
+    owners = {
+        feature: [key for key, item in having.items() if plain in item.features]
+        for feature, plain in names.items()
+    }
+    able = [key for key in having if all(key in keys for keys in owners.values())]
+    if len(able) == 1:
+        return having[able[0]]
+    for feature, keys in owners.items():
+        if not keys:
+            known = (name for item in having.values() for name in item.features)
+            raise unknown("feature", names[feature], known, where)
+    if not able:
+        raise NotFoundError(
+            "no use case has all of these features",
+            where=where,
+            expected="features of one use case",
+            found="; ".join(f"{feature} of {', '.join(keys)}" for feature, keys in owners.items()),
+            way_out="ask once for each use case",
+        )
+    raise DataError(
+        f"{entity} is an entity of several use cases",
+        where=where,
+        expected=f"a use case beside it: {', '.join(sorted(able))}",
+        found="features that each of them has" if features else "no feature named",
+        way_out="name the use case: `use_case=NAME` in HTTP, `--use-case NAME` on the command line",
+    )
+
+
+def read_entity(
+    reader: OnlineReader,
+    use_case: UseCase,
+    entity_id: str,
+    features: Sequence[str] = (),
+    *,
+    request: Mapping[str, str] | None = None,
+    at: datetime | None = None,
+) -> OnlineFeatures:
+    """Read the features of one entity.
+
+    `entity_id` is the key as text, `request` gives columns as text (see `request_row`). Without
+    `features`: all that can be answered; without `request`, those that need none.
+    """
+    names = list(features)
+    if not names:
+        held_back = set() if request else request_features(use_case)
+        names = [name for name in reader.names if name not in held_back]
+    rows = [request_row(use_case, request)] if request else None
+    return reader.read([entity_id], names, request=rows, at=at)[0]
+
+
+def document(use_case: UseCase, entity_id: str, found: OnlineFeatures) -> dict[str, Any]:
+    """Return what was read as plain JSON; times are ISO 8601 text."""
+    return {
+        "entity": use_case.entity.name,
+        "id": entity_id,
+        "use_case": use_case.name,
+        "read_at": found.read_at.isoformat(),
+        "features": {
+            name: {
+                "value": item.value,
+                "status": item.status,
+                "feature_time": item.feature_time and item.feature_time.isoformat(),
+            }
+            for name, item in found.values.items()
+        },
+    }

@@ -11,8 +11,7 @@ from mlops_pipeline.config import UseCase
 from mlops_pipeline.errors import NotFoundError, OnlineDefinitionError, OnlineFullError
 from mlops_pipeline.lifecycle.context import Context, Snapshot
 from mlops_pipeline.lifecycle.features.offline import build_features
-from mlops_pipeline.lifecycle.features.online.events import Pushed, push_events
-from mlops_pipeline.lifecycle.features.online.layout import online_layout
+from mlops_pipeline.lifecycle.features.online.layout import LiveEvents, Pushed, online_layout
 from mlops_pipeline.lifecycle.features.online.materialize import Materialized, materialize
 from mlops_pipeline.lifecycle.features.online.reader import OnlineReader
 from mlops_pipeline.stores.online.interface import (
@@ -264,6 +263,12 @@ def payment(number: int, at: Any, customer: int | None = 1, **values: Any) -> Ro
             **values}  # fmt: skip
 
 
+def push_events(
+    case: UseCase, store: OnlineStore, source: str, rows: list[Row], *, now: Any
+) -> Pushed:
+    return LiveEvents(case, source).push(store, rows, now=now)
+
+
 @pytest.fixture
 def stream(use_case: str, tmp_path: Path) -> World:
     world = World(streaming(use_case), tmp_path)
@@ -306,7 +311,7 @@ def test_events_are_added_once(stream: World, store: OnlineStore) -> None:
 def test_half_filled_stream_is_not_read(
     stream: World, store: OnlineStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlops_pipeline.lifecycle.features.online.events.SLICE_ROWS", 4)
+    monkeypatch.setattr("mlops_pipeline.lifecycle.features.online.materialize.EVENT_SLICE_ROWS", 4)
     with stream.open() as work:
         with pytest.raises(OnlineFullError):
             accepted_at(work, CountingStore(store, fails_after=2), utc(on(3, 12)))  # type: ignore[arg-type]

@@ -15,8 +15,7 @@ from mlops_pipeline.demo.datasets import fetch_dataset
 from mlops_pipeline.demo.simulated import write_churn
 from mlops_pipeline.lifecycle.context import Context, Snapshot
 from mlops_pipeline.lifecycle.features.offline import build_features, features_uri
-from mlops_pipeline.lifecycle.features.online.events import LiveEvents
-from mlops_pipeline.lifecycle.features.online.layout import online_layout
+from mlops_pipeline.lifecycle.features.online.layout import LiveEvents, online_layout
 from mlops_pipeline.lifecycle.features.online.materialize import materialize
 from mlops_pipeline.lifecycle.features.online.reader import OnlineFeatures, OnlineReader
 from mlops_pipeline_tests.demo.test_datasets import REAL, needs_real_files

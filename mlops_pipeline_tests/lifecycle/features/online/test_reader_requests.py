@@ -7,12 +7,12 @@ import pytest
 
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.errors import SHOWN_NAMES, DataError, NotFoundError
-from mlops_pipeline.lifecycle.features.online.feature_reads import (
-    choose_use_case,
+from mlops_pipeline.lifecycle.features.online.plan import (
     feature_list,
     request_features,
     request_row,
 )
+from mlops_pipeline.lifecycle.features.online.reader import choose_use_case
 from mlops_pipeline_tests.worlds import VISITS, assert_complete, shop
 
 PAYMENT: dict[str, Any] = {
