@@ -92,10 +92,7 @@ def export_feast(context: Context, folder: Path) -> FeastExport:
             way_out=f"materialize {use_case.name}/features first",
         )
     views = exported_views(use_case)
-    settings, definitions = (
-        SETTINGS_TEXT.format(project=use_case.name),
-        _definitions(use_case, views),
-    )
+    definitions = _definitions(use_case, views)
     about: dict[str, Any] = {
         "use_case": use_case.name,
         "definitions": definitions_hash(use_case),
@@ -118,6 +115,7 @@ def export_feast(context: Context, folder: Path) -> FeastExport:
             rows = {view.name: _write_rows(context, scan, view, new / DATA) for view in views}
             found = {**about, "rows": rows}
             manifest = json.dumps(found, indent=1) + "\n"
+            settings = SETTINGS_TEXT.format(project=use_case.name)
             texts = {SETTINGS: settings, DEFINITIONS: definitions, MANIFEST: manifest}
             for name, text in texts.items():
                 (new / name).write_text(text, encoding="utf-8")
@@ -154,7 +152,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
 def _write_rows(context: Context, scan: str, view: "ExportedView", folder: Path) -> int:
     """Write one view's rows; of an entity's events at the same time the last one counts."""
     key = quoted(context.use_case.entity.key)
-    names = ", ".join(map(quoted, view.fields))
+    names = quoted(*view.fields)
     last = f"QUALIFY row_number() OVER (PARTITION BY {key}, as_of ORDER BY {EVENT_ROW} DESC) = 1"
     if context.use_case.grid.every != "event":
         last = ""
@@ -237,17 +235,17 @@ def _check_names(use_case: UseCase, views: list[ExportedView]) -> None:
             found=DERIVED,
             way_out="rename the view",
         )
-    for view in views:
-        for name in view.fields:
-            if name in (EVENT_TIME, CREATED_TIME) or name.endswith(DROPPED_SUFFIX):
-                raise ConfigError(
-                    "the feature has a name that Feast takes for something else",
-                    where=f"{use_case.name}: views.{view.name}.{name}",
-                    expected=f"neither {EVENT_TIME} nor {CREATED_TIME}, and no ending "
-                    f"{DROPPED_SUFFIX!r} (Feast's DuckDB store drops such columns)",
-                    found=name,
-                    way_out="rename the feature",
-                )
+    names = ((view.name, name) for view in views for name in view.fields)
+    for home, name in names:
+        if name in (EVENT_TIME, CREATED_TIME) or name.endswith(DROPPED_SUFFIX):
+            raise ConfigError(
+                "the feature has a name that Feast takes for something else",
+                where=f"{use_case.name}: views.{home}.{name}",
+                expected=f"neither {EVENT_TIME} nor {CREATED_TIME}, and no ending "
+                f"{DROPPED_SUFFIX!r} (Feast's DuckDB store drops such columns)",
+                found=name,
+                way_out="rename the feature",
+            )
 
 
 # how they are written down

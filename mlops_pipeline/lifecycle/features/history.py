@@ -33,7 +33,7 @@ from mlops_pipeline.stores.lake.engine import Engine, literal, quoted
 from mlops_pipeline.stores.settings import Settings
 
 SLICE_VALUES = 200_000_000  # held in memory at once: 1.6 GB of numbers
-GIVEN, ENTITY_ROWS, SLICE = "_given_rows", "_entity_rows", "_entity_rows_slice"  # tables
+GIVEN, ENTITY_ROWS = "_given_rows", "_entity_rows"  # tables
 WHOLE = ("BIGINT", "INTEGER", "SMALLINT", "TINYINT", "UINTEGER", "USMALLINT", "UTINYINT")
 CHUNK_ROWS = 200_000  # fetched at once: 45 features of 8 bytes are 72 MB
 CHUNK = "_chunk"  # the table of one chunk
@@ -43,6 +43,9 @@ def get_historical_features(
     use_case: UseCase, rows: Any, features: Sequence[str], *, settings: Settings | None = None
 ) -> Any:
     """Return the rows with features as they were known at each row's as_of.
+
+    A feature that does not exist is a NotFoundError, naming the nearest, as are data that were not
+    accepted; a column that is missing or of another type, or an as_of of the future, a DataError.
 
     Parameters
     ----------
@@ -57,13 +60,6 @@ def get_historical_features(
     pandas.DataFrame or pyarrow.Table
         As given: the rows in their order, and one column a feature. An entity that is not known
         stays, with missing values (counts are 0).
-
-    Raises
-    ------
-    NotFoundError
-        When a feature does not exist, naming the nearest, or the use case has no accepted data.
-    DataError
-        When a column is missing or of another type, or an as_of is missing or in the future.
     """
     import pyarrow as pa
 
@@ -166,13 +162,10 @@ def _parts(context: Context, accepted: Accepted, names: Sequence[str]) -> Iterat
     job: LateGather | None = None
     for number in range(slices):
         mine = f"hash({quoted(use_case.entity.key)}) % {slices} = {number}"
-        views = {SLICE: ENTITY_ROWS, **{f"_slice_of_{name}": name for name in accepted}}
-        tables = {
-            name: engine.register(
-                view, f"(SELECT * FROM {quoted(name)} WHERE {mine if slices > 1 else 'TRUE'})"
-            )
-            for view, name in views.items()
-        }
+        tables = {}
+        for name in (ENTITY_ROWS, *accepted):
+            rows_of = f"(SELECT * FROM {quoted(name)} WHERE {mine if slices > 1 else 'TRUE'})"
+            tables[name] = engine.register(f"_slice_of_{name}", rows_of)
         if job is None:
             given = tables.pop(ENTITY_ROWS)
             frame, values = late_entity_frame(use_case, tables, given, period, guarantees)
@@ -190,14 +183,9 @@ def _values_in_memory(use_case: UseCase, rows: int, accepted: Accepted) -> int:
 
 
 def _compiled(
-    context: Context,
-    frame: Any,
-    values: Mapping[str, Any],
-    names: Sequence[str],
-    kept: Sequence[str],
+    context: Context, frame: Any, values: Mapping[str, Any], names: Sequence[str], kept: list[str]
 ) -> "LateGather":
-    use_case, engine = context.use_case, context.engine
-    key = use_case.entity.key
+    use_case, engine, key = context.use_case, context.engine, context.use_case.entity.key
     given = {name: f"_kept_{index}" for index, name in enumerate(kept) if name not in names}
     made = [name for name in use_case.features if name in frame.columns]
     rows = frame.select(key, "as_of", EVENT_ROW, *given.values(), *made, *values)
@@ -314,18 +302,12 @@ def _rows_and_period(context: Context) -> tuple[int, Period]:
 
 @dataclass(frozen=True)
 class LateGather:
-    """What to join and what to fetch, as SQL.
+    """What to join and what to fetch, as SQL."""
 
-    `rows` are the entity rows, with a column of row numbers for each of `values`, which have
-    `_row_no` and what the rows of a source hold. `completed` is made of a table CHUNK (some rows,
-    with the values in place of the numbers); None: the chunk itself. `shown` are the columns of
-    the answer, and what each is called in `completed`.
-    """
-
-    rows: str
-    values: Mapping[str, str]
-    completed: str | None
-    shown: Mapping[str, str]
+    rows: str  # entity rows, with a column of row numbers for each of `values`
+    values: Mapping[str, str]  # by that column: `_row_no`, and what the rows of a source hold
+    completed: str | None  # made of CHUNK, rows with values in place of numbers; None: CHUNK itself
+    shown: Mapping[str, str]  # the columns of the answer: what each is called in `completed`
 
 
 def gather(engine: Engine, job: LateGather) -> Iterator[Any]:

@@ -31,13 +31,13 @@ from typing import Any
 from mlops_pipeline.core.data.periods import Period, following, step_of
 from mlops_pipeline.core.features.frames import EVENT_ROW, RowGuarantees, feature_frame
 from mlops_pipeline.errors import DataError, NotFoundError
-from mlops_pipeline.lifecycle.bookkeeping import get_pointer, start_lifecycle
+from mlops_pipeline.lifecycle.bookkeeping import get_pointer
 from mlops_pipeline.lifecycle.context import Accepted, Context, RunContext, Snapshot
 from mlops_pipeline.lifecycle.features.catalogue import model_inputs, refuse_deleted_features
 from mlops_pipeline.lifecycle.features.offline import (
     BuiltFeatures,
     build_features,
-    features_uri,
+    feature_table,
     finished_periods,
     row_key,
 )
@@ -59,11 +59,10 @@ LATEST_STEPS, STEP_MINUTES = 4, 10 * 24 * 60  # added rows become known 0, 10, 2
 
 @dataclass(frozen=True)
 class LeakCheck:
-    """What noise for a future changed.
+    """What noise for a future changed: features, or "(rows)" where rows came or went.
 
-    `leaking` are the features whose values depend on rows that were not known yet. `outdated` are
-    those whose stored values the accepted rows no longer give, with noise or without: rules or code
-    have changed since the period was finished. Either may hold "(rows)": rows came or went.
+    Values of `leaking` ones depend on rows that were not known yet. Of `outdated` ones the accepted
+    rows no longer give what is stored, with noise or without: rules or code have changed since.
     """
 
     period: str
@@ -82,8 +81,7 @@ class LeakCheck:
 class CheckedFeatures:
     """Built features with their leak check, and whether the period had passed one before.
 
-    What the accepted rows no longer give is a warning for a period that did pass (a rule may have
-    changed since), and an error for one that never did: its values may be those of a leak.
+    Outdated values are a warning then (a rule may have changed), else an error: those of a leak?
     """
 
     built: BuiltFeatures
@@ -113,19 +111,6 @@ def snapshot_for(run: RunContext, as_of: datetime | None) -> Snapshot:
     refuse_deleted_features(run.use_case, model_inputs(run.ops, run.lake, run.use_case))
     accepted = accepted_sources(run.ops, run.use_case)
     return take_snapshot(run.use_case, accepted, as_of, now=run.now)
-
-
-def begin_lifecycle(run: RunContext, snapshot: Snapshot, trigger: str, by: str | None) -> None:
-    """Note that a whole lifecycle began, and who triggered it."""
-    start_lifecycle(
-        run.ops,
-        run.use_case.name,
-        run.run_id,
-        as_of=snapshot.as_of,
-        trigger=trigger,
-        triggered_by=by,
-        now=run.now,
-    )
 
 
 def build_checked(run: RunContext, snapshot: Snapshot) -> CheckedFeatures:
@@ -220,14 +205,11 @@ def _period(context: Context, name: str | None) -> Period:
 def _draw(context: Context, period: Period, max_rows: int) -> datetime:
     """Make `_leak_keys` (the drawn entities) and `_leak_stored` (their rows); return the cut."""
     use_case, engine = context.use_case, context.engine
-    state = context.lake.state(features_uri(context))
-    if state is None:
-        raise NotFoundError("there are no features", where=features_uri(context))
     key = quoted(use_case.entity.key)
+    scan = engine.scan(feature_table(context))
+    start, end = sql_timestamp(period.start), sql_timestamp(period.end)
     engine.create_view(
-        "_leak_period",
-        f"SELECT * FROM {engine.scan(state)} WHERE as_of >= {sql_timestamp(period.start)} "
-        f"AND as_of < {sql_timestamp(period.end)}",
+        "_leak_period", f"SELECT * FROM {scan} WHERE as_of >= {start} AND as_of < {end}"
     )
     count, median = engine.query("SELECT count(*), quantile_disc(as_of, 0.5) FROM _leak_period")[0]
     parts = max(1, -(-int(count) // max_rows))

@@ -31,6 +31,7 @@ from mlops_pipeline.lifecycle.ingest.accepted import (
     with_revisions,
 )
 from mlops_pipeline.stores.lake.engine import content_hash, overflow_refused, quoted, sql_timestamp
+from mlops_pipeline.stores.lake.tables import TableState
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -111,6 +112,16 @@ def features_uri(context: Context) -> str:
     return context.lake.table_uri(context.use_case.name, "features", definitions)
 
 
+def feature_table(context: Context) -> TableState:
+    """Return the feature table of the present definitions; NotFoundError before the first build."""
+    uri = features_uri(context)
+    state = context.lake.state(uri)
+    if state is None:
+        way_out = f"materialize {context.use_case.name}/features first"
+        raise NotFoundError("there are no features", where=uri, way_out=way_out)
+    return state
+
+
 def row_key(use_case: UseCase) -> str:
     """Return the column that tells the rows of an as_of apart."""
     return EVENT_ROW if use_case.grid.every == "event" else use_case.entity.key
@@ -118,10 +129,9 @@ def row_key(use_case: UseCase) -> str:
 
 def finished_periods(context: Context) -> dict[str, PeriodFacts]:
     """Return the finished periods of the present definitions by name."""
-    return {
-        facts["period"]: PeriodFacts(facts["period"], facts["rows"], facts["content_hash"])
-        for facts in context.lake.commit_metadata(features_uri(context))
-    }
+    names = ("period", "rows", "content_hash")
+    commits = context.lake.commit_metadata(features_uri(context))
+    return {item["period"]: PeriodFacts(*(item[name] for name in names)) for item in commits}
 
 
 def finished_through(context: Context) -> datetime | None:
@@ -173,13 +183,11 @@ def build_features(
 
 def use_case_periods(context: Context, as_of: datetime) -> list[Period]:
     """Return every period of the use case up to `as_of`."""
-    first = None
-    if context.use_case.grid.every == "event" and context.use_case.grid.start is None:
-        name = context.use_case.population.source
+    first, grid, name = None, context.use_case.grid, context.use_case.population.source
+    if grid.every == "event" and grid.start is None:
         column = quoted(context.use_case.sources[name].event_time)
         first = context.engine.query(f"SELECT min({column}) FROM {quoted(name)}")[0][0]
-        first = first.replace(tzinfo=UTC) if first else None
-    return periods(context.use_case.grid, as_of, first)
+    return periods(grid, as_of, first.replace(tzinfo=UTC) if first else None)
 
 
 def _query_of(template: str, period: Period) -> str:
@@ -199,20 +207,19 @@ def _query_of(template: str, period: Period) -> str:
 
 
 def _check_keys_match(context: Context) -> None:
-    home, query = context.use_case.population.source, context.engine.query
-    key = quoted(context.use_case.entity.key)
-    for name in {view.source for view in context.use_case.views.values()} - {home}:
-        shared = query(
-            f"SELECT 1 FROM {quoted(name)} SEMI JOIN {quoted(home)} USING ({key}) LIMIT 1"
-        )
-        if not shared:
-            example = query(f"SELECT {key} FROM {quoted(name)} LIMIT 1")
-            other = query(f"SELECT {key} FROM {quoted(home)} LIMIT 1")
+    use_case, query = context.use_case, context.engine.query
+    home, key = use_case.population.source, quoted(use_case.entity.key)
+    for name in {view.source for view in use_case.views.values()} - {home}:
+        shared = f"SELECT 1 FROM {quoted(name)} SEMI JOIN {quoted(home)} USING ({key}) LIMIT 1"
+        if not query(shared):
+            ours, theirs = (
+                query(f"SELECT {key} FROM {quoted(source)} LIMIT 1") for source in (home, name)
+            )
             raise DataError(
-                f"the sources {home} and {name} share no {context.use_case.entity.key}",
+                f"the sources {home} and {name} share no {use_case.entity.key}",
                 where=f"sources.{name}",
-                expected=f"keys like {shape(other[0][0])} of {home}",
-                found=f"keys like {shape(example[0][0])}" if example else "no row",
+                expected=f"keys like {shape(ours[0][0])} of {home}",
+                found=f"keys like {shape(theirs[0][0])}" if theirs else "no row",
                 way_out="deliver both with the same identifiers",
             )
 
@@ -269,15 +276,14 @@ def load_frame(
         wanted = wanted[-newest:]
     done = finished_periods(context)
     missing = [period.name for period in wanted if period.name not in done]
-    state = context.lake.state(features_uri(context))
-    if missing or state is None:
+    if missing:
         raise NotFoundError(
             "features were not built",
             where=f"periods {', '.join(missing[:5])}",
             way_out=f"materialize {use_case.name}/features first",
         )
     labels = with_labels(context, snapshot, tables, wanted)
-    scan, order = context.engine.scan(state), quoted(row_key(use_case))
+    scan, order = context.engine.scan(feature_table(context)), quoted(row_key(use_case))
     parts = (
         context.engine.arrow(
             f"WITH f AS (SELECT * FROM {scan} WHERE {_is_of(period)}) {labels} "

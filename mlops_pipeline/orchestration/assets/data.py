@@ -235,9 +235,9 @@ def _features(use_case: UseCase) -> dg.AssetsDefinition:
     def features(
         context: dg.AssetExecutionContext, config: AsOf
     ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[Any]]:
+        from mlops_pipeline.lifecycle.bookkeeping import start_lifecycle
         from mlops_pipeline.lifecycle.features.leak_check import (
             accept_features,
-            begin_lifecycle,
             build_checked,
             snapshot_for,
         )
@@ -247,7 +247,15 @@ def _features(use_case: UseCase) -> dg.AssetsDefinition:
             if is_whole_lifecycle(context, use_case):
                 tags = context.run.tags
                 trigger = tags.get("mlops/trigger", "manual")
-                begin_lifecycle(run, snapshot, trigger, tags.get(TRIGGERED_BY))
+                start_lifecycle(
+                    run.ops,
+                    use_case.name,
+                    run.run_id,
+                    as_of=snapshot.as_of,
+                    trigger=trigger,
+                    triggered_by=tags.get(TRIGGERED_BY),
+                    now=run.now,
+                )
             checked = build_checked(run, snapshot)
             yield _leak_result(key, checked)
             accept_features(run, checked)

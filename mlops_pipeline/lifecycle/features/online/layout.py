@@ -3,15 +3,12 @@
 On a month, week or day grid every online view is stored: one record of an entity holds them all.
 On an event grid `daily` views are stored, `continuous` ones are counted from the recent events of
 the entity, and `request_time` views come with the request. Derived features are computed from
-these when they are read. Protected attributes never get here.
+these when they are read. Protected attributes never get here. A table's name holds a hash of what
+determines its content, so that other definitions are another table.
 
-A table's name holds a hash of what determines its content, so that other definitions are another
-table.
-
-A row of a source is a version of an event; a revision that gives the event to another entity is
-also told to the entity that loses it. Rows in quarantine are no events. Events come from accepted
-rows (materialize.py), or are pushed as they happen (LiveEvents). What is counted from them is
-core/features/streams.py's.
+A row of a source is a version of an event; a revision that gives the event to another entity is a
+version for the one that loses it, too. Rows in quarantine are no events. Events come from accepted
+rows (materialize.py), or are pushed as they happen (LiveEvents); core/features/streams.py counts.
 """
 
 import hashlib
@@ -280,10 +277,8 @@ class EventStream:
 
         `_kept_us` is the time by which a version is removed: an event's versions go together.
         """
-        names = ", ".join(map(quoted, self._kinds))
-        times = "_happened_us, _declared_us, _known_us, _arrival"
-        version = "_identity || '@' || _declared_us AS _version"
-        fields = f"{version}, {times}{', ' + names if names else ''}"
+        times = ("_happened_us", "_declared_us", "_known_us", "_arrival")
+        fields = f"_identity || '@' || _declared_us AS _version, {quoted(*times, *self._kinds)}"
         if not revised:
             return (
                 f"SELECT _entity, {fields}, TRUE AS _is_here, _happened_us AS _kept_us "
@@ -315,11 +310,10 @@ class Pushed:
 class LiveEvents:
     """Pushes events of a source as they happen, before their rows are ingested.
 
-    A pushed row is the event that ingestion will make of it: held against the same rules (compiled
-    once, when this is made), known when it declares so. When the row is accepted later, nothing
-    changes. Two things only the accepted rows know: from when on a late row counts, which is its
-    ingestion; and that a revision gives an event to another entity, which the entity that loses it
-    sees with the next materialization.
+    A pushed row is the event that ingestion will make of it: held against the same rules, known
+    when it declares so. Two things only the accepted rows know: from when on a late row counts,
+    which is its ingestion; and that a revision gives an event to another entity, which the entity
+    that loses it sees with the next materialization.
     """
 
     def __init__(self, use_case: UseCase, source: str) -> None:
@@ -338,8 +332,7 @@ class LiveEvents:
         types = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(),
                  "boolean": pa.bool_(), "timestamp": pa.timestamp("us"),
                  "date": pa.date32()}  # fmt: skip
-        kinds = {name: types[section.column(name).type] for name in section.columns}
-        self._schema = pa.schema(kinds)
+        self._schema = pa.schema({n: types[section.column(n).type] for n in section.columns})
         self._engine = engine = rows_engine()
         engine.register_arrow("_given", self._schema.empty_table())
         table = engine.table("_given")
@@ -384,16 +377,13 @@ class LiveEvents:
                 expected="every column of the source; a missing value is null",
             )
         try:
-            columns = [
-                pa.array([row[field.name] for row in rows], field.type) for field in self._schema
-            ]
+            return pa.Table.from_pylist(list(rows), schema=self._schema)
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise DataError(
                 "a value of a pushed event is not of its column's type",
                 where=f"source {self.stream.source}",
                 found=masked(str(error)),
             ) from error
-        return pa.table(columns, schema=self._schema)
 
     def _good(self, now_us: int) -> str:
         """Return the query of the rows that break no rule, in the order in which they count."""

@@ -4,12 +4,11 @@ Records are written in the order of the entities, chunk by chunk, each with a ch
 run goes on behind its last chunk, a finished one is not repeated. Values are those of the feature
 table (month, week or day grid), or are computed as of the last complete midnight (daily views of an
 event grid) by the same parts as historical features, for every entity that has an accepted row in
-any source.
+any source. The store refuses a record older than the one it has, so runs may overlap. An entity
+that left the population keeps its last record until that expires.
 
-The store refuses a record older than the one it has, so runs may overlap. An entity that left the
-population keeps its last record until that expires. A table that the present definitions no longer
-use is retired: it stays for a day, so that services that still have the earlier configuration go on
-reading, and is dropped by the next run.
+A table that the present definitions no longer use is retired: it stays for a day, so that services
+that still have the earlier configuration go on reading, and is dropped by the next run.
 """
 
 from collections.abc import Iterable, Iterator
@@ -28,6 +27,7 @@ from mlops_pipeline.lifecycle.context import Accepted, Context
 from mlops_pipeline.lifecycle.features.history import select_features
 from mlops_pipeline.lifecycle.features.offline import (
     definitions_hash,
+    feature_table,
     features_uri,
     finished_periods,
     finished_through,
@@ -156,36 +156,24 @@ def materialize(
     tables = [*([records[0]] if records else []), *(stream.table for stream in streams)]
     if not tables:  # everything comes with the request
         return Materialized(rows=0, feature_time=None, table="", is_new=False)
-    run = _Run(
-        context=context,
-        accepted=accepted,
-        store=store,
-        layout=layout,
-        through=through,
-        now_us=to_us(now),
-        chunk_rows=chunk_rows,
-        key=quoted(use_case.entity.key),
-        is_by_event=use_case.grid.every == "event",
-    )
+    key, is_by_event = quoted(use_case.entity.key), use_case.grid.every == "event"
+    run = _Run(context, accepted, store, layout, through, to_us(now), chunk_rows, key, is_by_event)
     if run.is_by_event:
         register_accepted(context, accepted)
     events = sum(_append_events(run, stream) for stream in streams)
     done = Materialized(0, None, tables[0].name, is_new=events > 0, events=events)
     if records:
         rows, written = _write_newest(run, *records)
-        fresh_days = {name: use_case.views[name].freshness_days for name in layout.stored}
         age_us = run.now_us - written.feature_time_us
+        ages = {name: use_case.views[name].freshness_days for name in layout.stored}
+        stale = (name for name, days in ages.items() if days is not None and age_us > days * DAY_US)
         done = replace(
             done,
             rows=rows,
             feature_time=from_us(written.feature_time_us),
             is_new=bool(rows or events),
             entities=written.rows,
-            stale_views=tuple(
-                name
-                for name, days in fresh_days.items()
-                if days is not None and age_us > days * DAY_US
-            ),
+            stale_views=tuple(stale),
         )
     _put_in_force(run, tables)
     return done
@@ -316,11 +304,7 @@ def _snapshot(run: _Run, as_of: datetime, *, after: str | None) -> Iterator[Any]
 
 def _finished(run: _Run, as_of: datetime, columns: str) -> str:
     """Return the query of a finished period."""
-    uri = features_uri(run.context)
-    state = run.context.lake.state(uri)
-    if state is None:
-        raise NotFoundError("there are no features", where=uri)
-    rows = run.context.engine.scan(state)
+    rows = run.context.engine.scan(feature_table(run.context))
     return f"SELECT {columns} FROM {rows} WHERE as_of = {sql_timestamp(as_of)}"
 
 
@@ -328,7 +312,7 @@ def _of_slice(run: _Run, as_of: datetime) -> str:
     """Return the query of the entities in `_online_slice`; accepted sources are registered."""
     engine, names, key = run.context.engine, run.layout.stored_names, run.key
     if not run.is_by_event:
-        rows = _finished(run, as_of, ", ".join([key, *map(quoted, names)]))
+        rows = _finished(run, as_of, f"{key}, {quoted(*names)}")
         return f"SELECT * FROM ({rows}) SEMI JOIN _online_slice USING ({key}) ORDER BY {key}"
     use_case = select_features(run.context.use_case, names)
     tables = {}
@@ -346,10 +330,8 @@ def _of_slice(run: _Run, as_of: datetime) -> str:
 
 def _append_events(run: _Run, stream: EventStream) -> int:
     """Add what a stream lacks, from its last checkpoint on; return how many events."""
-    item, before = (
-        run.accepted[stream.source],
-        read_checkpoint(run.store, stream.table, StreamCheckpoint),
-    )
+    item = run.accepted[stream.source]
+    before = read_checkpoint(run.store, stream.table, StreamCheckpoint)
     if item.watermark is None:
         return 0
     target = _target(run, stream, item.watermark, before)
@@ -386,9 +368,8 @@ def _released(run: _Run, stream: EventStream, before: StreamCheckpoint) -> str:
     lake, use_case = run.context.lake, run.context.use_case
     if before.quarantine in (None, run.accepted[stream.source].quarantine_version):
         return "FALSE"
-    state = lake.state(
-        lake.table_uri(use_case.name, "quarantine", stream.source), before.quarantine
-    )
+    uri = lake.table_uri(use_case.name, "quarantine", stream.source)
+    state = lake.state(uri, before.quarantine)
     if state is None:  # erased with a person: any recent row may have been in it
         return "TRUE"
     return f"_row_no IN (SELECT _row_no FROM {run.context.engine.scan(state)})"
@@ -406,9 +387,8 @@ def _append(run: _Run, stream: EventStream, condition: str, target: StreamCheckp
     engine.create_table("_online_events", chosen)
     query = stream.versions("_online_events", revised=revised)
     kept = f"SELECT * FROM ({query}) WHERE _kept_us >= {target.kept_from_us}"
+    keep_us = target.kept_from_us
     return sum(
-        run.store.append_events(
-            stream.table, stream.encode(batch), keep_after_us=target.kept_from_us
-        )
+        run.store.append_events(stream.table, stream.encode(batch), keep_after_us=keep_us)
         for batch in engine.batches(kept, run.chunk_rows)
     )
