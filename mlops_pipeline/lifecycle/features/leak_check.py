@@ -81,7 +81,8 @@ class LeakCheck:
 class CheckedFeatures:
     """Built features with their leak check, and whether the period had passed one before.
 
-    Outdated values are a warning then (a rule may have changed), else an error: those of a leak?
+    What the accepted rows no longer give is a warning for a period that did pass (a rule may have
+    changed since), and an error for one that never did: its values may be those of a leak.
     """
 
     built: BuiltFeatures

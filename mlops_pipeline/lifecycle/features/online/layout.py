@@ -215,15 +215,10 @@ class EventStream:
             content += [label.column, label.positive, label.negative]
         identity = digest(content)
         self.table = OnlineTable(use_case.name, f"events_{source}_{identity}")
-        types = ["int64" if kind in STORED_AS else kind for kind in self._kinds.values()]
-        self._schema = RecordSchema(
-            [*OWN, *self._kinds], [*OWN.values(), *cast(list[FeatureType], types)], identity
-        )
-        self._restored = [
-            (place, RESTORED[kind])
-            for place, kind in enumerate(self._kinds.values())
-            if kind in RESTORED
-        ]
+        kinds = list(self._kinds.values())
+        types = [cast(FeatureType, "int64" if kind in STORED_AS else kind) for kind in kinds]
+        self._schema = RecordSchema([*OWN, *self._kinds], [*OWN.values(), *types], identity)
+        self._restored = [(n, RESTORED[kind]) for n, kind in enumerate(kinds) if kind in RESTORED]
         self.reach_us = stream_reach(use_case, source) // US
         self.fresh_us = stream_fresh_us(use_case, source)
         self.keep_us = self.reach_us + section.lateness_days * DAY_US

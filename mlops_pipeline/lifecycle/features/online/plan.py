@@ -162,6 +162,7 @@ class Plan:
             if label in views
             for name, item in views[label].columns.items()
         }
+        self._is_requested = bool(requested)
         self._kinds: dict[str, Kind] = {**use_case.request_columns}
         self._requested = values_function(requested, self._kinds, is_chained=False)
         # of each place of a row, the states that its value is made of
@@ -191,7 +192,8 @@ class Plan:
             made, state = stream.values(found, at_us)
             row.extend(made)
             states.append(state)
-        row.extend(self._requested(self._typed(request)))
+        if self._is_requested:
+            row.extend(self._requested(self._request_row(request)))
         states.append(("fresh", at_us))
         row.extend(self._derived(row))
         summary = self._summary(tuple(states), at_us)
@@ -202,7 +204,7 @@ class Plan:
             ]
         return FeatureValues(self._places, row, summary)
 
-    def _typed(self, request: Request) -> list[Value]:
+    def _request_row(self, request: Request) -> list[Value]:
         """Return the columns of a request that are read, as their types."""
         absent = [name for name in self._kinds if name not in request]
         if absent:
