@@ -203,8 +203,7 @@ def _leaks(use_case: "UseCase") -> Problems:
                     "source of its own, with its own availability, can tell of earlier outcomes)"
                 )
         if read.feature is not None:
-            yield from _future(use_case, read, read.feature)
-            yield from _people(use_case, read)
+            yield from _leaks_of_feature(use_case, read, read.feature)
     for name, derived in use_case.derived.items():
         for used in sorted(derived.expression.columns & set(use_case.protected)):
             yield (
@@ -228,39 +227,37 @@ def _outcome_columns(use_case: "UseCase") -> Mapping[str, str]:
     return {name: what for name, what in named.items() if name and name not in row_times}
 
 
-def _future(use_case: "UseCase", read: "Read", feature: "FeatureColumn") -> Problems:
-    source = use_case.sources[read.source]
-    is_own_value = feature.aggregate is None and not read.is_filter
+def _leaks_of_feature(use_case: "UseCase", read: "Read", feature: "FeatureColumn") -> Problems:
+    source, key = use_case.sources[read.source], use_case.entity.key
+    is_filter = read.where.endswith(".where")  # it says which rows count
+    is_value = not is_filter and not feature.is_count
     known = source.availability
+    is_own_value = feature.aggregate is None and not is_filter
     if is_own_value and known != source.event_time and known in read.columns:
         yield (
             f"{read.where}: reads {known}, when the row became known; at its own time that lies in "
             "the future"
         )
-
-
-def _people(use_case: "UseCase", read: "Read") -> Problems:
-    source, key = use_case.sources[read.source], use_case.entity.key
     made_of = {
-        name: (attribute.of.columns, attribute.as_input)
+        name: attribute
         for name, attribute in use_case.protected.items()
         if attribute.source == read.source
     }
-    declared = {name for columns, as_input in made_of.values() if as_input for name in columns}
+    declared = {column for item in made_of.values() if item.as_input for column in item.of.columns}
     allowed = declared | {key, source.event_time, source.availability}
-    for name, (columns, _) in made_of.items():
-        for column in sorted(read.columns & columns - allowed):
+    for name, attribute in made_of.items():
+        for column in sorted(read.columns & attribute.of.columns - allowed):
             yield (
                 f"{read.where}: reads {column}, which the protected attribute {name} is made of; "
                 f"leave it out, or declare protected.{name}.as_input: true"
             )
-    if read.is_value and key in read.columns:
+    if is_value and key in read.columns:
         yield (
             f"{read.where}: reads the entity key {key}; who an entity is says nothing of new ones "
             "(count and count_distinct of it are fine)"
         )
     for column in sorted(read.columns - declared - {key}):
-        if source.column(column).personal and (read.is_value or read.is_filter):
+        if source.column(column).personal and (is_value or is_filter):
             yield (
                 f"{read.where}: reads the personal column {column}; declare it as a protected "
                 "attribute with as_input: true (count and count_distinct of it are fine)"

@@ -16,6 +16,12 @@ Aggregate = Annotated[str, OneOf(tuple(AGGREGATES))]
 Refresh = Literal["continuous", "daily"]
 FeatureType = Literal["float64", "int64", "string", "boolean"]
 Direction = Literal["increasing", "decreasing"]
+Deprecated = Annotated[
+    bool, Field(description="Still computed for the models that use it; no input of new ones.")
+]
+Expected = Annotated[
+    Direction | None, Field(description="How the score is expected to move as the value rises.")
+]
 
 
 class SourceColumn(Section):
@@ -145,12 +151,8 @@ class FeatureColumn(Section):
     unseen: float | int | None = Field(
         None, description="For an entity without rows; counts default to 0, others to missing."
     )
-    deprecated: bool = Field(
-        False, description="Still computed for the models that use it; no input of new ones."
-    )
-    expected: Direction | None = Field(
-        None, description="How the score is expected to move as the value rises."
-    )
+    deprecated: Deprecated = False
+    expected: Expected = None
 
     @model_validator(mode="after")
     def _one_window(self) -> "FeatureColumn":
@@ -235,12 +237,8 @@ class DerivedFeature(Section):
     description: str = ""
     dtype: FeatureType = "float64"
     precision: int = Field(6, ge=0, le=12)
-    deprecated: bool = Field(
-        False, description="Still computed for the models that use it; no input of new ones."
-    )
-    expected: Direction | None = Field(
-        None, description="How the score is expected to move as the value rises."
-    )
+    deprecated: Deprecated = False
+    expected: Expected = None
 
 
 class ProtectedAttribute(Section):

@@ -9,32 +9,8 @@ from typing import NamedTuple, Self
 
 from pydantic import Field, model_validator
 
+from mlops_pipeline.config import modelling, tables
 from mlops_pipeline.config.checks import problems
-from mlops_pipeline.config.modelling import (
-    ComputeCost,
-    Evaluation,
-    Explanations,
-    Fairness,
-    Governance,
-    Retraining,
-    Rollout,
-    Split,
-    Training,
-    attribute_pairs,
-)
-from mlops_pipeline.config.tables import (
-    ColumnType,
-    DerivedFeature,
-    Direction,
-    Entity,
-    FeatureColumn,
-    FeatureView,
-    Grid,
-    Label,
-    Population,
-    ProtectedAttribute,
-    Source,
-)
 from mlops_pipeline.spec.rules import GateRule
 from mlops_pipeline.spec.section import Name, Section
 
@@ -48,18 +24,7 @@ class Read(NamedTuple):
     where: str
     source: str
     columns: frozenset[str]
-    feature: FeatureColumn | None = None
-
-    @property
-    def is_value(self) -> bool:
-        """A value of what is read becomes a feature's value."""
-        of_feature = self.feature is not None and not self.feature.is_count
-        return of_feature and not self.is_filter
-
-    @property
-    def is_filter(self) -> bool:
-        """It says which rows count."""
-        return self.where.endswith(".where")
+    feature: tables.FeatureColumn | None = None
 
 
 class UseCase(Section):
@@ -71,24 +36,24 @@ class UseCase(Section):
     intended_use: str = Field(min_length=10)
     out_of_scope: tuple[str, ...] = ()
     licence: str = "not provided"
-    entity: Entity
-    grid: Grid
-    population: Population
-    sources: dict[Name, Source] = Field(min_length=1)
-    label: Label
-    views: dict[Name, FeatureView] = Field(min_length=1)
-    derived: dict[Name, DerivedFeature] = Field(default_factory=dict)
-    protected: dict[Name, ProtectedAttribute] = Field(default_factory=dict)
-    split: Split = Split()
-    training: Training
-    evaluation: Evaluation = Evaluation()
-    fairness: Fairness = Fairness()
-    explanations: Explanations = Explanations()
+    entity: tables.Entity
+    grid: tables.Grid
+    population: tables.Population
+    sources: dict[Name, tables.Source] = Field(min_length=1)
+    label: tables.Label
+    views: dict[Name, tables.FeatureView] = Field(min_length=1)
+    derived: dict[Name, tables.DerivedFeature] = Field(default_factory=dict)
+    protected: dict[Name, tables.ProtectedAttribute] = Field(default_factory=dict)
+    split: modelling.Split = modelling.Split()
+    training: modelling.Training
+    evaluation: modelling.Evaluation = modelling.Evaluation()
+    fairness: modelling.Fairness = modelling.Fairness()
+    explanations: modelling.Explanations = modelling.Explanations()
     gates: tuple[GateRule, ...] = Field(min_length=1)
-    rollout: Rollout = Rollout()
-    retraining: Retraining = Retraining()
-    compute_cost: ComputeCost = ComputeCost()
-    governance: Governance = Governance()
+    rollout: modelling.Rollout = modelling.Rollout()
+    retraining: modelling.Retraining = modelling.Retraining()
+    compute_cost: modelling.ComputeCost = modelling.ComputeCost()
+    governance: modelling.Governance = modelling.Governance()
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -102,13 +67,13 @@ class UseCase(Section):
         return tuple(self.definitions)
 
     @property
-    def definitions(self) -> dict[str, FeatureColumn | DerivedFeature]:
+    def definitions(self) -> dict[str, tables.FeatureColumn | tables.DerivedFeature]:
         """Every feature by name, in the order of the file: views, then derived."""
         columns = {n: item for view in self.views.values() for n, item in view.columns.items()}
         return {**columns, **self.derived}
 
     @property
-    def directions(self) -> dict[str, Direction]:
+    def directions(self) -> dict[str, tables.Direction]:
         """The declared direction of every feature that has one."""
         return {n: item.expected for n, item in self.definitions.items() if item.expected}
 
@@ -129,7 +94,7 @@ class UseCase(Section):
     def audited(self) -> tuple[str, ...]:
         """What fairness is audited by: the protected attributes, then their intersections."""
         names = tuple(self.protected)
-        return (*names, *attribute_pairs(names)) if self.fairness.intersections else names
+        return (*names, *modelling.attribute_pairs(names)) if self.fairness.intersections else names
 
     @property
     def reads(self) -> Iterator[Read]:
@@ -152,7 +117,7 @@ class UseCase(Section):
         return (self.label.horizon_days or 0) + self.label.delay_days
 
     @property
-    def request_columns(self) -> dict[str, ColumnType]:
+    def request_columns(self) -> dict[str, tables.ColumnType]:
         """The source columns that request-time features read, with their types."""
         source = self.sources[self.population.source]
         views = [view for view in self.views.values() if view.request_time]

@@ -139,11 +139,7 @@ class Aggregate:
 
 AGGREGATES: Mapping[str, Aggregate] = MappingProxyType(
     {
-        "sum": Aggregate(),
-        "mean": Aggregate(),
-        "min": Aggregate(),
-        "max": Aggregate(),
-        "std": Aggregate(),
+        **dict.fromkeys(("sum", "mean", "min", "max", "std"), Aggregate()),
         "count": Aggregate(needs_column=False, is_count=True),
         "count_distinct": Aggregate(is_count=True),
         "last": Aggregate(),

@@ -18,11 +18,7 @@ Step = Literal["month", "week", "day"]
 
 @dataclass(frozen=True)
 class Period:
-    """One step of the grid.
-
-    For a month, week or day grid it is the single time `start` (== as_of); for an event grid it
-    holds the events in [start, end), known at `end`.
-    """
+    """One step of the grid: the single time `start` (== end), or the events in [start, end)."""
 
     start: datetime
     end: datetime
@@ -115,21 +111,15 @@ def events_in_horizon(
     """
     import ibis
 
-    label = use_case.label
     events = label_events(use_case, tables, as_of)
+    starts = [period.start.replace(tzinfo=None) for period in periods]
+    horizon = timedelta(days=use_case.label.horizon_days or 0)
     points = ibis.memtable(
-        {
-            "as_of": [period.start.replace(tzinfo=None) for period in periods],
-            "_until": [
-                period.start.replace(tzinfo=None) + timedelta(days=label.horizon_days or 0)
-                for period in periods
-            ],
-        },
+        {"as_of": starts, "_until": [start + horizon for start in starts]},
         schema={"as_of": "timestamp(6)", "_until": "timestamp(6)"},
     )
-    joined = events.join(
-        points, [events._happened >= points.as_of, events._happened < points._until]
-    )
+    inside = [events._happened >= points.as_of, events._happened < points._until]
+    joined = events.join(points, inside)
     return joined.select(use_case.entity.key, "as_of").distinct()
 
 
@@ -178,26 +168,20 @@ def column_labels(
     source = use_case.sources[label.source]
     until = as_of.replace(tzinfo=None)
     every = tables[label.source]
-    rows = every.filter(
-        (every._available_at <= until)
-        & (every._superseded_at.isnull() | (every._superseded_at > until))
-    )
+    is_newest = every._superseded_at.isnull() | (every._superseded_at > until)
+    rows = every.filter((every._available_at <= until) & is_newest)
     value = rows[label.column]
     known = rows[label.available_at or source.availability]
     if label.delay_days:
         known = known + ibis.interval(days=label.delay_days)
     known = ibis.greatest(known.cast("timestamp(6)"), rows._available_at)
-    keys = source.key if label.source in revised else ()
-    labels = rows.select(
-        *keys,
-        event_row=rows._row_no,
-        label=ibis.cases(
-            (value == label.positive, ibis.literal(1, "int8")),
-            (value == label.negative, ibis.literal(0, "int8")),
-            else_=ibis.null("int8"),
-        ),
-        known_at=known,
+    number = ibis.cases(
+        (value == label.positive, ibis.literal(1, "int8")),
+        (value == label.negative, ibis.literal(0, "int8")),
+        else_=ibis.null("int8"),
     )
+    keys = source.key if label.source in revised else ()
+    labels = rows.select(*keys, event_row=rows._row_no, label=number, known_at=known)
     if not keys:
         return labels
     versions = every.select(*keys, event_row=every._row_no)

@@ -32,10 +32,7 @@ Function = Callable[[Sequence[Any]], Any]
 
 
 class RowFunction(NamedTuple):
-    """A function of a row's values, and the type of what it returns.
-
-    It raises DataError for an integer result outside int64.
-    """
+    """A function of a row's values (DataError: an integer outside int64), and its result's type."""
 
     kind: Kind
     of_row: Function

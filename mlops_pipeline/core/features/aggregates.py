@@ -28,31 +28,14 @@ Made = Callable[[Any], Any]  # a table of the step before -> a value
 
 
 class Event(NamedTuple):
-    """One version of an event of an entity; times are UTC, in microseconds since 1970.
+    """One version of an event of an entity; times are UTC, in microseconds since 1970."""
 
-    Attributes
-    ----------
-    identity : hashable
-        The source's key: a further version of it is a revision, the same again a duplicate.
-    happened_us : int
-        Its event time.
-    declared_us : int
-        Its availability as the source declares it: the order of the versions.
-    known_us : int
-        When it counts as known: `declared_us`, for a late one the time of its arrival.
-    arrival : int
-        Its place in the order of arrival, the last tie-break.
-    values : tuple or None
-        The columns of `stream_columns`, in that order; None: by this version the event is no
-        longer one of the entity (a revision gave it to another).
-    """
-
-    identity: Hashable
-    happened_us: int
-    declared_us: int
-    known_us: int
-    arrival: int
-    values: tuple[Value, ...] | None
+    identity: Hashable  # the source's key: another version is a revision, the same a duplicate
+    happened_us: int  # its event time
+    declared_us: int  # its availability as the source declares it: the order of the versions
+    known_us: int  # when it counts as known: as declared, for a late one when it arrived
+    arrival: int  # its place in the order of arrival, the last tie-break
+    values: tuple[Value, ...] | None  # of `stream_columns`; None: a revision gave it to another
 
 
 _LATEST = attrgetter("happened_us", "known_us", "arrival")
@@ -81,18 +64,8 @@ class Rows:
     nothing is computed twice: prepared columns (scaled values, who counts), their aggregates, and
     the features made of these.
 
-    Parameters
-    ----------
-    rows : ibis.Table
-        With `_available_at` and `_row_no`.
-    event_time : str
-        The source's event time.
-    as_of : datetime or ibis column
-        The time of all, or the column of times `_as_of`.
-    widest : timedelta or None
-        How far back `rows` reach: such a window needs no test of its own.
-    is_unique : bool
-        At most one row of a group has the same event time: it alone says which is the latest.
+    `as_of` is the time of all, or a column of times. A window as wide as `widest`, which is how far
+    back the rows reach, needs no test; `is_unique`: the event time says which row is the latest.
     """
 
     def __init__(
@@ -109,10 +82,7 @@ class Rows:
         self._latest: dict[str | None, list[str]] = {}
 
     def aggregated(self, group: str, columns: Mapping[str, FeatureColumn], kept: Any = None) -> Any:
-        """Return a table of one row per group: the group's key and the columns.
-
-        `kept` is a test of the rows: only groups with a row that meets it are returned.
-        """
+        """Return one row per group: its key and the columns; only groups with a row `kept`."""
         features = {
             name: AGGREGATES[str(column.aggregate)].of_table(self, column, self._flag(column))
             for name, column in columns.items()
@@ -158,10 +128,7 @@ class Rows:
         return lambda table: table[name]
 
     def latest(self, value: str, flag: str | None) -> str:
-        """Return the name of the latest row that counts: a struct of this and other values.
-
-        Latest by event time, then availability, then arrival.
-        """
+        """Return the name of the latest row (by event time, availability, arrival): a struct."""
         import ibis
 
         known = self._rows
