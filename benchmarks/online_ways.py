@@ -83,6 +83,10 @@ def write_table(table: Table, path: Path, customers: int) -> None:
 
 def ours(folder: Path, customers: int, kind: str) -> dict[str, Any]:
     """materialize() into the store, and OnlineReader.read()."""
+    import deltalake  # noqa: F401 # as Feast's below: else imported within the work
+    import duckdb  # noqa: F401
+    import ibis  # noqa: F401
+
     from mlops_pipeline.lifecycle.context import open_context
     from mlops_pipeline.lifecycle.features.online.materialize import materialize, open_writer
     from mlops_pipeline.lifecycle.features.online.reader import open_reader
