@@ -8,8 +8,7 @@ import dagster as dg
 
 from mlops_pipeline.config import UseCase, load_use_cases
 from mlops_pipeline.orchestration.assets.data import data_assets, feature_assets
-from mlops_pipeline.orchestration.assets.model import model_assets
-from mlops_pipeline.orchestration.assets.release import release_assets
+from mlops_pipeline.orchestration.assets.model import model_assets, release_assets
 from mlops_pipeline.orchestration.assets.scoring import scoring_assets
 from mlops_pipeline.orchestration.jobs import asset_job, card_review_job, lifecycle_executor
 from mlops_pipeline.orchestration.resources import Platform, mlflow_resource
