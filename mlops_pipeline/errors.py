@@ -11,7 +11,7 @@ MlopsError
  +-- LeaseError            another lifecycle of the same use case is running
  +-- StateError            the ops database or registry does not allow this step now
  +-- ContractError         a stored model does not reload and score as it did when it was made
- |    +-- ModelFilesError  a model's files are not those that were released
+ |    +-- ModelFilesError  a model's files are not those that were recorded
  +-- OnlineStoreError      the online feature store did not do what it was asked
       +-- OnlineUnavailableError  it is gone, or refuses
       +-- OnlineTimeoutError      it did not answer within its time limit
@@ -152,7 +152,7 @@ class ContractError(MlopsError):
 
 
 class ModelFilesError(ContractError):
-    """A model's files are not those that were released."""
+    """A model's files are not those that were recorded."""
 
 
 class OnlineStoreError(MlopsError):

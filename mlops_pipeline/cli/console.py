@@ -55,14 +55,14 @@ def project(name: str) -> "Iterator[Context]":
 
 
 def print_pending(context: "Context") -> None:
-    """Say what MLflow does not show yet of the ledger, which this command leaves to others."""
-    from mlops_pipeline.lifecycle.rollouts import pending_effects
+    """Say what MLflow and the anchors do not show yet, which this command leaves to others."""
+    from mlops_pipeline.lifecycle.project import pending_effects
 
-    pending = pending_effects(context.ops, context.use_case.name)
+    pending = pending_effects(context.ops, context.settings, context.use_case.name)
     if pending:
         say(
-            ": MLflow does not show what was decided; the next lifecycle, approval or rollback "
-            "completes it",
+            ": MLflow or the anchors do not show what was decided; the next lifecycle, approval "
+            "or rollback completes it",
             lead=f"{pending} effect{'s' if pending > 1 else ''} pending",
             colour="yellow",
         )

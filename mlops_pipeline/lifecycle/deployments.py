@@ -10,8 +10,10 @@ from datetime import datetime
 from typing import Any
 
 from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.core.documents.records import Provenance
 from mlops_pipeline.core.rollout.records import MEANINGS, OpeningState, Rollout, RolloutEvent
 from mlops_pipeline.lifecycle.bookkeeping import NewDecision, record_configuration, record_decision
+from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.lifecycle.project import project
 from mlops_pipeline.lifecycle.rollouts import (
     PersonsDecision,
@@ -22,41 +24,41 @@ from mlops_pipeline.lifecycle.rollouts import (
     roll_back,
     rollout_events,
 )
-from mlops_pipeline.stores.models.mlflow import FINGERPRINT, Registry, open_tracking
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
 
 NOT_SHOWN = ("id", "rollout_id", "use_case")  # of an approval
 
 
-def open_deployment(
-    ops: OpsDatabase,
-    settings: Settings,
-    use_case: UseCase,
-    version: int,
-    *,
-    needs_review: bool,
-    now: datetime,
-) -> Rollout:
+@dataclass(frozen=True)
+class Registered:
+    """The pointer to the newest registered version, and whether its gate asks for a person."""
+
+    version: int
+    fingerprint: str
+    needs_review: bool
+
+
+def open_deployment(context: Context, entry: Registered, provenance: Provenance) -> Rollout:
     """Open the rollout of a registered version; the same version keeps the rollout it has."""
-    registry = Registry(open_tracking(settings, use_case.name), use_case.name)
-    found = registry.get(version)
-    state, reason = _opening(use_case, find_champion(ops, use_case.name), needs_review=needs_review)
+    ops, use_case, now = context.ops, context.use_case, context.now
+    champion = find_champion(ops, use_case.name)
+    state, reason = _opening(use_case, champion, needs_review=entry.needs_review)
     rollout = open_rollout(
         ops,
         use_case.name,
-        version,
-        mlflow_run_id=found.mlflow_run_id,
-        dagster_run_id=found.tags["dagster_run_id"],
-        fingerprint=found.tags[FINGERPRINT],
+        entry.version,
+        mlflow_run_id=provenance.mlflow_run_id,
+        dagster_run_id=provenance.dagster_run_id,
+        fingerprint=entry.fingerprint,
         stages=use_case.rollout.stages,
         state=state,
         reason=reason,
         waiting_for=use_case.owner if state == "awaiting_approval" else None,
         now=now,
     )
-    what = f"{use_case.name} version {version}: {rollout.state}"
-    project(ops, settings, use_case, reason=what, now=now)
+    what = f"{use_case.name} version {entry.version}: {rollout.state}"
+    project(ops, context.settings, use_case, reason=what, now=now)
     return rollout
 
 

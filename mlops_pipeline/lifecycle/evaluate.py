@@ -8,10 +8,11 @@
 What is measured and when a model is mitigated belongs to core/recipe.py.
 """
 
+import io
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -53,9 +54,15 @@ from mlops_pipeline.lifecycle.provenance import git_state
 from mlops_pipeline.lifecycle.rollouts import find_champion
 from mlops_pipeline.lifecycle.run_log import log_evaluation
 from mlops_pipeline.lifecycle.status import use_case_costs
-from mlops_pipeline.lifecycle.train import TrainedModel, read_facts, read_training, trained_model
+from mlops_pipeline.lifecycle.train import (
+    SAMPLE,
+    TrainedModel,
+    read_facts,
+    read_training,
+    trained_model,
+)
 from mlops_pipeline.stores.files import new_folder, restore_folder, write_json
-from mlops_pipeline.stores.models.files import read_files, write_files
+from mlops_pipeline.stores.models.files import pinned_digests, read_pinned, texts, write_files
 
 MITIGATED, RECIPE = "mitigated", "recipe.json"
 EVALUATION, REPORT, DRIFT_PAGE = "evaluation.json", "report.html", "evidently.html"
@@ -75,13 +82,23 @@ class EvaluatedModel:
     pages: Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class EvaluationPointer:
+    """The pointer to the newest evaluation: of which training, the gate, digests of its files."""
+
+    fingerprint: str
+    passed: bool
+    needs_review: bool
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
 def evaluate_model(run: RunContext) -> EvaluatedModel:
     """Evaluate the newest training on its test part, hold the gate against it, write the report.
 
     A model that the gate refuses on fairness only is mitigated, and its variant evaluated too.
     """
     use_case, git, trained = run.use_case, git_state(run.settings), trained_model(run)
-    facts, model = read_training(trained.folder)
+    facts, model, files = read_training(trained)
     test = _test_rows(run, trained.snapshot, facts)
     against = Examination(test, _champion(run), list_exceptions(run.ops, use_case.name), run.now)
     examined = mitigate_refused(
@@ -92,7 +109,7 @@ def evaluate_model(run: RunContext) -> EvaluatedModel:
     drawn = _plots(run, facts, test, examined)
     (trained.folder / EVALUATION).unlink(missing_ok=True)  # the evaluation before goes first
     _write_variant(trained.folder / MITIGATED, examined.variant)
-    moved = _write_drift(run, trained.folder, test)
+    moved = _write_drift(run, trained.folder, files[SAMPLE], test)
     report = _report_facts(
         run, trained, facts, examined, drawn=drawn, moved=moved, commit=git.commit
     )
@@ -100,16 +117,13 @@ def evaluate_model(run: RunContext) -> EvaluatedModel:
     gate = examined.gate
     document = EvaluatedTraining(examined.evaluation, gate).document()
     write_json(trained.folder / EVALUATION, document)
-    files = [trained.folder / name for name in (REPORT, EVALUATION, DRIFT_PAGE)]
-    page = log_evaluation(run, trained.mlflow_run_id, examined, files)
-    run.set_pointer(
-        "evaluation",
-        {
-            "fingerprint": trained.fingerprint,
-            "passed": gate.passed,
-            "needs_review": gate.needs_review,
-        },
-    )
+    written = [trained.folder / name for name in (REPORT, EVALUATION, DRIFT_PAGE)]
+    page = log_evaluation(run, trained.mlflow_run_id, examined, written)
+    made = {
+        name: digest for name, digest in pinned_digests(trained.folder).items() if _is_ours(name)
+    }
+    pointer = EvaluationPointer(trained.fingerprint, gate.passed, gate.needs_review, made)
+    run.set_pointer("evaluation", plain(pointer))
     for rule in gate.failed:
         run.log.warning(f"gate [{rule.effect}] {rule.name}: {rule.reason}")
     raise_parity_alert(run.ops, use_case, gate, run_id=run.run_id, now=run.now)
@@ -128,29 +142,33 @@ def evaluate_model(run: RunContext) -> EvaluatedModel:
     )
 
 
-def read_evaluation(folder: Path) -> EvaluatedTraining:
-    """Read what evaluate_model wrote; NotFoundError when the training was not evaluated."""
-    path = folder / EVALUATION
-    if not path.is_file():
+def read_evaluation(
+    run: RunContext, trained: TrainedModel
+) -> tuple[EvaluatedTraining, Mapping[str, bytes]]:
+    """Read what evaluate_model wrote of a training, and its files; ModelFilesError if changed."""
+    pointer = from_plain(EvaluationPointer, run.pointer("evaluation", "evaluation_report"))
+    if pointer.fingerprint != trained.fingerprint:
         raise NotFoundError(
             "the trained model was not evaluated",
-            where=str(folder),
+            where=str(trained.folder),
+            expected=f"an evaluation of fingerprint {trained.fingerprint}",
+            found=f"one of {pointer.fingerprint}",
             way_out="materialize evaluation_report first",
         )
-    return from_plain(EvaluatedTraining, json.loads(path.read_text(encoding="utf-8")))
+    way_out = "materialize evaluation_report again"
+    files = read_pinned(trained.folder, pointer.files, way_out=way_out)
+    return from_plain(EvaluatedTraining, json.loads(files[EVALUATION])), files
 
 
-def read_mitigated(folder: Path) -> tuple[ScoringModel, MitigationRecipe]:
+def read_mitigated(files: Mapping[str, bytes]) -> tuple[ScoringModel, MitigationRecipe]:
     """Return the variant that took the base model's place, and how it is fitted again."""
-    if not (folder / MITIGATED).is_dir():
-        raise NotFoundError(
-            "the mitigated model's files are gone",
-            where=str(folder / MITIGATED),
-            way_out="materialize evaluation_report again",
-        )
-    files = read_files(folder / MITIGATED)
-    recipe = from_plain(MitigationRecipe, json.loads(files.pop(RECIPE)))
-    return ScoringModel.of_files(files), recipe
+    variant = texts(files, f"{MITIGATED}/")
+    recipe = from_plain(MitigationRecipe, json.loads(variant.pop(RECIPE)))
+    return ScoringModel.of_files(variant), recipe
+
+
+def _is_ours(name: str) -> bool:
+    return name in (EVALUATION, REPORT, DRIFT_PAGE) or name.startswith(f"{MITIGATED}/")
 
 
 def _test_rows(context: Context, snapshot: Snapshot, facts: TrainingFacts) -> LabelledFrame:
@@ -180,13 +198,15 @@ def _write_variant(folder: Path, variant: Candidate | None) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write_drift(context: Context, folder: Path, test: LabelledFrame) -> Mapping[str, float]:
+def _write_drift(
+    context: Context, folder: Path, sample: bytes, test: LabelledFrame
+) -> Mapping[str, float]:
     """Write Evidently's report of the train against the test part; return the worst columns."""
     import pandas as pd
 
     from mlops_pipeline.stores.pages import write_drift_report
 
-    reference = pd.read_parquet(folder / "train_sample.parquet")
+    reference = pd.read_parquet(io.BytesIO(sample))
     current = pd.DataFrame(dict(test.columns))
     summary = write_drift_report(
         folder / DRIFT_PAGE, reference, current, seed=context.use_case.training.seed

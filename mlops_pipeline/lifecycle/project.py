@@ -9,11 +9,11 @@ from datetime import datetime
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.rollout.approvals import approval_state, has_ended, last_approval
+from mlops_pipeline.core.rollout.records import RolloutState
 from mlops_pipeline.lifecycle.alerts import NewAlert, alert_while
-from mlops_pipeline.lifecycle.compliance.anchors import anchor_chain
+from mlops_pipeline.lifecycle.bookkeeping import get_pointer
+from mlops_pipeline.lifecycle.compliance.anchors import anchor_chain, anchored_events
 from mlops_pipeline.lifecycle.rollouts import (
-    FOLLOWED,
-    REGISTRY,
     find_champion,
     list_approvals,
     list_rollouts,
@@ -22,6 +22,8 @@ from mlops_pipeline.stores.models.mlflow import Registry, is_in_use, open_tracki
 from mlops_pipeline.stores.ops import Ledger, OpsDatabase, Projection
 from mlops_pipeline.stores.settings import Settings
 
+REGISTRY = "registry"  # the target of a projection: MLflow; and the pointer to the newest version
+FOLLOWED = ("rollout", "approval")  # kinds of events that MLflow and the anchors follow
 APPROVAL_ENDED = "approval_ended"  # the kind of the alert
 
 
@@ -30,7 +32,8 @@ def project(
 ) -> None:
     """Let alerts, MLflow and the anchors follow the ledger; `reason` stands in a new anchor."""
     check_approval(ops, use_case, now=now)
-    if is_in_use(settings) and list_rollouts(ops, use_case.name):
+    is_known = get_pointer(ops, use_case.name, REGISTRY) or list_rollouts(ops, use_case.name)
+    if is_in_use(settings) and is_known:
         registry = Registry(open_tracking(settings, use_case.name), use_case.name)
         project_registry(ops, registry, now=now)
     anchor_chain(ops, settings, use_case, reason=reason, now=now)
@@ -46,12 +49,22 @@ def project_registry(ops: OpsDatabase, registry: Registry, *, now: datetime) -> 
         with ops.read() as tx:
             seq, _ = tx.audit_head()
             rollouts, approvals = list_rollouts(tx, name), list_approvals(tx, name)
-        registry.project(
-            {item.version: item.state for item in rollouts},
-            {item.version: approval_state(item, approvals, now=now) for item in rollouts},
-        )
+            newest = get_pointer(tx, name, REGISTRY)
+        states: dict[int, RolloutState] = {item.version: item.state for item in rollouts}
+        shown = {item.version: approval_state(item, approvals, now=now) for item in rollouts}
+        if newest is not None:  # between registry_entry and deployment it has no rollout yet
+            states.setdefault(newest.value["version"], "awaiting_approval")
+            shown.setdefault(newest.value["version"], "candidate")
+        registry.project(states, shown)
         ops.put(Projection(name, REGISTRY, seq))
         is_behind = bool(ops.events_after(seq, use_case=name, kind=FOLLOWED))
+
+
+def pending_effects(ops: Ledger, settings: Settings, use_case: str) -> int:
+    """Return how many changes of rollouts and approvals MLflow or the anchors do not show yet."""
+    shown = ops.find(Projection, use_case=use_case, target=REGISTRY)
+    seq = min(shown.seq if shown else 0, anchored_events(settings))
+    return len(ops.events_after(seq, use_case=use_case, kind=FOLLOWED))
 
 
 def check_approval(ops: Ledger, use_case: UseCase, *, now: datetime) -> None:

@@ -1,4 +1,6 @@
-"""Registering a model: version, documents, contract test, `complete`, alias; in this order.
+"""Registering a model: version, documents, contract test, `complete`; in this order.
+
+MLflow's alias follows the ledger (project.py).
 
 The documents lie in a folder of their own, beside the training's, with the evaluation that let the
 version in: another run of the same fingerprint writes the training's folder again, not this one.
@@ -10,7 +12,7 @@ version in: another run of the same fingerprint writes the training's folder aga
 """
 
 import json
-import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -49,7 +51,7 @@ from mlops_pipeline.lifecycle.compliance.cards import (
     write_card,
 )
 from mlops_pipeline.lifecycle.context import RunContext
-from mlops_pipeline.lifecycle.deployments import open_deployment
+from mlops_pipeline.lifecycle.deployments import Registered, open_deployment
 from mlops_pipeline.lifecycle.evaluate import read_evaluation, read_mitigated
 from mlops_pipeline.lifecycle.features.offline import definitions_hash, load_frame
 from mlops_pipeline.lifecycle.packaging import (
@@ -102,6 +104,7 @@ class _Release:
     facts: TrainingFacts
     evaluation: Evaluation
     final: Final
+    evidence: Mapping[str, bytes]
 
 
 def release_model(run: RunContext, *, must_pass: bool = False) -> Released | None:
@@ -111,7 +114,7 @@ def release_model(run: RunContext, *, must_pass: bool = False) -> Released | Non
     same fingerprint keeps the version it has.
     """
     trained, champion = trained_model(run), find_champion(run.ops, run.use_case.name)
-    evaluated = read_evaluation(trained.folder)
+    evaluated, files = read_evaluation(run, trained)
     if not evaluated.gate.passed:
         reason = _refusal(champion.version if champion else None, evaluated)
         run.log.warning(reason)
@@ -122,34 +125,24 @@ def release_model(run: RunContext, *, must_pass: bool = False) -> Released | Non
         return None
     found = run.models.find(trained.fingerprint)
     if found is None:
-        found = _register(_refitted(run, trained, evaluated), champion)
-    metadata = read_metadata(found)
-    run.set_pointer(
-        "registry",
-        {
-            "version": found.version,
-            "fingerprint": trained.fingerprint,
-            "needs_review": evaluated.gate.needs_review,
-        },
-    )
-    card = Path(metadata.model_card_uri).read_text(encoding="utf-8")
-    return Released(found.version, found.mlflow_run_id, metadata, card)
+        found = _register(_refitted(run, trained, evaluated, files), champion)
+    documents = run.lake.documents_folder(run.use_case.name, trained.fingerprint)
+    metadata = read_metadata(documents)
+    entry = Registered(found.version, trained.fingerprint, evaluated.gate.needs_review)
+    run.set_pointer("registry", plain(entry))
+    card = (documents / MARKDOWN).read_text(encoding="utf-8")
+    return Released(found.version, metadata.provenance.mlflow_run_id, metadata, card)
 
 
 def deploy_model(run: RunContext) -> Rollout:
     """Open the rollout of the newest registered version, and end the lifecycle."""
-    entry = run.pointer("registry", "registry_entry")
-    rollout = open_deployment(
-        run.ops,
-        run.settings,
-        run.use_case,
-        int(entry["version"]),
-        needs_review=bool(entry["needs_review"]),
-        now=run.now,
-    )
+    entry = from_plain(Registered, run.pointer("registry", "registry_entry"))
+    documents = run.lake.documents_folder(run.use_case.name, entry.fingerprint)
+    provenance = read_metadata(documents).provenance
+    rollout = open_deployment(run, entry, provenance)
     outcome = rollout.state.replace("_", " ")
     run.log.info(f"version {rollout.version}: {rollout.state}; {rollout.reason}")
-    end_lifecycle(run, outcome, str(entry["fingerprint"]), rollout.reason)
+    end_lifecycle(run, outcome, entry.fingerprint, rollout.reason)
     return rollout
 
 
@@ -195,11 +188,17 @@ def _refusal(champion: int | None, evaluated: EvaluatedTraining) -> str:
     return f"the gate refused the model: {kept}. {reasons}{mitigation}"
 
 
-def _refitted(run: RunContext, trained: TrainedModel, evaluated: EvaluatedTraining) -> _Release:
-    (facts, model), recipe = read_training(trained.folder), None
+def _refitted(
+    run: RunContext,
+    trained: TrainedModel,
+    evaluated: EvaluatedTraining,
+    files: Mapping[str, bytes],
+) -> _Release:
+    (facts, model, training), recipe = read_training(trained), None
     if evaluated.evaluation.mitigation is not None:
         # the gate let a variant pass, not the model that was trained
-        model, recipe = read_mitigated(trained.folder)
+        model, recipe = read_mitigated(files)
+    evidence = {name: {**training, **files}[name] for name in EVIDENCE}
     final = refit_final(
         run.use_case,
         partial(load_frame, run, trained.snapshot),
@@ -208,7 +207,7 @@ def _refitted(run: RunContext, trained: TrainedModel, evaluated: EvaluatedTraini
         train_periods=len(facts.parts["train"].periods),
         threads=run.settings.threads,
     )
-    return _Release(run, trained, facts, evaluated.evaluation, final)
+    return _Release(run, trained, facts, evaluated.evaluation, final, evidence)
 
 
 def _register(release: _Release, champion: Rollout | None) -> RegisteredVersion:
@@ -228,8 +227,8 @@ def _register(release: _Release, champion: Rollout | None) -> RegisteredVersion:
         }
     )
     with run.lake.new_artifacts(run.use_case.name, documents.name) as work:
-        for name in EVIDENCE:
-            shutil.copy(trained.folder / name, work / name)
+        for name, data in release.evidence.items():
+            (work / name).write_bytes(data)
         write_files(work / MODEL, package.files)
         write_json(work / "input_example.json", example)
         write_json(work / "data_snapshot.json", _snapshot(release))
@@ -260,16 +259,15 @@ def _register(release: _Release, champion: Rollout | None) -> RegisteredVersion:
             "as_of": release.facts.as_of.isoformat(),
         },
     )
-    run.models.set_alias("challenger", version.version)
-    return run.models.get(version.version)
+    return version
 
 
-def read_metadata(version: RegisteredVersion) -> Metadata:
-    """Read the metadata document of a complete version."""
-    path = Path(version.tags["metadata_uri"])
+def read_metadata(documents: Path) -> Metadata:
+    """Read the metadata document in the release folder of a version."""
+    path = documents / "metadata.json"
     if not path.is_file():
         raise NotFoundError(
-            f"the metadata document of version {version.version} is gone",
+            "the metadata document of the version is gone",
             where=str(path),
             way_out="restore the release folder from a backup of the lake",
         )
@@ -354,8 +352,7 @@ def _changes(release: _Release, version: RegisteredVersion, champion: Rollout | 
     )
     if champion is None:
         return changes(new, None)
-    replaced = release.run.models.get(champion.version)
-    folder = Path(replaced.tags["metadata_uri"]).parent
+    folder = release.run.lake.documents_folder(champion.use_case, champion.fingerprint)
     if not (folder / "training.json").is_file():
         return [f"Version {champion.version} kept no documents to compare with."]
     return changes(new, read_recorded(folder, champion.version))

@@ -150,7 +150,7 @@ def _read(registry: Registry, version: int) -> _Record:
             datetime.fromisoformat(snapshot["as_of"]),
             {name: AcceptedSource.from_dict(item) for name, item in sources},
         ),
-        metadata=read_metadata(found),
+        metadata=read_metadata(documents),
         lock=_text(documents / "requirements.lock"),
         model_folder=documents / MODEL,
         mitigation=from_plain(EvaluatedTraining, evaluated).evaluation.mitigation,

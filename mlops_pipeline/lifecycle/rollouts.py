@@ -31,10 +31,7 @@ from mlops_pipeline.core.rollout.records import (
     Verdict,
 )
 from mlops_pipeline.errors import NotFoundError, StateError
-from mlops_pipeline.stores.ops import NEW, Ledger, LifecycleRun, Projection, Transaction
-
-REGISTRY = "registry"  # the target of a projection: MLflow
-FOLLOWED = ("rollout", "approval")  # kinds of events that it follows
+from mlops_pipeline.stores.ops import NEW, Ledger, LifecycleRun, Transaction
 
 
 def find_champion(ops: Ledger, use_case: str) -> Rollout | None:
@@ -73,13 +70,6 @@ def rollout_events(ops: Ledger, use_case: str, version: int | None = None) -> li
 def list_approvals(ops: Ledger, use_case: str) -> list[Approval]:
     """List approvals and rejections in the order they were given."""
     return ops.all(Approval, use_case=use_case)
-
-
-def pending_effects(ops: Ledger, use_case: str) -> int:
-    """Return how many changes of rollouts and approvals MLflow does not show yet."""
-    shown = ops.find(Projection, use_case=use_case, target=REGISTRY)
-    seq = 0 if shown is None else shown.seq
-    return len(ops.events_after(seq, use_case=use_case, kind=FOLLOWED))
 
 
 def open_rollout(  # noqa: PLR0913 - a rollout records where its model came from

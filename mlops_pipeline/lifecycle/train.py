@@ -13,7 +13,7 @@ version have a folder of their own (release.py).
 import json
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -31,10 +31,11 @@ from mlops_pipeline.lifecycle.provenance import git_state, run_fingerprint
 from mlops_pipeline.lifecycle.run_log import log_training
 from mlops_pipeline.stores.files import write_json
 from mlops_pipeline.stores.lake.tables import Lake
-from mlops_pipeline.stores.models.files import read_files, write_files
+from mlops_pipeline.stores.models.files import pinned_digests, read_pinned, texts, write_files
 
 SAMPLE_ROWS = 5_000  # of the training part, kept for the report of what changed
 POINTER = "trained_model"
+TRAINING, SAMPLE = "training.json", "train_sample.parquet"
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,14 @@ class StoredTraining:
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """The pointer to the newest training: its folder, and what it was made of."""
+    """The pointer to the newest training: its folder, digests of its files, what it was made of."""
 
     fingerprint: str
     folder: Path
     as_of: datetime
     mlflow_run_id: str
     accepted: Mapping[str, AcceptedSource]
+    files: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def snapshot(self) -> Snapshot:
@@ -87,7 +89,8 @@ def train_model(run: RunContext, *, mlflow_run_id: str) -> StoredTraining:
         run, mlflow_run_id, snapshot, facts, training.candidates, validation=validation, git=git
     )
     run.record_use(model.input_names, "training")
-    pointer = TrainedModel(fingerprint, folder, as_of, mlflow_run_id, snapshot.accepted)
+    files = pinned_digests(folder)
+    pointer = TrainedModel(fingerprint, folder, as_of, mlflow_run_id, snapshot.accepted, files)
     run.set_pointer(POINTER, {**plain(pointer), "folder": str(folder)})
     price = use_case.compute_cost
     cost = price.of(sum(item.seconds for item in training.candidates))
@@ -114,7 +117,7 @@ def save_training(
 
     with lake.new_artifacts(facts.use_case, facts.fingerprint) as folder:
         write_files(folder / "model", model.files)
-        write_json(folder / "training.json", plain(facts))
+        write_json(folder / TRAINING, plain(facts))
         rng = np.random.default_rng(0)
         rows = np.sort(rng.permutation(parts.train)[:SAMPLE_ROWS])
         sample = {  # each column sorted by itself: its distribution, and no row of anybody
@@ -122,18 +125,21 @@ def save_training(
             for name, values in frame.columns.items()
             if name not in hidden
         }
-        pq.write_table(pa.table(sample), folder / "train_sample.parquet")
+        pq.write_table(pa.table(sample), folder / SAMPLE)
     return lake.artifact_folder(facts.use_case, facts.fingerprint)
 
 
-def read_training(folder: Path) -> tuple[TrainingFacts, ScoringModel]:
-    """Read what save_training wrote; NotFoundError when it is not there."""
-    return read_facts(folder), ScoringModel.of_files(read_files(folder / "model"))
+def read_training(trained: TrainedModel) -> tuple[TrainingFacts, ScoringModel, Mapping[str, bytes]]:
+    """Read what save_training wrote, and its files as they are; ModelFilesError if they changed."""
+    way_out = "materialize trained_model again"
+    files = read_pinned(trained.folder, trained.files, way_out=way_out)
+    facts = from_plain(TrainingFacts, json.loads(files[TRAINING]))
+    return facts, ScoringModel.of_files(texts(files, "model/")), files
 
 
 def read_facts(folder: Path) -> TrainingFacts:
     """Read the facts of a training, also beside the documents of a version that was made of it."""
-    path = folder / "training.json"
+    path = folder / TRAINING
     if not path.is_file():
         raise NotFoundError(
             "the trained model's files are gone",

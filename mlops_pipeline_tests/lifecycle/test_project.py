@@ -12,18 +12,18 @@ import pytest
 
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.lifecycle import project as projector
+from mlops_pipeline.lifecycle.bookkeeping import set_pointer
 from mlops_pipeline.lifecycle.compliance import anchors
 from mlops_pipeline.lifecycle.compliance.anchors import anchor_lines, anchors_file, verify_audit
 from mlops_pipeline.lifecycle.deployments import decide_approval, roll_back_champion
-from mlops_pipeline.lifecycle.project import project
+from mlops_pipeline.lifecycle.project import pending_effects, project, project_registry
 from mlops_pipeline.lifecycle.rollouts import (
     PersonsDecision,
     decide,
     get_rollout,
     open_rollout,
-    pending_effects,
 )
-from mlops_pipeline.stores.models.mlflow import open_tracking
+from mlops_pipeline.stores.models.mlflow import Registry, open_tracking
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
 from mlops_pipeline_tests.stores.ops.tampering import tamper
@@ -158,7 +158,7 @@ def test_killed_at_an_effect_the_next_process_completes_it(
     with OpsDatabase.open(settings.database_url) as ops:
         assert get_rollout(ops, case.name, 2).state == "champion"
         project(ops, settings, case, reason="next", now=LATER)
-        assert pending_effects(ops, case.name) == 0
+        assert pending_effects(ops, settings, case.name) == 0
     assert shown(settings, case) == (
         {"champion": 2, "previous": 1},
         {1: "production", 2: "production"},
@@ -185,14 +185,12 @@ def test_projecting_twice_changes_nothing(
 def test_ledger_that_goes_on_while_it_is_projected_is_projected_again(
     settings: Settings, case: UseCase, ops: OpsDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mlops_pipeline.stores.models.mlflow import Registry
-
     real, seen = Registry.project, []
 
     def approve_meanwhile(self: Registry, states: Any, approvals: Any) -> None:
         seen.append(dict(states))
         if len(seen) == 1:
-            approve_in_ledger(ops, case)
+            approve_in_ledger(ops, settings, case)
         real(self, states, approvals)
 
     monkeypatch.setattr(Registry, "project", approve_meanwhile)
@@ -201,10 +199,10 @@ def test_ledger_that_goes_on_while_it_is_projected_is_projected_again(
     assert shown(settings, case)[0] == {"champion": 2, "previous": 1}
 
 
-def approve_in_ledger(ops: OpsDatabase, case: UseCase) -> None:
+def approve_in_ledger(ops: OpsDatabase, settings: Settings, case: UseCase) -> None:
     """Approve version 2 in the ledger only, as another process just did."""
     decide(ops, case.name, 2, YES, now=LATER)
-    assert pending_effects(ops, case.name) == 3  # an approval, and two changes of state
+    assert pending_effects(ops, settings, case.name) == 3  # an approval, and two changes of state
 
 
 def test_rollback_is_one_transaction_that_everything_follows(
@@ -228,3 +226,30 @@ def test_verify_finds_a_change_that_the_machine_would_not_have_made(
     tamper(ops, "UPDATE rollout_event SET from_state = 'archived' WHERE to_state = 'champion'")
     (altered, impossible) = verify_audit(settings).problems[:2]
     assert "has changes that nobody could make" in altered + impossible
+
+
+def test_version_that_is_registered_and_not_deployed_is_the_challenger(
+    settings: Settings, case: UseCase, ops: OpsDatabase
+) -> None:
+    decide_approval(ops, settings, case, 2, YES, now=LATER)
+    client = open_tracking(settings, case.name).client
+    made = client.create_model_version(case.name, str(settings.data_dir))
+    client.set_model_version_tag(case.name, made.version, "complete", "true")
+    entry = {"version": 3, "fingerprint": "f3", "needs_review": True}
+    set_pointer(ops, case.name, "registry", entry, run_id="d", now=LATER)
+    project(ops, settings, case, reason="end of a run", now=LATER)
+    assert shown(settings, case) == (
+        {"champion": 2, "previous": 1, "challenger": 3},
+        {1: "production", 2: "production", 3: "candidate"},
+    )
+
+
+def test_anchor_that_was_not_written_is_pending_though_mlflow_shows_all(
+    settings: Settings, case: UseCase, ops: OpsDatabase
+) -> None:
+    decide(ops, case.name, 2, YES, now=LATER)
+    registry = Registry(open_tracking(settings, case.name), case.name)
+    project_registry(ops, registry, now=LATER)
+    assert pending_effects(ops, settings, case.name) == 3
+    project(ops, settings, case, reason="next", now=LATER)
+    assert pending_effects(ops, settings, case.name) == 0

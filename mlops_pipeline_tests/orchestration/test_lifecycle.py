@@ -12,7 +12,11 @@ from typing import Any
 
 import pytest
 
-from mlops_pipeline.core.documents.records import validate_metadata
+from mlops_pipeline.core.documents.records import (
+    EvaluatedTraining,
+    from_plain,
+    validate_metadata,
+)
 from mlops_pipeline.lifecycle.alerts import list_alerts
 from mlops_pipeline.lifecycle.bookkeeping import (
     NEWEST,
@@ -22,7 +26,6 @@ from mlops_pipeline.lifecycle.bookkeeping import (
     list_decisions,
     step_seconds,
 )
-from mlops_pipeline.lifecycle.evaluate import read_evaluation
 from mlops_pipeline.lifecycle.exceptions import grant_exception
 from mlops_pipeline.lifecycle.rollouts import (
     find_champion,
@@ -253,7 +256,7 @@ def test_failed_blocking_rule_with_an_exception_is_let_through_and_says_so(world
     assert (judged["passed"], judged["needs_review"]) == (True, True)
     assert done.has_said("gate [block] roc_auc at least 0.999")
     folder = Path(_pointer(world, "trained_model")["folder"])
-    gate = read_evaluation(folder).gate
+    gate = _evaluated(folder).gate
     assert (gate.rules[0].passed, gate.rules[0].excepted) == (False, True)
     assert "excepted by Ann until 9999-01-01: a test" in (folder / "report.html").read_text()
 
@@ -372,6 +375,10 @@ def _pointer(world: World, name: str) -> Any:
         found = get_pointer(ops, "churn", name)
     assert found is not None
     return found.value
+
+
+def _evaluated(folder: Path) -> EvaluatedTraining:
+    return from_plain(EvaluatedTraining, json.loads((folder / "evaluation.json").read_text()))
 
 
 def _aliases(world: World) -> dict[str, str]:

@@ -16,12 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from mlops_pipeline.core.modelling.scoring import ScoringModel
-from mlops_pipeline.errors import NotFoundError
+from mlops_pipeline.errors import ModelFilesError
 from mlops_pipeline.lifecycle.bookkeeping import get_pointer
 from mlops_pipeline.lifecycle.context import open_context
-from mlops_pipeline.lifecycle.evaluate import read_mitigated
 from mlops_pipeline.lifecycle.predictions import score_period
 from mlops_pipeline.lifecycle.rollouts import find_champion
+from mlops_pipeline.stores.models.files import read_pinned
 from mlops_pipeline_tests.world import FIRST, World, write_world
 
 CHAIN = (  # without the documents of the data, which take their time
@@ -75,8 +75,11 @@ def test_evaluation_again_after_a_kill_half_way_ends_the_same(
     world = mitigated.copy_to(tmp_path / "world")
     folder, before = _folder(world), _files(_folder(mitigated))
     (folder / "mitigated").rename(folder / ".mitigated.new")  # killed before it was in place
-    with pytest.raises(NotFoundError, match="the mitigated model's files are gone"):
-        read_mitigated(folder)
+    with world.ops() as ops:
+        pointer = get_pointer(ops, "churn", "evaluation")
+    assert pointer is not None
+    with pytest.raises(ModelFilesError, match="mitigated/model"):
+        read_pinned(folder, pointer.value["files"], way_out="evaluate again")
 
     world.run(assets=["evaluation_report"], threads=3)
 

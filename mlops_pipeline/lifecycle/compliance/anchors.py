@@ -158,6 +158,12 @@ def anchor_lines(path: Path) -> list[bytes]:
     return path.read_bytes().removesuffix(b"\n").split(b"\n") if path.exists() else []
 
 
+def anchored_events(settings: Settings) -> int:
+    """Return how many events of the chain the newest whole line of the file covers."""
+    lines = map(read_line, reversed(anchor_lines(anchors_file(settings))))
+    return next((int(line["count"]) for line in lines if line), 0)
+
+
 def _append(path: Path, line: bytes) -> None:
     """Write a line through to the disk; one that was cut by a crash is ended first."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -88,7 +88,7 @@ def _registry_entry(use_case: UseCase) -> dg.AssetsDefinition:
         kinds={"mlflow"},
         description="Only if the gate lets it, otherwise skipped: refit on labelled rows, "
         "model version, metadata document, model card, contract test in a fresh process, "
-        "`complete`, alias last.",
+        "`complete`.",
         after=("evaluation_report",),
         output_required=False,
     )

@@ -15,26 +15,54 @@ def write_files(folder: Path, files: Mapping[str, str]) -> dict[str, str]:
     return digests(files)
 
 
-def read_files(folder: Path) -> dict[str, str]:
-    """Return what the files of a folder hold, by name."""
-    return {path.name: path.read_text(encoding="utf-8") for path in sorted(folder.iterdir())}
-
-
 def read_checked(folder: Path, recorded: Mapping[str, str]) -> dict[str, str]:
-    """Return what a model's files hold, when they are those that were recorded by digest."""
-    held = _held(folder)
+    """Return what a released model's files hold, when they are all that were recorded."""
+    way_out = "restore the folder from a backup of the lake; do not score with these files"
+    return texts(_checked(folder, _held(folder), recorded, "were released", way_out))
+
+
+def read_pinned(folder: Path, recorded: Mapping[str, str], *, way_out: str) -> dict[str, bytes]:
+    """Return what a pointer's files hold, by path in the folder; others are not looked at."""
+    held = {
+        name: path.read_bytes() if (path := folder / name).is_file() else None for name in recorded
+    }
+    return _checked(folder, held, recorded, "were recorded", way_out)
+
+
+def texts(files: Mapping[str, bytes], within: str = "") -> dict[str, str]:
+    """Return the text of the files whose path begins with `within`, by the rest of it."""
+    return {
+        name.removeprefix(within): data.decode()
+        for name, data in files.items()
+        if name.startswith(within)
+    }
+
+
+def pinned_digests(folder: Path) -> dict[str, str]:
+    """Return the sha256 of every file below a folder, by path."""
+    paths = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*"))}
+    return {name: _digest(path.read_bytes()) for name, path in paths.items() if path.is_file()}
+
+
+def _checked(
+    folder: Path,
+    held: Mapping[str, bytes | None],
+    recorded: Mapping[str, str],
+    known_as: str,
+    way_out: str,
+) -> dict[str, bytes]:
     found = {name: _digest(data) for name, data in held.items()}
     names = sorted({*recorded, *found})
     different = [name for name in names if recorded.get(name) != found.get(name)]
     if different or not recorded:
         raise ModelFilesError(
-            "the files of the model are not those that were released",
+            f"the files of the model are not those that {known_as}",
             where=f"{folder}: {', '.join(different) or 'no file'}",
             expected=", ".join(str(recorded.get(name)) for name in different) or "recorded digests",
             found=", ".join(found.get(name, "(no file)") for name in different) or "none",
-            way_out="restore the folder from a backup of the lake; do not score with these files",
+            way_out=way_out,
         )
-    return {name: data.decode() for name, data in held.items() if data is not None}
+    return {name: data for name, data in held.items() if data is not None}
 
 
 def folder_digests(folder: Path) -> dict[str, str]:

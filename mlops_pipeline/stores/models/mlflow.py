@@ -3,8 +3,8 @@
 Runs are written through the client with an explicit run id; MLflow's "active run" is left to the
 dagster-mlflow resource. A version is made in this order, so that no half of one is ever used:
 create it, write and validate its document, hold its package against the contract, tag it
-`complete`, set the alias last. Versions without `complete` are ignored, and removed by the next
-registration.
+`complete`. Aliases follow the ledger. Versions without `complete` are ignored, and removed by the
+next registration.
 """
 
 import hashlib
