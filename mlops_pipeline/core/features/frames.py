@@ -122,7 +122,8 @@ class _Frame:
     def spine(self) -> Any:
         if self.given is not None:
             # a request's column may be named like the feature that is made of it
-            return self.given.drop(*(set(self.given.columns) & set(self.use_case.features)))
+            hidden = set(self.given.columns) & set(self.use_case.features)
+            return self.given.drop(*sorted(hidden))  # in one order, so that the SQL is one text
         if self.by_event:
             return self._event_spine()
         rows = self._known(self.use_case.population.source)
