@@ -52,16 +52,16 @@ def verify() -> None:
     """Recompute the chain, hold it against its anchors; exit code 1 if anything is wrong."""
     from mlops_pipeline.lifecycle.compliance.anchors import verify_audit
 
-    found = verify_audit(Settings.from_environment())
+    found, anchors = verify_audit(Settings.from_environment())
     for problem in found.problems:
         say(f" {problem}", lead="wrong:", colour="red")
     if found.total > len(found.problems):
         say("", lead=f"and {found.total - len(found.problems):,} more", colour="red")
-    say(f"{found.events:,} events, head {found.head}")
-    say(f"{found.anchors:,} anchors, the chain holds up to event {found.anchored:,}")
-    if found.unanchored:
-        first, last = found.unanchored
-        say("", lead=f"not anchored yet: events {first} to {last}", colour="yellow")
+    say(f"{found.count:,} events, head {found.head}")
+    say(f"{anchors:,} anchors, the chain holds up to event {found.anchored:,}")
+    if found.anchored < found.count:
+        first = found.anchored + 1
+        say("", lead=f"not anchored yet: events {first} to {found.count}", colour="yellow")
     if found.total:
         say("what to do: docs/runbook.md, `mlops audit verify` finds something")
         raise typer.Exit(1)

@@ -224,11 +224,10 @@ class ReportFacts:
 
 @dataclass(frozen=True)
 class Headline:
-    """The gate's result: its `tone` (good, review, bad), one sentence, and what failed."""
+    """The gate's result: its `tone` (good, review, bad), and one sentence."""
 
     tone: str
     sentence: str
-    failed: tuple[RuleResult, ...]
 
 
 def render_report(facts: ReportFacts) -> str:
@@ -270,7 +269,7 @@ def headline(gate: Gate, use_case: UseCase) -> Headline:
         sentence = "Needs a person's approval: no rule objects, but every version requires one."
     elif warnings:
         sentence = f"Accepted, with a warning: {_names(warnings)} did not pass."
-    return Headline(tone, sentence, gate.failed)
+    return Headline(tone, sentence)
 
 
 def parity_limits(use_case: UseCase) -> dict[str, float]:

@@ -9,7 +9,6 @@ Belongs here: reading and writing the two witnesses. What they mean is in core/a
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -44,23 +43,6 @@ TAG = "audit.anchor."
 BROKEN = "audit_chain_broken"  # the kind of the alert
 
 
-@dataclass(frozen=True)
-class Verification:
-    """What was found: problems of the record (the first of them), and how far it is anchored."""
-
-    events: int
-    head: str
-    anchors: int
-    anchored: int
-    problems: tuple[str, ...]
-    total: int
-
-    @property
-    def unanchored(self) -> tuple[int, int] | None:
-        """Return the first and last event that no anchor covers yet."""
-        return (self.anchored + 1, self.events) if self.anchored < self.events else None
-
-
 def anchor_chain(
     ops: OpsDatabase, settings: Settings, use_case: UseCase, *, reason: str, now: datetime
 ) -> None:
@@ -85,22 +67,17 @@ def anchor_chain(
     if is_in_use(settings):  # if not, a later anchor tells it of this one, too
         _tell_mlflow(settings, lines)
     if last is not None and ops.audit_hash(last["count"]) != last["head"]:
-        raise_alert(
-            ops,
-            use_case.name,
-            NewAlert(
-                BROKEN,
-                "error",
-                f"the audit chain is not the one that was anchored at {last['count']} events",
-                "mlops audit verify; see docs/runbook.md",
-                dedupe_key=BROKEN,
-            ),
-            now=now,
-        )
+        message = f"the audit chain is not the one that was anchored at {last['count']} events"
+        action = "mlops audit verify; see docs/runbook.md"
+        alert = NewAlert(BROKEN, "error", message, action, dedupe_key=BROKEN)
+        raise_alert(ops, use_case.name, alert, now=now)
 
 
-def verify_audit(settings: Settings) -> Verification:
-    """Read the whole chain, the rows it tells of and every anchor, and say what is wrong."""
+def verify_audit(settings: Settings) -> tuple[ChainCheck, int]:
+    """Read the whole chain, the rows it vouches for and every anchor.
+
+    Return the check, which says what is wrong, and how many anchors the file has.
+    """
     lines = anchor_lines(anchors_file(settings))
     told = _told(open_tracking(settings, EXPERIMENT)) if is_in_use(settings) else {}
     anchors, wrong = check_anchors(lines, told)
@@ -117,14 +94,7 @@ def verify_audit(settings: Settings) -> Verification:
             check.report(text)
     check.finish()
     records.finish()
-    return Verification(
-        check.count,
-        check.head,
-        len(lines),
-        check.anchored,
-        tuple(str(problem) for problem in check.problems),
-        check.total,
-    )
+    return check, len(lines)
 
 
 def _impossible_changes(ops: OpsDatabase) -> Iterator[str]:

@@ -63,13 +63,16 @@ def live_decisions(
     Labels are those known at the last as_of up to which every source has delivered: later ones
     would be taken for events that did not happen.
     """
+    import pyarrow as pa
+
     use_case = context.use_case
     snapshot = take_snapshot(use_case, accepted, None, now=now)
     since = snapshot.as_of - timedelta(days=use_case.fairness.lookback_days)
     predictions = context.lake.state(context.lake.table_uri(use_case.name, "predictions"))
     features = context.lake.state(features_uri(context))
     if predictions is None or features is None:
-        rows = _no_row(use_case)
+        names = (use_case.entity.key, "probability", "decision", "_label", *use_case.protected)
+        rows: Any = pa.table({name: [] for name in names})
     else:
         query = _query(context, snapshot, (predictions, features), version, since)
         rows = context.engine.arrow(query)
@@ -87,14 +90,6 @@ def live_decisions(
     )
 
 
-def _no_row(use_case: UseCase) -> Any:
-    import pyarrow as pa
-
-    types = {use_case.entity.key: pa.string(), "probability": pa.float64(), "decision": pa.bool_()}
-    types |= dict.fromkeys(use_case.protected, pa.string()) | {"_label": pa.int8()}
-    return pa.schema(list(types.items())).empty_table()
-
-
 def _query(
     context: Context,
     snapshot: Snapshot,
@@ -104,21 +99,24 @@ def _query(
 ) -> str:
     """Return the query of a version's decisions with attributes, and label where it is known.
 
-    Two events of an entity at one moment cannot be told apart: where their labels differ, or one
-    is not known, neither is known.
+    Labels are added to the rows of `f`. Two events of an entity at one time cannot be told apart:
+    where their labels differ, or one is not known, neither is known.
     """
     use_case, engine = context.use_case, context.engine
     predictions, features = (engine.scan(state) for state in tables)
     key, names = quoted(use_case.entity.key), [quoted(name) for name in use_case.protected]
     row = [EVENT_ROW] if use_case.grid.every == "event" else []
     attributes = ", ".join(f"any_value({name}) AS {name}" for name in names)
+    accepted = register_accepted(context, snapshot.accepted)
+    wanted = periods_with_labels(context, snapshot)
+    labels = with_labels(context, snapshot, accepted, wanted) if wanted else NO_LABELS
     begin, end = sql_timestamp(since), sql_timestamp(snapshot.as_of)
     return (
         f"WITH f AS (SELECT {', '.join([key, 'as_of', *row, *names])} FROM {features} "
         f"WHERE as_of >= {begin}), "
         f"a AS (SELECT {key}, as_of, count(*) AS _rows, {attributes} FROM f GROUP BY ALL), "
         f"l AS (SELECT {key}, as_of, min(_label) AS _low, max(_label) AS _high, count(*) AS _known "
-        f"FROM ({_labels(context, snapshot)}) WHERE _known_at <= {end} GROUP BY ALL) "
+        f"FROM ({labels}) WHERE _known_at <= {end} GROUP BY ALL) "
         f"SELECT p.{key}, p.probability, p.decision, {', '.join(names)}, "
         "CASE WHEN _low = _high AND _known = _rows THEN _low END AS _label "
         f"FROM {predictions} AS p LEFT JOIN a USING ({key}, as_of) "
@@ -127,22 +125,13 @@ def _query(
     )
 
 
-def _labels(context: Context, snapshot: Snapshot) -> str:
-    """Return the query that adds _label and _known_at to the rows of `f`."""
-    tables = register_accepted(context, snapshot.accepted)
-    wanted = periods_with_labels(context, snapshot)
-    if not wanted:
-        return NO_LABELS
-    return with_labels(context, snapshot, tables, wanted)
-
-
 def record_live_audit(
     context: Context, ops: OpsDatabase, audit: LiveAudit, *, run_id: str, now: datetime
 ) -> Path:
     """Store an audit, keep the decision, and raise or resolve the alert; return the file."""
     name = context.use_case.name
+    document = {**plain(audit), "audited_at": now.isoformat(), "run_id": run_id}
     with context.lake.new_artifacts(name, FOLDER) as folder:
-        document = {**plain(audit), "audited_at": now.isoformat(), "run_id": run_id}
         write_json(folder / FILE, document)
     evidence = {
         "model_version": audit.version,
@@ -152,12 +141,9 @@ def record_live_audit(
         "limit": audit.limit,
         "above": list(audit.parity.above),
     }
-    record_decision(
-        ops,
-        name,
-        NewDecision(FOLDER, audit.action, audit.sentence, evidence, actor=f"run {run_id}"),
-        now=now,
-    )
+    actor = f"run {run_id}"
+    decision = NewDecision(FOLDER, audit.action, audit.sentence, evidence, actor=actor)
+    record_decision(ops, name, decision, now=now)
     if audit.action in ("alert", "within_limits"):  # else it cannot be told
         why, is_above = audit.sentence, audit.action == "alert"
         alert = NewAlert(ALERT, "warning", why, WAY_OUT, run_id=run_id, dedupe_key=ALERT)
