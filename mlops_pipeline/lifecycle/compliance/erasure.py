@@ -236,10 +236,8 @@ def _erase(
     with open_context(use_case, settings) as context:
         rows = PersonRows(context, person.entity_id, lease.check)
         pointer = get_pointer(ops, use_case.name, "accepted")
-        accepted = {
-            name: AcceptedSource.from_dict(item)
-            for name, item in (pointer.value if pointer else {}).items()
-        }
+        stored = pointer.value if pointer else {}
+        accepted = {name: AcceptedSource.from_dict(item) for name, item in stored.items()}
         renewed = rows.erase_sources(accepted)
         if renewed != accepted:
             lease.check()
@@ -261,15 +259,13 @@ def _erase_online(use_case: UseCase, store: OnlineStore, entity_id: str) -> int:
 
     A checkpoint that a killed materialization left at the entity goes back to the beginning.
     """
-    names = set(stored_tables(store, use_case.name))
     records = online_layout(use_case).records()
-    names |= {records[0].name} if records else set()
-    for name in sorted(names):
-        if name.startswith("records_"):
-            table = OnlineTable(use_case.name, name)
-            found = read_checkpoint(store, table, RecordsCheckpoint)
-            if found is not None and found.last == entity_id:
-                store.set_checkpoint(table, checkpoint_text(replace(found, last=None, rows=0)))
+    names = {*stored_tables(store, use_case.name), *([records[0].name] if records else [])}
+    for name in sorted(name for name in names if name.startswith("records_")):
+        table = OnlineTable(use_case.name, name)
+        found = read_checkpoint(store, table, RecordsCheckpoint)
+        if found is not None and found.last == entity_id:
+            store.set_checkpoint(table, checkpoint_text(replace(found, last=None, rows=0)))
     return store.forget(use_case.name, entity_id)
 
 

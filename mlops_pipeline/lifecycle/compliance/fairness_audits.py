@@ -71,8 +71,8 @@ def live_decisions(
     predictions = context.lake.state(context.lake.table_uri(use_case.name, "predictions"))
     features = context.lake.state(features_uri(context))
     if predictions is None or features is None:
-        names = (use_case.entity.key, "probability", "decision", "_label", *use_case.protected)
-        rows: Any = pa.table({name: [] for name in names})
+        names = (use_case.entity.key, "probability", "decision", *use_case.protected)
+        rows: Any = pa.table({**{name: [] for name in names}, "_label": pa.array([], pa.int8())})
     else:
         query = _query(context, snapshot, (predictions, features), version, since)
         rows = context.engine.arrow(query)
