@@ -120,7 +120,7 @@ def shop_with(source: Section | None = None, **sections: Any) -> UseCase:
     return shop(sources={"visits": {**VISITS, **(source or {})}}, **sections)
 
 
-def visit(day: datetime, customer: int | None = 1, **values: Any) -> Row:
+def visit(day: datetime, customer: int | str | None = 1, **values: Any) -> Row:
     """A visit known as soon as it happened, unless `known` says otherwise."""
     row: Row = {"customer": customer, "at": day, "known": day, "amount": 1.0, "units": 1}
     return {**row, "kind": "shop", **values}

@@ -178,6 +178,27 @@ def _of_type(source: Source, kind: ColumnType) -> list[str]:
     return [column for column in source.columns if source.column(column).type == kind]
 
 
+# values that are text
+
+
+def text_fits(field: str, kind: ColumnType) -> str:
+    """Return SQL for whether a text is of a type."""
+    fits = f"TRY_CAST({field} AS {SQL_TYPES[kind]}) IS NOT NULL"
+    if kind == "int64":  # a cast would round 1.5 to 2 without a word
+        fits += f" AND regexp_full_match(trim({field}), '[-+]?[0-9]+')"
+    return fits
+
+
+def text_as(field: str, kind: ColumnType) -> str:
+    """Return SQL of a text as a value of a type; blanks are a missing value, except as text."""
+    if kind == "string":
+        return field
+    through = f"CAST(nullif(trim({field}), '') AS "
+    if kind == "timestamp":  # a text with a zone is moved to UTC, one without is UTC
+        return f"CAST({through}TIMESTAMPTZ) AS TIMESTAMP)"
+    return f"{through}{SQL_TYPES[kind]})"
+
+
 # CSV: everything is text with a header; a missing value is an empty field
 
 
@@ -190,13 +211,7 @@ def _scan_csv(source: Source, files: Sequence[str]) -> str:
 
 def _read_csv(source: Source, column: str) -> str:
     kind = source.column(column).type
-    field = quoted(column)
-    if kind == "string":
-        return f"nullif({field}, '')"
-    through = f"CAST(nullif(trim({field}), '') AS "
-    if kind == "timestamp":  # a text with a zone is moved to UTC, one without is UTC
-        return f"CAST({through}TIMESTAMPTZ) AS TIMESTAMP)"
-    return f"{through}{SQL_TYPES[kind]})"
+    return text_as(f"nullif({quoted(column)}, '')", kind)
 
 
 def _check_csv_columns(name: str, source: Source, path: str, found: Columns) -> None:
@@ -235,13 +250,10 @@ def _check_csv_type(
     kind, field = source.column(column).type, quoted(column)
     if kind == "string":
         return
-    fits = f"TRY_CAST({field} AS {SQL_TYPES[kind]}) IS NOT NULL"
-    if kind == "int64":  # a cast would round 1.5 to 2 without a word
-        fits += f" AND regexp_full_match(trim({field}), '[-+]?[0-9]+')"
     with readable(source, path):
         bad = engine.query(
             f"SELECT {field}, count(*) OVER () FROM {_scan_csv(source, [path])} "
-            f"WHERE trim({field}) <> '' AND NOT ({fits}) LIMIT 1"
+            f"WHERE trim({field}) <> '' AND NOT ({text_fits(field, kind)}) LIMIT 1"
         )
     for value, count in bad:
         shown = f"a value like {shape(value)}" if is_hidden else repr(value)

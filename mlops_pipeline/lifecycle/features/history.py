@@ -8,33 +8,36 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.core.data.periods import Period
 from mlops_pipeline.core.features.frames import (
     EVENT_ROW,
     RowGuarantees,
     late_entity_frame,
     with_derived,
 )
-from mlops_pipeline.errors import DataError, NotFoundError
+from mlops_pipeline.errors import NotFoundError
 from mlops_pipeline.lifecycle.bookkeeping import record_feature_use
 from mlops_pipeline.lifecycle.context import Accepted, Context, open_context
+from mlops_pipeline.lifecycle.features.given import (
+    ENTITY_ROWS,
+    GIVEN,
+    given_file,
+    register_rows,
+    rows_and_period,
+)
 from mlops_pipeline.lifecycle.ingest.accepted import (
     accepted_sources,
     register_accepted,
     row_guarantees,
 )
 from mlops_pipeline.stores.files import new_file
-from mlops_pipeline.stores.lake.engine import Engine, literal, quoted
+from mlops_pipeline.stores.lake.engine import Engine, quoted
 from mlops_pipeline.stores.settings import Settings
 
 SLICE_VALUES = 200_000_000  # held in memory at once: 1.6 GB of numbers
-GIVEN, ENTITY_ROWS = "_given_rows", "_entity_rows"  # tables
-WHOLE = ("BIGINT", "INTEGER", "SMALLINT", "TINYINT", "UINTEGER", "USMALLINT", "UTINYINT")
 CHUNK_ROWS = 200_000  # fetched at once: 45 features of 8 bytes are 72 MB
 CHUNK = "_chunk"  # the table of one chunk
 
@@ -51,25 +54,23 @@ def get_historical_features(
     ----------
     rows : pandas.DataFrame or pyarrow.Table
         The entity key, `as_of` (UTC; times with a zone are converted), and, for request-time
-        features, the source columns that they read. Other columns are kept.
+        features, the source columns that they read.
     features : sequence of str
         Names of features or derived features; `entity:feature` is understood too.
 
     Returns
     -------
     pandas.DataFrame or pyarrow.Table
-        As given: the rows in their order, and one column a feature. An entity that is not known
-        stays, with missing values (counts are 0).
+        The rows as given (order, index, every column with its type), and one column a feature. An
+        entity that is not known stays, with missing values (counts are 0).
     """
     import pyarrow as pa
 
-    is_arrow = isinstance(rows, pa.Table)
-    given = rows if is_arrow else pa.Table.from_pandas(rows, preserve_index=False)
     with _opened(use_case, settings, features) as (context, accepted, names):
-        context.engine.register_arrow(GIVEN, given)
+        context.engine.register_arrow(GIVEN, _needed(select_features(use_case, names), rows))
         parts = list(_parts(context, accepted, names))
-    found = pa.concat_tables(parts).sort_by(EVENT_ROW).drop_columns([EVENT_ROW])
-    return found if is_arrow else found.to_pandas()
+    found = pa.concat_tables(parts).sort_by(EVENT_ROW).select(names)
+    return _with_columns(rows, found)
 
 
 def write_historical_features(
@@ -87,11 +88,10 @@ def write_historical_features(
     import pyarrow.parquet as pq
 
     count = 0
-    reader = "read_csv" if rows.suffix == ".csv" else "read_parquet"
     with _opened(use_case, settings, features) as (context, accepted, names):
         if not rows.is_file():
             raise NotFoundError("the file of entities does not exist", where=str(rows))
-        context.engine.create_view(GIVEN, f"SELECT * FROM {reader}({literal(str(rows))})")
+        context.engine.create_view(GIVEN, f"SELECT * FROM {given_file(context, rows)}")
         with new_file(out) as work, ExitStack() as stack:
             writer: Any = None
             for part in _parts(context, accepted, names):
@@ -149,12 +149,41 @@ def _opened(
         yield context, accepted, names
 
 
+def _needed(use_case: UseCase, rows: Any) -> Any:
+    """Return as an Arrow table what is read of the rows; all, where some of it is not there."""
+    import pyarrow as pa
+
+    is_arrow = isinstance(rows, pa.Table)
+    columns = rows.column_names if is_arrow else list(rows.columns)
+    read = {use_case.entity.key, "as_of", *use_case.request_columns}
+    if read <= set(columns):
+        chosen = [name for name in columns if name in read]
+        rows = rows.select(chosen) if is_arrow else rows[chosen]
+    return rows if is_arrow else pa.Table.from_pandas(rows, preserve_index=False)
+
+
+def _with_columns(rows: Any, found: Any) -> Any:
+    """Return the caller's rows with the columns of an Arrow table in place of any so named."""
+    import pyarrow as pa
+
+    names = found.column_names
+    if isinstance(rows, pa.Table):
+        rows = rows.drop_columns([name for name in names if name in rows.column_names])
+        for name in names:
+            rows = rows.append_column(name, found.column(name))
+        return rows
+    import pandas as pd
+
+    kept = rows.drop(columns=[name for name in names if name in rows.columns])
+    return pd.concat([kept, found.to_pandas().set_index(rows.index)], axis="columns")
+
+
 def _parts(context: Context, accepted: Accepted, names: Sequence[str]) -> Iterator[Any]:
     """Yield the given rows with their features as Arrow tables, one slice of entities at a time."""
     context = replace(context, use_case=select_features(context.use_case, names))
     use_case, engine = context.use_case, context.engine
-    kept = _register_rows(context)
-    rows, period = _rows_and_period(context)
+    kept = register_rows(context)
+    rows, period = rows_and_period(context)
     accepted = {name: accepted[name] for name in (v.source for v in use_case.views.values())}
     register_accepted(context, accepted)
     guarantees = _with_ordered(context, row_guarantees(use_case, accepted))
@@ -211,89 +240,6 @@ def _with_ordered(context: Context, guarantees: RowGuarantees) -> RowGuarantees:
         if not context.engine.query(late):
             found.add(name)
     return replace(guarantees, ordered=frozenset(found))
-
-
-# the given rows: checked, numbered, in DuckDB's types
-
-
-def _register_rows(context: Context) -> list[str]:
-    """Make table ENTITY_ROWS: the given rows with their numbers; return their other columns.
-
-    They stand under their own names for request-time features, and as `_kept_<n>` for the answer.
-    """
-    use_case, engine = context.use_case, context.engine
-    key, types = use_case.entity.key, engine.columns(GIVEN)
-    read = use_case.request_columns
-    _check_columns(types, {key, "as_of", *read})
-    kind = use_case.sources[use_case.population.source].column(key).type
-    cast = {"int64": "BIGINT", "string": "VARCHAR"}[kind]
-    if kind == "int64" and types[key] not in WHOLE:  # those need no look at every row
-        _check_numbers(context, key, types[key])
-    as_of = "as_of::TIMESTAMP"
-    if "TIME ZONE" in types["as_of"] or "TIMESTAMPTZ" in types["as_of"]:  # of nanoseconds: TZ
-        as_of = "as_of::TIMESTAMPTZ AT TIME ZONE 'UTC'"
-    kept = [name for name in types if name not in (key, "as_of", EVENT_ROW)]
-    columns = "".join(f", {quoted(name)} AS _kept_{index}" for index, name in enumerate(kept))
-    columns += "".join(f", {quoted(name)}" for name in kept if name in read)
-    engine.create_table(
-        ENTITY_ROWS,
-        f"SELECT {quoted(key)}::{cast} AS {quoted(key)}, {as_of} AS as_of, "
-        f"row_number() OVER () - 1 AS {EVENT_ROW}{columns} FROM {GIVEN}",
-    )
-    return kept
-
-
-def _check_columns(types: Mapping[str, str], needed: set[str]) -> None:
-    if missing := sorted(needed - set(types)):
-        raise DataError(
-            "the rows lack a column",
-            where=", ".join(missing),
-            expected="the entity key, as_of, and what request-time features read",
-            found=", ".join(types),
-        )
-    if not types["as_of"].startswith(("TIMESTAMP", "DATE")):
-        raise DataError(
-            "as_of is no time", where="as_of", expected="timestamps (UTC)", found=types["as_of"]
-        )
-
-
-def _check_numbers(context: Context, key: str, kind: str) -> None:
-    """Refuse keys that are no whole numbers: cast, they would be the keys of others."""
-    name = quoted(key)
-    unlike = f"TRY_CAST({name} AS BIGINT) IS NULL"
-    if kind.startswith(("FLOAT", "DOUBLE", "DECIMAL")):
-        unlike += f" OR {name} <> trunc({name})"
-    count = f"SELECT count(*) FILTER ({name} IS NOT NULL AND ({unlike})) FROM {GIVEN}"
-    if found := context.engine.query(count)[0][0]:
-        raise DataError(
-            "an entity's key is no whole number",
-            where=key,
-            expected="whole numbers, as the sources have",
-            found=f"{found:,} others",  # the keys themselves may be personal
-        )
-
-
-def _rows_and_period(context: Context) -> tuple[int, Period]:
-    """Return how many rows are given, and the period of their as_of."""
-    key = quoted(context.use_case.entity.key)
-    rows, first, last, nulls = context.engine.query(
-        f"SELECT count(*), min(as_of), max(as_of), "
-        f"count(*) FILTER (as_of IS NULL OR {key} IS NULL) FROM {ENTITY_ROWS}"
-    )[0]
-    now = context.settings.now()
-    if nulls:
-        raise DataError("rows lack their entity or as_of", where="rows", found=f"{nulls:,} rows")
-    if rows and last.replace(tzinfo=UTC) > now:
-        raise DataError(
-            "an as_of is in the future",
-            expected=f"at most {now.isoformat()}",
-            found=last.isoformat(),
-        )
-    start, end = (
-        time.replace(tzinfo=UTC) if rows else datetime(1970, 1, 1, tzinfo=UTC)
-        for time in (first, last)
-    )
-    return int(rows), Period(start, end + timedelta(microseconds=1))
 
 
 # late gather. An as-of join sorts all that it carries, on both sides, once a table. Joining row

@@ -256,6 +256,7 @@ def test_protected_attribute_is_not_online(filled: OnlineReader) -> None:
         ([{"amount": 1.0}], "the request lacks a column"),
         ([{"amount": "1", "units": 1}], "not of its column's type"),
         ([{"amount": 1.0, "units": True}], "not of its column's type"),
+        ([{"amount": 1.0, "units": 1.6}], "not of its column's type"),
         ([{"amount": 1.0, "units": 2**63}], "not of its column's type"),
         ([], "one mapping for each entity"),
     ],
@@ -267,10 +268,11 @@ def test_request_that_does_not_fit_is_an_error(
         filled.read([1], ["size"], request=request_rows)
 
 
-def test_key_that_is_no_number_is_an_error_without_its_text(filled: OnlineReader) -> None:
+@pytest.mark.parametrize("key", ["somebody", "17.6", "1e3"])
+def test_key_that_is_no_number_is_an_error_without_its_text(filled: OnlineReader, key: str) -> None:
     with pytest.raises(DataError, match="no whole number") as caught:
-        one(filled, "somebody", "tier")
-    assert "somebody" not in str(caught.value)
+        one(filled, key, "tier")
+    assert key not in str(caught.value)
 
 
 def test_store_never_filled_is_an_error(world: World, store: OnlineStore) -> None:
