@@ -10,25 +10,21 @@ those before it.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from mlops_pipeline.errors import did_you_mean, nearest_names
-from mlops_pipeline.spec.kinds import AGGREGATES
-from mlops_pipeline.spec.rules import (
-    Check,
-    Freshness,
-    InSet,
-    MinRows,
-    NotNull,
-    ParityRule,
-    SourceRule,
+from mlops_pipeline.config.data_checks import (
+    Problems,
+    label_and_grid_problems,
+    source_problems,
+    unknown,
+    unknown_columns,
 )
-from mlops_pipeline.spec.section import Scalar
+from mlops_pipeline.spec.kinds import AGGREGATES
+from mlops_pipeline.spec.rules import ParityRule
 
 if TYPE_CHECKING:
-    from mlops_pipeline.config.tables import DerivedFeature, FeatureColumn, FeatureView, Source
+    from mlops_pipeline.config.tables import DerivedFeature, FeatureColumn, FeatureView
     from mlops_pipeline.config.use_case import Read, UseCase
 
 RESERVED = {  # names that a feature's column would hide, and whose they are
@@ -37,146 +33,17 @@ RESERVED = {  # names that a feature's column would hide, and whose they are
     **dict.fromkeys(("probability", "decision", "needs_review", "entity_hash"), "predictions"),
 }
 FEATURE_NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")  # as in `Name`
-Problems = Iterator[str]
 
 
 def problems(use_case: "UseCase") -> Problems:
     """Yield what is wrong with a use case, with the key that is wrong first."""
-    yield from _sources(use_case)
-    yield from _label_and_grid(use_case)
+    yield from source_problems(use_case)
+    yield from label_and_grid_problems(use_case)
     for read in use_case.reads:
-        yield from _unknown_columns(use_case, read.where, sorted(read.columns), read.source)
+        yield from unknown_columns(use_case, read.where, sorted(read.columns), read.source)
     yield from _leaks(use_case)
     yield from _features(use_case)
     yield from _evaluation(use_case)
-
-
-def _unknown(where: str, names: Iterable[str], known: Iterable[str], what: str) -> Problems:
-    present = list(known)
-    for name in names:
-        if name not in present:
-            hint = did_you_mean(name, present) or f"known: {nearest_names(name, present)}"
-            yield f"{where}: {name!r} is no {what}; {hint}"
-
-
-def _unknown_columns(
-    use_case: "UseCase", where: str, columns: Iterable[str], source: str
-) -> Problems:
-    known = use_case.sources[source].columns
-    return _unknown(where, columns, known, f"column of source {source}")
-
-
-# sources
-
-
-def _sources(use_case: "UseCase") -> Problems:
-    used = {
-        "population.source": use_case.population.source,
-        "label.source": use_case.label.source,
-        "population.leaves_with": use_case.population.leaves_with,
-        **{f"views.{name}.source": view.source for name, view in use_case.views.items()},
-        **{f"protected.{name}.source": item.source for name, item in use_case.protected.items()},
-    }
-    named = {where: name for where, name in used.items() if name is not None}
-    for where, name in named.items():
-        yield from _unknown(where, [name], use_case.sources, "source")
-    for name, source in use_case.sources.items():
-        yield from _source(f"sources.{name}", source)
-    for name in dict.fromkeys(named.values()):
-        yield from _key(use_case, name)
-
-
-def _source(where: str, source: "Source") -> Problems:
-    for column in source.columns:
-        if column.startswith("_"):
-            yield f"{where}.columns: {column!r}: names with a leading _ are the lake's"
-    for key, time in (("event_time", source.event_time), ("available_at", source.available_at)):
-        if time is not None:
-            yield from _unknown(f"{where}.{key}", [time], source.columns, "column of this source")
-            if source.column(time).type not in ("timestamp", "date"):
-                yield f"{where}.{key}: {time} is not a timestamp or date"
-    yield from _unknown(f"{where}.key", source.key, source.columns, "column of this source")
-    for index, rule in enumerate(source.rules):
-        place = f"{where}.rules.{index}"
-        yield from _unknown(place, _judged(rule), source.columns, "column of this source")
-        if isinstance(rule, InSet):
-            for value in rule.values:
-                yield from _misfit(f"{place}.values", source, rule.column, value)
-
-
-def _judged(rule: SourceRule) -> Iterable[str]:
-    """Return the columns that a rule reads."""
-    match rule:
-        case NotNull(columns=columns):
-            return columns
-        case Check(expression=expression):
-            return sorted(expression.columns)
-        case MinRows() | Freshness():
-            return ()
-    return (rule.column,)
-
-
-def _misfit(where: str, source: "Source", column: str, value: Scalar) -> Problems:
-    """Yield that a column of its type can never hold a value."""
-    kind = source.column(column).type
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if kind == "boolean":
-        fits = isinstance(value, bool) or value in (0, 1)
-    elif kind in ("timestamp", "date"):
-        fits = isinstance(value, str) and _is_time(value)
-    elif kind == "string":
-        fits = isinstance(value, str)
-    else:
-        fits = is_number and (kind == "float64" or float(value).is_integer())
-    if not fits:
-        hint = "; put it in quotes" if kind == "string" else ""
-        yield f"{where}: {value!r} is no {kind}, the type of column {column}{hint}"
-
-
-def _is_time(text: str) -> bool:
-    try:
-        datetime.fromisoformat(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _key(use_case: "UseCase", name: str) -> Problems:
-    key, home = use_case.entity.key, use_case.population.source
-    for source in (name, home):
-        where = f"sources.{source}.columns (entity.key)"
-        yield from _unknown_columns(use_case, where, [key], source)
-    here, there = (use_case.sources[source].column(key).type for source in (name, home))
-    if here != there:
-        yield (
-            f"sources.{name}.columns.{key}: the entity key has type {here} here and {there} in "
-            f"{home}; the two cannot be joined"
-        )
-
-
-# label and grid
-
-
-def _label_and_grid(use_case: "UseCase") -> Problems:
-    if use_case.grid.every != "event" and use_case.grid.start is None:
-        yield "grid.start: required unless `every: event`"
-    label = use_case.label
-    if label.kind == "column":
-        if label.column is None:
-            yield "label.column: required for `kind: column`"
-            return
-        named = [item for item in (label.column, label.available_at, label.treatment) if item]
-        yield from _unknown_columns(use_case, "label", named, label.source)
-        if use_case.grid.every != "event":
-            yield "label.kind: `column` needs `grid.every: event`"
-        source = use_case.sources[label.source]
-        for key, value in (("positive", label.positive), ("negative", label.negative)):
-            yield from _misfit(f"label.{key}", source, label.column, value)
-    elif not label.horizon_days:
-        yield f"label.horizon_days: required for `kind: {label.kind}`"
-    if label.where:
-        columns = sorted(label.where.columns)
-        yield from _unknown_columns(use_case, "label.where", columns, label.source)
 
 
 # what no feature may read
@@ -223,7 +90,7 @@ def _outcome_columns(use_case: "UseCase") -> Mapping[str, str]:
         label.available_at: "the label's availability",
         label.column: "the label column",
     }
-    row_times = (source.event_time, source.available_at)
+    row_times = (source.happened, source.available_at)
     return {name: what for name, what in named.items() if name and name not in row_times}
 
 
@@ -233,7 +100,7 @@ def _leaks_of_feature(use_case: "UseCase", read: "Read", feature: "FeatureColumn
     is_value = not is_filter and not feature.is_count
     known = source.availability
     is_own_value = feature.aggregate is None and not is_filter
-    if is_own_value and known != source.event_time and known in read.columns:
+    if is_own_value and known != source.happened and known in read.columns:
         yield (
             f"{read.where}: reads {known}, when the row became known; at its own time that lies in "
             "the future"
@@ -244,7 +111,7 @@ def _leaks_of_feature(use_case: "UseCase", read: "Read", feature: "FeatureColumn
         if attribute.source == read.source
     }
     declared = {column for item in made_of.values() if item.as_input for column in item.of.columns}
-    allowed = declared | {key, source.event_time, source.availability}
+    allowed = declared | {key, source.happened, source.availability}
     for name, attribute in made_of.items():
         for column in sorted(read.columns & attribute.of.columns - allowed):
             yield (
@@ -282,7 +149,7 @@ def _features(use_case: "UseCase") -> Problems:
         yield from _direction(where, derived)
         above = [item for item in seen if item not in reserved]
         used = sorted(derived.expression.columns)
-        yield from _unknown(f"{where}.expression", used, above, "feature (defined above it)")
+        yield from unknown(f"{where}.expression", used, above, "feature (defined above it)")
         yield from _name(where, name, seen)
     for name in use_case.protected:
         yield from _name(f"protected.{name}", name, seen)
@@ -344,12 +211,12 @@ def _evaluation(use_case: "UseCase") -> Problems:
     names = (*use_case.features, *use_case.protected)
     evaluation, training = use_case.evaluation, use_case.training
     attribute = "feature or protected attribute"
-    yield from _unknown("evaluation.slices", evaluation.slices, names, attribute)
+    yield from unknown("evaluation.slices", evaluation.slices, names, attribute)
     if evaluation.missing_block is not None:
         block = [evaluation.missing_block]
-        yield from _unknown("evaluation.missing_block", block, use_case.views, "view")
+        yield from unknown("evaluation.missing_block", block, use_case.views, "view")
     if evaluation.first_seen is not None:
-        yield from _unknown("evaluation.first_seen", [evaluation.first_seen], names, "feature")
+        yield from unknown("evaluation.first_seen", [evaluation.first_seen], names, "feature")
     for name, candidate in training.candidates.items():
         if getattr(candidate, "monotone", False) and not use_case.directions:
             yield f"training.candidates.{name}.monotone: no feature declares `expected`"
@@ -358,4 +225,4 @@ def _evaluation(use_case: "UseCase") -> Problems:
     for index, rule in enumerate(use_case.gates):
         if isinstance(rule, ParityRule):
             where = f"gates.{index}.attributes"
-            yield from _unknown(where, rule.attributes, use_case.audited, "audited attribute")
+            yield from unknown(where, rule.attributes, use_case.audited, "audited attribute")

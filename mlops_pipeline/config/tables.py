@@ -13,6 +13,7 @@ from mlops_pipeline.spec.section import Days, Fraction, Name, OneOf, Scalar, Sec
 
 ColumnType = Literal["string", "int64", "float64", "boolean", "timestamp", "date"]
 Aggregate = Annotated[str, OneOf(tuple(AGGREGATES))]
+ALWAYS = "_always"  # the column of a table without time: 1970, before every as_of
 Refresh = Literal["continuous", "daily"]
 FeatureType = Literal["float64", "int64", "string", "boolean"]
 Direction = Literal["increasing", "decreasing"]
@@ -43,7 +44,9 @@ class Source(Section):
     key: tuple[str, ...] = Field(
         (), description="Columns that identify a row. Empty: the whole row and its occurrence."
     )
-    event_time: str = Field(description="Column: when it happened (UTC).")
+    event_time: str | None = Field(
+        None, description="Column: when it happened (UTC). Only a snapshot does without."
+    )
     available_at: str | None = Field(
         None, description="Column: when it could be known (UTC). Default: the event time."
     )
@@ -72,9 +75,19 @@ class Source(Section):
         return f"unique({', '.join(self.key)})" if self.key else None
 
     @property
+    def happened(self) -> str:
+        """The column that says when it happened; of a table without time it is `ALWAYS`."""
+        return self.event_time or ALWAYS
+
+    @property
     def availability(self) -> str:
         """The column that says when a row could be known."""
-        return self.available_at or self.event_time
+        return self.available_at or self.happened
+
+    @property
+    def stored(self) -> tuple[str, ...]:
+        """The columns that the lake keeps."""
+        return (*self.columns, *(() if self.event_time else (ALWAYS,)))
 
 
 class Entity(Section):
@@ -87,9 +100,10 @@ class Entity(Section):
 class Grid(Section):
     """The times (as_of) at which features and predictions exist."""
 
-    every: Literal["month", "week", "day", "event"]
+    every: Literal["month", "week", "day", "event", "once"]
     start: date | None = Field(
-        None, description="First as_of (UTC date); required unless `every: event`."
+        None,
+        description="First as_of (UTC date); required unless `every` is `event` or `once`.",
     )
     period: Literal["month", "week", "day"] = Field(
         "month", description="For `every: event`: events are grouped and cut by this period."

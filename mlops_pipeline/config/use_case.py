@@ -147,7 +147,7 @@ class UseCase(Section):
         hidden |= {self.entity.key} & set(source.columns)
         for attribute in self.protected.values():
             if attribute.source == source_name:
-                hidden |= attribute.of.columns - {source.event_time, source.availability}
+                hidden |= attribute.of.columns - {source.happened, source.availability}
         return frozenset(hidden)
 
     def sensitive_features(self, *, with_counts: bool = False) -> frozenset[str]:

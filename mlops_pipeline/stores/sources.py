@@ -81,9 +81,9 @@ def open_delivery(engine: Engine, settings: Settings, use_case: UseCase, name: s
     for path, columns in described.items():
         kind.check_columns(name, source, path, columns)
     kind.check_values(engine, source, described, use_case.hidden_columns(name))
-    fields = ", ".join(
-        f"{kind.read(source, column)} AS {quoted(column)}" for column in source.columns
-    )
+    read = {column: kind.read(source, column) for column in source.columns}
+    values = {column: read.get(column, "TIMESTAMP '1970-01-01'") for column in source.stored}
+    fields = ", ".join(f"{value} AS {quoted(column)}" for column, value in values.items())
     return Delivery(files, f"SELECT {fields} FROM {kind.scan(source, files)}")
 
 

@@ -81,6 +81,69 @@ def accepted(given: dict[str, Any]) -> UseCase:
     return UseCase.model_validate(given)
 
 
+# tables without time
+
+
+PEOPLE: dict[str, Any] = {
+    "uri": "people",
+    "columns": {"client": "int64", "tier": "string", "left": "boolean", "seen": "timestamp"},
+    "key": ["client"],
+}
+
+
+def snapshot(source: dict[str, Any] | None = None, **sections: Any) -> dict[str, Any]:
+    last = {"aggregate": "last", "of": "tier", "dtype": "string"}
+    made = document(
+        grid={"every": "once"},
+        population={"source": "people"},
+        sources={"people": {**PEOPLE, **(source or {})}},
+        label={"kind": "column", "source": "people", "column": "left"},
+        views={"now": {"source": "people", "columns": {"tier": last}}},
+        protected={},
+        split={"method": "random"},
+    )
+    return {**made, **sections}
+
+
+def column_of_people(**column: Any) -> dict[str, Any]:
+    return {"now": {"source": "people", "columns": {"tier": column}}}
+
+
+@pytest.mark.parametrize(
+    ("given", "key"),
+    [
+        (snapshot(split={}), "split.method"),
+        (snapshot(grid={"every": "day", "start": "2025-01-01"}), "sources.people.event_time"),
+        (snapshot({"key": []}), "sources.people.key"),
+        (snapshot({"key": ["tier"]}), "sources.people.key"),
+        (snapshot({"rules": [{"rule": "freshness", "at_most_days": 3}]}), "sources.people.rules"),
+        (
+            snapshot(population={"source": "people", "active_within_days": 3}),
+            "population.active_within_days",
+        ),
+        (
+            snapshot(label={"kind": "event_present", "source": "people", "horizon_days": 3}),
+            "grid.start",
+        ),
+        (
+            snapshot(views=column_of_people(aggregate="count", window_days=3)),
+            "views.now.columns.tier",
+        ),
+        (
+            snapshot(views=column_of_people(aggregate="days_since_last")),
+            "views.now.columns.tier",
+        ),
+    ],
+)
+def test_snapshot_that_would_need_a_time_names_the_key(given: dict[str, Any], key: str) -> None:
+    assert refusal(given).startswith(f"Value error, {key}")
+
+
+def test_snapshot_needs_no_time_and_takes_one() -> None:
+    assert accepted(snapshot()).sources["people"].event_time is None
+    assert accepted(snapshot({"event_time": "seen"}))
+
+
 # time
 
 

@@ -48,6 +48,8 @@ def following(point: datetime, step: Step) -> datetime:
 
 def step_of(grid: Grid) -> Step:
     """Return the step in which the grid's periods are counted."""
+    if grid.every == "once":
+        return "day"
     return grid.period if grid.every == "event" else grid.every
 
 
@@ -60,13 +62,16 @@ def periods(grid: Grid, as_of: datetime, first_event: datetime | None = None) ->
     """Return every period up to `as_of`, oldest first.
 
     Grid points up to and including as_of, from the first one that is not before grid.start; for an
-    event grid, whole periods that end by as_of, from the period of `first_event` on.
+    event grid, whole periods that end by as_of, from the period of `first_event` on. `once`: the
+    start alone, or as_of where there is none.
     """
     step = step_of(grid)
     if grid.start is not None:
         start = floor_to(_midnight(grid.start), step)
         if start.date() < grid.start:
             start = following(start, step)
+    elif grid.every == "once":
+        start = as_of
     elif first_event is not None:
         start = floor_to(first_event, step)
     else:
@@ -76,13 +81,14 @@ def periods(grid: Grid, as_of: datetime, first_event: datetime | None = None) ->
         found.append(Period(point, end))
         point = following(point, step)
     if not found:
+        first = "the grid's start" if grid.start else "the first period of events, which starts"
         raise DataError(
             "there is no period up to as_of",
-            expected=f"an as_of after the grid's start {start.date()}",
+            expected=f"an as_of from {end.date()} on: {first} {start.date()}",
             found=str(as_of.date()),
-            way_out="give a later --as-of, or mend grid.start",
+            way_out="give a later --as-of" + (", or mend grid.start" if grid.start else ""),
         )
-    return found
+    return found[:1] if grid.every == "once" else found
 
 
 def _midnight(day: date) -> datetime:
@@ -133,7 +139,7 @@ def label_events(use_case: UseCase, tables: Mapping[str, Any], as_of: datetime) 
     label = use_case.label
     source = use_case.sources[label.source]
     rows = tables[label.source]
-    happened = rows[source.event_time]
+    happened = rows[source.happened]
     until = as_of.replace(tzinfo=None)
     visible = (rows._available_at < until) & rows[use_case.entity.key].notnull()
     visible &= is_current(rows, until)
@@ -150,6 +156,8 @@ def column_labels(
     revised: frozenset[str] = frozenset(),
 ) -> Any:
     """Return (event_row, label 0/1, known_at) of every row of the label's source.
+
+    On a grid `once` a row is found by the entity's key, in place of event_row.
 
     The label of a revised row is that of its version at `as_of`. A row that arrived late was not
     known before it arrived, whatever its declared time says.
@@ -181,6 +189,8 @@ def column_labels(
         else_=ibis.null("int8"),
     )
     keys = source.key if label.source in revised else ()
+    if use_case.grid.every == "once":
+        return rows.select(use_case.entity.key, label=number, known_at=known)
     labels = rows.select(*keys, event_row=rows._row_no, label=number, known_at=known)
     if not keys:
         return labels

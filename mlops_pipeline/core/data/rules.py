@@ -52,7 +52,7 @@ def row_rules(
     """
     until = now.replace(tzinfo=None)
     availability = table[source.availability]
-    happened = table[source.event_time]
+    happened = table[source.happened]
     broken: dict[str, Any] = {
         "time_present": happened.isnull() | availability.isnull(),
         "not_in_the_future": (happened > until) | (availability > until),

@@ -157,13 +157,13 @@ class _Frame:
         rule = self.use_case.population
         tests = [condition(rule.where, rows)] if rule.where else []
         if self.active is not None and self.active != widest:
-            happened = rows[self.population.event_time]
+            happened = rows[self.population.happened]
             tests.append(happened >= before(self.as_of, self.active))
         return reduce(and_, tests) if tests else None
 
     def _event_spine(self) -> Any:
         rows = self._event_rows()
-        times = {"as_of": rows[self.population.event_time], EVENT_ROW: rows._row_no}
+        times = {"as_of": rows[self.population.happened], EVENT_ROW: rows._row_no}
         spine = rows.select(self.key, **times)
         left = self.use_case.population.leaves_with
         if not left:
@@ -178,7 +178,7 @@ class _Frame:
             return self.given.mutate(_row_no=self.given[EVENT_ROW])
         rule = self.use_case.population
         rows = self.tables[rule.source]
-        happened = rows[self.population.event_time]
+        happened = rows[self.population.happened]
         inside = (happened >= self.as_of) & (happened < self.end) & (rows._available_at < self.end)
         if rule.source in self.guarantees.revised:
             inside &= is_current(rows, self.end)
@@ -210,7 +210,7 @@ class _Frame:
             rows = self._around_period(rows, source, window)
             rows = rows.inner_join(times, rows[self.key] == times._event_key)
             as_of = rows._as_of
-        happened = rows[source.event_time]
+        happened = rows[source.happened]
         known = (happened < as_of) & (rows._available_at < as_of)
         if name in self.guarantees.revised:
             known &= is_current(rows, as_of)
@@ -220,7 +220,7 @@ class _Frame:
 
     def _around_period(self, rows: Any, source: Source, window: timedelta | None) -> Any:
         """Return the rows that any event of the period can see: fewer rows to join."""
-        happened = rows[source.event_time]
+        happened = rows[source.happened]
         seen = happened < self.end
         if window is not None:
             seen &= happened >= self.as_of - window - timedelta(days=1)  # a daily view's midnight
@@ -294,7 +294,7 @@ class _Frame:
             rows,
             values,
             as_of=_view_as_of(frame.as_of, kind.refresh),
-            event_time=source.event_time,
+            event_time=source.happened,
             key=self.key,
             reach=kind.reach,
             is_ordered=kind.source in self.guarantees.ordered,
@@ -305,7 +305,7 @@ class _Frame:
         columns = self.others[group]
         widest = _widest(columns)
         rows = self._keyed(self._known(group.source, widest, refresh=group.refresh))
-        event_time = self.use_case.sources[group.source].event_time
+        event_time = self.use_case.sources[group.source].happened
         as_of = rows._as_of if self.by_event else self.as_of
         is_unique = group.source in self.guarantees.unique
         known = Rows(rows, event_time, as_of, widest=widest, is_unique=is_unique)

@@ -235,7 +235,7 @@ def _with_ordered(context: Context, guarantees: RowGuarantees) -> RowGuarantees:
     """Add which sources' rows were all known when they happened."""
     found = set()
     for name in guarantees.unique - guarantees.revised:
-        happened = quoted(context.use_case.sources[name].event_time)
+        happened = quoted(context.use_case.sources[name].happened)
         late = f"SELECT 1 FROM {quoted(name)} WHERE _available_at <> {happened} LIMIT 1"
         if not context.engine.query(late):
             found.add(name)

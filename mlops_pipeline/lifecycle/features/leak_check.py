@@ -286,7 +286,7 @@ class _NoisySource:
             sql_timestamp(cut),
             is_ordered,
         )
-        self.times = list(dict.fromkeys([self.source.event_time, self.source.availability]))
+        self.times = list(dict.fromkeys([self.source.happened, self.source.availability]))
         every = context.engine.columns(self.name)
         kept = {use_case.entity.key, *self.times}
         self.types = {column: every[column] for column in self.source.columns if column not in kept}
@@ -333,7 +333,7 @@ class _NoisySource:
             if column not in self.labels:
                 value = f"CASE WHEN r._is_future THEN {value} ELSE r.{quoted(column)} END"
             fields.append(f"{value} AS {quoted(column)}")
-        happened = quoted(self.source.event_time)
+        happened = quoted(self.source.happened)
         probe = f"2 * {_random(key, 'r._row_no', max(1, (entities + 1) // 2))}"
         return (
             f"SELECT {', '.join(fields)} FROM (SELECT *, ({happened} >= {cut} "
@@ -355,7 +355,7 @@ class _NoisySource:
             f"k.{self.key} AS {self.key}",
         ]
         for column in self.times:
-            value = happened if column == self.source.event_time else known
+            value = happened if column == self.source.happened else known
             fields.append(f"{value} AS {quoted(column)}")
         fields += [f"{self.noise(column, row)} AS {quoted(column)}" for column in self.types]
         kinds = f"(VALUES (0){'' if self.is_ordered else ', (1)'}) AS kinds(late)"

@@ -94,7 +94,7 @@ def definitions_hash(use_case: UseCase) -> str:
     document["semantics"] = SEMANTICS
     document["sources"] = {
         name: {
-            "event_time": source.event_time,
+            "event_time": source.happened,
             "available_at": source.availability,
             "key": source.key,
             "columns": {column: source.column(column).type for column in source.columns},
@@ -185,7 +185,7 @@ def use_case_periods(context: Context, as_of: datetime) -> list[Period]:
     """Return every period of the use case up to `as_of`."""
     first, grid, name = None, context.use_case.grid, context.use_case.population.source
     if grid.every == "event" and grid.start is None:
-        column = quoted(context.use_case.sources[name].event_time)
+        column = quoted(context.use_case.sources[name].happened)
         first = context.engine.query(f"SELECT min({column}) FROM {quoted(name)}")[0][0]
     return periods(grid, as_of, first.replace(tzinfo=UTC) if first else None)
 
@@ -319,14 +319,14 @@ def with_labels(
     """
     use_case, engine, as_of = context.use_case, context.engine, snapshot.as_of
     if use_case.label.kind == "column":
-        revised = with_revisions(snapshot.accepted)
+        row, revised = quoted(row_key(use_case)), with_revisions(snapshot.accepted)
         labels = engine.compile(column_labels(use_case, tables, as_of, revised=revised))
         engine.create_table(
             "_label_rows",
-            f"SELECT event_row, label AS _label, known_at AS _known_at FROM ({labels}) "
+            f"SELECT {row}, label AS _label, known_at AS _known_at FROM ({labels}) "
             f"WHERE label IS NOT NULL AND known_at <= {sql_timestamp(as_of)}",
         )
-        return "SELECT f.*, _label, _known_at FROM f JOIN _label_rows USING (event_row)"
+        return f"SELECT f.*, _label, _known_at FROM f JOIN _label_rows USING ({row})"
     by_event = use_case.grid.every == "event"
     if by_event:
         events = label_events(use_case, tables, as_of)

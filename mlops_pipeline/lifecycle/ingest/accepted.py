@@ -4,10 +4,10 @@ Which versions are accepted is decided in validation.py; the records are context
 """
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
-from mlops_pipeline.config.tables import Source
+from mlops_pipeline.config.tables import ALWAYS, Source
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.data.periods import default_as_of, floor_to, step_of
 from mlops_pipeline.core.features.frames import RowGuarantees
@@ -17,6 +17,8 @@ from mlops_pipeline.lifecycle.context import Accepted, AcceptedSource, Context, 
 from mlops_pipeline.stores.lake.engine import Engine, quoted
 from mlops_pipeline.stores.lake.tables import TableState
 from mlops_pipeline.stores.ops import OpsDatabase
+
+NEVER_BEHIND = datetime.max.replace(tzinfo=UTC)
 
 
 def accepted_sources(ops: OpsDatabase, use_case: UseCase) -> dict[str, AcceptedSource]:
@@ -61,9 +63,13 @@ def take_snapshot(
 def decisive_marks(use_case: UseCase, marks: Mapping[str, datetime | None]) -> list[datetime]:
     """Return the watermarks that as_of waits for: of all sources but sparse ones.
 
-    Of sparse ones where no other source holds a row.
+    Of sparse ones where no other source holds a row. A table without time is never behind.
     """
-    present = {name: mark for name, mark in marks.items() if mark is not None}
+    present = {
+        name: NEVER_BEHIND if use_case.sources[name].availability == ALWAYS else mark
+        for name, mark in marks.items()
+        if mark is not None
+    }
     dense = [mark for name, mark in present.items() if not use_case.sources[name].sparse]
     return dense or list(present.values())
 
@@ -78,7 +84,7 @@ def row_guarantees(use_case: UseCase, accepted: Accepted) -> RowGuarantees:
     unique = set()
     for name, item in accepted.items():
         source = use_case.sources[name]
-        covers = set(source.key) <= {use_case.entity.key, source.event_time}
+        covers = set(source.key) <= {use_case.entity.key, source.happened}
         if source.key and covers and not item.has_repeated_keys:
             unique.add(name)
     return RowGuarantees(revised=with_revisions(accepted), unique=frozenset(unique))

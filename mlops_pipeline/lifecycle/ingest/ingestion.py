@@ -148,7 +148,7 @@ def _stage(engine: Engine, source: Source, state: TableState | None) -> int:
     if state is None:
         engine.create_view("_staged", "SELECT * FROM _delivery")
         return 0
-    columns, availability = quoted(*source.columns), quoted(source.availability)
+    columns, availability = quoted(*source.stored), quoted(source.availability)
     recent = "TRUE"
     if state.facts.get("watermark"):
         watermark = datetime.fromisoformat(state.facts["watermark"])
@@ -162,8 +162,8 @@ def _stage(engine: Engine, source: Source, state: TableState | None) -> int:
         return 0
     # usually the old part of a delivery is absent or unchanged: a sum of hashes says so quickly
     behind = f"NOT {recent}"
-    delivered = engine.content(f"_delivery WHERE {behind}", source.columns)
-    if delivered[0] == 0 or delivered == engine.content(f"{stored} WHERE {behind}", source.columns):
+    delivered = engine.content(f"_delivery WHERE {behind}", source.stored)
+    if delivered[0] == 0 or delivered == engine.content(f"{stored} WHERE {behind}", source.stored):
         return 0
     missed = lacking.format(columns, stored, behind)
     return int(engine.query(f"SELECT count(*) FROM ({missed})")[0][0])
@@ -185,7 +185,7 @@ def _facts(
     late = f"{availability} < {sql_timestamp(late_before)}" if late_before else "FALSE"
     added, newest, late_rows, digest = engine.query(  # in one pass over what may be CSV
         f"SELECT count(*), max({availability}) FILTER ({availability} <= {sql_timestamp(now)}), "
-        f"count(*) FILTER ({late}), coalesce(sum(hash({quoted(*source.columns)})::HUGEINT), 0) "
+        f"count(*) FILTER ({late}), coalesce(sum(hash({quoted(*source.stored)})::HUGEINT), 0) "
         "FROM _staged"
     )[0]
     newest = newest.replace(tzinfo=UTC) if newest else None
@@ -259,7 +259,7 @@ def _select_new(source: Source, facts: dict[str, Any], *, keys_repeat: bool) -> 
         effective = f"CASE WHEN {is_late} THEN {known} ELSE {availability} END"
     order = ", ".join(_order(source, keys_repeat=keys_repeat))
     return (
-        f"SELECT {quoted(*source.columns)}, {effective} AS _available_at, "
+        f"SELECT {quoted(*source.stored)}, {effective} AS _available_at, "
         f"{sql_timestamp(now)} AS _ingested_at, CAST(NULL AS TIMESTAMP) AS _superseded_at "
         f"FROM _staged ORDER BY {order}"
     )
@@ -267,9 +267,9 @@ def _select_new(source: Source, facts: dict[str, Any], *, keys_repeat: bool) -> 
 
 def _order(source: Source, *, keys_repeat: bool) -> list[str]:
     """Return SQL that puts rows into one order; rows that are equal in it are equal rows."""
-    first = map(quoted, (source.event_time, source.availability, *source.key))
-    ties: list[str] = [] if source.key else [f"hash({quoted(*source.columns)})"]
-    return list(dict.fromkeys([*first, *(map(quoted, source.columns) if keys_repeat else ties)]))
+    first = map(quoted, (source.happened, source.availability, *source.key))
+    ties: list[str] = [] if source.key else [f"hash({quoted(*source.stored)})"]
+    return list(dict.fromkeys([*first, *(map(quoted, source.stored) if keys_repeat else ties)]))
 
 
 def _repeated_keys(engine: Engine, source: Source, state: TableState | None) -> tuple[bool, bool]:
@@ -290,7 +290,7 @@ def _repeated_keys(engine: Engine, source: Source, state: TableState | None) -> 
 
 def _versions(engine: Engine, select: str, source: Source, state: TableState | None) -> str:
     """Return the new rows, and the stored rows that they close at another time than before."""
-    columns = quoted(*source.columns, *INTERNAL[:-1])
+    columns = quoted(*source.stored, *INTERNAL[:-1])
     every = f"SELECT *, _superseded_at AS _closed, FALSE AS _is_stored FROM ({select})"
     if state is not None:
         every += (

@@ -96,15 +96,35 @@ def test_periods_before_the_start_say_both_dates() -> None:
         periods(grid("month", "2025-03-01"), at("2025-02-01"))
     assert str(caught.value) == (
         "there is no period up to as_of\n"
-        "  expected: an as_of after the grid's start 2025-03-01\n"
+        "  expected: an as_of from 2025-03-01 on: the grid's start 2025-03-01\n"
         "  found: 2025-02-01\n"
         "  what to do: give a later --as-of, or mend grid.start"
     )
 
 
+def test_periods_before_the_first_event_ends_name_no_key_that_is_not_there() -> None:
+    with pytest.raises(DataError) as caught:
+        periods(grid("event"), at("2025-02-15"), at("2025-02-07"))
+    assert caught.value.expected is not None
+    assert "from 2025-03-01 on" in caught.value.expected
+    assert caught.value.way_out == "give a later --as-of"
+
+
+def test_periods_of_a_grid_once_are_one() -> None:
+    assert names(periods(grid("once"), at("2025-02-15"))) == ["2025-02-15"]
+    assert names(periods(grid("once", "2025-02-03"), at("2025-02-15"))) == ["2025-02-03"]
+    with pytest.raises(DataError, match="no period"):
+        periods(grid("once", "2025-02-16"), at("2025-02-15"))
+
+
 @pytest.mark.parametrize(
     ("every", "period", "step"),
-    [("month", "day", "month"), ("week", "day", "week"), ("event", "week", "week")],
+    [
+        ("once", "month", "day"),
+        ("month", "day", "month"),
+        ("week", "day", "week"),
+        ("event", "week", "week"),
+    ],
 )
 def test_step_of_a_grid_is_its_own_or_its_period(every: str, period: str, step: str) -> None:
     assert step_of(grid(every, "2025-01-01", period)) == step

@@ -208,7 +208,7 @@ class EventStream:
         section = use_case.sources[source]
         self._kinds = stream_columns(use_case, source)
         label = use_case.label
-        content = [SEMANTICS, use_case.entity.key, list(section.key), section.event_time]
+        content = [SEMANTICS, use_case.entity.key, list(section.key), section.happened]
         content += [section.availability, self._kinds]
         content += [rule.model_dump(mode="json") for rule in section.rules]
         if label.kind == "column" and label.source == source:
@@ -258,7 +258,7 @@ class EventStream:
         fields = [
             f"{quoted(self.use_case.entity.key)}::VARCHAR AS _entity",
             f"coalesce({identity}, '#' || _row_no) AS _identity",
-            f"epoch_us({quoted(section.event_time)}) AS _happened_us",
+            f"epoch_us({quoted(section.happened)}) AS _happened_us",
             f"{declared} AS _declared_us",
             "epoch_us(_available_at) AS _known_us",
             "_row_no AS _arrival",
@@ -383,7 +383,7 @@ class LiveEvents:
     def _good(self, now_us: int) -> str:
         """Return the query of the rows that break no rule, in the order in which they count."""
         section, now = self._section, f"make_timestamp({now_us})"
-        happened, declared = quoted(section.event_time), quoted(section.availability)
+        happened, declared = quoted(section.happened), quoted(section.availability)
         keys = [quoted(name) for name in section.key]
         order = ", ".join(dict.fromkeys([happened, declared, *keys]))
         conditions = ["NOT _is_broken", f"{happened} <= {now}", f"{declared} <= {now}"]
