@@ -83,7 +83,7 @@ SHOP: Section = {
     "grid": {"every": "month", "start": "2025-02-01"},
     "population": {"source": "visits"},
     "sources": {"visits": VISITS},
-    "label": {"kind": "event_present", "source": "visits", "horizon_days": 30},
+    "label": {"kind": "event_present", "source": "visits", "horizon_days": 30, "delay_days": 0},
     "views": {
         "history": {
             "source": "visits",

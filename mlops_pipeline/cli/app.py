@@ -239,12 +239,15 @@ def config_check(
     files: Annotated[list[Path] | None, typer.Argument(help="Default: configs/*.yaml")] = None,
 ) -> None:
     """Check configuration files, by themselves and against the models that are live."""
+    from mlops_pipeline.config.notes import notes
     from mlops_pipeline.lifecycle.features.catalogue import check_live_models
 
     found = map(load_use_case, files) if files else all_use_cases().values()
     for item in list(found):  # all are read before the first is checked
         check_live_models(item, Settings.from_environment())
         say(f"{item.name}: {len(item.features)} features from {len(item.sources)} sources")
+        for note in notes(item):
+            say(f"  {note}")
 
 
 @config_app.command("schema")

@@ -136,7 +136,11 @@ class Label(Section):
     available_at: str | None = Field(
         None, description="For `kind: column`: the column that says when the label was known."
     )
-    delay_days: Days = Field(0, description="Further delay until the label is known.")
+    delay_days: Days | None = Field(
+        None,
+        description="Further delay until the label is known. Default: for events, the "
+        "`lateness_days` of the source, since an event may arrive so late; for a column, 0.",
+    )
     treatment: str | None = Field(
         None, description="Column that says whether somebody acted on a prediction."
     )

@@ -112,9 +112,17 @@ class UseCase(Section):
             yield Read(f"protected.{name}.of", attribute.source, attribute.of.columns)
 
     @property
+    def label_delay_days(self) -> int:
+        """Days from the end of the horizon, or a column's own time, until a label is known."""
+        if self.label.delay_days is not None:
+            return self.label.delay_days
+        is_column = self.label.kind == "column"
+        return 0 if is_column else self.sources[self.label.source].lateness_days
+
+    @property
     def label_horizon_days(self) -> int:
         """Days from as_of until an event label is known."""
-        return (self.label.horizon_days or 0) + self.label.delay_days
+        return (self.label.horizon_days or 0) + self.label_delay_days
 
     @property
     def request_columns(self) -> dict[str, tables.ColumnType]:

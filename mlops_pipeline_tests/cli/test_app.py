@@ -159,6 +159,7 @@ def test_config_check_lists_every_use_case(mlops: Mlops) -> None:
     done = mlops("config", "check")
     assert done.exit_code == 0
     assert "churn: 10 features from 4 sources" in done.output
+    assert "label: known 60 + 0 days after as_of" in done.output
 
 
 def test_config_check_refuses_to_lose_a_feature_of_the_champion(

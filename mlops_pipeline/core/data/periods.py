@@ -180,8 +180,8 @@ def column_labels(
     rows = every.filter((every._available_at <= until) & is_newest)
     value = rows[label.column]
     known = rows[label.available_at or source.availability]
-    if label.delay_days:
-        known = known + ibis.interval(days=label.delay_days)
+    if use_case.label_delay_days:
+        known = known + ibis.interval(days=use_case.label_delay_days)
     known = ibis.greatest(known.cast("timestamp(6)"), rows._available_at)
     number = ibis.cases(
         (value == label.positive, ibis.literal(1, "int8")),

@@ -96,7 +96,7 @@ def _new_labels(context: Context, since: datetime, until: datetime) -> int:
     if use_case.label.kind == "column":
         source = use_case.sources[use_case.label.source]
         column = quoted(use_case.label.available_at or source.availability)
-        days = use_case.label.delay_days
+        days = use_case.label_delay_days
         known = f"{column} + INTERVAL {days} DAY"
         (count,) = context.engine.query(
             f"SELECT count(*) FROM {quoted(use_case.label.source)} "

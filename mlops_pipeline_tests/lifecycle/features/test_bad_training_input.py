@@ -47,7 +47,9 @@ def split_of(case: UseCase, frame: LabelledFrame) -> None:
 
 
 def test_single_class_names_the_part_and_its_periods(tmp_path: Path) -> None:
-    case = shop(label={"kind": "event_present", "source": "visits", "horizon_days": 20})
+    case = shop(
+        label={"kind": "event_present", "source": "visits", "horizon_days": 20, "delay_days": 0}
+    )
     world = World(case, tmp_path)
     world.deliver("visits", ROWS)
     with world.open() as work:
@@ -62,7 +64,9 @@ def test_single_class_names_the_part_and_its_periods(tmp_path: Path) -> None:
 
 
 def test_empty_part_of_the_split_names_its_dates(tmp_path: Path) -> None:
-    case = shop(label={"kind": "event_present", "source": "visits", "horizon_days": 50})
+    case = shop(
+        label={"kind": "event_present", "source": "visits", "horizon_days": 50, "delay_days": 0}
+    )
     world = World(case, tmp_path)
     world.deliver("visits", ROWS)
     with world.open() as work:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from mlops_pipeline.config import UseCase
-from mlops_pipeline.errors import NotFoundError
+from mlops_pipeline.errors import DataError, NotFoundError
 from mlops_pipeline.lifecycle.context import Context, Snapshot
 from mlops_pipeline.lifecycle.features.offline import load_frame
 from mlops_pipeline_tests.worlds import (
@@ -50,6 +50,21 @@ def test_event_labels_on_an_event_grid_look_from_each_event(tmp_path: Path) -> N
         advance(work, utc(on(5)))
         found = labels_of(work, on(5))
     assert found == [(1, times[0], 1), (1, times[1], 0), (1, times[2], 0)]
+
+
+def test_labels_of_events_wait_for_those_that_may_arrive_late(tmp_path: Path) -> None:
+    label = {"kind": "event_absent", "source": "visits", "horizon_days": 28}
+    world = World(shop(label=label), tmp_path)
+    late = visit(on(2, 20), 1, known=on(4, 10))  # within the 60 days that the source allows
+    world.deliver("visits", [visit(on(1, 5), 1), visit(on(1, 5), 2), late])
+    with world.open() as work:
+        advance(work, utc(on(6)))
+        for as_of in (on(3), on(4)):
+            with pytest.raises(DataError, match="no label is known yet"):
+                labels_of(work, as_of)
+        first = [item for item in labels_of(work, on(5)) if item[1] == on(2)]
+        assert first == [(1, on(2), 0), (2, on(2), 1)]
+        assert [item for item in labels_of(work, on(6)) if item[1] == on(2)] == first
 
 
 def column_label_case() -> UseCase:

@@ -15,6 +15,7 @@ from mlops_pipeline.lifecycle.features.offline import features_uri, load_frame
 from mlops_pipeline.lifecycle.ingest.accepted import take_snapshot
 from mlops_pipeline_tests.worlds import (
     NOW,
+    SHOP,
     Row,
     World,
     accept_all,
@@ -109,7 +110,7 @@ def test_label_of_events_looks_from_the_start_of_the_grid(tmp_path: Path) -> Non
     case = snapshot_case(
         grid={"every": "once", "start": "2025-03-01"},
         sources={"people": PEOPLE, "visits": shop().sources["visits"].model_dump()},
-        label={"kind": "event_present", "source": "visits", "horizon_days": 30},
+        label=SHOP["label"],
     )
     world = World(case, tmp_path)
     world.deliver("people", [person(1), person(2)])

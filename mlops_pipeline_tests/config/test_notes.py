@@ -1,0 +1,22 @@
+"""What `mlops config check` says beside errors."""
+
+from typing import Any
+
+from mlops_pipeline.config.notes import notes
+from mlops_pipeline_tests.worlds import shop
+
+
+def label(**values: Any) -> dict[str, Any]:
+    return {"kind": "event_absent", "source": "visits", "horizon_days": 30, **values}
+
+
+def test_notes_say_when_labels_of_events_are_known() -> None:
+    assert list(notes(shop(label=label()))) == [
+        "label: known 30 + 60 days after as_of (horizon_days, delay_days)"
+    ]
+
+
+def test_notes_name_a_delay_that_late_events_outlast() -> None:
+    known, warning = notes(shop(label=label(delay_days=10)))
+    assert "30 + 10" in known
+    assert warning.startswith("label.delay_days: 10 is less than sources.visits.lateness_days (60)")
