@@ -12,6 +12,8 @@ MlopsError
  +-- StateError            the ops database or registry does not allow this step now
  +-- ContractError         a stored model does not reload and score as it did when it was made
  |    +-- ModelFilesError  a model's files are not those that were recorded
+ +-- PredictionLogError    the log of predictions cannot be written or read
+ +-- RequestConflictError  an id of a request came again with another body
  +-- OnlineStoreError      the online feature store did not do what it was asked
       +-- OnlineUnavailableError  it is gone, or refuses
       +-- OnlineTimeoutError      it did not answer within its time limit
@@ -153,6 +155,14 @@ class ContractError(MlopsError):
 
 class ModelFilesError(ContractError):
     """A model's files are not those that were recorded."""
+
+
+class PredictionLogError(MlopsError):
+    """The log of predictions cannot be written or read: nothing may be answered."""
+
+
+class RequestConflictError(MlopsError):
+    """An id of a request came again with another body."""
 
 
 class OnlineStoreError(MlopsError):

@@ -227,9 +227,10 @@ def dev(
 def serve_features(
     port: Annotated[int, typer.Option(min=1, max=65_535, help="On loopback.")] = 8000,
 ) -> None:
-    """Serve the online features of all use cases over HTTP on loopback."""
+    """Serve predictions and online features of all use cases over HTTP on loopback."""
     serving = import_module("mlops_pipeline.serving.http")  # entrances do not import each other
     use_cases = all_use_cases()
+    say(f"predictions: POST http://{serving.HOST}:{port}/v1/predict")
     say(f"features: http://{serving.HOST}:{port}/features/ENTITY/ID?features=a,b")
     serving.http_server(use_cases, Settings.from_environment(), port).run()
 

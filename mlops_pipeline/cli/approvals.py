@@ -223,7 +223,9 @@ def _print_found(found: "Found") -> None:
         say(f"  {place}: {count:,} rows")
     if found.in_mlflow:
         say(f"  MLflow: {found.in_mlflow:,} rows of run files")
-    if not found.rows and not found.in_mlflow:
+    if found.logged:
+        say(f"  log of predictions: {found.logged:,} answers")
+    if not found.rows and not found.in_mlflow and not found.logged:
         say("  nothing in the lake and in MLflow")
     for place in found.unsearched:
         say(f"  {place}: not searched, it has no key of the entity")
@@ -240,7 +242,8 @@ def _print_erased(erased: "Erased") -> None:
     found = erased.found
     say(
         f"{found.use_case}: removed {sum(found.rows.values()):,} rows of {len(found.rows)} tables, "
-        f"{erased.online:,} online records and events, {found.in_mlflow:,} rows in MLflow"
+        f"{erased.online:,} online records and events, {found.in_mlflow:,} rows in MLflow, "
+        f"{found.logged:,} logged predictions"
     )
     if erased.model_versions:
         versions = ", ".join(map(str, erased.model_versions))

@@ -21,7 +21,7 @@ from mlops_pipeline.config.data_checks import (
     unknown_columns,
 )
 from mlops_pipeline.spec.kinds import AGGREGATES
-from mlops_pipeline.spec.rules import ParityRule
+from mlops_pipeline.spec.rules import NotNull, ParityRule
 
 if TYPE_CHECKING:
     from mlops_pipeline.config.tables import DerivedFeature, FeatureColumn, FeatureView
@@ -44,6 +44,7 @@ def problems(use_case: "UseCase") -> Problems:
     yield from _leaks(use_case)
     yield from _features(use_case)
     yield from _evaluation(use_case)
+    yield from _serving(use_case)
 
 
 # what no feature may read
@@ -226,3 +227,13 @@ def _evaluation(use_case: "UseCase") -> Problems:
         if isinstance(rule, ParityRule):
             where = f"gates.{index}.attributes"
             yield from unknown(where, rule.attributes, use_case.audited, "audited attribute")
+            yield from unknown(where, rule.attributes, use_case.audited, "audited attribute")
+
+
+def _serving(use_case: "UseCase") -> Problems:
+    yield from unknown("serving.on_missing", use_case.serving.on_missing, use_case.views, "view")
+    given = (*use_case.features, *use_case.request_columns)
+    for index, rule in enumerate(use_case.serving.inputs):
+        names = rule.columns if isinstance(rule, NotNull) else (rule.column,)
+        what = "feature or column of a request"
+        yield from unknown(f"serving.inputs.{index}", names, given, what)

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from mlops_pipeline.spec.kinds import KINDS, MethodName, Parameters
 from mlops_pipeline.spec.metrics import MetricName
+from mlops_pipeline.spec.rules import InputRule
 from mlops_pipeline.spec.section import Days, Fraction, Name, Section
 
 SECONDS_PER_HOUR = 3_600
@@ -207,6 +208,30 @@ class Rollout(Section):
     )
     four_eyes: bool = Field(
         False, description="Who triggered the run that made a version may not approve it."
+    )
+
+
+class Serving(Section):
+    """What the prediction service answers where no model may decide, and how it logs."""
+
+    default_decision: bool = Field(
+        False, description="The decision where no model may decide; it is marked as a default."
+    )
+    on_missing: dict[str, Literal["default", "score"]] = Field(
+        default_factory=dict,
+        description="By view: what follows when its features are missing or stale. `default` (also "
+        "of views that are not named): the default decision. `score`: the model decides on what "
+        "there is.",
+    )
+    inputs: tuple[InputRule, ...] = Field(
+        (),
+        description="What features and columns of a request have to hold; else the default "
+        "decision is given, with the rule as its reason.",
+    )
+    log_durability: Literal["disk", "process"] = Field(
+        "disk",
+        description="An answer leaves when its log entry survives: `disk` a cut of power, "
+        "`process` the end of the process.",
     )
 
 

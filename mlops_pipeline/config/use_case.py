@@ -51,6 +51,7 @@ class UseCase(Section):
     explanations: modelling.Explanations = modelling.Explanations()
     gates: tuple[GateRule, ...] = Field(min_length=1)
     rollout: modelling.Rollout = modelling.Rollout()
+    serving: modelling.Serving = modelling.Serving()
     retraining: modelling.Retraining = modelling.Retraining()
     compute_cost: modelling.ComputeCost = modelling.ComputeCost()
     governance: modelling.Governance = modelling.Governance()

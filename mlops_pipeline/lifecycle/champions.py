@@ -6,11 +6,12 @@ digests stand in metadata.json beside them.
 
 import json
 from datetime import datetime
+from typing import Any
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.core.rollout.approvals import approval_state, has_ended, last_approval
-from mlops_pipeline.core.rollout.records import ApprovalState
+from mlops_pipeline.core.rollout.records import ApprovalState, Rollout
 from mlops_pipeline.errors import ModelFilesError, NotFoundError, StateError
 from mlops_pipeline.lifecycle.rollouts import find_champion, get_rollout, list_approvals
 from mlops_pipeline.stores.lake.tables import Lake
@@ -31,6 +32,12 @@ def champion_model(
     ops: OpsDatabase, settings: Settings, use_case: UseCase, *, now: datetime
 ) -> tuple[int, ScoringModel]:
     """Return the champion's version and model: what may decide."""
+    rollout = champion_rollout(ops, use_case, now=now)
+    return rollout.version, released_model(settings, use_case, rollout.fingerprint)
+
+
+def champion_rollout(ops: OpsDatabase, use_case: UseCase, *, now: datetime) -> Rollout:
+    """Return the champion's rollout, when its approval holds."""
     rollout = find_champion(ops, use_case.name)
     if rollout is None:
         raise NotFoundError(
@@ -46,7 +53,7 @@ def champion_model(
             way_out="a person renews it: "
             f"mlops approve {use_case.name} {rollout.version} --by NAME --reason TEXT",
         )
-    return rollout.version, released_model(settings, use_case, rollout.fingerprint)
+    return rollout
 
 
 def trial_model(
@@ -67,10 +74,17 @@ def trial_model(
 
 def released_model(settings: Settings, use_case: UseCase, fingerprint: str) -> ScoringModel:
     """Read a released version's text and JSON; nothing of it is executed."""
+    recorded = release_document(settings, use_case, fingerprint)["model_files"]
     folder = Lake(settings.lake_uri).documents_folder(use_case.name, fingerprint)
-    path = folder / "metadata.json"
+    return ScoringModel.of_files(read_checked(folder / MODEL, recorded))
+
+
+def release_document(settings: Settings, use_case: UseCase, fingerprint: str) -> dict[str, Any]:
+    """Read a released version's metadata; `model_files` are the digests of its files."""
+    path = Lake(settings.lake_uri).documents_folder(use_case.name, fingerprint) / "metadata.json"
     try:
-        recorded = dict(json.loads(path.read_text(encoding="utf-8"))["model_files"])
+        document = dict(json.loads(path.read_text(encoding="utf-8")))
+        document["model_files"] = dict(document["model_files"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelFilesError(
             "the released version's document is gone or damaged",
@@ -79,4 +93,4 @@ def released_model(settings: Settings, use_case: UseCase, fingerprint: str) -> S
             found=f"{type(error).__name__}: {error}",
             way_out="restore the folder from a backup of the lake",
         ) from error
-    return ScoringModel.of_files(read_checked(folder / MODEL, recorded))
+    return document

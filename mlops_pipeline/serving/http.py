@@ -37,9 +37,12 @@ from mlops_pipeline.lifecycle.features.online.reader import (
     open_reader,
     read_entity,
 )
+from mlops_pipeline.lifecycle.serve import PredictionService
+from mlops_pipeline.serving import predict
 from mlops_pipeline.serving.key_uses import CountedRequests, KeyUses
 from mlops_pipeline.serving.problems import NEVER_STORE, UNKNOWN_ID, add_handlers, answer
 from mlops_pipeline.stores.ops import OpsDatabase
+from mlops_pipeline.stores.predictions import PredictionLog
 from mlops_pipeline.stores.settings import Settings
 
 if TYPE_CHECKING:
@@ -106,11 +109,16 @@ def create_app(
             opened = _open_readers(use_cases, settings, stack) if readers is None else readers
             app.state.key_uses = stack.enter_context(KeyUses(settings))
             app.state.served = Served(use_cases, opened, FeatureUses(settings))
+            app.state.services = {
+                name: _service(use_cases[name], settings, reader, stack)
+                for name, reader in opened.items()
+            }
             yield
 
     app = FastAPI(title="mlops_pipeline", docs_url=None, redoc_url=None, lifespan=lifespan)
     app.add_middleware(CountedRequests)
     app.include_router(router)
+    app.include_router(predict.router)
     add_handlers(app)
     return app
 
@@ -201,6 +209,14 @@ def _is_filled(use_case: UseCase, reader: OnlineReader) -> bool:
     except OnlineDefinitionError:  # an answer, too
         return False
     return True
+
+
+def _service(
+    use_case: UseCase, settings: Settings, reader: OnlineReader, stack: ExitStack
+) -> PredictionService:
+    durability = use_case.serving.log_durability
+    log = stack.enter_context(PredictionLog(settings.predictions_url, durability=durability))
+    return stack.enter_context(PredictionService(use_case, settings, reader=reader, log=log))
 
 
 def _open_readers(

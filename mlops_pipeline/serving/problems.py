@@ -10,6 +10,7 @@ from http import HTTPStatus
 from typing import Any, NamedTuple
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
@@ -23,6 +24,8 @@ from mlops_pipeline.errors import (
     OnlineStoreError,
     OnlineTimeoutError,
     OnlineUnavailableError,
+    PredictionLogError,
+    RequestConflictError,
 )
 
 MEDIA_TYPE = "application/problem+json"
@@ -46,6 +49,8 @@ class Problem(NamedTuple):
 PROBLEMS: dict[type[Exception], Problem] = {  # the nearest class of an error counts
     NotFoundError: Problem("not-found", 404, "Something named does not exist"),
     DataError: Problem("unusable-request", 422, "The request cannot be used as it is"),
+    RequestConflictError: Problem("request-conflict", 409, "The id was used for another request"),
+    PredictionLogError: Problem("log-unavailable", 503, "Answers cannot be stored", SOON_S),
     OnlineTimeoutError: Problem("store-timeout", 503, "The store did not answer in time", SOON_S),
     OnlineUnavailableError: Problem("store-unavailable", 503, "The store is away", SOON_S),
     OnlineFullError: Problem("store-full", 503, "The store has no room", AFTER_REPAIR_S),
@@ -63,6 +68,7 @@ def add_handlers(app: FastAPI) -> None:
     """Answer every error with a problem document."""
     app.add_exception_handler(MlopsError, _known)
     app.add_exception_handler(HTTPException, _refused)
+    app.add_exception_handler(RequestValidationError, _unreadable)
     app.add_exception_handler(Exception, _unforeseen)  # it is raised on, for the server's log
 
 
@@ -106,6 +112,18 @@ def _refused(_request: Request, error: Exception) -> Response:
     body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status}
     headers = {**NEVER_STORE, **(getattr(error, "headers", None) or {})}
     return JSONResponse(body, status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def _unreadable(_request: Request, error: Exception) -> Response:
+    """Answer a body or parameter that is not of its type; the value is not repeated."""
+    found = error.errors() if isinstance(error, RequestValidationError) else []
+    where = ", ".join(".".join(map(str, item["loc"])) for item in found)
+    expected = "; ".join(dict.fromkeys(str(item["msg"]) for item in found))
+    return answer(
+        PROBLEMS[DataError],
+        detail="the request cannot be read",
+        more={"where": where, "expected": expected},
+    )
 
 
 def _unforeseen(_request: Request, _error: Exception) -> Response:

@@ -1,7 +1,8 @@
-"""Rules that a configuration can name: those of a source's data, and those of the gate.
+"""Rules that a configuration can name: of a source's data, of the service's inputs, of the gate.
 
-A rule of a source is a class here, named in the union, and a case in core/data/rules.py; a rule of
-the gate is a class here, named in its union, and a function in core/evaluation/gates.py.
+A rule of a source is a class here, named in the union, and a case in core/data/rules.py; one of the
+inputs has a case in core/data/inputs.py. A rule of the gate is a class here, named in its union,
+and a function in core/evaluation/gates.py.
 """
 
 from typing import Annotated, Literal, Self
@@ -83,6 +84,10 @@ SourceRule = Annotated[
     NotNull | Range | InSet | Check | Completeness | MinRows | Freshness | ClassBalance,
     Field(discriminator="rule"),
 ]
+
+# of what the prediction service is given
+
+InputRule = Annotated[NotNull | Range | InSet, Field(discriminator="rule")]
 
 # of the gate
 

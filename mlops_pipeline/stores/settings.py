@@ -32,6 +32,7 @@ class Settings:
     data_dir: Path
     lake_uri: str
     database_url: str
+    predictions_url: str
     online_url: str
     online_timeout_ms: int
     mlflow_uri: str
@@ -52,6 +53,8 @@ class Settings:
             data_dir=data,
             lake_uri=given.get("MLOPS_LAKE_URI") or str(data / "lake"),
             database_url=given.get("MLOPS_DATABASE_URL") or f"sqlite:///{data / 'ops.db'}",
+            predictions_url=given.get("MLOPS_PREDICTIONS_URL")
+            or f"sqlite:///{data / 'predictions.db'}",
             online_url=given.get("MLOPS_ONLINE_URL") or f"sqlite:///{data / 'online.db'}",
             online_timeout_ms=_positive(given, "MLOPS_ONLINE_TIMEOUT_MS", ONLINE_TIMEOUT_MS),
             mlflow_uri=given.get("MLOPS_MLFLOW_URI")

@@ -1,9 +1,9 @@
 """Finding and erasing one person: the order of the steps, under the lease of each use case.
 
 The tombstone comes first, so that nothing brings the person back (ingestion compares rows with it:
-lifecycle/ingest/ingestion.py); then the lake (erasure_lake.py), the online store and MLflow. Each
-step finds for itself what is left: a run that was killed is run again. The log of a prediction
-service belongs here when there is one.
+lifecycle/ingest/ingestion.py); then the lake (erasure_lake.py), the online store, MLflow
+and the log of predictions. Each step finds for itself what is left: a run that was killed is run
+again.
 """
 
 import csv
@@ -35,6 +35,7 @@ from mlops_pipeline.stores.lake.engine import literal, quoted
 from mlops_pipeline.stores.models.mlflow import is_in_use, open_tracking
 from mlops_pipeline.stores.online.interface import OnlineStore, OnlineTable
 from mlops_pipeline.stores.ops import HeldLease, Ledger, OpsDatabase, Tombstone
+from mlops_pipeline.stores.predictions import PredictionLog
 from mlops_pipeline.stores.settings import Settings, pseudonymiser
 from mlops_pipeline.stores.sources import open_delivery, readable
 
@@ -56,7 +57,8 @@ class Person:
 class Found:
     """Where a use case holds a person.
 
-    `rows` in the lake by table, `in_mlflow` those in files of runs; `delivered` rows by source are
+    `rows` in the lake by table, `in_mlflow` those in files of runs, `logged` answers of the
+    prediction service; `delivered` rows by source are
     in files that are not touched, None where they cannot be read; `model_versions` registered ones
     whose recorded data (`source@n`) hold the person; `unsearched` tables without the entity's key.
     """
@@ -64,6 +66,7 @@ class Found:
     use_case: str
     rows: Mapping[str, int]
     in_mlflow: int
+    logged: int
     delivered: Mapping[str, int | None]
     model_versions: Mapping[int, Sequence[str]]
     unsearched: tuple[str, ...]
@@ -71,7 +74,7 @@ class Found:
     @property
     def is_anywhere(self) -> bool:
         """Whether the use case, or a file that it reads, knows the person."""
-        return bool(self.rows or self.in_mlflow or any(self.delivered.values()))
+        return bool(self.rows or self.in_mlflow or self.logged or any(self.delivered.values()))
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,7 @@ def forget(
             "rows": sum(sum(item.rows.values()) for item in found),
             "online": sum(item.online for item in erased),
             "mlflow": sum(item.in_mlflow for item in found),
+            "predictions": sum(item.logged for item in found),
         }
         finish_tombstone(ops, tombstone, removed, by=by, now=settings.now())
         return erased
@@ -219,6 +223,7 @@ def _find(person: Person, use_case: UseCase, settings: Settings) -> Found:
             use_case.name,
             rows.counts(),
             _rows_in_mlflow(settings, use_case, person.pseudonym),
+            _logged(settings, use_case, person.entity_id),
             _rows_delivered(context, person.entity_id),
             rows.model_versions(),
             tuple(rows.without_key()),
@@ -251,7 +256,15 @@ def _erase(
     with open_writer(settings) as store:
         online = _erase_online(use_case, store, person.entity_id)
     _rows_in_mlflow(settings, use_case, person.pseudonym, erase=True)
+    _logged(settings, use_case, person.entity_id, erase=True)
     return online
+
+
+def _logged(settings: Settings, use_case: UseCase, entity_id: str, *, erase: bool = False) -> int:
+    """Count, or remove, the answers of the prediction service about a person."""
+    with PredictionLog(settings.predictions_url) as log:
+        ask = log.forget if erase else log.count
+        return ask(use_case.name, entity_id)
 
 
 def _erase_online(use_case: UseCase, store: OnlineStore, entity_id: str) -> int:

@@ -89,9 +89,11 @@ def reading_damaged(engine: Engine) -> Iterator[Connection]:
                 driver.text_factory = str
 
 
-def make_engine(url: str) -> Engine:
+def make_engine(
+    url: str, *, setting: str = "MLOPS_DATABASE_URL", what: str = "ops database"
+) -> Engine:
     """Make an engine; nothing is connected yet, but the folder of a SQLite file is made."""
-    parsed = _parse(url)
+    parsed = _parse(url, setting, what)
     if parsed.get_backend_name() == "sqlite":
         Path(parsed.database or "").parent.mkdir(parents=True, exist_ok=True)
         engine = create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
@@ -104,19 +106,19 @@ def make_engine(url: str) -> Engine:
     except ModuleNotFoundError as error:
         raise ConfigError(
             "The driver for PostgreSQL is not installed.",
-            where="MLOPS_DATABASE_URL",
+            where=setting,
             way_out="pip install 'mlops-pipeline[postgres]'",
         ) from error
 
 
-def _parse(url: str) -> URL:
+def _parse(url: str, setting: str, what: str) -> URL:
     expected = "sqlite:///path/to/file.db or postgresql+psycopg://user@host:port/database"
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError) as error:
         raise ConfigError(  # the text may hold a password, so it is not repeated
-            "The URL of the ops database cannot be read.",
-            where="MLOPS_DATABASE_URL",
+            f"The URL of the {what} cannot be read.",
+            where=setting,
             expected=expected,
         ) from error
     if parsed.drivername == "postgresql":
@@ -127,8 +129,8 @@ def _parse(url: str) -> URL:
     ):
         return parsed
     raise ConfigError(
-        "The ops database is a SQLite file or PostgreSQL.",
-        where="MLOPS_DATABASE_URL",
+        f"The {what} is a SQLite file or PostgreSQL.",
+        where=setting,
         expected=expected,
         found=parsed.render_as_string(hide_password=True),
     )

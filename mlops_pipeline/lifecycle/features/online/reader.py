@@ -106,7 +106,7 @@ class OnlineReader(Closing):
         if request is not None and len(request) != len(entities):
             raise DataError("the request needs one mapping for each entity", where="request",
                             expected=str(len(entities)), found=str(len(request)))  # fmt: skip
-        keys = [self._key(entity) for entity in entities]
+        keys = [self.key(entity) for entity in entities]
         read_at = self._now() if at is None else at.astimezone(UTC)
         at_us = to_us(read_at)
         found = self._lookup(keys, at_us, on_error == "raise").found(plan.sources)
@@ -145,7 +145,7 @@ class OnlineReader(Closing):
             way_out=way_out,
         )
 
-    def _key(self, entity: int | str) -> str:
+    def key(self, entity: int | str) -> str:
         """Return the key as the store has it."""
         text = str(entity)
         if not self._is_numbered:

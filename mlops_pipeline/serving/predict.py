@@ -1,0 +1,131 @@
+"""Predictions over HTTP: bodies and answers; what is answered is lifecycle/serve.py's.
+
+POST /v1/predict              what the model says of one entity, or of each in a list
+GET  /v1/predictions/{id}     the receipt: an answer with all that it was made of
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from starlette.responses import JSONResponse, Response
+
+from mlops_pipeline.errors import DataError, NotFoundError
+from mlops_pipeline.lifecycle.serve import Asked, PredictionService, answer
+from mlops_pipeline.serving.key_uses import NO_KEY
+from mlops_pipeline.serving.problems import NEVER_STORE
+
+Value = float | int | bool | str | None
+EntityId = Annotated[int | str, Field(description="The entity's key.")]
+EXAMPLE: dict[str, JsonValue] = {"use_case": "churn", "entity_id": 4711, "request_id": "order-17"}
+
+router = APIRouter(prefix="/v1")
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class Instance(_Body):
+    """Whom a prediction is about."""
+
+    entity_id: EntityId
+    request: dict[str, Value] = Field(
+        default_factory=dict, description="Columns of request-time features, by name."
+    )
+    features: dict[str, Value] | None = Field(
+        None, description="All inputs of the model by name, instead of what the store has."
+    )
+
+
+class PredictBody(_Body):
+    """One entity (`entity_id`) or several (`entities`)."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
+
+    use_case: str | None = Field(None, description="Needed where several are served.")
+    request_id: str | None = Field(
+        None, description="The same id with the same body again gets the same answer."
+    )
+    entity_id: EntityId | None = None
+    request: dict[str, Value] = Field(default_factory=dict)
+    features: dict[str, Value] | None = None
+    entities: list[Instance] | None = None
+
+    def asked(self) -> list[Asked]:
+        """Return whom the request is about; DataError unless it is one way or the other."""
+        one = self.entity_id is not None
+        if one == (self.entities is not None):
+            raise DataError(
+                "the request names no entity, or names them in two ways",
+                where="body",
+                expected="entity_id, or entities",
+                found="both" if one else "neither",
+            )
+        instances = self.entities
+        if instances is None:
+            given = {"request": self.request, "features": self.features}
+            instances = [Instance(entity_id=self.entity_id or "", **given)]
+        return [Asked(item.entity_id, item.request, item.features) for item in instances]
+
+
+class Answer(BaseModel):
+    """What was answered about one entity."""
+
+    prediction_id: str
+    entity_id: str
+    decision: bool
+    probability: float | None = Field(description="Calibrated; null of a default.")
+    threshold: float | None
+    needs_review: bool
+    role: Literal["champion", "default"]
+    reasons: list[str] = Field(description="Why no model decided; empty where one did.")
+    model_version: int | None
+    request_id: str
+    predicted_at: str
+    feature_time: str | None = Field(description="Of the oldest feature.")
+
+
+class Answers(BaseModel):
+    """One answer for each entity of a list, in its order."""
+
+    predictions: list[Answer]
+
+
+@router.post("/predict", response_model=Answer | Answers)
+def predict(request: Request, body: PredictBody) -> Response:
+    """Say what the champion says of one entity, or of each in a list.
+
+    The answer leaves when it is in the log. Where no model may decide, `role` is `default`, and
+    `reasons` say why.
+    """
+    service = _service(request, body.use_case)
+    made = service.predict(body.asked(), caller=NO_KEY, request_id=body.request_id)
+    answers = [answer(item) for item in made]
+    document = answers[0] if body.entities is None else {"predictions": answers}
+    return JSONResponse(document, headers=NEVER_STORE)
+
+
+@router.get("/predictions/{prediction_id}")
+def read_receipt(request: Request, prediction_id: str, use_case: str | None = None) -> Response:
+    """Return an answer with its features, and the version with its runs, data and code."""
+    document = _service(request, use_case).receipt(prediction_id)
+    return JSONResponse(document, headers=NEVER_STORE)
+
+
+def _service(request: Request, use_case: str | None) -> PredictionService:
+    services: Mapping[str, PredictionService] = request.app.state.services
+    if use_case is None and len(services) == 1:
+        return next(iter(services.values()))
+    if use_case is None:
+        raise DataError(
+            "several use cases are served",
+            where="use_case",
+            expected=", ".join(services),
+            found="none named",
+            way_out="name the use case",
+        )
+    if use_case not in services:
+        raise NotFoundError.of("use case", use_case, services, where="use_case")
+    return services[use_case]

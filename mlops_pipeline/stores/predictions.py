@@ -1,0 +1,268 @@
+"""The log of predictions: what was answered to whom, on what features, by which version.
+
+A database of its own: a SQLite file by default, PostgreSQL by URL. Rows are written by one thread
+in transactions that take all that waits (group commit), so many answers share one sync of the disk.
+
+Promises: `append` is done when its rows will survive: a cut of power (`disk`), or the end of this
+process (`process`). One call's rows are stored together or not at all; a `request_id` of a caller
+is stored once, whoever comes second is told.
+"""
+
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, fields
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Literal
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Double,
+    Index,
+    MetaData,
+    Table,
+    Text,
+    delete,
+    event,
+    func,
+    insert,
+    select,
+)
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+
+from mlops_pipeline.errors import MlopsError, PredictionLogError, RequestConflictError
+from mlops_pipeline.stores import Closing
+from mlops_pipeline.stores.ops.declarations import JsonText, UnstorableValueError
+from mlops_pipeline.stores.ops.engine import WRITES, make_engine
+
+Role = Literal["champion", "default"]
+Durability = Literal["disk", "process"]
+Scalar = float | int | str | bool | None
+REQUESTS_AT_ONCE = 256  # in one transaction: later ones do not wait long
+SETTING = "MLOPS_PREDICTIONS_URL"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LoggedPrediction:
+    """One answer. Times are microseconds since 1970 (UTC).
+
+    `place` is the position in the request's list. `probability`, `threshold` and `model_version`
+    are None of a default, whose `reasons` say why no model decided. `feature_time_us` is that of
+    the oldest feature.
+    """
+
+    id: str
+    use_case: str
+    entity: str
+    at_us: int
+    caller: str
+    request_id: str
+    place: int
+    request_digest: str
+    model_version: int | None
+    role: Role
+    probability: float | None
+    decision: bool
+    threshold: float | None
+    needs_review: bool
+    reasons: Sequence[str]
+    features: Mapping[str, Scalar]
+    feature_time_us: int | None
+
+
+_TYPES: Mapping[Any, Any] = {int: BigInteger, float: Double, str: Text, bool: Boolean, Role: Text}
+_metadata = MetaData()
+_TABLE = Table(
+    "prediction",
+    _metadata,
+    *(
+        Column(
+            item.name,
+            next((_TYPES[kind] for kind in _TYPES if item.type in (kind, kind | None)), JsonText),
+            nullable=item.type in (int | None, float | None),
+            primary_key=item.name == "id",
+        )
+        for item in fields(LoggedPrediction)
+    ),
+)
+Index("prediction_request", *(_TABLE.c[name] for name in
+      ("use_case", "caller", "request_id", "place")), unique=True)  # fmt: skip
+Index("prediction_entity", _TABLE.c.use_case, _TABLE.c.entity)
+
+
+@dataclass
+class _Waiting:
+    rows: Sequence[LoggedPrediction]
+    done: Future[None]
+
+
+class PredictionLog(Closing):
+    """See the module; may be shared by threads. It is made where there is none."""
+
+    def __init__(self, url: str, *, durability: Durability = "disk") -> None:
+        self._engine = make_engine(url, setting=SETTING, what="log of predictions")
+        self._shown = self._engine.url.render_as_string(hide_password=True)
+        if durability == "process":
+            event.listen(self._engine, "connect", _without_sync)
+        self._waiting: SimpleQueue[_Waiting | None] = SimpleQueue()
+        self._writer = threading.Thread(target=self._write, name="prediction log", daemon=True)
+        is_file = self._engine.dialect.name == "sqlite"
+        self._file = Path(str(self._engine.url.database)) if is_file else None
+        self._inode: int | None = None
+        with self._reported():
+            self._prepare()
+        self._writer.start()
+
+    def append(self, rows: Sequence[LoggedPrediction]) -> Future[None]:
+        """Store rows; the future is done when they will survive.
+
+        It fails with RequestConflictError when their request is stored already, with
+        PredictionLogError when nothing could be stored.
+        """
+        if not self._writer.is_alive():
+            raise PredictionLogError("the log of predictions is closed", where=self._shown)
+        waiting = _Waiting(rows, Future())
+        self._waiting.put(waiting)
+        return waiting.done
+
+    def find(self, prediction_id: str) -> LoggedPrediction | None:
+        """Return an answer by its id; None if there is none."""
+        found = self._rows(_TABLE.c.id == prediction_id)
+        return found[0] if found else None
+
+    def of_request(self, use_case: str, caller: str, request_id: str) -> list[LoggedPrediction]:
+        """Return what a request was answered, in its order; nothing when it is new."""
+        return self._rows(
+            _TABLE.c.use_case == use_case,
+            _TABLE.c.caller == caller,
+            _TABLE.c.request_id == request_id,
+        )
+
+    def count(self, use_case: str, entity: str) -> int:
+        """Return how many answers about an entity are stored."""
+        query = select(func.count()).where(*_of_entity(use_case, entity))
+        with self._reported(), self._engine.connect() as connection:
+            return connection.scalar(query) or 0
+
+    def forget(self, use_case: str, entity: str) -> int:
+        """Remove every answer about an entity; return how many there were."""
+        with self._reported(), self._engine.connect() as connection:
+            connection.execution_options(**{WRITES: True})
+            with connection.begin():
+                return connection.execute(
+                    delete(_TABLE).where(*_of_entity(use_case, entity))
+                ).rowcount
+
+    def close(self) -> None:
+        """Store what waits, and close the database."""
+        if self._writer.is_alive():
+            self._waiting.put(None)
+            self._writer.join()
+        self._engine.dispose()
+
+    def _rows(self, *where: Any) -> list[LoggedPrediction]:
+        query = select(_TABLE).where(*where).order_by(_TABLE.c.place)
+        with self._reported(), self._engine.connect() as connection:
+            return [LoggedPrediction(**row) for row in connection.execute(query).mappings()]
+
+    def _prepare(self) -> None:
+        """Make the table where there is none, and note which file it is in."""
+        with self._engine.connect() as connection:
+            if self._file is not None:
+                connection.exec_driver_sql("COMMIT")
+                connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            _metadata.create_all(connection)
+            connection.commit()
+        if self._file is not None:
+            self._inode = self._file.stat().st_ino
+
+    def _open_replaced(self) -> None:
+        """Open the file anew where it was replaced: SQLite would go on writing to the old one."""
+        if self._file is not None and not (
+            self._file.exists() and self._file.stat().st_ino == self._inode
+        ):
+            logger.warning("the file of the log of predictions was replaced: %s", self._file)
+            self._engine.dispose()
+            self._prepare()
+
+    def _write(self) -> None:
+        """Store what waits, many requests in one transaction, until None comes."""
+        is_open = True
+        while is_open:
+            taken = [self._waiting.get()]
+            while len(taken) < REQUESTS_AT_ONCE and not self._waiting.empty():
+                taken.append(self._waiting.get())
+            is_open = None not in taken
+            self._store([item for item in taken if item is not None])
+
+    def _store(self, taken: Sequence[_Waiting]) -> None:
+        failures: Sequence[Exception | None]
+        try:
+            with self._reported():
+                self._open_replaced()
+                with self._engine.connect() as connection:
+                    connection.execution_options(**{WRITES: True})
+                    with connection.begin():
+                        failures = [_insert(connection, item.rows) for item in taken]
+        except Exception as error:  # noqa: BLE001 # whoever waits is told, whatever it is
+            failures = [error] * len(taken)
+        for item, failed in zip(taken, failures, strict=True):
+            if failed is None:
+                item.done.set_result(None)
+            else:
+                item.done.set_exception(failed)
+
+    def _reported(self) -> "_Reported":
+        return _Reported(self._shown)
+
+
+@dataclass(frozen=True)
+class _Reported:
+    """Turns what the database says into a PredictionLogError."""
+
+    where: str
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, (SQLAlchemyError, OSError)):
+            raise PredictionLogError(
+                "the log of predictions cannot be used",
+                where=self.where,
+                found=str(getattr(error, "orig", error)),
+                way_out=f"see that the database runs, has room, and {SETTING} names it",
+            ) from error
+
+
+def _insert(connection: Connection, rows: Sequence[LoggedPrediction]) -> MlopsError | None:
+    """Insert the rows of one request; return why they cannot be stored: others can."""
+    try:
+        with connection.begin_nested():
+            connection.execute(insert(_TABLE), [vars(row) for row in rows])
+    except IntegrityError:
+        return RequestConflictError("a request with this id is stored already", where="request_id")
+    except UnstorableValueError as error:
+        return error
+    return None
+
+
+def _of_entity(use_case: str, entity: str) -> tuple[Any, ...]:
+    return _TABLE.c.use_case == use_case, _TABLE.c.entity == entity
+
+
+def _without_sync(connection: Any, record: object) -> None:  # noqa: ARG001 - fixed by SQLAlchemy
+    """Leave the sync to the operating system: what is committed survives this process."""
+    if hasattr(connection, "execute") and type(connection).__module__.startswith("sqlite3"):
+        connection.execute("PRAGMA synchronous = OFF")
+    else:
+        with connection.cursor() as cursor:
+            cursor.execute("SET synchronous_commit = off")

@@ -1,0 +1,55 @@
+"""A champion of the shop: a small model in a release folder, and its rollout."""
+
+import json
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from mlops_pipeline.config.modelling import Candidate
+from mlops_pipeline.core.modelling.fitting import Fitting, Rows, encode_rows, learn_inputs
+from mlops_pipeline.core.modelling.scoring import ScoringModel
+from mlops_pipeline.lifecycle.champions import MODEL
+from mlops_pipeline.stores.lake.tables import Lake
+from mlops_pipeline.stores.models.files import write_files
+from mlops_pipeline.stores.ops import OpsDatabase
+from mlops_pipeline.stores.settings import Settings
+from mlops_pipeline_tests.lifecycle.rollout_steps import open_version
+
+INPUTS = ("visits", "spent", "last_kind", "spent_a_visit")
+
+
+def shop_model(seed: int = 1) -> ScoringModel:
+    """A logistic regression on made-up customers."""
+    rng, rows = np.random.default_rng(seed), np.arange(400)
+    columns: dict[str, Any] = {
+        "visits": rng.poisson(3.0, 400).astype(np.float32),
+        "spent": rng.gamma(2.0, 5.0, 400).astype(np.float32),
+        "last_kind": rng.choice(np.array(["till", "web"], dtype=object), 400),
+        "spent_a_visit": rng.gamma(2.0, 2.0, 400).astype(np.float32),
+    }
+    label = (rng.random(400) < 1 / (1 + np.exp(columns["spent"] / 5 - 2))).astype(np.int8)
+    inputs = learn_inputs(columns, INPUTS, rows, None)
+    recipe: Any = TypeAdapter(Candidate).validate_python({"kind": "logistic"})
+    part = Rows(encode_rows(inputs, columns, rows), label)
+    return (
+        Fitting("logistic", recipe, inputs, part, None, balanced=False, seed=3, threads=1)
+        .fit()
+        .model
+    )
+
+
+def release(settings: Settings, version: int = 1, use_case: str = "shop") -> ScoringModel:
+    """Put a version into its release folder and make it the champion."""
+    model, fingerprint = shop_model(version), f"fingerprint-{version}"
+    folder = Lake(settings.lake_uri).documents_folder(use_case, fingerprint)
+    folder.mkdir(parents=True)
+    document = {
+        "model_files": write_files(folder / MODEL, model.files),
+        "provenance": {"git_commit": "c0ffee", "dataset_snapshot_uri": "snapshot.json"},
+        "training": {"as_of": "2025-01-01T00:00:00+00:00"},
+    }
+    (folder / "metadata.json").write_text(json.dumps(document))
+    with OpsDatabase.open(settings.database_url) as ops:
+        open_version(ops, version, state="champion", use_case=use_case)
+    return model
