@@ -227,7 +227,6 @@ def _evaluation(use_case: "UseCase") -> Problems:
         if isinstance(rule, ParityRule):
             where = f"gates.{index}.attributes"
             yield from unknown(where, rule.attributes, use_case.audited, "audited attribute")
-            yield from unknown(where, rule.attributes, use_case.audited, "audited attribute")
 
 
 def _serving(use_case: "UseCase") -> Problems:
