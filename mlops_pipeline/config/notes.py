@@ -10,6 +10,12 @@ if TYPE_CHECKING:
 def notes(use_case: "UseCase") -> Iterator[str]:
     """Yield one sentence for each choice, explicit or by default."""
     yield from _label(use_case)
+    for name, source in use_case.sources.items():
+        if source.is_day(source.availability):
+            yield (
+                f"sources.{name}: {source.availability} is a date, so a row is known at the end of "
+                "its day (UTC); available_at: a timestamp that says otherwise"
+            )
 
 
 def _label(use_case: "UseCase") -> Iterator[str]:

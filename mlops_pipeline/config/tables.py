@@ -84,6 +84,10 @@ class Source(Section):
         """The column that says when a row could be known."""
         return self.available_at or self.happened
 
+    def is_day(self, column: str) -> bool:
+        """Whether a column tells the day only: what it dates is known at the end of that day."""
+        return column in self.columns and self.column(column).type == "date"
+
     @property
     def stored(self) -> tuple[str, ...]:
         """The columns that the lake keeps."""

@@ -38,6 +38,7 @@ PARQUET_TYPES: dict[ColumnType, set[str]] = {  # what loses nothing when it is r
     "date": TIMES,
 }
 NO_VALUE = '"NULL"'  # a column without a single value has no type of its own in some writers
+FILE_ROWS = 2**40  # more than a file has
 REDELIVER = "deliver the file again; nothing of it was ingested"
 Columns = Mapping[str, str]  # {column: SQL type}
 
@@ -46,12 +47,14 @@ Columns = Mapping[str, str]  # {column: SQL type}
 class Format:
     """One format of source files; its checks raise a SourceError.
 
-    `scan` is the FROM item that reads files with their columns as they are, `read` SQL of a column
-    as its declared type, NULL where the value is missing. `check_columns` is of one file's names
+    `scan` is the FROM item that reads files with their columns as they are, `place` SQL that orders
+    its rows as they were delivered, `read` SQL of a column as its declared type, NULL where the
+    value is missing. `check_columns` is of one file's names
     and types, `check_values` of all files; values of hidden columns are never shown.
     """
 
     scan: Callable[[Source, Sequence[str]], str]
+    place: str
     read: Callable[[Source, str], str]
     check_columns: Callable[[str, Source, str, Columns], None]
     check_values: Callable[[Engine, Source, Mapping[str, Columns], frozenset[str]], None]
@@ -59,10 +62,15 @@ class Format:
 
 @dataclass(frozen=True)
 class Delivery:
-    """The files of a source and the SQL that reads them as the declared columns."""
+    """The files of a source and the SQL that reads them as the declared columns.
+
+    `placed` reads `_place` too, which orders the rows as they stand: by file, then row; the engine
+    has to `keep_order` for it.
+    """
 
     files: tuple[str, ...]
     select: str
+    placed: str
 
 
 def open_delivery(engine: Engine, settings: Settings, use_case: UseCase, name: str) -> Delivery:
@@ -84,7 +92,9 @@ def open_delivery(engine: Engine, settings: Settings, use_case: UseCase, name: s
     read = {column: kind.read(source, column) for column in source.columns}
     values = {column: read.get(column, "TIMESTAMP '1970-01-01'") for column in source.stored}
     fields = ", ".join(f"{value} AS {quoted(column)}" for column, value in values.items())
-    return Delivery(files, f"SELECT {fields} FROM {kind.scan(source, files)}")
+    rows = f"FROM {kind.scan(source, files)}"
+    placed = f"SELECT {fields}, {kind.place} AS _place {rows}"
+    return Delivery(files, f"SELECT {fields} {rows}", placed)
 
 
 def find_files(settings: Settings, name: str, source: Source) -> tuple[str, ...]:
@@ -193,10 +203,21 @@ def text_as(field: str, kind: ColumnType) -> str:
     """Return SQL of a text as a value of a type; blanks are a missing value, except as text."""
     if kind == "string":
         return field
-    through = f"CAST(nullif(trim({field}), '') AS "
+    text = f"nullif(trim({field}), '')"
     if kind == "timestamp":  # a text with a zone is moved to UTC, one without is UTC
-        return f"CAST({through}TIMESTAMPTZ) AS TIMESTAMP)"
-    return f"{through}{SQL_TYPES[kind]})"
+        text = f"CAST({text} AS TIMESTAMPTZ)"
+    return value_as(text, kind)
+
+
+def value_as(field: str, kind: ColumnType) -> str:
+    """Return SQL of a value as its declared type; a date is its day, whatever the time in it."""
+    return f"CAST({f'CAST({field} AS DATE)' if kind == 'date' else field} AS {SQL_TYPES[kind]})"
+
+
+def known_at(source: Source, column: str) -> str:
+    """Return SQL of when what a time column dates is known: of a date, at the end of its day."""
+    end = " + INTERVAL 1 DAY - INTERVAL 1 MICROSECOND" if source.is_day(column) else ""
+    return f"({quoted(column)}{end})"
 
 
 # CSV: everything is text with a header; a missing value is an empty field
@@ -275,7 +296,7 @@ def _scan_parquet(_source: Source, files: Sequence[str]) -> str:
 
 
 def _read_parquet(source: Source, column: str) -> str:
-    return f"CAST({quoted(column)} AS {SQL_TYPES[source.column(column).type]})"
+    return value_as(quoted(column), source.column(column).type)
 
 
 def _check_parquet_columns(name: str, source: Source, path: str, found: Columns) -> None:
@@ -304,6 +325,11 @@ def _check_parquet_values(
 
 
 FORMATS: Mapping[str, Format] = {
-    "csv": Format(_scan_csv, _read_csv, _check_csv_columns, _check_csv_values),
-    "parquet": Format(_scan_parquet, _read_parquet, _check_parquet_columns, _check_parquet_values),
+    "csv": Format(
+        *(_scan_csv, "row_number() OVER ()", _read_csv, _check_csv_columns, _check_csv_values)
+    ),
+    "parquet": Format(
+        *(_scan_parquet, f"file_index * {FILE_ROWS} + file_row_number", _read_parquet),
+        *(_check_parquet_columns, _check_parquet_values),
+    ),
 }

@@ -179,7 +179,10 @@ def column_labels(
     is_newest = every._superseded_at.isnull() | (every._superseded_at > until)
     rows = every.filter((every._available_at <= until) & is_newest)
     value = rows[label.column]
-    known = rows[label.available_at or source.availability]
+    column = label.available_at or source.availability
+    known = rows[column]
+    if source.is_day(column):  # known at the end of its day
+        known = known + ibis.interval(days=1) - ibis.interval(microseconds=1)
     if use_case.label_delay_days:
         known = known + ibis.interval(days=use_case.label_delay_days)
     known = ibis.greatest(known.cast("timestamp(6)"), rows._available_at)

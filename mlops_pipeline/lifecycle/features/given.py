@@ -15,7 +15,7 @@ from mlops_pipeline.core.features.frames import EVENT_ROW
 from mlops_pipeline.errors import DataError
 from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.stores.lake.engine import literal, quoted
-from mlops_pipeline.stores.sources import PARQUET_TYPES, SQL_TYPES, text_as, text_fits
+from mlops_pipeline.stores.sources import PARQUET_TYPES, text_as, text_fits, value_as
 
 GIVEN, ENTITY_ROWS = "_given_rows", "_entity_rows"  # tables
 NUMBERS = {"FLOAT", "DOUBLE", "DECIMAL", "UBIGINT", "HUGEINT"}
@@ -106,7 +106,7 @@ def _as_declared(context: Context, column: str, found: str, kind: ColumnType) ->
     name, is_text = quoted(column), found == "VARCHAR" or found.startswith("ENUM")
     base = found.partition("(")[0]
     if kind == "string" or base in PARQUET_TYPES[kind]:  # no value needs a look
-        return f"{name}::{SQL_TYPES[kind]}"
+        return value_as(name, kind)
     fits = "FALSE"
     if is_text:
         name = f"{name}::VARCHAR"
@@ -123,4 +123,4 @@ def _as_declared(context: Context, column: str, found: str, kind: ColumnType) ->
             expected=f"{kind}, as the sources have; of floats none above 2^53",
             found=f"{others:,} others",  # the values themselves may be personal
         )
-    return text_as(name, kind) if is_text else f"{name}::{SQL_TYPES[kind]}"
+    return (text_as if is_text else value_as)(name, kind)

@@ -97,6 +97,7 @@ def definitions_hash(use_case: UseCase) -> str:
             "event_time": source.happened,
             "available_at": source.availability,
             "key": source.key,
+            **({"known": "end of day"} if source.is_day(source.availability) else {}),
             "columns": {column: source.column(column).type for column in source.columns},
         }
         for name, source in use_case.sources.items()

@@ -8,9 +8,10 @@ version is the one of the latest declared availability, then of the latest arriv
 
 Stored beside the declared columns:
 
-    _row_no         position of the row in the table's history, from 0
-    _available_at   when the row counts as known: its declared availability; for a row that
-                    arrives behind the watermark, the time of its ingestion
+    _row_no         position of the row in the table's history, from 0: by ingestion, event time,
+                    availability, then the order in which the rows were delivered
+    _available_at   when the row counts as known: its declared availability (a date: the end of
+                    the day); for a row that arrives behind the watermark, when it was ingested
     _ingested_at    the Clock at ingestion
     _superseded_at  when a revision replaced it, or null
 """
@@ -28,7 +29,7 @@ from mlops_pipeline.stores.lake.engine import Engine, content_hash, quoted, sql_
 from mlops_pipeline.stores.lake.tables import TableState
 from mlops_pipeline.stores.ops import Ledger, Tombstone
 from mlops_pipeline.stores.settings import LENGTH, pads
-from mlops_pipeline.stores.sources import open_delivery, readable
+from mlops_pipeline.stores.sources import known_at, open_delivery, readable
 
 INTERNAL = ("_row_no", "_available_at", "_ingested_at", "_superseded_at")
 EVERY = "*"  # in a tombstone: every use case that has the entity, also those to come
@@ -77,8 +78,9 @@ def ingest(
     delivery = open_delivery(engine, context.settings, context.use_case, name)
     uri = context.lake.table_uri(context.use_case.name, "raw", name)
     state = context.lake.state(uri)
+    engine.keep_order()
     with readable(source, ", ".join(delivery.files)):
-        kept, dropped = without_erased(context, name, delivery.select, erased)
+        kept, dropped = without_erased(context, name, delivery.placed, erased)
         engine.create_view("_delivery", kept)
         too_late = _stage(engine, source, state)
         increment = _facts(engine, source, state, now=now, finished_through=finished_through)
@@ -157,7 +159,7 @@ def _stage(engine: Engine, source: Source, state: TableState | None) -> int:
     stored = engine.scan(state)
     lacking = "SELECT {0} FROM _delivery WHERE {2} EXCEPT ALL SELECT {0} FROM {1} WHERE {2}"
     engine.create_table("_increment", lacking.format(columns, stored, recent))
-    engine.create_view("_staged", "SELECT * FROM _increment")
+    engine.create_view("_staged", _placed(engine, source, recent))
     if recent == "TRUE":
         return 0
     # usually the old part of a delivery is absent or unchanged: a sum of hashes says so quickly
@@ -167,6 +169,22 @@ def _stage(engine: Engine, source: Source, state: TableState | None) -> int:
         return 0
     missed = lacking.format(columns, stored, behind)
     return int(engine.query(f"SELECT count(*) FROM ({missed})")[0][0])
+
+
+def _placed(engine: Engine, source: Source, recent: str) -> str:
+    """Return the query of the increment with places: of equal rows, those of the last ones."""
+    if not engine.holds("SELECT 1 FROM _increment"):
+        return "SELECT *, 0 AS _place FROM _increment"
+    names = list(map(quoted, source.stored))
+    same = " AND ".join(f"d.{name} IS NOT DISTINCT FROM i.{name}" for name in names)
+    group, parts = ", ".join(names), ", ".join(f"d.{name}" for name in names)
+    engine.create_table(
+        "_placed_increment",
+        f"SELECT d.* FROM (SELECT * FROM _delivery WHERE {recent}) AS d JOIN "
+        f"(SELECT {group}, count(*) AS _many FROM _increment GROUP BY ALL) AS i ON {same} "
+        f"QUALIFY row_number() OVER (PARTITION BY {parts} ORDER BY d._place DESC) <= i._many",
+    )
+    return "SELECT * FROM _placed_increment"
 
 
 def _facts(
@@ -210,16 +228,19 @@ def _write(
 ) -> int:
     engine, lake = context.engine, context.lake
     repeats, has_revisions = _repeated_keys(engine, source, state)
-    select = _select_new(source, facts, keys_repeat=repeats)
+    select = _select_new(source, facts)
     facts["keys_repeat"] = repeats or (
         state is not None and bool(state.facts.get("keys_repeat", True))
     )
     first = int(facts["rows"]) - int(facts["rows_added"]) + int(facts["removed"])
     if not has_revisions:
-        return lake.write(uri, _numbered(engine.batches(select), first), facts, "append")
+        ordered = f"SELECT * EXCLUDE (_place) FROM ({select}) ORDER BY {_order(source)}"
+        return lake.write(uri, _numbered(engine.batches(ordered), first), facts, "append")
     facts["has_revisions"] = True
-    order = ", ".join(_order(source, keys_repeat=True))
-    number = f"SELECT *, {first} + row_number() OVER (ORDER BY {order}) - 1 AS _row_no"
+    number = (
+        f"SELECT * EXCLUDE (_place), {first} + row_number() OVER (ORDER BY {_order(source)}) - 1 "
+        "AS _row_no"
+    )
     versions = _versions(engine, f"{number} FROM ({select})", source, state)
     facts["rows_revised"] = int(
         engine.query(f"SELECT count(_superseded_at) FROM ({versions})")[0][0]
@@ -249,27 +270,25 @@ def _numbered(batches: Any, first: int) -> Any:
     return pa.RecordBatchReader.from_batches(schema, rows())
 
 
-def _select_new(source: Source, facts: dict[str, Any], *, keys_repeat: bool) -> str:
-    """Return the query of the new rows, in the order of their numbers."""
+def _select_new(source: Source, facts: dict[str, Any]) -> str:
+    """Return the query of the new rows, with their places."""
     availability, now = quoted(source.availability), datetime.fromisoformat(facts["ingested_at"])
-    effective = availability
+    effective = known_at(source, source.availability)
     if late_before := _parse(facts["late_before"]):
         known = sql_timestamp(max(now, late_before))
         is_late = f"{availability} < {sql_timestamp(late_before)}"
-        effective = f"CASE WHEN {is_late} THEN {known} ELSE {availability} END"
-    order = ", ".join(_order(source, keys_repeat=keys_repeat))
+        effective = f"CASE WHEN {is_late} THEN {known} ELSE {effective} END"
     return (
         f"SELECT {quoted(*source.stored)}, {effective} AS _available_at, "
-        f"{sql_timestamp(now)} AS _ingested_at, CAST(NULL AS TIMESTAMP) AS _superseded_at "
-        f"FROM _staged ORDER BY {order}"
+        f"{sql_timestamp(now)} AS _ingested_at, CAST(NULL AS TIMESTAMP) AS _superseded_at, _place "
+        "FROM _staged"
     )
 
 
-def _order(source: Source, *, keys_repeat: bool) -> list[str]:
-    """Return SQL that puts rows into one order; rows that are equal in it are equal rows."""
-    first = map(quoted, (source.happened, source.availability, *source.key))
-    ties: list[str] = [] if source.key else [f"hash({quoted(*source.stored)})"]
-    return list(dict.fromkeys([*first, *(map(quoted, source.stored) if keys_repeat else ties)]))
+def _order(source: Source) -> str:
+    """Return SQL of the order of rows' numbers: by time, and as delivered where times are equal."""
+    times = dict.fromkeys((source.happened, source.availability))
+    return f"{quoted(*times)}, _place"
 
 
 def _repeated_keys(engine: Engine, source: Source, state: TableState | None) -> tuple[bool, bool]:

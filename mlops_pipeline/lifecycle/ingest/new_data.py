@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.core.data.periods import default_as_of, known_at, periods
+from mlops_pipeline.core.data.periods import default_as_of, periods
+from mlops_pipeline.core.data.periods import known_at as labels_known_at
 from mlops_pipeline.core.features.frames import population
 from mlops_pipeline.core.monitoring.retraining import Evidence, Trigger
 from mlops_pipeline.errors import SourceError
@@ -22,7 +23,7 @@ from mlops_pipeline.lifecycle.ingest.ingestion import forgotten_pseudonyms, with
 from mlops_pipeline.stores.lake.engine import quoted, sql_timestamp
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
-from mlops_pipeline.stores.sources import find_files, open_delivery
+from mlops_pipeline.stores.sources import find_files, known_at, open_delivery
 
 
 def sources_state(use_case: UseCase, settings: Settings) -> str:
@@ -79,11 +80,12 @@ def _watermarks(context: Context, now: datetime, erased: Collection[str]) -> dic
         availability = quoted(source.availability)
         engine.create_view(
             name,
-            f"SELECT *, 0::BIGINT AS _row_no, {availability} AS _available_at, "
+            f"SELECT *, 0::BIGINT AS _row_no, {known_at(source, source.availability)} "
+            "AS _available_at, "
             f"NULL::TIMESTAMP AS _superseded_at FROM ({kept}) "
             f"WHERE {availability} <= {sql_timestamp(now)}",
         )
-        newest = engine.query(f"SELECT max(_available_at) FROM {quoted(name)}")[0][0]
+        newest = engine.query(f"SELECT max({availability}) FROM {quoted(name)}")[0][0]
         if newest is None:
             return {}
         marks[name] = newest.replace(tzinfo=UTC)
@@ -95,7 +97,7 @@ def _new_labels(context: Context, since: datetime, until: datetime) -> int:
     use_case = context.use_case
     if use_case.label.kind == "column":
         source = use_case.sources[use_case.label.source]
-        column = quoted(use_case.label.available_at or source.availability)
+        column = known_at(source, use_case.label.available_at or source.availability)
         days = use_case.label_delay_days
         known = f"{column} + INTERVAL {days} DAY"
         (count,) = context.engine.query(
@@ -107,5 +109,5 @@ def _new_labels(context: Context, since: datetime, until: datetime) -> int:
     return sum(
         int(population(use_case, tables, period).count().execute())
         for period in periods(use_case.grid, until)
-        if since < known_at(use_case, period) <= until
+        if since < labels_known_at(use_case, period) <= until
     )

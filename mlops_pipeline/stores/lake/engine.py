@@ -59,6 +59,10 @@ class Engine:
         """Return the columns of a FROM item and their SQL types."""
         return {row[0]: row[1] for row in self.query(f"DESCRIBE SELECT * FROM {rows}")}
 
+    def keep_order(self) -> None:
+        """From now on, number rows (`row_number() OVER ()`) as they stand in files."""
+        self.sql.execute("SET preserve_insertion_order = true")
+
     def content(self, rows: str, columns: Iterable[str]) -> tuple[int, int]:
         """Return how many rows a FROM item has, and the sum of their hashes over some columns."""
         hashes = f"hash({quoted(*columns)})::HUGEINT"

@@ -37,6 +37,7 @@ from mlops_pipeline.lifecycle.features.offline import definitions_hash
 from mlops_pipeline.stores.lake.engine import quoted, rows_engine
 from mlops_pipeline.stores.online.codec import RecordSchema
 from mlops_pipeline.stores.online.interface import OnlineStore, OnlineTable, StoredEvent
+from mlops_pipeline.stores.sources import known_at
 
 US = timedelta(microseconds=1)
 DAY_US = timedelta(days=1) // US
@@ -210,6 +211,7 @@ class EventStream:
         label = use_case.label
         content = [SEMANTICS, use_case.entity.key, list(section.key), section.happened]
         content += [section.availability, self._kinds]
+        content += ["known at the end of its day"] if section.is_day(section.availability) else []
         content += [rule.model_dump(mode="json") for rule in section.rules]
         if label.kind == "column" and label.source == source:
             content += [label.column, label.positive, label.negative]
@@ -381,15 +383,15 @@ class LiveEvents:
             ) from error
 
     def _good(self, now_us: int) -> str:
-        """Return the query of the rows that break no rule, in the order in which they count."""
+        """Return the query of the rows that break no rule, numbered as they were given."""
         section, now = self._section, f"make_timestamp({now_us})"
         happened, declared = quoted(section.happened), quoted(section.availability)
         keys = [quoted(name) for name in section.key]
-        order = ", ".join(dict.fromkeys([happened, declared, *keys]))
         conditions = ["NOT _is_broken", f"{happened} <= {now}", f"{declared} <= {now}"]
         conditions += [f"{key} IS NOT NULL" for key in keys]
         return (
-            f"SELECT {self.stream.columns()} FROM (SELECT *, {declared} AS _available_at, "
-            f"{now_us} + row_number() OVER (ORDER BY {order}) - 1 AS _row_no "
+            f"SELECT {self.stream.columns()} FROM (SELECT *, "
+            f"{known_at(section, section.availability)}::TIMESTAMP AS _available_at, "
+            f"{now_us} + row_number() OVER () - 1 AS _row_no "
             f"FROM _checked WHERE {' AND '.join(conditions)})"
         )
