@@ -33,6 +33,7 @@ from mlops_pipeline.cli.console import (
     print_table,
     progress_bar,
     say,
+    visible,
 )
 from mlops_pipeline.cli.documents import audit_app, card_app, pack, reproduce
 from mlops_pipeline.cli.features import features_app
@@ -64,7 +65,7 @@ def main() -> None:
     try:
         app()
     except MlopsError as error:
-        errors.print(f"[bold red]error:[/] {escape(str(error))}")
+        errors.print(f"[bold red]error:[/] {escape(visible(str(error)))}")
         sys.exit(1)
 
 
@@ -127,6 +128,7 @@ def run(
 ) -> None:
     """Run the lifecycle and say how it ended."""
     from mlops_pipeline.cli.runs import execute_job, print_summary
+    from mlops_pipeline.core.rollout.approvals import person_name
 
     find_use_case(use_case)
     all_use_cases()  # a mistake in any file stops the code location
@@ -137,7 +139,7 @@ def run(
     if as_of is not None:
         parse_time(as_of)  # what is no date is refused before anything starts
         ops["features"] = {"as_of": as_of}
-    tags = {"mlops/by": by or getpass.getuser()}
+    tags = {"mlops/by": person_name(by or getpass.getuser())}
     seconds = execute_job(
         use_case, "lifecycle", ops, tags=tags, multiprocess=multiprocess, verbose=verbose
     )

@@ -70,7 +70,15 @@ def print_pending(context: "Context") -> None:
 
 def say(text: str, *, lead: str = "", colour: str = "") -> None:
     """Print a line, after its first words in a colour; nothing in it is markup."""
-    console.print(Text.assemble((lead, colour), text))
+    console.print(Text.assemble((visible(lead), colour), visible(text)))
+
+
+def visible(text: str) -> str:
+    r"""Return a text in which nothing can command a terminal: an escape is shown as \x1b."""
+    return "".join(
+        one if one.isprintable() or one in "\n\t" else one.encode("unicode_escape").decode()
+        for one in text
+    )
 
 
 def print_json(document: Any) -> None:
@@ -102,10 +110,10 @@ def print_table(
 
 def _cell(value: object) -> Text:
     if isinstance(value, Text):
-        return value
+        return Text(visible(value.plain), value.style)
     if isinstance(value, datetime):
         return Text(f"{value:%Y-%m-%d %H:%M:%S}")
-    return Text("" if value is None else str(value))
+    return Text("" if value is None else visible(str(value)))
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from mlops_pipeline.cli.console import (
     print_table,
     project,
     say,
+    visible,
 )
 from mlops_pipeline.stores.settings import Settings
 
@@ -117,7 +118,7 @@ def show_card(
         _, facts = present_version(context, version)
     text = model_card(facts)
     if html is None:
-        typer.echo(text, nl=False)
+        typer.echo(visible(text), nl=False)
         return
     html.parent.mkdir(parents=True, exist_ok=True)
     html.write_text(render_html(text), encoding="utf-8")
@@ -163,7 +164,9 @@ def reproduce(
     from mlops_pipeline.lifecycle.reproduce import reproduce as rebuild
 
     with project(use_case) as context:
-        done = rebuild(context, version, report=lambda text: errors.print(Text(text, "dim")))
+        done = rebuild(
+            context, version, report=lambda text: errors.print(Text(visible(text), "dim"))
+        )
     if as_json:
         print_json(done.to_dict())
     else:

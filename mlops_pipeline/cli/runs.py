@@ -17,7 +17,7 @@ import yaml
 from rich.markup import escape
 from rich.text import Text
 
-from mlops_pipeline.cli.console import console, errors, print_table, project, say
+from mlops_pipeline.cli.console import console, errors, print_table, project, say, visible
 from mlops_pipeline.lifecycle.alerts import list_alerts
 from mlops_pipeline.lifecycle.bookkeeping import get_pointer
 from mlops_pipeline.lifecycle.predictions import predictions_uri
@@ -80,7 +80,7 @@ def execute_job(
         code = process.wait()
     if code != 0:
         if not verbose:
-            errors.print("\n".join(tail), markup=False)
+            errors.print(visible("\n".join(tail)), markup=False)
         _print_failure(use_case)
         raise typer.Exit(code)
     return time.perf_counter() - begun
@@ -106,7 +106,7 @@ def _show(line: str, *, verbose: bool) -> None:
     if match is None or match["text"].startswith("STEP_"):
         return
     style = {"WARNING": "yellow", "ERROR": "red"}.get(match["level"], "default")
-    console.print(f"[cyan]{match['asset']:>18}[/]  [{style}]{escape(match['text'])}[/]")
+    console.print(f"[cyan]{match['asset']:>18}[/]  [{style}]{escape(visible(match['text']))}[/]")
 
 
 def _print_failure(name: str) -> None:

@@ -105,7 +105,7 @@ def split_rows(split: Split, grid: Grid, frame: LabelledFrame, seed: int) -> Par
     comes off the end of the earlier part. A part that is empty or has one class is a SplitError.
     """
     if split.method == "random":
-        parts = _at_random(split, frame.entity, seed)
+        parts = _at_random(split, frame.entity, frame.label, seed)
     else:
         parts = _by_time(split, _period_of(grid, frame.as_of), frame.known_at)
     for name in PARTS:
@@ -178,11 +178,16 @@ def _by_time(split: Split, period: Times, known_at: Times) -> Parts:
     return Parts(rows[0], rows[1], rows[2], periods, purged)
 
 
-def _at_random(split: Split, entity: npt.NDArray[Any], seed: int) -> Parts:
+def _at_random(
+    split: Split, entity: npt.NDArray[Any], label: npt.NDArray[np.int8], seed: int
+) -> Parts:
+    """Divide entities with a positive row and those without one in the same shares."""
     names, codes = np.unique(entity, return_inverse=True)
-    order = np.random.default_rng(seed).permutation(len(names))
-    place = np.empty(len(names))
-    place[order] = (np.arange(len(names)) + 0.5) / len(names)
+    is_positive = np.zeros(len(names), dtype=np.bool_)
+    is_positive[codes[label == 1]] = True
+    draw, place = np.random.default_rng(seed), np.empty(len(names))
+    for members in (np.flatnonzero(is_positive), np.flatnonzero(~is_positive)):
+        place[draw.permutation(members)] = (np.arange(len(members)) + 0.5) / max(len(members), 1)
     where = place[codes]
     train = where < split.train
     test = where >= 1 - split.test

@@ -20,7 +20,9 @@ Action = Literal["within_limits", "alert", "not_computable"]
 
 @dataclass(frozen=True)
 class Parity:
-    """Whether selection rates are within a limit. `passed` is None when none is computable.
+    """Whether selection rates are within a limit; `passed` is None when that is not known.
+
+    That is when none is beyond it, and one at least is not computable.
 
     `value` is the largest demographic parity difference, `above` the attributes beyond the limit.
     """
@@ -52,7 +54,8 @@ def evaluate_parity(
     ranked = sorted(known.items(), key=lambda pair: -pair[1])
     above = tuple(name for name, value in ranked if value > at_most)
     reason = ", ".join([*(f"{name} {value:.3f}" for name, value in ranked), *lacking])
-    return Parity(not above, ranked[0][1], above, reason)
+    passed = False if above else None if lacking else True
+    return Parity(passed, ranked[0][1], above, reason)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,8 @@ def fit_calibration(kind: Kind, scores: ArrayLike, y: ArrayLike) -> Calibration:
     Isotonic (Zadrozny & Elkan 2002) needs about 1,000 rows or more, below that it overfits
     (Niculescu-Mizil & Caruana 2005): knots, x strictly increasing, y not decreasing, linear between
     them and constant beyond, as sklearn's IsotonicRegression(out_of_bounds="clip"). Sigmoid (Platt
-    1999; Lin, Lin & Weng 2007) fits two numbers: 1 / (1 + exp(a * logit(score) + b)).
+    1999; Lin, Lin & Weng 2007) fits two numbers: 1 / (1 + exp(a * logit(score) + b)). Both keep the
+    order of the scores: where that of these rows is the reverse, every score gets their base rate.
     """
     if kind not in get_args(Kind):
         raise ConfigError(
@@ -82,15 +83,19 @@ def _fit_sigmoid(logits: Floats, labels: Floats) -> tuple[float, float]:
         ab = ab - size * step
         if np.abs(size * step).max() < 1e-10:
             break
+    if ab[0] > 0:  # high scores are less often positive: of maps that keep the order, the best
+        return 0.0, -float(logit(np.array([targets.mean()]))[0])
     return float(ab[0]), float(ab[1])
 
 
 def folds(label: npt.NDArray[np.int8], entity: npt.NDArray[Any]) -> list[tuple[Flags, Flags]]:
     """Return five (inside, rest) divisions of the rows by entity.
 
-    Empty when a rest has one class only: a part of these rows is too few to calibrate by.
+    Empty when a rest has one class only: a part of these rows is too few to calibrate by. Entities
+    are drawn, always the same: a pattern in their keys is none of the folds.
     """
-    fold = np.unique(entity, return_inverse=True)[1] % FOLDS
+    names, codes = np.unique(entity, return_inverse=True)
+    fold = np.random.default_rng(0).permutation(len(names))[codes] % FOLDS
     divided = [(fold == number, fold != number) for number in range(FOLDS)]
     divided = [(inside, rest) for inside, rest in divided if inside.any()]
     return divided if all(len(np.unique(label[rest])) == 2 for _, rest in divided) else []

@@ -25,6 +25,10 @@ from mlops_pipeline.core.rollout.records import (
 )
 from mlops_pipeline.errors import StateError
 
+MAX_NAME, MAX_REASON = 200, 10_000  # characters
+# letters of other scripts that look like Latin ones (Unicode TR 39), for comparing names only
+LOOKALIKES = str.maketrans("авеіјкмнорсѕтухһԁԛԝαβεικνορτυχϲ", "abeijkmhopcstyxhdqwabeikvoptuxc")
+
 
 @dataclass(frozen=True)
 class Signed:
@@ -36,16 +40,27 @@ class Signed:
 
 
 def signed(by: str, reason: str, now: datetime) -> Signed:
-    """Return what a person says; StateError if who or why is blank."""
-    for name, text in (("by", by), ("reason", reason)):
-        if not text.strip():
-            raise StateError(
-                f"What a person decides needs {name!r}.",
-                expected="who decides, and why",
-                found="a blank text",
-                way_out=f"Say it with --{name}.",
-            )
-    return Signed(by.strip(), reason.strip(), now)
+    """Return what a person says; StateError if who or why is blank, too long or hidden."""
+    return Signed(person_name(by), _written("reason", reason, MAX_REASON, also="\n\t"), now)
+
+
+def person_name(name: str) -> str:
+    """Return a name as it is kept: composed letters, single blanks, nothing that does not show."""
+    return _written("by", " ".join(unicodedata.normalize("NFKC", name).split()), MAX_NAME)
+
+
+def _written(option: str, text: str, longest: int, also: str = "") -> str:
+    kept = text.strip()
+    hidden = sorted({one for one in kept if not one.isprintable() and one not in also})
+    if any(one.isalnum() for one in kept) and len(kept) <= longest and not hidden:
+        return kept
+    shown = "".join(f", U+{ord(one):04X}" for one in hidden[:8])
+    raise StateError(
+        f"What a person decides needs {option!r} in letters that show.",
+        expected=f"1 to {longest:,} characters, a letter or digit among them, none that is hidden",
+        found=f"{len(kept):,} characters{shown}",
+        way_out=f"Say it with --{option}.",
+    )
 
 
 def approval_state(
@@ -122,5 +137,9 @@ def check_four_eyes(found: Rollout, triggered_by: str | None, approver: str) -> 
 
 
 def _same_name(name: str) -> str:
-    """Return what two spellings of one name share: no case, single blanks, one form of letters."""
-    return " ".join(unicodedata.normalize("NFKC", name).split()).casefold()
+    """Return what two spellings of one name share: letters and digits, however they are written.
+
+    Case, blanks, accents, marks and scripts whose letters look alike do not count.
+    """
+    parts = unicodedata.normalize("NFKD", name.casefold())
+    return "".join(one for one in parts if one.isalnum()).translate(LOOKALIKES)

@@ -47,6 +47,7 @@ from mlops_pipeline.core.documents.records import (
     from_plain,
     plain,
 )
+from mlops_pipeline.core.rollout.approvals import signed
 from mlops_pipeline.core.rollout.records import Rollout
 from mlops_pipeline.errors import NotFoundError, StateError
 from mlops_pipeline.lifecycle.alerts import NewAlert, alert_while, resolve_alerts_by_key
@@ -62,7 +63,7 @@ from mlops_pipeline.lifecycle.rollouts import (
 )
 from mlops_pipeline.lifecycle.status import use_case_costs
 from mlops_pipeline.stores.files import new_file, new_folder, write_json
-from mlops_pipeline.stores.ops import OpsDatabase
+from mlops_pipeline.stores.ops import Ledger, OpsDatabase
 
 REVIEW = "card_review"  # kind of the decisions that record a review
 CONFIG, MODEL_FACTS = "configuration.json", "card_facts.json"
@@ -117,18 +118,14 @@ def record_review(
     ops: OpsDatabase, use_case: UseCase, *, by: str, reason: str, now: datetime
 ) -> int:
     """Record a person's review of the champion's card, close the reminder, return the version."""
-    by, reason = by.strip(), reason.strip()
-    if not by or not reason:
-        raise StateError(
-            "A review needs a name and a reason.",
-            expected="--by and --reason with a text",
-            found="a blank text",
-            way_out="say who looked at the card, and what came of it",
+    said = signed(by, reason, now)
+    with ops.write(use_case.name) as tx:
+        version = _champion(tx, use_case).version
+        review = NewDecision(
+            REVIEW, "reviewed", f"{said.by}: {said.reason}", {"version": version}, actor=said.by
         )
-    version = _champion(ops, use_case).version
-    review = NewDecision(REVIEW, "reviewed", f"{by}: {reason}", {"version": version}, actor=by)
-    record_decision(ops, use_case.name, review, now=now)
-    resolve_alerts_by_key(ops, use_case.name, REVIEW, by=by, reason=reason, now=now)
+        record_decision(tx, use_case.name, review, now=now)
+        resolve_alerts_by_key(tx, use_case.name, REVIEW, by=said.by, reason=said.reason, now=now)
     return version
 
 
@@ -236,7 +233,7 @@ def _write_page(folder: Path, text: str, markdown: str, html: str) -> None:
     (folder / html).write_text(render_html(text), encoding="utf-8")
 
 
-def _champion(ops: OpsDatabase, use_case: UseCase) -> Rollout:
+def _champion(ops: Ledger, use_case: UseCase) -> Rollout:
     champion = find_champion(ops, use_case.name)
     if champion is None:
         raise NotFoundError(

@@ -154,7 +154,7 @@ def forget(
             "mlflow": sum(item.in_mlflow for item in found),
             "predictions": sum(item.logged for item in found),
         }
-        finish_tombstone(ops, tombstone, removed, by=by, now=settings.now())
+        finish_tombstone(ops, tombstone, removed, by=said.by, now=settings.now())
         return erased
 
 

@@ -131,6 +131,15 @@ def test_random_split_keeps_every_entity_in_one_part() -> None:
     assert parts.purged == 0
 
 
+def test_random_split_has_the_same_share_of_positive_entities_in_every_part() -> None:
+    label = (np.arange(1_000) % 10 == 0).astype(np.int8)
+    as_of, entity = months("2020-01", 250), np.arange(1_000)
+    for seed in range(5):
+        parts = split(as_of, label=label, entity=entity, rule=Split(method="random"), seed=seed)
+        for rows in (parts.train, parts.validation, parts.test):
+            assert label[rows].mean() == pytest.approx(0.1, abs=0.01)
+
+
 def test_random_split_with_the_same_seed_is_the_same_and_with_another_is_not() -> None:
     as_of, rule = months("2020-01", 50), Split(method="random")
     first, again, other = (split(as_of, rule=rule, seed=seed) for seed in (1, 1, 2))

@@ -140,7 +140,9 @@ def test_evaluate_parity_intersection_counts_only_when_named() -> None:
 
 def test_evaluate_parity_not_computable_is_said_beside_what_is() -> None:
     found = evaluate_parity(parity(gender=0.01, region=None), 0.05)
-    assert found.passed is True
+    assert found.passed is None  # nobody knows of the region
+    assert found.value == 0.01
     assert found.reason == "gender 0.010, region not computable (few rows)"
+    assert evaluate_parity(parity(gender=0.1, region=None), 0.05).passed is False
     assert evaluate_parity(parity(region=None), 0.05).passed is None
     assert evaluate_parity([], 0.05).reason == "there is no protected attribute"

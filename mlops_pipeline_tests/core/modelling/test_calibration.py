@@ -13,6 +13,7 @@ from mlops_pipeline.core.modelling.calibration import (
     Calibration,
     Kind,
     fit_calibration,
+    folds,
     reliability_curve,
     threshold_from_costs,
 )
@@ -193,3 +194,18 @@ def test_reliability_curve_empty_raises_data_error() -> None:
 def test_reliability_curve_without_bins_raises_config_error() -> None:
     with pytest.raises(ConfigError, match="bins"):
         reliability_curve([0], [0.1], bins=0)
+
+
+def test_sigmoid_of_scores_that_go_the_wrong_way_gives_everybody_the_base_rate() -> None:
+    scores, y = overconfident()
+    fitted = fit_calibration("sigmoid", 1 - scores, y)
+    said = applied(fitted, np.linspace(0.01, 0.99, 9))
+    assert said == pytest.approx(np.full(9, y.mean()), abs=1e-3)
+    assert fit_calibration("sigmoid", scores, y)["a"] < 0  # the usual case: the order is kept
+
+
+def test_folds_do_not_follow_a_pattern_in_the_keys() -> None:
+    entity = np.arange(5_000)
+    label = (entity % 5 == 0).astype(np.int8)  # every fifth, as folds by place would be
+    shares = [label[inside].mean() for inside, _ in folds(label, entity)]
+    assert shares == pytest.approx([0.2] * 5, abs=0.05)
