@@ -39,7 +39,7 @@ from mlops_pipeline.cli.documents import audit_app, card_app, pack, reproduce
 from mlops_pipeline.cli.features import features_app
 from mlops_pipeline.config import json_schema, load_use_case
 from mlops_pipeline.errors import ConfigError, MlopsError
-from mlops_pipeline.stores.settings import Settings, parse_time
+from mlops_pipeline.stores.settings import Settings, keep_files_private, parse_time
 
 app = typer.Typer(
     name="mlops",
@@ -62,6 +62,7 @@ for command in (approve, reject, rollback, reproduce, forget, pack):
 
 def main() -> None:
     """Run the command line; a known error is one message and exit code 1."""
+    keep_files_private()
     try:
         app()
     except MlopsError as error:

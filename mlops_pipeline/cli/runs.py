@@ -22,7 +22,8 @@ from mlops_pipeline.lifecycle.alerts import list_alerts
 from mlops_pipeline.lifecycle.bookkeeping import get_pointer
 from mlops_pipeline.lifecycle.predictions import predictions_uri
 from mlops_pipeline.lifecycle.status import use_case_status
-from mlops_pipeline.stores.models.mlflow import QUIET, prepare
+from mlops_pipeline.stores.models.address import prepare
+from mlops_pipeline.stores.models.mlflow import QUIET
 from mlops_pipeline.stores.settings import Settings, project_root
 
 LOG_LINE = re.compile(  # what an asset says: level, job, run, op, text
@@ -226,10 +227,13 @@ def serve(dagster_port: int, mlflow_port: int) -> int:
     commands = [
         ["dagster", "dev", "-h", HOST, "-p", str(dagster_port)],
         ["mlflow", "server", "--host", HOST, "--port", str(mlflow_port),
-         "--backend-store-uri", settings.mlflow_uri, "--default-artifact-root", str(artifacts),
-         "--workers", "1"],
+         "--default-artifact-root", str(artifacts), "--workers", "1"],
     ]  # fmt: skip
-    environment = {**dagster_environment(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment = {
+        **dagster_environment(),
+        "MLFLOW_BACKEND_STORE_URI": settings.mlflow_uri,  # no password on a command line
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
     processes = [
         subprocess.Popen(  # noqa: S603 # our own words
             [sys.executable, "-m", *command],

@@ -18,7 +18,8 @@ from mlops_pipeline.lifecycle.rollouts import (
     list_approvals,
     list_rollouts,
 )
-from mlops_pipeline.stores.models.mlflow import Registry, is_in_use, open_tracking
+from mlops_pipeline.stores.models.address import is_in_use
+from mlops_pipeline.stores.models.mlflow import Registry, open_tracking
 from mlops_pipeline.stores.ops import Ledger, OpsDatabase, Projection
 from mlops_pipeline.stores.settings import Settings
 

@@ -246,6 +246,7 @@ def _register(release: _Release, champion: Rollout | None) -> RegisteredVersion:
         package.script,
         documents / "input_example.json",
         (said.probability, said.decision, said.needs_review),
+        timeout_s=run.settings.contract_timeout_s,
     )
     for path in sorted(documents.iterdir()):
         if path.name not in NOT_IN_MLFLOW:

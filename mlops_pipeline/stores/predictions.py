@@ -38,7 +38,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from mlops_pipeline.errors import MlopsError, PredictionLogError, RequestConflictError
 from mlops_pipeline.stores import Closing
 from mlops_pipeline.stores.ops.declarations import JsonText, UnstorableValueError
-from mlops_pipeline.stores.ops.engine import WRITES, make_engine
+from mlops_pipeline.stores.ops.engine import WRITES, make_engine, shown
 
 Role = Literal["champion", "default"]
 Durability = Literal["disk", "process"]
@@ -108,7 +108,7 @@ class PredictionLog(Closing):
 
     def __init__(self, url: str, *, durability: Durability = "disk") -> None:
         self._engine = make_engine(url, setting=SETTING, what="log of predictions")
-        self._shown = self._engine.url.render_as_string(hide_password=True)
+        self._shown = shown(self._engine.url)
         if durability == "process":
             event.listen(self._engine, "connect", _without_sync)
         self._waiting: SimpleQueue[_Waiting | None] = SimpleQueue()

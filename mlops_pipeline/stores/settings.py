@@ -9,6 +9,7 @@ keys get equal pseudonyms within one data folder, and nothing links two folders.
 import hashlib
 import hmac
 import os
+import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +19,10 @@ from pathlib import Path
 from mlops_pipeline.errors import ConfigError
 
 ONLINE_TIMEOUT_MS = 50  # a hundred times what a read takes; a prediction still has time left
+CONTRACT_TIMEOUT_S = 180  # importing MLflow takes 10 s of an idle machine
 KEY_FILE = "pseudonym.key"
+PASSWORD = re.compile(r"(://[^/?#:]*):[^/?#]*@")
+SECRETS = re.compile(r"([?&][^=&]*(?:pass|pwd|secret|token)[^=&]*=)[^&]*", re.IGNORECASE)
 KEY_BYTES = 32
 LENGTH = 16  # hex digits of a pseudonym: 64 bits, no collision among any realistic number
 PACKAGE_PARENT = Path(__file__).resolve().parents[2]
@@ -37,6 +41,7 @@ class Settings:
     online_timeout_ms: int
     mlflow_uri: str
     mlflow_ui: str
+    contract_timeout_s: int
     threads: int
     memory_limit: str
     fixed_now: datetime | None
@@ -60,6 +65,7 @@ class Settings:
             mlflow_uri=given.get("MLOPS_MLFLOW_URI")
             or f"sqlite:///{data / 'mlflow' / 'mlflow.db'}",
             mlflow_ui=(given.get("MLOPS_MLFLOW_UI") or "http://127.0.0.1:5000").rstrip("/"),
+            contract_timeout_s=_positive(given, "MLOPS_CONTRACT_TIMEOUT_S", CONTRACT_TIMEOUT_S),
             threads=_positive(given, "MLOPS_THREADS", os.cpu_count() or 1),
             memory_limit=given.get("MLOPS_MEMORY_LIMIT") or "3GB",
             fixed_now=parse_time(given["MLOPS_NOW"]) if given.get("MLOPS_NOW") else None,
@@ -86,6 +92,16 @@ def parse_time(text: str) -> datetime:
             "not a date or time", expected="for example 2025-01-01", found=repr(text)
         ) from error
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def shown_url(url: str) -> str:
+    """Return an address for people: without its password and other secrets, as parameters too."""
+    return SECRETS.sub(r"\1***", PASSWORD.sub(r"\1:***@", url))
+
+
+def keep_files_private() -> None:
+    """Let what this process and its children make be read by its owner only."""
+    os.umask(0o077)
 
 
 def _positive(given: Mapping[str, str], name: str, default: int) -> int:

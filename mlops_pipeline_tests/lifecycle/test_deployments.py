@@ -7,7 +7,7 @@ import pytest
 from mlops_pipeline.core.documents.records import Provenance
 from mlops_pipeline.lifecycle.context import open_context
 from mlops_pipeline.lifecycle.deployments import Registered, open_deployment, registry_history
-from mlops_pipeline.stores.models.mlflow import is_in_use
+from mlops_pipeline.stores.models.address import is_in_use
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
 from mlops_pipeline_tests.lifecycle.rollout_steps import approve, open_version

@@ -27,7 +27,8 @@ from mlops_pipeline.core.rollout.machine import replay
 from mlops_pipeline.errors import StateError
 from mlops_pipeline.lifecycle.alerts import NewAlert, raise_alert
 from mlops_pipeline.stores.lake.tables import Lake
-from mlops_pipeline.stores.models.mlflow import Tracking, is_in_use, open_tracking
+from mlops_pipeline.stores.models.address import is_in_use
+from mlops_pipeline.stores.models.mlflow import Tracking, open_tracking
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.ops.audit import (
     recorded_changes,

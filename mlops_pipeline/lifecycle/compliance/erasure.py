@@ -32,7 +32,8 @@ from mlops_pipeline.lifecycle.features.online.layout import (
 from mlops_pipeline.lifecycle.features.online.materialize import open_writer, stored_tables
 from mlops_pipeline.lifecycle.ingest.ingestion import EVERY
 from mlops_pipeline.stores.lake.engine import literal, quoted
-from mlops_pipeline.stores.models.mlflow import is_in_use, open_tracking
+from mlops_pipeline.stores.models.address import is_in_use
+from mlops_pipeline.stores.models.mlflow import open_tracking
 from mlops_pipeline.stores.online.interface import OnlineStore, OnlineTable
 from mlops_pipeline.stores.ops import HeldLease, Ledger, OpsDatabase, Tombstone
 from mlops_pipeline.stores.predictions import PredictionLog

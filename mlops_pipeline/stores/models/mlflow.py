@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 from mlops_pipeline.core.rollout.records import MEANINGS
 from mlops_pipeline.errors import ContractError, NotFoundError
+from mlops_pipeline.stores.models.address import prepare, reach
 from mlops_pipeline.stores.models.files import write_files
 from mlops_pipeline.stores.settings import Settings
 
@@ -40,7 +40,6 @@ APPROVAL = "approval_state"
 FINGERPRINT = "run_fingerprint"
 ALIASES = {state: meaning.alias for state, meaning in MEANINGS.items() if meaning.alias}
 TOLERANCE = 1e-12  # the same library reads the same numbers: differences are a broken store
-TIMEOUT_S = 180
 SCRIPT = "model_script.py"
 _TAIL = Path(__file__).with_name("pyfunc_tail.py")
 _OURS = re.compile(r"^from mlops_pipeline\b.*? import (?:\([^)]*\)|[^(\n]*)\n", re.MULTILINE)
@@ -157,6 +156,7 @@ def open_tracking(settings: Settings, experiment: str) -> Tracking:
     """Connect to MLflow and make the experiment where it does not exist yet."""
     quiet()
     prepare(settings)
+    reach(settings.mlflow_uri)
     import mlflow
 
     mlflow.set_tracking_uri(settings.mlflow_uri)
@@ -168,24 +168,6 @@ def open_tracking(settings: Settings, experiment: str) -> Tracking:
     if settings.mlflow_uri.startswith("sqlite:"):
         location = str(settings.data_dir / "mlflow" / "artifacts" / experiment)
     return Tracking(client, str(client.create_experiment(experiment, artifact_location=location)))
-
-
-def prepare(settings: Settings) -> None:
-    """Make the folder of an embedded MLflow database."""
-    embedded = _embedded(settings)
-    if embedded is not None:
-        embedded.parent.mkdir(parents=True, exist_ok=True)
-
-
-def is_in_use(settings: Settings) -> bool:
-    """Whether MLflow was ever written to: a server counts as such, an embedded one has a file."""
-    embedded = _embedded(settings)
-    return embedded is None or embedded.exists()
-
-
-def _embedded(settings: Settings) -> Path | None:
-    parsed = urlparse(settings.mlflow_uri)
-    return Path("/", parsed.path.lstrip("/")) if parsed.scheme == "sqlite" else None
 
 
 @dataclass(frozen=True)
@@ -333,7 +315,9 @@ def model_script(sources: Sequence[Path]) -> str:
     return "\n\n".join((*texts, "set_model(PyfuncModel(ScoringModel.of_files))\n"))
 
 
-def check_contract(model_folder: Path, script: str, example: Path, expected: Any) -> None:
+def check_contract(
+    model_folder: Path, script: str, example: Path, expected: Any, *, timeout_s: int
+) -> None:
     """Load a stored model with plain MLflow in a fresh process and compare its example.
 
     Its script is compared with the one known by hash before anything runs it.
@@ -350,15 +334,24 @@ def check_contract(model_folder: Path, script: str, example: Path, expected: Any
             found=found,
             way_out="do not load this model; train it again",
         )
-    done = subprocess.run(  # noqa: S603 # our own interpreter and script
-        [sys.executable, "-c", _RUNNER, str(model_folder), str(example)],
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-        check=False,
-        cwd=model_folder,
-        env={**os.environ, **QUIET, "PYTHONWARNINGS": "ignore"},
-    )
+    try:
+        done = subprocess.run(  # noqa: S603 # our own interpreter and script
+            [sys.executable, "-c", _RUNNER, str(model_folder), str(example)],
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+            cwd=model_folder,
+            env={**os.environ, **QUIET, "PYTHONWARNINGS": "ignore"},
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ContractError(
+            "the stored model did not load and score in time in a fresh process",
+            where=str(model_folder),
+            expected=f"an answer within {timeout_s} s",
+            found="none",
+            way_out="run again when the machine is less busy, or raise MLOPS_CONTRACT_TIMEOUT_S",
+        ) from error
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT")]
     if done.returncode != 0 or not lines:
         raise ContractError(

@@ -38,6 +38,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 from mlops_pipeline.errors import ConfigError, StateError
 from mlops_pipeline.stores.ops.declarations import metadata
 from mlops_pipeline.stores.ops.tables import TABLES
+from mlops_pipeline.stores.settings import shown_url
 
 BUSY_TIMEOUT_MS = 15_000
 CONNECT_TIMEOUT_S = 10
@@ -80,7 +81,7 @@ def reading_damaged(engine: Engine) -> Iterator[Connection]:
         except DatabaseError as error:
             raise StateError(
                 "The audit chain cannot be read: the database is damaged.",
-                where=engine.url.render_as_string(hide_password=True),
+                where=shown(engine.url),
                 found=str(error.orig),
                 way_out="Restore it from a backup; docs/runbook.md says how to go on.",
             ) from error
@@ -111,6 +112,11 @@ def make_engine(
         ) from error
 
 
+def shown(url: URL) -> str:
+    """Return an address for people."""
+    return shown_url(url.render_as_string(hide_password=True))
+
+
 def _parse(url: str, setting: str, what: str) -> URL:
     expected = "sqlite:///path/to/file.db or postgresql+psycopg://user@host:port/database"
     try:
@@ -132,7 +138,7 @@ def _parse(url: str, setting: str, what: str) -> URL:
         f"The {what} is a SQLite file or PostgreSQL.",
         where=setting,
         expected=expected,
-        found=parsed.render_as_string(hide_password=True),
+        found=shown(parsed),
     )
 
 
@@ -179,7 +185,7 @@ def _revision(connection: Connection) -> int | None:
 def _other_version(connection: Connection, found: str) -> StateError:
     return StateError(
         "The ops database was written by another version of this package.",
-        where=connection.engine.url.render_as_string(hide_password=True),
+        where=shown(connection.engine.url),
         expected=f"schema revision {REVISION}",
         found=found,
         way_out="Open it with the version that wrote it (`mlops audit export` keeps its record), "

@@ -26,7 +26,13 @@ from mlops_pipeline.core.audit.chain import AuditEvent, NewAuditEvent, event_has
 from mlops_pipeline.errors import ConfigError, StateError
 from mlops_pipeline.stores import Closing
 from mlops_pipeline.stores.ops.declarations import Declared, plain_json
-from mlops_pipeline.stores.ops.engine import create, make_engine, take_turn, write_transaction
+from mlops_pipeline.stores.ops.engine import (
+    create,
+    make_engine,
+    shown,
+    take_turn,
+    write_transaction,
+)
 from mlops_pipeline.stores.ops.tables import TABLES
 
 NEW = 0  # the id of a row that is to be inserted
@@ -227,7 +233,7 @@ class OpsDatabase(Ledger, Closing):
             engine.dispose()
             raise ConfigError(
                 "The ops database cannot be opened.",
-                where=engine.url.render_as_string(hide_password=True),
+                where=shown(engine.url),
                 found=str(error.orig),
                 way_out="Check MLOPS_DATABASE_URL, and that the server runs or the file is ours.",
             ) from error
