@@ -3,8 +3,10 @@
 import json
 import subprocess
 import sys
+import warnings
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from mlops_pipeline_tests.core.modelling.example_models import RECIPES, fitted, 
 ALONE = """
 import json, sys
 from pathlib import Path
+from typing import Any
 class Nothing:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in ("mlops_pipeline", "mlflow", "pandas", "sklearn"):
@@ -65,3 +68,68 @@ def test_packages_are_those_that_score_and_the_framework_is_what_fitted() -> Non
     assert framework(logistic) == {"name": "scikit-learn", "version": version("scikit-learn")}
     assert framework(forest)["name"] == "lightgbm"
     assert framework(fitted("dummy"))["name"] == "numpy"
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A model as plain MLflow loads it: with its schema in front."""
+    from mlops_pipeline.stores.models.mlflow import _signature
+
+    folder, model = tmp_path_factory.mktemp("plain"), fitted("logistic")
+    package = packaged(model)
+    (folder / SCRIPT).write_text(package.script)
+    write_files(folder / "model", model.files)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow warns about its own type hints
+        import mlflow.pyfunc
+
+        mlflow.pyfunc.save_model(
+            str(folder / "stored"),
+            python_model=str(folder / SCRIPT),
+            artifacts={"model": str(folder / "model")},
+            signature=_signature(package.inputs),
+            pip_requirements=[],
+        )
+        return mlflow.pyfunc.load_model(str(folder / "stored"))
+
+
+def rows_of() -> Any:
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            "amount": [12.5, None, 40.0],
+            "tickets": [0, 3, 1],
+            "plan": ["plus", None, "basic"],
+            "noise": [True, False, True],
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    "types",
+    [
+        {"tickets": "int64", "noise": "bool"},
+        {"tickets": "Int64", "noise": "boolean", "amount": "Float64", "plan": "string"},
+        {"tickets": "int8", "noise": "float32", "plan": "category"},
+        {"tickets": "object", "amount": "object"},
+    ],
+)
+def test_model_takes_what_a_feature_store_hands_out(loaded: Any, types: dict[str, str]) -> None:
+    frame = rows_of()
+    plain = frame.astype({"tickets": "float64", "noise": "float64"})
+    assert loaded.predict(frame.astype(types)).equals(loaded.predict(plain))
+
+
+def test_model_takes_missing_values_of_every_type(loaded: Any) -> None:
+    import pandas as pd
+
+    gone = rows_of().astype({"tickets": "Int64", "noise": "boolean", "plan": "category"})
+    gone.loc[0, ["amount", "tickets", "noise", "plan"]] = pd.NA
+    said = loaded.predict(gone)
+    assert said["probability"].notna().all()
+
+
+def test_model_names_every_column_that_is_missing(loaded: Any) -> None:
+    with pytest.raises(ValueError, match="amount, plan"):
+        loaded.predict(rows_of()[["tickets", "noise"]])

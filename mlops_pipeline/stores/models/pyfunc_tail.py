@@ -26,16 +26,23 @@ class PyfuncModel(PythonModel):  # type: ignore[misc] # MLflow ships no types
 
     # without type hints: MLflow takes hints for a schema and warns about these
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def] # noqa: ARG002
-        """Return a frame of `probability` (0 to 1), `decision` and `needs_review`."""
+        """Return a frame of `probability` (0 to 1), `decision` and `needs_review`.
+
+        Columns may be of any type of pandas that holds their values, nullable ones and categories
+        too. ValueError names the columns that are not there.
+        """
         import pandas as pd
 
+        types = dict.fromkeys(self.model.attributes, "category")
+        types |= {item["name"]: item["type"] for item in self.model.document["inputs"]}
+        missing = [name for name in types if name not in model_input]
+        if missing:
+            raise ValueError(f"columns of the model are missing: {', '.join(missing)}")
         columns = {}
-        for item in self.model.document["inputs"]:
-            values = model_input[item["name"]]
-            kind = object if item["type"] == "category" else np.float32
-            columns[item["name"]] = np.asarray(values, dtype=kind)
-        for name in self.model.attributes:
-            columns[name] = np.asarray(model_input[name], dtype=object)
+        for name, kind in types.items():
+            values = model_input[name].astype(object)
+            values = values.where(values.notna(), None if kind == "category" else np.nan)
+            columns[name] = values.to_numpy(dtype=object if kind == "category" else np.float32)
         said = self.model.decide(columns)
         return pd.DataFrame(
             {
