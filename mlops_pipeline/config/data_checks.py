@@ -5,7 +5,16 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from mlops_pipeline.errors import did_you_mean, nearest_names
-from mlops_pipeline.spec.rules import Check, Freshness, InSet, MinRows, NotNull, SourceRule
+from mlops_pipeline.spec.rules import (
+    Check,
+    ClassBalance,
+    Freshness,
+    InSet,
+    MinRows,
+    NotNull,
+    Range,
+    SourceRule,
+)
 from mlops_pipeline.spec.section import Scalar
 
 if TYPE_CHECKING:
@@ -68,9 +77,20 @@ def _source(where: str, source: "Source") -> Problems:
     for index, rule in enumerate(source.rules):
         place = f"{where}.rules.{index}"
         yield from unknown(place, _judged(rule), source.columns, "column of this source")
-        if isinstance(rule, InSet):
-            for value in rule.values:
-                yield from _misfit(f"{place}.values", source, rule.column, value)
+        yield from _rule_values(place, source, rule)
+
+
+def _rule_values(place: str, source: "Source", rule: SourceRule) -> Problems:
+    """Yield values of a rule that its column can never hold."""
+    match rule:
+        case InSet(column=column, values=values):
+            for value in values:
+                yield from _misfit(f"{place}.values", source, column, value)
+        case ClassBalance(column=column, positive=positive):
+            yield from _misfit(f"{place}.positive", source, column, positive)
+        case Range(column=column):
+            if (kind := source.column(column).type) not in ("int64", "float64"):
+                yield f"{place}.column: {column} is no number but {kind}"
 
 
 def _timeless(use_case: "UseCase", where: str, source: "Source") -> Problems:

@@ -38,6 +38,7 @@ PARQUET_TYPES: dict[ColumnType, set[str]] = {  # what loses nothing when it is r
     "date": TIMES,
 }
 NO_VALUE = '"NULL"'  # a column without a single value has no type of its own in some writers
+TESTED = 100  # columns of a CSV file in one pass; planning a query of thousands takes longer
 FILE_ROWS = 2**40  # more than a file has
 REDELIVER = "deliver the file again; nothing of it was ingested"
 Columns = Mapping[str, str]  # {column: SQL type}
@@ -250,42 +251,60 @@ def _check_csv_columns(name: str, source: Source, path: str, found: Columns) -> 
 def _check_csv_values(
     engine: Engine, source: Source, described: Mapping[str, Columns], hidden: frozenset[str]
 ) -> None:
+    """Look at many columns in one pass of a file: one pass a column would be quadratic."""
+    typed = {
+        column: f"trim({quoted(column)}) <> '' AND NOT ({text_fits(quoted(column), kind)})"
+        for column in source.columns
+        if (kind := source.column(column).type) != "string"
+    }
     for path in described:
-        for column in source.columns:
-            _check_csv_type(engine, source, path, column, is_hidden=column in hidden)
-    for column in _of_type(source, "timestamp"):
-        field = quoted(column)
-        zoned = f"regexp_matches({field}, '(Z|[+-]\\d\\d(:?\\d\\d)?)$') AND {field} LIKE '%:%'"
-        scan = _scan_csv(source, list(described)).removesuffix(")") + ", filename = true)"
-        some, rows, first = engine.query(
-            f"SELECT count(*) FILTER ({zoned}), count(nullif(trim({field}), '')), "
-            f"min(filename) FILTER ({zoned}) FROM {scan}"
-        )[0]
-        if 0 < some < rows:
-            raise _mixed_zones(column, f"{some} of {rows} values have one ({first})")
+        with readable(source, path):
+            counts = _counts(engine, source, [path], typed)
+            for column in [name for name, count in counts.items() if count][:1]:
+                is_hidden = column in hidden
+                _refuse_value(engine, source, path, column, typed[column], is_hidden=is_hidden)
+    times = _of_type(source, "timestamp")
+    zones = "regexp_matches({0}, '(Z|[+-]\\d\\d(:?\\d\\d)?)$') AND {0} LIKE '%:%'"
+    zoned = {column: zones.format(quoted(column)) for column in times}
+    present = {column: f"trim({quoted(column)}) <> ''" for column in times}
+    rows = _counts(engine, source, list(described), present)
+    for column, some in _counts(engine, source, list(described), zoned).items():
+        if 0 < some < rows[column]:
+            scan = _scan_csv(source, list(described)).removesuffix(")") + ", filename = true)"
+            first = engine.query(f"SELECT min(filename) FROM {scan} WHERE {zoned[column]}")[0][0]
+            raise _mixed_zones(column, f"{some} of {rows[column]} values have one ({first})")
 
 
-def _check_csv_type(
-    engine: Engine, source: Source, path: str, column: str, *, is_hidden: bool
+def _counts(
+    engine: Engine, source: Source, files: Sequence[str], tests: Mapping[str, str]
+) -> dict[str, int]:
+    """Return {column: rows of CSV files that satisfy its test}."""
+    found: dict[str, int] = {}
+    names = list(tests)
+    for start in range(0, len(names), TESTED):
+        block = names[start : start + TESTED]
+        counts = ", ".join(f"count(*) FILTER ({tests[name]})" for name in block)
+        row = engine.query(f"SELECT {counts} FROM {_scan_csv(source, files)}")[0]
+        found |= zip(block, row, strict=True)
+    return found
+
+
+def _refuse_value(
+    engine: Engine, source: Source, path: str, column: str, bad: str, *, is_hidden: bool
 ) -> None:
-    kind, field = source.column(column).type, quoted(column)
-    if kind == "string":
-        return
-    with readable(source, path):
-        bad = engine.query(
-            f"SELECT {field}, count(*) OVER () FROM {_scan_csv(source, [path])} "
-            f"WHERE trim({field}) <> '' AND NOT ({text_fits(field, kind)}) LIMIT 1"
-        )
-    for value, count in bad:
-        shown = f"a value like {shape(value)}" if is_hidden else repr(value)
-        raise SourceError(
-            "a column holds values of another type",
-            where=f"{path}: column {column!r}",
-            expected=kind,
-            found=f"{shown} ({count} such values)",
-            way_out="mend the delivery, or the type of the column in the configuration; "
-            "a missing value is an empty field",
-        )
+    value, count = engine.query(
+        f"SELECT {quoted(column)}, count(*) OVER () FROM {_scan_csv(source, [path])} "
+        f"WHERE {bad} LIMIT 1"
+    )[0]
+    shown = f"a value like {shape(value)}" if is_hidden else repr(value)
+    raise SourceError(
+        "a column holds values of another type",
+        where=f"{path}: column {column!r}",
+        expected=source.column(column).type,
+        found=f"{shown} ({count} such values)",
+        way_out="mend the delivery, or the type of the column in the configuration; "
+        "a missing value is an empty field",
+    )
 
 
 # Parquet: columns have types, which have to hold the declared ones without loss

@@ -139,6 +139,19 @@ def test_snapshot_that_would_need_a_time_names_the_key(given: dict[str, Any], ke
     assert refusal(given).startswith(f"Value error, {key}")
 
 
+@pytest.mark.parametrize(
+    ("rule", "place"),
+    [
+        ({"rule": "class_balance", "column": "age", "positive": True}, "positive"),
+        ({"rule": "class_balance", "column": "agent"}, "positive"),
+        ({"rule": "range", "column": "agent", "min": 1}, "column"),
+    ],
+)
+def test_rule_that_its_column_cannot_hold_names_the_key(rule: dict[str, Any], place: str) -> None:
+    given = document(sources={"calls": {**CALLS, "rules": [rule]}})
+    assert refusal(given).startswith(f"Value error, sources.calls.rules.0.{place}")
+
+
 def test_snapshot_needs_no_time_and_takes_one() -> None:
     assert accepted(snapshot()).sources["people"].event_time is None
     assert accepted(snapshot({"event_time": "seen"}))

@@ -1,7 +1,8 @@
 """Features with labels as named arrays; their division into train, validation and test parts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from mlops_pipeline.config.modelling import Split
 from mlops_pipeline.config.tables import Grid
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.core.data.periods import step_of
+from mlops_pipeline.core.data.periods import Period, step_of
 from mlops_pipeline.errors import SplitError
 
 Times = npt.NDArray[np.datetime64]
@@ -129,6 +130,16 @@ def split_rows(split: Split, grid: Grid, frame: LabelledFrame, seed: int) -> Par
                 way_out="check the label rule (label.where, label.positive) and the horizon",
             )
     return parts
+
+
+def split_periods(use_case: UseCase, periods: Sequence[Period]) -> Parts:
+    """Divide labelled periods by time as if each had one row, at its start; raises SplitError."""
+    wait = timedelta(days=use_case.label_horizon_days)
+    if use_case.label.kind == "column":  # its rows say when
+        wait = timedelta(0)
+    starts = [item.start.replace(tzinfo=None) for item in periods]
+    known = np.array([start + wait for start in starts], dtype="datetime64[us]")
+    return _by_time(use_case.split, np.array(starts, dtype="datetime64[D]"), known)
 
 
 def _period_of(grid: Grid, as_of: Times) -> Times:

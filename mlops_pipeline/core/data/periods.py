@@ -103,6 +103,24 @@ def known_at(use_case: UseCase, period: Period) -> datetime:
     return period.end + timedelta(days=use_case.label_horizon_days)
 
 
+def no_label_yet(
+    use_case: UseCase, first: Period, as_of: datetime, known: datetime | None = None
+) -> DataError:
+    """Return the error that no label is known at `as_of`, with the first as_of at which one is."""
+    step = step_of(use_case.grid)
+    known = known or known_at(use_case, first)
+    point = floor_to(known, step)
+    enough = point if point == known else following(point, step)
+    return DataError(
+        "no label is known yet",
+        where=f"{use_case.name}: label",
+        expected=f"an as_of from {enough.date()} on, when the first label is known",
+        found=str(as_of.date()),
+        way_out="give a later --as-of"
+        + (", or an earlier grid.start" if use_case.grid.start else ""),
+    )
+
+
 def labelled_periods(use_case: UseCase, every: Sequence[Period], as_of: datetime) -> list[Period]:
     """Return the periods whose labels are known at `as_of`."""
     return [period for period in every if known_at(use_case, period) <= as_of]

@@ -20,6 +20,7 @@ from mlops_pipeline.core.data.periods import (
     events_in_horizon,
     label_events,
     labelled_periods,
+    no_label_yet,
     periods,
 )
 from mlops_pipeline.core.features.frames import EVENT_ROW, feature_frame
@@ -264,13 +265,10 @@ def load_frame(
     tables = register_accepted(context, snapshot.accepted)
     wanted = periods_with_labels(context, snapshot)
     if not wanted:
-        raise DataError(
-            "no label is known yet",
-            expected=f"an as_of at least {use_case.label_horizon_days} days after the "
-            f"grid's start {use_case.grid.start}",
-            found=str(snapshot.as_of.date()),
-            way_out="give a later --as-of, or start the grid earlier",
-        )
+        every = use_case_periods(context, snapshot.as_of)
+        if every:
+            raise no_label_yet(use_case, every[0], snapshot.as_of)
+        raise DataError("no label is known yet", where=use_case.name, found="no period up to as_of")
     if only is not None:
         wanted = [period for period in wanted if period.name in only]
     if newest is not None:

@@ -75,10 +75,11 @@ def ingest(
 ) -> Ingested:
     """Bring what is new in a source's files into its raw table."""
     engine, source = context.engine, context.use_case.sources[name]
+    engine.keep_order()
+    engine.plan_wide()
     delivery = open_delivery(engine, context.settings, context.use_case, name)
     uri = context.lake.table_uri(context.use_case.name, "raw", name)
     state = context.lake.state(uri)
-    engine.keep_order()
     with readable(source, ", ".join(delivery.files)):
         kept, dropped = without_erased(context, name, delivery.placed, erased)
         engine.create_view("_delivery", kept)

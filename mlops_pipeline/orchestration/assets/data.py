@@ -241,6 +241,7 @@ def _features(use_case: UseCase) -> dg.AssetsDefinition:
             build_checked,
             snapshot_for,
         )
+        from mlops_pipeline.lifecycle.features.trainable import refuse_untrainable
 
         with asset_run(context, use_case) as run:
             snapshot = snapshot_for(run, parse_time(config.as_of) if config.as_of else None)
@@ -256,6 +257,7 @@ def _features(use_case: UseCase) -> dg.AssetsDefinition:
                     triggered_by=tags.get(TRIGGERED_BY),
                     now=run.now,
                 )
+                refuse_untrainable(run, snapshot)
             checked = build_checked(run, snapshot)
             yield _leak_result(key, checked)
             accept_features(run, checked)

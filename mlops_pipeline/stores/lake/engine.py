@@ -63,6 +63,10 @@ class Engine:
         """From now on, number rows (`row_number() OVER ()`) as they stand in files."""
         self.sql.execute("SET preserve_insertion_order = true")
 
+    def plan_wide(self) -> None:
+        """From now on, plan queries of thousands of columns in time linear in them."""
+        self.sql.execute("SET disabled_optimizers = 'common_subexpressions'")
+
     def content(self, rows: str, columns: Iterable[str]) -> tuple[int, int]:
         """Return how many rows a FROM item has, and the sum of their hashes over some columns."""
         hashes = f"hash({quoted(*columns)})::HUGEINT"

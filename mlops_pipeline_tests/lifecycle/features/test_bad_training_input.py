@@ -85,7 +85,7 @@ def test_no_known_label_says_how_late_as_of_has_to_be(tmp_path: Path) -> None:
     with world.open() as work, pytest.raises(DataError) as caught:
         labelled(work, on(2))
     assert caught.value.what == "no label is known yet"
-    assert caught.value.expected == "an as_of at least 30 days after the grid's start 2025-02-01"
+    assert caught.value.expected == ("an as_of from 2025-04-01 on, when the first label is known")
     assert caught.value.found == "2025-02-01"
     assert caught.value.way_out
 

@@ -8,6 +8,7 @@ from mlops_pipeline.config import load_use_case
 from mlops_pipeline.demo.datasets import fetch_dataset
 from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.lifecycle.ingest.ingestion import Ingested, ingest
+from mlops_pipeline.stores.lake.engine import Engine
 from mlops_pipeline.stores.settings import PACKAGE_PARENT
 from mlops_pipeline_tests.worlds import (
     TICK,
@@ -99,6 +100,27 @@ def test_same_rows_in_other_files_and_order_have_the_same_content_hash(tmp_path:
         with world.open() as work:
             hashes.append((take(work, on(2)).content_hash, raw(work)))
     assert hashes[0] == hashes[1]
+
+
+def test_wide_csv_is_read_a_few_times_and_not_once_a_column(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"c{number}" for number in range(150)]
+    columns = {**VISITS["columns"], **dict.fromkeys(names, "int64")}
+    world = World(shop_with({"columns": columns, "format": "csv"}), tmp_path)
+    row = visit(on(1, 2)) | dict.fromkeys(names, 1)
+    world.deliver_csv("visits", ",".join(row) + "\n" + ",".join(map(str, row.values())))
+    asked: list[str] = []
+    query = Engine.query
+
+    def counted(self: Engine, statement: str, *rest: Any) -> Any:
+        asked.append(statement)
+        return query(self, statement, *rest)
+
+    monkeypatch.setattr(Engine, "query", counted)
+    with world.open() as work:
+        assert take(work, on(2)).rows_added == 1
+    assert len(asked) < 15
 
 
 # lateness and the watermark
