@@ -9,6 +9,7 @@ answers in problems.py. Nothing is loaded from other hosts: there are no pages o
 whose scripts would come from a network; `/openapi.json` describes the endpoints.
 """
 
+import logging
 import threading
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import ExitStack, asynccontextmanager
@@ -40,7 +41,13 @@ from mlops_pipeline.lifecycle.features.online.reader import (
 from mlops_pipeline.lifecycle.serve import PredictionService
 from mlops_pipeline.serving import predict
 from mlops_pipeline.serving.key_uses import CountedRequests, KeyUses
-from mlops_pipeline.serving.problems import NEVER_STORE, UNKNOWN_ID, add_handlers, answer
+from mlops_pipeline.serving.problems import (
+    NEVER_STORE,
+    UNKNOWN_ID,
+    add_handlers,
+    answer,
+    problem_responses,
+)
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.predictions import PredictionLog
 from mlops_pipeline.stores.settings import Settings
@@ -115,7 +122,13 @@ def create_app(
             }
             yield
 
-    app = FastAPI(title="mlops_pipeline", docs_url=None, redoc_url=None, lifespan=lifespan)
+    app = FastAPI(
+        title="mlops_pipeline",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        redirect_slashes=False,  # a redirect would follow the Host header of the request
+    )
     app.add_middleware(CountedRequests)
     app.include_router(router)
     app.include_router(predict.router)
@@ -129,12 +142,23 @@ def http_server(
     """Return a server on loopback; it logs no requests, whose paths hold ids of people."""
     import uvicorn
 
-    app = create_app(use_cases, settings)
-    config = uvicorn.Config(app, host=HOST, port=port, access_log=False, log_level="warning")
+    from mlops_pipeline.serving.limits import IDLE_SECONDS, FewLines, LimitedProtocol
+
+    config = uvicorn.Config(
+        create_app(use_cases, settings),
+        host=HOST,
+        port=port,
+        http=LimitedProtocol,
+        timeout_keep_alive=IDLE_SECONDS,
+        server_header=False,
+        access_log=False,
+        log_level="warning",
+    )
+    logging.getLogger("uvicorn.error").addFilter(FewLines())
     return uvicorn.Server(config)
 
 
-@router.get("/features/{entity}/{entity_id:path}")
+@router.get("/features/{entity}/{entity_id:path}", responses=problem_responses(404, 422, 503))
 def read_features(
     request: Request,
     entity: str,
@@ -187,7 +211,7 @@ async def live() -> Response:
     return JSONResponse({"status": "live"}, headers=NEVER_STORE)
 
 
-@router.get("/health/ready")
+@router.get("/health/ready", responses=problem_responses(503))
 def ready(request: Request) -> Response:
     """Say that the online store answers, and which use cases it has features of.
 

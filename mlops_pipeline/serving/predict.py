@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from mlops_pipeline.errors import DataError, NotFoundError
 from mlops_pipeline.lifecycle.serve import Asked, PredictionService, answer
 from mlops_pipeline.serving.key_uses import NO_KEY
-from mlops_pipeline.serving.problems import NEVER_STORE
+from mlops_pipeline.serving.problems import NEVER_STORE, problem_responses
 
 Value = float | int | bool | str | None
 EntityId = Annotated[int | str, Field(description="The entity's key.")]
@@ -93,7 +93,9 @@ class Answers(BaseModel):
     predictions: list[Answer]
 
 
-@router.post("/predict", response_model=Answer | Answers)
+@router.post(
+    "/predict", response_model=Answer | Answers, responses=problem_responses(404, 409, 422, 503)
+)
 def predict(request: Request, body: PredictBody) -> Response:
     """Say what the champion says of one entity, or of each in a list.
 
@@ -107,7 +109,7 @@ def predict(request: Request, body: PredictBody) -> Response:
     return JSONResponse(document, headers=NEVER_STORE)
 
 
-@router.get("/predictions/{prediction_id}")
+@router.get("/predictions/{prediction_id}", responses=problem_responses(404, 422, 503))
 def read_receipt(request: Request, prediction_id: str, use_case: str | None = None) -> Response:
     """Return an answer with its features, and the version with its runs, data and code."""
     document = _service(request, use_case).receipt(prediction_id)

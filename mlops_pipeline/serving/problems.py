@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
@@ -62,6 +63,34 @@ PROBLEMS: dict[type[Exception], Problem] = {  # the nearest class of an error co
     Exception: Problem("internal", 500, "Something went wrong inside"),
 }
 UNKNOWN_ID = Problem("unknown-id", 404, "The store knows no entity of this id")
+
+
+class ProblemDocument(BaseModel):
+    """A problem document (RFC 9457); the texts are for people, `type` is for programs."""
+
+    type: str
+    title: str
+    status: int
+    detail: str | None = None
+    where: str | None = None
+    expected: str | None = None
+    found: str | None = None
+    way_out: str | None = None
+
+
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return what OpenAPI says of the problems that an endpoint answers with."""
+    schema = ProblemDocument.model_json_schema()
+    return {
+        status: {
+            "description": "; ".join(
+                dict.fromkeys(item.title for item in PROBLEMS.values() if item.status == status)
+            )
+            or HTTPStatus(status).phrase,
+            "content": {MEDIA_TYPE: {"schema": schema}},
+        }
+        for status in statuses
+    }
 
 
 def add_handlers(app: FastAPI) -> None:
