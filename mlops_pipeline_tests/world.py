@@ -86,6 +86,16 @@ class World:
         change(document)
         path.write_text(yaml.safe_dump(document, sort_keys=False))
 
+    def forget_registration(self) -> None:
+        """Let no version be registered or deployed: what was trained may be made again."""
+        with closing(sqlite3.connect(self.data / "ops.db")) as connection, connection:
+            guards = connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")
+            for (name,) in guards.fetchall():
+                connection.execute(f'DROP TRIGGER "{name}"')
+            for table in ("rollout_event", "approval", "rollout"):
+                connection.execute(f"DELETE FROM {table}")
+            connection.execute("DELETE FROM pointer WHERE name = 'registry'")
+
     def mlflow(self, statement: str) -> list[tuple[Any, ...]]:
         """Look into MLflow's database without importing MLflow."""
         path = self.data / "mlflow" / "mlflow.db"

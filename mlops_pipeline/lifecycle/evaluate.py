@@ -55,8 +55,10 @@ from mlops_pipeline.lifecycle.rollouts import find_champion
 from mlops_pipeline.lifecycle.run_log import log_evaluation
 from mlops_pipeline.lifecycle.status import use_case_costs
 from mlops_pipeline.lifecycle.train import (
+    EVALUATION,
     SAMPLE,
     TrainedModel,
+    is_registered,
     read_facts,
     read_training,
     trained_model,
@@ -65,7 +67,7 @@ from mlops_pipeline.stores.files import new_folder, restore_folder, write_json
 from mlops_pipeline.stores.models.files import pinned_digests, read_pinned, texts, write_files
 
 MITIGATED, RECIPE = "mitigated", "recipe.json"
-EVALUATION, REPORT, DRIFT_PAGE = "evaluation.json", "report.html", "evidently.html"
+REPORT, DRIFT_PAGE = "report.html", "evidently.html"
 WORST_COLUMNS = 5  # features named as most changed between the train and the test part
 
 
@@ -95,9 +97,12 @@ class EvaluationPointer:
 def evaluate_model(run: RunContext) -> EvaluatedModel:
     """Evaluate the newest training on its test part, hold the gate against it, write the report.
 
-    A model that the gate refuses on fairness only is mitigated, and its variant evaluated too.
+    A model that the gate refuses on fairness only is mitigated, and its variant evaluated too. The
+    evaluation of a registered version is final: it is read, and nothing is written.
     """
     use_case, git, trained = run.use_case, git_state(run.settings), trained_model(run)
+    if is_registered(run, trained.fingerprint):
+        return _final(run, trained)
     facts, model, files = read_training(trained)
     test = _test_rows(run, trained.snapshot, facts)
     against = Examination(test, _champion(run), list_exceptions(run.ops, use_case.name), run.now)
@@ -139,6 +144,25 @@ def evaluate_model(run: RunContext) -> EvaluatedModel:
             "what_changed": f"{page}/artifacts/{DRIFT_PAGE}",
             "mlflow_run": page,
         },
+    )
+
+
+def _final(run: RunContext, trained: TrainedModel) -> EvaluatedModel:
+    """Return the evaluation by which a version was registered, when its files are still those."""
+    released = run.lake.documents_folder(run.use_case.name, trained.fingerprint)
+    recorded = {EVALUATION: pinned_digests(released)[EVALUATION]}
+    way_out = "restore the folder from a backup of the lake"
+    text = read_pinned(trained.folder, recorded, way_out=way_out)[EVALUATION]
+    found = from_plain(EvaluatedTraining, json.loads(text))
+    files = {
+        name: digest for name, digest in pinned_digests(trained.folder).items() if _is_ours(name)
+    }
+    gate = found.gate
+    pointer = EvaluationPointer(trained.fingerprint, gate.passed, gate.needs_review, files)
+    run.set_pointer("evaluation", plain(pointer))
+    outcome = headline(gate, run.use_case).sentence
+    return EvaluatedModel(
+        found.evaluation, gate, outcome, trained.fingerprint, trained.folder, plots={}, pages={}
     )
 
 

@@ -12,7 +12,7 @@ version have a folder of their own (release.py).
 
 import json
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -24,10 +24,13 @@ from mlops_pipeline.core.documents.records import TrainingFacts, from_plain, pla
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.core.recipe import train_candidates, training_facts
 from mlops_pipeline.errors import NotFoundError
+from mlops_pipeline.lifecycle.bookkeeping import get_pointer
+from mlops_pipeline.lifecycle.champions import release_document
 from mlops_pipeline.lifecycle.context import AcceptedSource, RunContext, Snapshot
 from mlops_pipeline.lifecycle.features.offline import load_frame
 from mlops_pipeline.lifecycle.ingest.accepted import accepted_sources
 from mlops_pipeline.lifecycle.provenance import git_state, run_fingerprint
+from mlops_pipeline.lifecycle.rollouts import list_rollouts
 from mlops_pipeline.lifecycle.run_log import log_training
 from mlops_pipeline.stores.files import write_json
 from mlops_pipeline.stores.lake.tables import Lake
@@ -36,6 +39,7 @@ from mlops_pipeline.stores.models.files import pinned_digests, read_pinned, text
 SAMPLE_ROWS = 5_000  # of the training part, kept for the report of what changed
 POINTER = "trained_model"
 TRAINING, SAMPLE = "training.json", "train_sample.parquet"
+EVALUATION = "evaluation.json"
 
 
 @dataclass(frozen=True)
@@ -65,12 +69,18 @@ class TrainedModel:
         return Snapshot(self.as_of, self.accepted)
 
 
-def train_model(run: RunContext, *, mlflow_run_id: str) -> StoredTraining:
-    """Train every candidate on the newest features, choose one, store it and log all."""
+def train_model(run: RunContext, *, start_mlflow_run: Callable[[], str]) -> StoredTraining:
+    """Train every candidate on the newest features, choose one, store it and log all.
+
+    What was registered with the same fingerprint is final: nothing is trained again.
+    """
     use_case, git = run.use_case, git_state(run.settings)
     as_of = datetime.fromisoformat(run.pointer("features", "features")["as_of"])
     snapshot = Snapshot(as_of, accepted_sources(run.ops, use_case))
-    frame = load_frame(run, snapshot)
+    final = _registered(run, snapshot)
+    if final is not None:
+        return final
+    frame, mlflow_run_id = load_frame(run, snapshot), start_mlflow_run()
     parts, training = train_candidates(
         use_case,
         frame,
@@ -95,6 +105,39 @@ def train_model(run: RunContext, *, mlflow_run_id: str) -> StoredTraining:
     price = use_case.compute_cost
     cost = price.of(sum(item.seconds for item in training.candidates))
     return StoredTraining(facts, folder, plots, f"{cost:.4f} {price.currency}")
+
+
+def is_registered(run: RunContext, fingerprint: str) -> bool:
+    """Whether a complete version was made of this fingerprint, and its evidence is still there."""
+    entry = get_pointer(run.ops, run.use_case.name, "registry")
+    made = {item.fingerprint for item in list_rollouts(run.ops, run.use_case.name)}
+    if entry is not None:  # complete, and not deployed yet
+        made.add(str(entry.value["fingerprint"]))
+    folder = run.lake.artifact_folder(run.use_case.name, fingerprint)
+    return fingerprint in made and (folder / EVALUATION).is_file()
+
+
+def _registered(run: RunContext, snapshot: Snapshot) -> StoredTraining | None:
+    """Return the training of a version that exists, as this run's; None when there is none."""
+    use_case, fingerprint = run.use_case, run_fingerprint(run.use_case, snapshot)
+    if not is_registered(run, fingerprint):
+        return None
+    run.log.info("this training is registered already: its evidence is final, nothing is repeated")
+    folder = run.lake.artifact_folder(use_case.name, fingerprint)
+    provenance = release_document(run.settings, use_case, fingerprint)["provenance"]
+    files = {
+        name: digest for name, digest in pinned_digests(folder).items() if _is_of_training(name)
+    }
+    pointer = TrainedModel(
+        *(fingerprint, folder, snapshot.as_of, str(provenance["mlflow_run_id"])),
+        *(snapshot.accepted, files),
+    )
+    run.set_pointer(POINTER, {**plain(pointer), "folder": str(folder)})
+    return StoredTraining(read_facts(folder), folder, {}, f"0 {use_case.compute_cost.currency}")
+
+
+def _is_of_training(name: str) -> bool:
+    return name in (TRAINING, SAMPLE) or name.startswith("model/")
 
 
 def trained_model(run: RunContext) -> TrainedModel:

@@ -106,6 +106,7 @@ def rows_of() -> Any:
     )
 
 
+@pytest.mark.filterwarnings("ignore:.*type hints")
 @pytest.mark.parametrize(
     "types",
     [

@@ -58,5 +58,5 @@ def test_training_without_a_known_commit_fails_before_it_reads_or_trains(
     with World(shop(), tmp_path).open() as opened:
         run = in_run(replace(opened, settings=settings_in(tmp_path)))
         with pytest.raises(StateError, match="commit of this code is not known"):
-            train_model(run, mlflow_run_id="run")
+            train_model(run, start_mlflow_run=lambda: "run")
     assert [item.message for item in caplog.records if item.name == "run"] == []

@@ -177,6 +177,7 @@ def test_same_run_again_with_three_threads_keeps_version_and_bytes(
     template: World, world: World
 ) -> None:
     shutil.rmtree(world.data / "lake" / "churn" / "features")
+    world.forget_registration()
 
     world.lifecycle(threads=3)
 
@@ -195,8 +196,27 @@ def test_same_run_again_with_three_threads_keeps_version_and_bytes(
     assert states == ["champion"]
 
 
+def test_run_again_of_what_is_registered_changes_no_evidence(template: World, world: World) -> None:
+    folder = Path(_pointer(world, "trained_model")["folder"])
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes())
+              for path in folder.rglob("*") if path.is_file()}  # fmt: skip
+    runs = world.mlflow("SELECT count(*) FROM runs")
+
+    done = world.lifecycle()
+
+    assert done.has_said("its evidence is final")
+    after = {path: (path.stat().st_mtime_ns, path.read_bytes())
+             for path in folder.rglob("*") if path.is_file()}  # fmt: skip
+    assert after == before
+    assert world.mlflow("SELECT count(*) FROM runs") == runs
+    judged = [_pointer(item, "evaluation") for item in (template, world)]
+    assert judged[0]["needs_review"] == judged[1]["needs_review"]
+    assert world.complete_versions() == [1]
+
+
 @pytest.mark.campaign
 def test_multiprocess_run_gives_the_same_model(template: World, world: World) -> None:
+    world.forget_registration()
     done = world.run(
         assets=["features", "trained_model"],
         ops={"features": {"as_of": FIRST}},
@@ -251,7 +271,7 @@ def test_failed_blocking_rule_with_an_exception_is_let_through_and_says_so(world
             expires_at=datetime(9999, 1, 1, tzinfo=UTC),
             now=world.settings.now(),
         )
-    done = world.run(assets=["evaluation_report"])
+    done = world.run(assets=["trained_model", "evaluation_report"])
     judged = _pointer(world, "evaluation")
     assert (judged["passed"], judged["needs_review"]) == (True, True)
     assert done.has_said("gate [block] roc_auc at least 0.999")

@@ -81,6 +81,8 @@ def test_evaluation_again_after_a_kill_half_way_ends_the_same(
     with pytest.raises(ModelFilesError, match="mitigated/model"):
         read_pinned(folder, pointer.value["files"], way_out="evaluate again")
 
+    world.forget_registration()
+
     world.run(assets=["evaluation_report"], threads=3)
 
     assert _files(folder) == before

@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
@@ -47,7 +48,7 @@ def _trained_model(use_case: UseCase) -> dg.AssetsDefinition:
         from mlops_pipeline.lifecycle.train import train_model
 
         with asset_run(context, use_case) as run:
-            stored = train_model(run, mlflow_run_id=mlflow_run(context, use_case))
+            stored = train_model(run, start_mlflow_run=partial(mlflow_run, context, use_case))
             return dg.MaterializeResult(
                 data_version=dg.DataVersion(stored.facts.fingerprint),
                 metadata=training_metadata(stored),
