@@ -7,6 +7,7 @@ from mlops_pipeline_tests.world import World
 
 
 def test_second_lifecycle_fails_and_names_the_holder_and_first_ends_well(world: World) -> None:
+    world.forget_registration()
     first = world.start(ops={"features": {"as_of": "2024-02-01"}})
     first.wait_until(lambda: first.has_said('Started execution of step "churn__raw_data"'))
     with world.ops() as ops:
