@@ -19,7 +19,6 @@ from mlops_pipeline_tests.core.modelling.example_models import RECIPES, fitted, 
 ALONE = """
 import json, sys
 from pathlib import Path
-from typing import Any
 class Nothing:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in ("mlops_pipeline", "mlflow", "pandas", "sklearn"):
