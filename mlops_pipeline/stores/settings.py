@@ -21,7 +21,7 @@ from mlops_pipeline.errors import ConfigError
 ONLINE_TIMEOUT_MS = 50  # a hundred times what a read takes; a prediction still has time left
 CONTRACT_TIMEOUT_S = 180  # importing MLflow takes 10 s of an idle machine
 KEY_FILE = "pseudonym.key"
-PASSWORD = re.compile(r"(://[^/?#:]*):[^/?#]*@")
+PASSWORD = re.compile(r"(://[^/?#:@]*):.*@")  # up to the last @: a raw / or # may be in it
 SECRETS = re.compile(r"([?&][^=&]*(?:pass|pwd|secret|token)[^=&]*=)[^&]*", re.IGNORECASE)
 KEY_BYTES = 32
 LENGTH = 16  # hex digits of a pseudonym: 64 bits, no collision among any realistic number

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -29,6 +30,8 @@ from mlops_pipeline_tests.stores.online.servers import free_port
             "http://u:***@mlflow:5000/?api_token=***",
         ),
         ("redis://:sekret@cache/1", "redis://:***@cache/1"),
+        ("postgresql://ann:sek/r#e@t@db/x", "postgresql://ann:***@db/x"),
+        ("http://mlflow:5000", "http://mlflow:5000"),
     ],
 )
 def test_address_is_shown_without_its_secrets(url: str, shown: str) -> None:
@@ -48,6 +51,18 @@ def test_mlflow_that_is_away_is_one_error_at_once(kind: str) -> None:
     with pytest.raises(ConfigError, match="MLflow cannot be reached") as caught:
         reach(f"{kind}127.0.0.1:{free_port()}/x")
     assert "sekret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("login", ["", "ann:sekret@", "ann:sek%2Fret@"])
+def test_mlflow_that_listens_is_reached_with_and_without_a_login(login: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        reach(f"http://{login}127.0.0.1:{listener.getsockname()[1]}")
+
+
+def test_address_of_mlflow_that_cannot_be_read_does_not_show_its_password() -> None:
+    with pytest.raises(ConfigError, match="MLflow cannot be reached") as caught:
+        reach("http://ann:sek/ret@127.0.0.1:1")
+    assert "sek" not in str(caught.value)
 
 
 def test_servers_of_dev_have_no_password_on_their_command_line(

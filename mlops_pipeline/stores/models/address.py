@@ -1,8 +1,8 @@
 """Where MLflow is: a database of its own in a file, another database, or a server."""
 
+import socket
 from pathlib import Path
-from urllib.parse import urlparse
-from urllib.request import urlopen
+from urllib.parse import urlparse, urlsplit
 
 from sqlalchemy import create_engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -17,15 +17,20 @@ def reach(uri: str) -> None:
     """See that MLflow's server or database answers: MLflow itself would try for a minute."""
     try:
         if uri.startswith(("http://", "https://")):
-            urlopen(f"{uri.rstrip('/')}/health", timeout=REACH_SECONDS).close()  # noqa: S310 # http only
+            # that something listens: whom it lets in is between it and MLflow's client
+            parts = urlsplit(uri)
+            port = parts.port or (443 if parts.scheme == "https" else 80)
+            socket.create_connection((parts.hostname or "", port), REACH_SECONDS).close()
         elif not uri.startswith("sqlite:"):
             with create_engine(uri, connect_args={"connect_timeout": REACH_SECONDS}).connect():
                 pass
-    except (OSError, SQLAlchemyError) as error:
+    except (OSError, SQLAlchemyError, ValueError) as error:  # ValueError: no port or host
         raise ConfigError(
             "MLflow cannot be reached.",
             where=shown_url(uri),
-            found=str(getattr(error, "orig", error)).splitlines()[0],
+            found="no address of a server"
+            if isinstance(error, ValueError)  # it may quote a password
+            else str(getattr(error, "orig", error)).splitlines()[0],
             way_out="see that it runs and that MLOPS_MLFLOW_URI names it",
         ) from error
 
