@@ -22,7 +22,7 @@ from mlops_pipeline.lifecycle.rollouts import open_rollout
 from mlops_pipeline.lifecycle.status import use_case_status
 from mlops_pipeline.orchestration.build import build_definitions
 from mlops_pipeline.serving.http import create_app
-from mlops_pipeline.serving.problems import PROBLEMS, TYPE_PREFIX, UNKNOWN_ID
+from mlops_pipeline.serving.problems import ALL_PROBLEMS, TYPE_PREFIX
 from mlops_pipeline.stores.lake.tables import Lake
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
@@ -164,12 +164,12 @@ def test_no_command_is_documented_that_is_not_there() -> None:
     assert headings == real
     words = re.findall(
         r"(?:`|^ +)mlops "
-        r"((?:simulate |config |features |exception |audit |registry |card (?=show|review))?"
+        r"((?:simulate |config |features |exception |audit |registry |keys |card (?=show|review))?"
         r"[a-z-]+)\b",
         all_of_it(),
         flags=re.M,
     )
-    groups = {"simulate", "config", "features", "exception", "audit", "registry", "card"}
+    groups = {"simulate", "config", "features", "exception", "audit", "registry", "card", "keys"}
     assert {f"mlops {word}" for word in words if word not in groups} <= real
 
 
@@ -303,10 +303,10 @@ def test_every_endpoint_and_problem_is_documented() -> None:
     }
     page = sections(text_of("docs/serving.md"))
     assert {row[0] for row in rows(page["Endpoints"])} == endpoints
-    types = {f"`{TYPE_PREFIX}{item.slug}`" for item in (*PROBLEMS.values(), UNKNOWN_ID)}
+    types = {f"`{TYPE_PREFIX}{item.slug}`" for item in ALL_PROBLEMS}
     documented = {row[0]: row[1] for row in rows(page["Problems"])}
     assert set(documented) == types | {"`about:blank`"}
-    for item in (*PROBLEMS.values(), UNKNOWN_ID):
+    for item in ALL_PROBLEMS:
         assert documented[f"`{TYPE_PREFIX}{item.slug}`"] == str(item.status)
 
 

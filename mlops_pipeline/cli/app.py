@@ -8,7 +8,6 @@ import getpass
 import json
 import sys
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -37,6 +36,7 @@ from mlops_pipeline.cli.console import (
 )
 from mlops_pipeline.cli.documents import audit_app, card_app, pack, reproduce
 from mlops_pipeline.cli.features import features_app
+from mlops_pipeline.cli.serving import keys_app, serve
 from mlops_pipeline.config import json_schema, load_use_case
 from mlops_pipeline.errors import ConfigError, MlopsError
 from mlops_pipeline.stores.settings import Settings, keep_files_private, parse_time
@@ -53,10 +53,10 @@ simulate_app = typer.Typer(
 config_app = typer.Typer(help="Check and describe configuration files.", no_args_is_help=True)
 for name, group in {
     "simulate": simulate_app, "config": config_app, "features": features_app, "audit": audit_app,
-    "registry": registry_app, "exception": exception_app, "card": card_app,
+    "registry": registry_app, "exception": exception_app, "card": card_app, "keys": keys_app,
 }.items():  # fmt: skip
     app.add_typer(group, name=name)
-for command in (approve, reject, rollback, reproduce, forget, pack):
+for command in (approve, reject, rollback, reproduce, forget, pack, serve):
     app.command()(command)
 
 
@@ -221,21 +221,9 @@ def dev(
     mlflow_port: Annotated[int, typer.Option(help="Of the MLflow UI.")] = 5000,
 ) -> None:
     """Serve the Dagster UI with its daemon and the MLflow UI on loopback."""
-    from mlops_pipeline.cli.runs import serve
+    from mlops_pipeline.cli import runs
 
-    raise typer.Exit(serve(dagster_port, mlflow_port))
-
-
-@app.command("serve")
-def serve_features(
-    port: Annotated[int, typer.Option(min=1, max=65_535, help="On loopback.")] = 8000,
-) -> None:
-    """Serve predictions and online features of all use cases over HTTP on loopback."""
-    serving = import_module("mlops_pipeline.serving.http")  # entrances do not import each other
-    use_cases = all_use_cases()
-    say(f"predictions: POST http://{serving.HOST}:{port}/v1/predict")
-    say(f"features: http://{serving.HOST}:{port}/features/ENTITY/ID?features=a,b")
-    serving.http_server(use_cases, Settings.from_environment(), port).run()
+    raise typer.Exit(runs.serve(dagster_port, mlflow_port))
 
 
 @config_app.command("check")

@@ -35,13 +35,13 @@ from mlops_pipeline.lifecycle.champions import (
 from mlops_pipeline.lifecycle.features.history import select_features
 from mlops_pipeline.lifecycle.features.online.layout import from_us, to_us
 from mlops_pipeline.lifecycle.features.online.reader import OnlineFeatures, OnlineReader
+from mlops_pipeline.lifecycle.follow import Repeating
 from mlops_pipeline.lifecycle.rollouts import get_rollout
 from mlops_pipeline.stores import Closing
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.predictions import LoggedPrediction, PredictionLog
 from mlops_pipeline.stores.settings import Settings
 
-FOLLOW_SECONDS = 0.5  # every process serves what the ledger says within two seconds
 ENTITIES_AT_ONCE = 1_000  # of one request
 MAX_ID = 100  # letters of an entity's or a request's id
 ID_BYTES = 8  # of chance, behind the time, in the id of a prediction
@@ -105,10 +105,9 @@ class PredictionService(Closing):
         self._ops = OpsDatabase.open(settings.database_url)
         self._scorers = threading.local()
         self._live: LiveModel | NoModel = NoModel("no version was looked for yet")
-        self._ending = threading.Event()
-        self._follower = threading.Thread(target=self._follow, name="live model", daemon=True)
         self.refresh()
-        self._follower.start()
+        failure = "the ledger cannot be followed; the present version answers on"
+        self._follower = Repeating(self.refresh, failure)
 
     @property
     def live(self) -> LiveModel | NoModel:
@@ -176,17 +175,8 @@ class PredictionService(Closing):
 
     def close(self) -> None:
         """Stop following the ledger."""
-        self._ending.set()
-        if self._follower.is_alive():
-            self._follower.join()
+        self._follower.close()
         self._ops.close()
-
-    def _follow(self) -> None:
-        while not self._ending.wait(FOLLOW_SECONDS):
-            try:
-                self.refresh()
-            except Exception:
-                logger.exception("the ledger cannot be followed; the present version answers on")
 
     def _answers(
         self, asked: Sequence[Asked], caller: str, request_id: str, digest: str

@@ -23,6 +23,7 @@ from starlette.responses import JSONResponse, Response
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.errors import OnlineDefinitionError
+from mlops_pipeline.lifecycle.api_keys import KeyRing
 from mlops_pipeline.lifecycle.bookkeeping import record_feature_use
 from mlops_pipeline.lifecycle.features.online.plan import (
     QUESTION,
@@ -48,6 +49,7 @@ from mlops_pipeline.serving.problems import (
     answer,
     problem_responses,
 )
+from mlops_pipeline.serving.protection import Gate, Protected, keys_asked
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.predictions import PredictionLog
 from mlops_pipeline.stores.settings import Settings
@@ -58,7 +60,7 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 PROBE_ID = "0"  # of any type of key; whether there is one does not matter
 
-router = APIRouter()
+router, health = APIRouter(), APIRouter()
 
 
 class FeatureUses:
@@ -99,12 +101,15 @@ def create_app(
     use_cases: Mapping[str, UseCase],
     settings: Settings,
     *,
+    asks_for_keys: bool = False,
     readers: Mapping[str, OnlineReader] | None = None,
 ) -> FastAPI:
     """Return the app that serves these use cases.
 
     Parameters
     ----------
+    asks_for_keys : bool
+        Whether a request without a key is refused; a wrong key always is.
     readers : mapping of use case name to reader, optional
         Open readers, which stay open. Default: the app opens its own when it starts and closes
         them when it ends.
@@ -114,6 +119,8 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with ExitStack() as stack:
             opened = _open_readers(use_cases, settings, stack) if readers is None else readers
+            keys = stack.enter_context(KeyRing(settings))
+            app.state.gate = Gate(keys, settings, asks_for_keys)
             app.state.key_uses = stack.enter_context(KeyUses(settings))
             app.state.served = Served(use_cases, opened, FeatureUses(settings))
             app.state.services = {
@@ -129,24 +136,36 @@ def create_app(
         lifespan=lifespan,
         redirect_slashes=False,  # a redirect would follow the Host header of the request
     )
-    app.add_middleware(CountedRequests)
-    app.include_router(router)
-    app.include_router(predict.router)
+    app.add_middleware(Protected)
+    app.add_middleware(CountedRequests)  # what is refused is counted too
+    app.include_router(health)
+    for one in (router, predict.router):
+        app.include_router(one, responses=problem_responses(401, 403))
     add_handlers(app)
     return app
 
 
 def http_server(
-    use_cases: Mapping[str, UseCase], settings: Settings, port: int
+    use_cases: Mapping[str, UseCase],
+    settings: Settings,
+    port: int,
+    *,
+    host: str = HOST,
+    is_strict: bool = False,
+    is_insecure: bool = False,
 ) -> "uvicorn.Server":
-    """Return a server on loopback; it logs no requests, whose paths hold ids of people."""
+    """Return a server; it logs no requests, whose paths hold ids of people.
+
+    On loopback it asks for keys when `is_strict`; on any other address unless `is_insecure`.
+    """
     import uvicorn
 
     from mlops_pipeline.serving.limits import IDLE_SECONDS, FewLines, LimitedProtocol
 
+    keys = keys_asked(settings, host, is_strict=is_strict, is_insecure=is_insecure)
     config = uvicorn.Config(
-        create_app(use_cases, settings),
-        host=HOST,
+        create_app(use_cases, settings, asks_for_keys=keys),
+        host=host,
         port=port,
         http=LimitedProtocol,
         timeout_keep_alive=IDLE_SECONDS,
@@ -205,13 +224,13 @@ def freshness_headers(found: OnlineFeatures) -> dict[str, str]:
     return headers
 
 
-@router.get("/health/live")
+@health.get("/health/live")
 async def live() -> Response:
     """Say that the process answers; it waits for no thread, so a slow store does not hide it."""
     return JSONResponse({"status": "live"}, headers=NEVER_STORE)
 
 
-@router.get("/health/ready", responses=problem_responses(503))
+@health.get("/health/ready", responses=problem_responses(503))
 def ready(request: Request) -> Response:
     """Say that the online store answers, and which use cases it has features of.
 

@@ -10,24 +10,22 @@ the minute that was not over, and the five seconds until it is written.
 """
 
 import hashlib
-import logging
 import threading
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
+from mlops_pipeline.lifecycle.follow import Repeating
 from mlops_pipeline.stores.settings import Settings, pseudonymiser
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-NO_KEY = "(none)"  # requests carry no key yet
+NO_KEY = "(none)"
 NO_ROUTE = "(no route)"
 UNCOUNTED = ("/health/", "/openapi.json")  # they read no data
 FLUSH_SECONDS = 5.0
-
-logger = logging.getLogger(__name__)
 
 
 class KeyUses:
@@ -42,16 +40,14 @@ class KeyUses:
         self._pseudonym = pseudonymiser(settings)
         self._lock = threading.Lock()
         self._minutes: dict[tuple[datetime, str], tuple[Counter[str], Any]] = {}
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._keep_flushing, name="key uses", daemon=True)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        failure = "the use of keys is not in the audit chain yet; it is tried again"
+        self._flusher = Repeating(self.flush, failure, seconds=FLUSH_SECONDS)
         return self
 
     def __exit__(self, *raised: object) -> None:
-        self._stopping.set()
-        self._thread.join()
+        self._flusher.close()
         self.flush(everything=True)
 
     def note(self, route: str, status: int, entity_id: str | None, key: str = NO_KEY) -> None:
@@ -93,13 +89,6 @@ class KeyUses:
                 raise
         return len(events)
 
-    def _keep_flushing(self) -> None:
-        while not self._stopping.wait(FLUSH_SECONDS):
-            try:
-                self.flush()
-            except Exception:
-                logger.exception("the use of keys is not in the audit chain yet; it is tried again")
-
 
 class CountedRequests:
     """Middleware: counts every request in the app's `KeyUses` when it has been answered."""
@@ -124,8 +113,16 @@ class CountedRequests:
             await self._app(scope, receive, observe)
         finally:
             route = getattr(scope.get("route"), "path", NO_ROUTE)
-            entity_id = scope.get("path_params", {}).get("entity_id")
-            scope["app"].state.key_uses.note(route, status, entity_id)
+            state = scope.get("state", {})
+            entity_id = scope.get("path_params", {}).get("entity_id") or state.get("entity_id")
+            uses: KeyUses = scope["app"].state.key_uses
+            uses.note(route, status, entity_id, caller(scope))
+
+
+def caller(scope: "Scope") -> str:
+    """Return the name of the key that a request came with."""
+    name: str = scope.get("state", {}).get("caller", NO_KEY)
+    return name
 
 
 def _detail(minute: datetime, key: str, counts: Counter[str], digest: Any) -> dict[str, Any]:

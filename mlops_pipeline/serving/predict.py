@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from mlops_pipeline.errors import DataError, NotFoundError
 from mlops_pipeline.lifecycle.serve import Asked, PredictionService, answer
-from mlops_pipeline.serving.key_uses import NO_KEY
+from mlops_pipeline.serving.key_uses import caller
 from mlops_pipeline.serving.problems import NEVER_STORE, problem_responses
 
 Value = float | int | bool | str | None
@@ -103,7 +103,7 @@ def predict(request: Request, body: PredictBody) -> Response:
     `reasons` say why.
     """
     service = _service(request, body.use_case)
-    made = service.predict(body.asked(), caller=NO_KEY, request_id=body.request_id)
+    made = service.predict(body.asked(), caller=caller(request.scope), request_id=body.request_id)
     answers = [answer(item) for item in made]
     document = answers[0] if body.entities is None else {"predictions": answers}
     return JSONResponse(document, headers=NEVER_STORE)
@@ -113,6 +113,7 @@ def predict(request: Request, body: PredictBody) -> Response:
 def read_receipt(request: Request, prediction_id: str, use_case: str | None = None) -> Response:
     """Return an answer with its features, and the version with its runs, data and code."""
     document = _service(request, use_case).receipt(prediction_id)
+    request.state.entity_id = document["entity_id"]  # whose features were shown, for the chain
     return JSONResponse(document, headers=NEVER_STORE)
 
 

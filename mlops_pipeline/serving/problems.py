@@ -63,6 +63,9 @@ PROBLEMS: dict[type[Exception], Problem] = {  # the nearest class of an error co
     Exception: Problem("internal", 500, "Something went wrong inside"),
 }
 UNKNOWN_ID = Problem("unknown-id", 404, "The store knows no entity of this id")
+KEY_UNKNOWN = Problem("key-unknown", 401, "A valid key is needed")
+KEY_LACKS_SCOPE = Problem("key-lacks-scope", 403, "The key is not for this")
+ALL_PROBLEMS = (*PROBLEMS.values(), UNKNOWN_ID, KEY_UNKNOWN, KEY_LACKS_SCOPE)
 
 
 class ProblemDocument(BaseModel):
@@ -84,7 +87,7 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {
         status: {
             "description": "; ".join(
-                dict.fromkeys(item.title for item in PROBLEMS.values() if item.status == status)
+                dict.fromkeys(item.title for item in ALL_PROBLEMS if item.status == status)
             )
             or HTTPStatus(status).phrase,
             "content": {MEDIA_TYPE: {"schema": schema}},
@@ -102,14 +105,18 @@ def add_handlers(app: FastAPI) -> None:
 
 
 def answer(
-    problem: Problem, *, detail: str | None = None, more: Mapping[str, Any] | None = None
+    problem: Problem,
+    *,
+    detail: str | None = None,
+    more: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> Response:
     """Return a problem as a response: `detail` is this occurrence, `more` further members."""
     body = {"type": f"{TYPE_PREFIX}{problem.slug}", "title": problem.title,
             "status": problem.status}  # fmt: skip
     if detail:
         body["detail"] = detail
-    headers = dict(NEVER_STORE)
+    headers = {**NEVER_STORE, **(headers or {})}
     if problem.retry_after_s is not None:
         headers["Retry-After"] = str(problem.retry_after_s)
     return JSONResponse(

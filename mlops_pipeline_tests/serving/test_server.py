@@ -102,8 +102,8 @@ def test_openapi_documents_the_problems_that_are_given(shops: Path) -> None:
         for path, methods in paths.items()
         for operation in methods.values()
     }
-    assert found["/v1/predict"] == {"404", "409", "422", "503"}
-    assert found["/v1/predictions/{prediction_id}"] == {"404", "422", "503"}
-    assert found["/features/{entity}/{entity_id}"] == {"404", "422", "503"}
+    assert found["/v1/predict"] == {"401", "403", "404", "409", "422", "503"}
+    assert found["/v1/predictions/{prediction_id}"] == {"401", "403", "404", "422", "503"}
+    assert found["/features/{entity}/{entity_id}"] == {"401", "403", "404", "422", "503"}
     problem = paths["/v1/predict"]["post"]["responses"]["422"]["content"]
     assert list(problem) == ["application/problem+json"]

@@ -8,9 +8,11 @@ from mlops_pipeline.stores.ops.lease import HeldLease, get_lease, is_at_work
 from mlops_pipeline.stores.ops.ledger import NEW, Ledger, OpsDatabase, Transaction
 from mlops_pipeline.stores.ops.tables import (
     Alert,
+    ApiKeyEntry,
     Decision,
     FeatureReader,
     FeatureUse,
+    KeyScope,
     Lease,
     LifecycleRun,
     Pointer,
@@ -22,10 +24,12 @@ from mlops_pipeline.stores.ops.tables import (
 __all__ = [
     "NEW",
     "Alert",
+    "ApiKeyEntry",
     "Decision",
     "FeatureReader",
     "FeatureUse",
     "HeldLease",
+    "KeyScope",
     "Lease",
     "Ledger",
     "LifecycleRun",

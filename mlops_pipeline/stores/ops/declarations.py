@@ -218,7 +218,7 @@ class Declared:
         found = next(item for item in self.audited if not item.where or row[item.where] is not None)
         detail = {name: _plain(row[name]) for name in found.detail}
         who = (row[found.actor] or UNKNOWN) if found.actor else (actor or "")
-        return NewAuditEvent(found.kind, detail, row["use_case"], who, row[found.at])
+        return NewAuditEvent(found.kind, detail, row.get("use_case"), who, row[found.at])
 
 
 def _kind(hint: Any) -> tuple[Any, bool, tuple[str, ...]]:

@@ -44,7 +44,7 @@ BUSY_TIMEOUT_MS = 15_000
 CONNECT_TIMEOUT_S = 10
 WRITES = "opsdb_writes"
 POSTGRES_DRIVER = "postgresql+psycopg"
-REVISION = 2  # of 1, PostgreSQL's append-only tables could be truncated
+REVISION = 3  # 2: PostgreSQL's append-only tables refuse to be truncated; 3: keys of the service
 NUMBER = Table("ledger_schema", MetaData(), Column("revision", Integer, nullable=False))
 WAL_ATTEMPTS = 500
 WAL_PAUSE_S = 0.03
@@ -166,6 +166,7 @@ def create(engine: Engine) -> None:
         if revision is None:
             _create_tables(connection)
         elif revision != REVISION:  # no other process was first
+            metadata.create_all(connection)
             _refuse_changes(connection)
             connection.execute(NUMBER.update().values(revision=REVISION))
 
@@ -177,7 +178,7 @@ def _revision(connection: Connection) -> int | None:
             raise _other_version(connection, "tables of the first kind, with Alembic revisions")
         return None
     revision: int | None = connection.scalar(NUMBER.select())
-    if revision not in (1, REVISION):
+    if revision is None or not 1 <= revision <= REVISION:
         raise _other_version(connection, f"schema revision {revision}")
     return revision
 

@@ -16,6 +16,7 @@ from mlops_pipeline.core.evaluation.records import ExceptionEntry
 from mlops_pipeline.core.rollout.records import Approval, Rollout, RolloutEvent
 from mlops_pipeline.stores.ops.declarations import Audited, CanonicalJson, Declared, Owner
 
+KeyScope = Literal["predict", "label", "review", "read", "admin"]
 FeatureReader = Literal["computation", "training", "batch_scoring", "online", "history"]
 
 
@@ -143,6 +144,20 @@ class Tombstone:
 
 
 @dataclass(frozen=True)
+class ApiKeyEntry:
+    """A key of the service, by its hash, or, where `ends` names one, the end it was given."""
+
+    id: int
+    name: str
+    scopes: tuple[str, ...]
+    digest: str | None
+    by: str
+    at: datetime
+    expires_at: datetime
+    ends: int | None
+
+
+@dataclass(frozen=True)
 class Projection:
     """Up to which audit event a target outside of the database follows a use case."""
 
@@ -183,6 +198,11 @@ DECLARED = (
             people=("triggered_by",), audited=[
         Audited("run", ("id", "run_id", "trigger", "as_of"), at="started_at",
                 actor="triggered_by")]),
+    Declared(ApiKeyEntry, "api_key", refers={"ends": "api_key.id"}, append_only=True,
+            people=("by",), audited=[
+        Audited("api_key_ended", ("id", "name", "expires_at", "ends"), actor="by", where="ends"),
+        Audited("api_key_created", ("id", "name", "scopes", "digest", "expires_at"),
+                actor="by")]),
     Declared(AuditEvent, "audit_event", key=("seq",), append_only=True, people=("actor",),
             types={"detail": CanonicalJson}),
     Declared(Alert, "alert", index=("use_case", "resolved_at"), people=("resolved_by",)),

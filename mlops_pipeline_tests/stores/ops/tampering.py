@@ -4,7 +4,7 @@ from sqlalchemy import text
 
 from mlops_pipeline.stores.ops import OpsDatabase
 
-APPEND_ONLY = ("audit_event", "rollout_event", "approval", "gate_exception")
+APPEND_ONLY = ("audit_event", "rollout_event", "approval", "gate_exception", "api_key")
 
 
 def tamper(database: OpsDatabase, *statements: str) -> None:

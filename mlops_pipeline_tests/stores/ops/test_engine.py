@@ -2,6 +2,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from sqlalchemy import Connection, Engine, func, inspect, select, text
 from sqlalchemy.exc import DBAPIError
 
 from mlops_pipeline.errors import StateError
+from mlops_pipeline.lifecycle.api_keys import create_key, list_keys
 from mlops_pipeline.lifecycle.exceptions import grant_exception
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.ops.declarations import metadata
@@ -169,6 +171,7 @@ def test_append_only_table_refuses_to_be_truncated_itself_or_with_what_it_refers
         open_waiting(database, 1)
         approve(database, "churn", 1, by="ada", reason="good", now=NOON)
         grant_exception(database, "churn", "r", by="ada", reason="b", expires_at=NOON, now=NOON)
+        create_key(database, "shop", ["read"], by="ada", expires_at=NOON + timedelta(1), now=NOON)
         for emptied in (table, f"{table} CASCADE", "rollout CASCADE"):
             refusal = pytest.raises(DBAPIError, match="is append-only")
             with database.engine.connect() as connection, refusal:
@@ -195,6 +198,19 @@ def test_database_of_the_first_revision_gets_the_triggers_it_lacks(empty_url: st
             with database.engine.begin() as connection:
                 found = connection.scalar(text("SELECT revision FROM ledger_schema"))
                 assert found == REVISION
+
+
+def test_database_of_the_second_revision_gets_the_table_it_lacks(empty_url: str) -> None:
+    with OpsDatabase.open(empty_url) as database:
+        open_waiting(database, 1)
+        triggers = _triggers(database)
+        with database.engine.begin() as connection:
+            connection.execute(text("DROP TABLE api_key"))
+            connection.execute(text("UPDATE ledger_schema SET revision = 2"))
+    with OpsDatabase.open(empty_url) as database:
+        assert _triggers(database) == triggers
+        assert list_keys(database) == []
+        assert database.audit_head()[0] == 1
 
 
 def _triggers(database: OpsDatabase) -> list[str]:

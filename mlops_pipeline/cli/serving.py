@@ -1,0 +1,139 @@
+"""`mlops serve`, and the keys of its clients."""
+
+import getpass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mlops_pipeline.cli.console import AsJson, all_use_cases, errors, print_json, print_table, say
+from mlops_pipeline.stores.settings import Settings, parse_time
+
+if TYPE_CHECKING:
+    from mlops_pipeline.stores.ops import OpsDatabase
+
+keys_app = typer.Typer(help="Keys of the service's clients.", no_args_is_help=True)
+
+YEAR = timedelta(days=365)
+KeyName = Annotated[str, typer.Argument(help="Whose key it is; kept with all it is used for.")]
+KeyBy = Annotated[str | None, typer.Option("--by", help="Who does: self-asserted, recorded.")]
+Expires = Annotated[str | None, typer.Option(help="Its end (ISO, UTC); default in a year.")]
+
+
+def serve(
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="Where it listens.")] = 8000,
+    host: Annotated[str, typer.Option(help="Another address needs keys.")] = "127.0.0.1",
+    *,
+    require_keys: Annotated[bool, typer.Option("--require-keys", help="On loopback too.")] = False,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Answer everybody who reaches the address.")
+    ] = False,
+) -> None:
+    """Serve predictions and online features of all use cases over HTTP."""
+    http = import_module("mlops_pipeline.serving.http")  # entrances do not import each other
+    use_cases = all_use_cases()
+    server = http.http_server(
+        use_cases,
+        Settings.from_environment(),
+        port,
+        host=host,
+        is_strict=require_keys,
+        is_insecure=insecure,
+    )
+    say(f"predictions: POST http://{host}:{port}/v1/predict")
+    say(f"features: http://{host}:{port}/features/ENTITY/ID?features=a,b")
+    server.run()
+
+
+@keys_app.command("create")
+def create(
+    name: KeyName,
+    scopes: Annotated[str, typer.Option(help="predict, label, review, read, admin; by commas.")],
+    expires: Expires = None,
+    by: KeyBy = None,
+) -> None:
+    """Make a key and print it: it is shown this once."""
+    from mlops_pipeline.lifecycle.api_keys import create_key
+
+    wanted = tuple(filter(None, (word.strip() for word in scopes.split(","))))
+    with _ops() as (ops, settings):
+        end = _end(expires, settings)
+        key = create_key(
+            ops, name, wanted, by=by or getpass.getuser(), expires_at=end, now=settings.now()
+        )
+    _print_key(key, name, f"for {', '.join(wanted)}, until {end.isoformat()}")
+
+
+@keys_app.command("list")
+def list_all(as_json: AsJson = False) -> None:
+    """List the keys, also those that ended; never their text."""
+    from mlops_pipeline.lifecycle.api_keys import list_keys
+
+    with _ops() as (ops, settings):
+        found, now = list_keys(ops), settings.now()
+    rows = []
+    for key in found:
+        ended = "expired" if key.revoked_by is None else f"revoked by {key.revoked_by}"
+        state = "valid" if key.is_valid(now) else ended
+        made, end = key.created_at.isoformat(), key.expires_at.isoformat()
+        rows.append((key.id, key.name, ", ".join(key.scopes), state, key.by, made, end))
+    heads = ("id", "name", "scopes", "state", "by", "created_at", "expires_at")
+    if as_json:
+        print_json([dict(zip(heads, row, strict=True)) for row in rows])
+    elif rows:
+        print_table(heads, rows)
+    else:
+        say("there is no key")
+
+
+@keys_app.command("revoke")
+def revoke(name: KeyName, by: KeyBy = None) -> None:
+    """End every key of a name; servers refuse it within two seconds."""
+    from mlops_pipeline.lifecycle.api_keys import revoke_key
+
+    with _ops() as (ops, settings):
+        count = revoke_key(ops, name, by=by or getpass.getuser(), now=settings.now())
+    say(f"{name}: {count} key{'s' if count > 1 else ''} revoked")
+
+
+@keys_app.command("rotate")
+def rotate(
+    name: KeyName,
+    expires: Expires = None,
+    overlap_hours: Annotated[
+        int, typer.Option(min=0, help="How long the key before still counts.")
+    ] = 24,
+    by: KeyBy = None,
+) -> None:
+    """Make another key of a name and print it; the one before ends soon."""
+    from mlops_pipeline.lifecycle.api_keys import rotate_key
+
+    with _ops() as (ops, settings):
+        end, now = _end(expires, settings), settings.now()
+        old_end = now + timedelta(hours=overlap_hours)
+        key = rotate_key(
+            ops, name, by=by or getpass.getuser(), ends_at=old_end, expires_at=end, now=now
+        )
+    _print_key(key, name, f"until {end.isoformat()}; the one before until {old_end.isoformat()}")
+
+
+@contextmanager
+def _ops() -> "Iterator[tuple[OpsDatabase, Settings]]":
+    from mlops_pipeline.stores.ops import OpsDatabase
+
+    settings = Settings.from_environment()
+    with OpsDatabase.open(settings.database_url) as ops:
+        yield ops, settings
+
+
+def _end(expires: str | None, settings: Settings) -> datetime:
+    return settings.now() + YEAR if expires is None else parse_time(expires)
+
+
+def _print_key(key: str, name: str, about: str) -> None:
+    """Print the key alone on standard output, for scripts; what it is for people."""
+    errors.print(f"{name}: {about}; the key is shown this once")
+    typer.echo(key)
