@@ -34,6 +34,14 @@ SHOWN_NAMES = 8  # of many that exist, in a message about one that does not
 _QUOTED = re.compile(r"'.*'|\".*\"|`.*`|\d{3,}(?:[.,]\d+)*")
 
 
+def visible(text: str) -> str:
+    r"""Return a text in which nothing commands a terminal: an escape is shown as \x1b."""
+    return "".join(
+        one if one.isprintable() or one in "\n\t" else one.encode("unicode_escape").decode()
+        for one in text
+    )
+
+
 def shape(value: object) -> str:
     """Return how a value looks without saying what it is: `Ann-17` becomes `Aaa-99`."""
     text = re.sub(r"\d", "9", str(value))

@@ -32,13 +32,12 @@ from mlops_pipeline.cli.console import (
     print_table,
     progress_bar,
     say,
-    visible,
 )
 from mlops_pipeline.cli.documents import audit_app, card_app, pack, reproduce
 from mlops_pipeline.cli.features import features_app
 from mlops_pipeline.cli.serving import keys_app, serve
 from mlops_pipeline.config import json_schema, load_use_case
-from mlops_pipeline.errors import ConfigError, MlopsError
+from mlops_pipeline.errors import ConfigError, MlopsError, visible
 from mlops_pipeline.stores.settings import Settings, keep_files_private, parse_time
 
 app = typer.Typer(

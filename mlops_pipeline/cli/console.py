@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mlops_pipeline.config import UseCase, load_use_case, load_use_cases
-from mlops_pipeline.errors import NotFoundError
+from mlops_pipeline.errors import NotFoundError, visible
 from mlops_pipeline.stores.settings import Settings, project_root
 
 if TYPE_CHECKING:
@@ -71,14 +71,6 @@ def print_pending(context: "Context") -> None:
 def say(text: str, *, lead: str = "", colour: str = "") -> None:
     """Print a line, after its first words in a colour; nothing in it is markup."""
     console.print(Text.assemble((visible(lead), colour), visible(text)))
-
-
-def visible(text: str) -> str:
-    r"""Return a text in which nothing can command a terminal: an escape is shown as \x1b."""
-    return "".join(
-        one if one.isprintable() or one in "\n\t" else one.encode("unicode_escape").decode()
-        for one in text
-    )
 
 
 def print_json(document: Any) -> None:

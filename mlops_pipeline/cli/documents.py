@@ -22,8 +22,8 @@ from mlops_pipeline.cli.console import (
     print_table,
     project,
     say,
-    visible,
 )
+from mlops_pipeline.errors import visible
 from mlops_pipeline.stores.settings import Settings
 
 OnlyUseCase = Annotated[str | None, typer.Option("--use-case", help="Only its events.")]
@@ -113,6 +113,7 @@ def show_card(
     from mlops_pipeline.core.documents.model_card import model_card
     from mlops_pipeline.core.documents.pages import render_html
     from mlops_pipeline.lifecycle.compliance.cards import present_version
+    from mlops_pipeline.stores.pages import write_page
 
     with project(use_case) as context:
         _, facts = present_version(context, version)
@@ -121,7 +122,7 @@ def show_card(
         typer.echo(visible(text), nl=False)
         return
     html.parent.mkdir(parents=True, exist_ok=True)
-    html.write_text(render_html(text), encoding="utf-8")
+    write_page(html, render_html(text))
     say(f"{use_case} version {facts.metadata.version}: {html}")
 
 

@@ -17,7 +17,8 @@ import yaml
 from rich.markup import escape
 from rich.text import Text
 
-from mlops_pipeline.cli.console import console, errors, print_table, project, say, visible
+from mlops_pipeline.cli.console import console, errors, print_table, project, say
+from mlops_pipeline.errors import visible
 from mlops_pipeline.lifecycle.alerts import list_alerts
 from mlops_pipeline.lifecycle.bookkeeping import get_pointer
 from mlops_pipeline.lifecycle.predictions import predictions_uri

@@ -65,6 +65,7 @@ from mlops_pipeline.lifecycle.train import (
 )
 from mlops_pipeline.stores.files import new_folder, restore_folder, write_json
 from mlops_pipeline.stores.models.files import pinned_digests, read_pinned, texts, write_files
+from mlops_pipeline.stores.pages import write_drift_report, write_page
 
 MITIGATED, RECIPE = "mitigated", "recipe.json"
 REPORT, DRIFT_PAGE = "report.html", "evidently.html"
@@ -118,7 +119,7 @@ def evaluate_model(run: RunContext) -> EvaluatedModel:
     report = _report_facts(
         run, trained, facts, examined, drawn=drawn, moved=moved, commit=git.commit
     )
-    (trained.folder / REPORT).write_text(render_report(report), encoding="utf-8")
+    write_page(trained.folder / REPORT, render_report(report))
     gate = examined.gate
     document = EvaluatedTraining(examined.evaluation, gate).document()
     write_json(trained.folder / EVALUATION, document)
@@ -227,8 +228,6 @@ def _write_drift(
 ) -> Mapping[str, float]:
     """Write Evidently's report of the train against the test part; return the worst columns."""
     import pandas as pd
-
-    from mlops_pipeline.stores.pages import write_drift_report
 
     reference = pd.read_parquet(io.BytesIO(sample))
     current = pd.DataFrame(dict(test.columns))

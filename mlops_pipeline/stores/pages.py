@@ -1,18 +1,22 @@
-"""Pages of other libraries: Great Expectations on samples of sources, Evidently on drift.
+"""Every HTML page that is written, and those of other libraries: Great Expectations, Evidently.
 
-Belongs here: frames in, HTML out that fetches nothing, and what was found on the way. The result of
-a rule that counts is lifecycle/ingest/validation.py's, in SQL over all rows; these pages are for
-people.
+Belongs here: the policy under which a page is opened; frames in, HTML out that fetches nothing, and
+what was found on the way. The result of a rule that counts is lifecycle/ingest/validation.py's, in
+SQL over all rows; these pages are for people.
 
 Where the two differ on purpose: an expectation counts a NaN as missing (SQL: as not finite),
 judges completeness before quarantine, looks at rows that no revision has replaced, and counts
 every row of a duplicate key (SQL: all but the first).
 """
 
+import base64
+import hashlib
+import html
+import json
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,8 +26,9 @@ import numpy as np
 
 from mlops_pipeline.config.tables import Source
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.errors import DataError, masked
+from mlops_pipeline.errors import DataError, masked, visible
 from mlops_pipeline.spec.rules import Check, Completeness, InSet, NotNull, Range
+from mlops_pipeline.stores.files import new_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,8 +36,15 @@ if TYPE_CHECKING:
 SAMPLE_ROWS = 10_000
 EXAMPLES = 10  # unexpected values shown per expectation, never of hidden columns
 BUILT_IN = ("time_present", "not_in_the_future", "finite", "quarantined_share")
-_REMOTE = re.compile(  # styles, scripts and a counted logo that Great Expectations' pages load
-    r'<script\b[^>]*\bsrc="https?://[^>]*>\s*</script>'
+_POLICY = (  # all that a page may do: show itself
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:; "
+    "base-uri 'none'; form-action 'none'; script-src "
+)
+_SCRIPT = re.compile(r"<script\b[^>]*>(.*?)</script>", re.DOTALL)
+_PLAIN = re.compile(r"[\w .,:/+()@-]*")
+_STAND_IN = re.compile(r"(?:\ue000|\\ue000)(\d+)(?:\ue001|\\ue001)")  # as it is, or as in JSON
+_REMOTE = re.compile(  # scripts, remote styles and a counted logo of Great Expectations' pages
+    r"<script\b.*?</script>"
     r'|<link\b[^>]*\bhref="https?://[^>]*>'
     r'|<img\b[^>]*\bsrc="https?://[^>]*>'
     r"|background:\s*url\('https?://[^;]*;",
@@ -51,6 +63,57 @@ footer, .modal, .btn, input, label, .cooltip, [data-toggle=collapse] { display: 
 DRIFT_ROWS = 5_000
 DRIFTED = 0.1  # Evidently's default for both distances
 METHODS = {"numeric": "wasserstein", "category": "jensenshannon"}  # the same at every sample size
+
+
+def write_page(path: Path, page: str, scripts: Sequence[str] = ()) -> None:
+    """Write a page with the policy that nothing is fetched and only these inline scripts run."""
+    digests = (base64.b64encode(hashlib.sha256(text.encode()).digest()) for text in scripts)
+    allowed = " ".join(f"'sha256-{digest.decode()}'" for digest in digests) or "'none'"
+    policy = f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}{allowed}">'
+    head, opened, rest = page.partition("<head>")
+    if not opened:
+        raise DataError("a page has no head for its policy", where=str(path), expected="<head>")
+    with new_file(path) as work:
+        work.write_text(f'{head}{opened}<meta charset="utf-8">{policy}{rest}', encoding="utf-8")
+
+
+class _StandIns:
+    """Stand-ins for texts that could be taken for more than text.
+
+    Other libraries put names and values into their pages raw in some places and escaped in others.
+    They are given a stand-in for each text that is not plain; the page then gets the text itself,
+    escaped once.
+    """
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+
+    def of(self, value: Any) -> Any:
+        """Return a plain text, or what is no text, as it is, and for another text its stand-in."""
+        if not isinstance(value, str) or _PLAIN.fullmatch(value):
+            return value
+        return f"\ue000{self._numbers.setdefault(value, len(self._numbers))}\ue001"
+
+    def of_frame(self, frame: "pd.DataFrame") -> "pd.DataFrame":
+        """Return a frame with stand-ins in its texts and for its columns."""
+        texts = frame.select_dtypes(exclude=["number", "bool", "datetime", "datetimetz"])
+        replaced = frame.copy()
+        replaced[texts.columns] = texts.map(self.of)
+        return replaced.rename(columns=self.of)
+
+    def shown(self, page: str, form: Callable[[str], str]) -> str:
+        """Return a page with every text in its place again, in a form that is fit for it."""
+        texts = list(self._numbers)
+        return _STAND_IN.sub(lambda found: form(texts[int(found[1])]), page)
+
+
+def _in_html(text: str) -> str:
+    return html.escape(visible(text))
+
+
+def _in_script(text: str) -> str:
+    """Return a text inside of JSON in a script: the joiner keeps `<` from opening a tag."""
+    return json.dumps(visible(text))[1:-1].replace("<", "\\u003c\\u2060")
 
 
 @dataclass(frozen=True)
@@ -73,14 +136,16 @@ def write_data_docs_pages(
     A sample is cut to 10,000 rows; `now` is shown as the time of the run. DataError when an
     expectation cannot be computed on its column.
     """
-    gx, sources = _great_expectations(), use_case.sources
+    gx, sources, stand_ins = _great_expectations(), use_case.sources, _StandIns()
     folder.mkdir(parents=True, exist_ok=True)
     context = _context(gx, folder)
     assets = context.data_sources.add_pandas("sample")
     results: list[ExpectationResult] = []
     for name, frame in samples.items():
-        sample, rules = frame.head(SAMPLE_ROWS), dict(_expectations(gx, sources[name]))
-        note = f"Judged in SQL only, over all rows: {'; '.join(judged_in_sql_only(sources[name]))}"
+        sample = stand_ins.of_frame(frame.head(SAMPLE_ROWS))
+        rules = dict(_expectations(gx, sources[name], stand_ins.of))
+        sql_only = map(stand_ins.of, judged_in_sql_only(sources[name]))
+        note = f"Judged in SQL only, over all rows: {'; '.join(sql_only)}"
         suite = gx.ExpectationSuite(
             name=name,
             expectations=list(rules.values()),
@@ -97,8 +162,8 @@ def write_data_docs_pages(
         results += _results(name, rules, found, len(sample))
     context.build_data_docs()
     for page in folder.rglob("*.html"):
-        text = _REMOTE.sub("", page.read_text(encoding="utf-8"))
-        page.write_text(text.replace("</head>", _STYLE, 1), encoding="utf-8")
+        text = _REMOTE.sub("", page.read_text(encoding="utf-8")).replace("</head>", _STYLE, 1)
+        write_page(page, stand_ins.shown(text, _in_html))
     return results, {
         name: max((folder / "validations" / name).rglob("*.html")).relative_to(folder).as_posix()
         for name in samples
@@ -122,27 +187,32 @@ def judges_hidden(use_case: UseCase, name: str) -> bool:
     return bool({*source.key, *judged} & use_case.hidden_columns(name))
 
 
-def _expectations(gx: Any, source: Source) -> Iterator[tuple[str, Any]]:
+def _expectations(
+    gx: Any, source: Source, stand_in: Callable[[Any], Any]
+) -> Iterator[tuple[str, Any]]:
     """Yield (rule name, expectation) for every rule that Great Expectations can judge."""
     gxe = gx.expectations
     for rule in source.rules:
         match rule:
             case NotNull(columns=columns):
                 for column in columns:
-                    yield f"not_null({column})", gxe.ExpectColumnValuesToNotBeNull(column=column)
+                    expected = gxe.ExpectColumnValuesToNotBeNull(column=stand_in(column))
+                    yield f"not_null({column})", expected
             case Range(column=column, min=low, max=high) if (low, high) != (None, None):
                 bounds = ["" if bound is None else f"{bound:g}" for bound in (low, high)]
                 between = gxe.ExpectColumnValuesToBeBetween(
-                    column=column, min_value=low, max_value=high
+                    column=stand_in(column), min_value=low, max_value=high
                 )
                 yield f"range({column}, {'..'.join(bounds)})", between
             case InSet(column=column, values=values):
-                among = gxe.ExpectColumnValuesToBeInSet(column=column, value_set=list(values))
+                among = gxe.ExpectColumnValuesToBeInSet(
+                    column=stand_in(column), value_set=list(map(stand_in, values))
+                )
                 yield f"in_set({column})", among
             case Completeness(column=column, at_least=share):
-                mostly = gxe.ExpectColumnValuesToNotBeNull(column=column, mostly=share)
+                mostly = gxe.ExpectColumnValuesToNotBeNull(column=stand_in(column), mostly=share)
                 yield f"completeness({column})", mostly
-    keys, unique = list(source.key), source.unique_rule
+    keys, unique = list(map(stand_in, source.key)), source.unique_rule
     if unique is not None and len(keys) == 1:
         yield unique, gxe.ExpectColumnValuesToBeUnique(column=keys[0])
     elif unique is not None:
@@ -227,14 +297,17 @@ def write_drift_report(
     """
     reference, current = _sampled(reference, max_rows, seed), _sampled(current, max_rows, seed)
     kinds, skipped = _comparable(reference, current)
+    stand_ins = _StandIns()
     if not kinds:
         found = "; ".join(f"{name}: {why}" for name, why in skipped.items()) or "no columns"
         raise DataError("no column can be compared for drift", found=found)
-    result = _compare(_plain(reference, kinds), _plain(current, kinds), kinds)
+    before, after = (stand_ins.of_frame(_plain(side, kinds)) for side in (reference, current))
+    result = _compare(before, after, {stand_ins.of(name): kind for name, kind in kinds.items()})
     path.parent.mkdir(parents=True, exist_ok=True)
-    result.save_html(str(path))
+    page = stand_ins.shown(result.get_html_str(as_iframe=False), _in_script)
+    write_page(path, page, _SCRIPT.findall(page))
     scores = {
-        metric["config"]["column"]: float(metric["value"])
+        stand_ins.shown(metric["config"]["column"], str): float(metric["value"])
         for metric in result.dict()["metrics"]
         if "column" in metric["config"]
     }

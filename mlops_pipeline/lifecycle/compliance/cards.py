@@ -64,6 +64,7 @@ from mlops_pipeline.lifecycle.rollouts import (
 from mlops_pipeline.lifecycle.status import use_case_costs
 from mlops_pipeline.stores.files import new_file, new_folder, write_json
 from mlops_pipeline.stores.ops import Ledger, OpsDatabase
+from mlops_pipeline.stores.pages import write_page
 
 REVIEW = "card_review"  # kind of the decisions that record a review
 CONFIG, MODEL_FACTS = "configuration.json", "card_facts.json"
@@ -230,7 +231,7 @@ def _text(folder: Path, name: str) -> str:
 
 def _write_page(folder: Path, text: str, markdown: str, html: str) -> None:
     (folder / markdown).write_text(text, encoding="utf-8")
-    (folder / html).write_text(render_html(text), encoding="utf-8")
+    write_page(folder / html, render_html(text))
 
 
 def _champion(ops: Ledger, use_case: UseCase) -> Rollout:

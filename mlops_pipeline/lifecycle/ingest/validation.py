@@ -24,6 +24,7 @@ from mlops_pipeline.stores.pages import (
     ExpectationResult,
     judged_in_sql_only,
     write_data_docs_pages,
+    write_page,
 )
 
 if TYPE_CHECKING:
@@ -242,5 +243,5 @@ def write_data_docs(
     sql_only = {name: judged_in_sql_only(use_case.sources[name]) for name in samples}
     docs = DataDocs(folder / "index.html", tuple(results), sql_only)
     page = render_page("data_docs.html.jinja", docs=docs, pages=pages, now=now)
-    docs.index.write_text(page, encoding="utf-8")
+    write_page(docs.index, page)
     return docs
