@@ -33,6 +33,19 @@ SHOWN_NAMES = 8  # of many that exist, in a message about one that does not
 # what libraries quote, from the first mark of a line to the last: a value may hold marks itself
 _QUOTED = re.compile(r"'.*'|\".*\"|`.*`|\d{3,}(?:[.,]\d+)*")
 
+_PASSWORD = re.compile(r"(://[^\s/?#:@]*):\S*@")  # up to the last @: a raw / or # may be in it
+_SECRET = re.compile(  # a parameter of an address, a word of a connection, a member of JSON
+    r"""([?&][^=&\s]*pass[^=&\s]*=|[\w-]*(?:passw|passphrase|pwd|secret|token|api_?key|credential)"""
+    r"""[\w-]*(?:\s*=\s*|["']\s*:\s*))('[^']*'|"[^"]*"|[^\s&]+)|\b((?:Bearer|Basic) )\S+""",
+    re.IGNORECASE,
+)
+
+
+def without_secrets(text: str) -> str:
+    """Return a text for people: passwords and tokens in addresses and parameters as `***`."""
+    masked_logins = _PASSWORD.sub(r"\1:***@", text)
+    return _SECRET.sub(lambda found: f"{found[1] or found[3]}***", masked_logins)
+
 
 def visible(text: str) -> str:
     r"""Return a text in which nothing commands a terminal: an escape is shown as \x1b."""
@@ -52,6 +65,7 @@ def shape(value: object) -> str:
 
 def masked(message: str) -> str:
     """Return the first line of a library's message with every value that it quotes as its shape."""
+    message = without_secrets(message)
     line = message.splitlines()[0][:300] if message else ""
     return _QUOTED.sub(lambda quoted: shape(quoted[0]), line)
 
@@ -79,7 +93,8 @@ class MlopsError(Exception):
     """An error with a message a person can act on.
 
     `what` went wrong, in one sentence; `where`: the file, key, column, table or run; what would
-    have been `expected`, and was `found`; the `way_out` is what to do about it.
+    have been `expected`, and was `found`; the `way_out` is what to do about it. No secret of an
+    address is shown.
     """
 
     def __init__(
@@ -95,7 +110,7 @@ class MlopsError(Exception):
         self.expected, self.found = expected, found
         named = {"where": where, "expected": expected, "found": found, "what to do": way_out}
         lines = (f"{name}: {text}" for name, text in named.items() if text)
-        super().__init__("\n  ".join([what, *lines]))
+        super().__init__(without_secrets("\n  ".join([what, *lines])))
 
 
 class ConfigError(MlopsError):

@@ -38,7 +38,7 @@ from mlops_pipeline.cli.features import features_app
 from mlops_pipeline.cli.serving import keys_app, serve
 from mlops_pipeline.config import json_schema, load_use_case
 from mlops_pipeline.errors import ConfigError, MlopsError, visible
-from mlops_pipeline.stores.settings import Settings, keep_files_private, parse_time
+from mlops_pipeline.stores.settings import Settings, keep_private, parse_time
 
 app = typer.Typer(
     name="mlops",
@@ -61,7 +61,7 @@ for command in (approve, reject, rollback, reproduce, forget, pack, serve):
 
 def main() -> None:
     """Run the command line; a known error is one message and exit code 1."""
-    keep_files_private()
+    keep_private()
     try:
         app()
     except MlopsError as error:

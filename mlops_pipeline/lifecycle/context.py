@@ -136,6 +136,7 @@ def open_context(use_case: UseCase, settings: Settings) -> Iterator[Context]:
     with ExitStack() as closing:
         connections = Connections(settings, use_case.name, closing)
         lake = Lake(settings.lake_uri)
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         yield Context(use_case, settings, lake, settings.now(), connections)
 
 

@@ -79,10 +79,10 @@ def asset_run(
     from mlops_pipeline.lifecycle.project import check_approval, project
     from mlops_pipeline.stores.models.mlflow import quiet
     from mlops_pipeline.stores.ops import HeldLease
-    from mlops_pipeline.stores.settings import keep_files_private
+    from mlops_pipeline.stores.settings import keep_private
 
     quiet()
-    keep_files_private()
+    keep_private()
     settings = context.resources.platform.settings()
     asset = context.op_def.name.removeprefix(f"{use_case.name}__")
     begun, is_ending, outcome = time.perf_counter(), False, ""

@@ -8,23 +8,20 @@ keys get equal pseudonyms within one data folder, and nothing links two folders.
 
 import hashlib
 import hmac
+import logging
 import os
-import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from mlops_pipeline.errors import ConfigError
+from mlops_pipeline.errors import ConfigError, visible, without_secrets
 
 ONLINE_TIMEOUT_MS = 50  # a hundred times what a read takes; a prediction still has time left
 CONTRACT_TIMEOUT_S = 180  # importing MLflow takes 10 s of an idle machine
-RATE_LIMIT = 1_000  # requests a minute of one key
-REQUEST_TIMEOUT_S = 5
 KEY_FILE = "pseudonym.key"
-PASSWORD = re.compile(r"(://[^/?#:@]*):.*@")  # up to the last @: a raw / or # may be in it
-SECRETS = re.compile(r"([?&][^=&]*(?:pass|pwd|secret|token)[^=&]*=)[^&]*", re.IGNORECASE)
 KEY_BYTES = 32
 LENGTH = 16  # hex digits of a pseudonym: 64 bits, no collision among any realistic number
 PACKAGE_PARENT = Path(__file__).resolve().parents[2]
@@ -44,8 +41,6 @@ class Settings:
     mlflow_uri: str
     mlflow_ui: str
     contract_timeout_s: int
-    rate_limit: int
-    request_timeout_s: int
     threads: int
     memory_limit: str
     fixed_now: datetime | None
@@ -70,8 +65,6 @@ class Settings:
             or f"sqlite:///{data / 'mlflow' / 'mlflow.db'}",
             mlflow_ui=(given.get("MLOPS_MLFLOW_UI") or "http://127.0.0.1:5000").rstrip("/"),
             contract_timeout_s=_positive(given, "MLOPS_CONTRACT_TIMEOUT_S", CONTRACT_TIMEOUT_S),
-            rate_limit=_positive(given, "MLOPS_RATE_LIMIT", RATE_LIMIT),
-            request_timeout_s=_positive(given, "MLOPS_REQUEST_TIMEOUT_S", REQUEST_TIMEOUT_S),
             threads=_positive(given, "MLOPS_THREADS", os.cpu_count() or 1),
             memory_limit=given.get("MLOPS_MEMORY_LIMIT") or "3GB",
             fixed_now=parse_time(given["MLOPS_NOW"]) if given.get("MLOPS_NOW") else None,
@@ -100,14 +93,23 @@ def parse_time(text: str) -> datetime:
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-def shown_url(url: str) -> str:
-    """Return an address for people: without its password and other secrets, as parameters too."""
-    return SECRETS.sub(r"\1***", PASSWORD.sub(r"\1:***@", url))
-
-
-def keep_files_private() -> None:
-    """Let what this process and its children make be read by its owner only."""
+def keep_private() -> None:
+    """Let what this process and its children make be read by its owner only, and mask its log."""
     os.umask(0o077)
+    logging.setLogRecordFactory(_masked_record)
+
+
+def _masked_record(*given: Any, **named: Any) -> logging.LogRecord:
+    """Return a record of the log without secrets and commands to terminals, its traceback too."""
+    record = logging.LogRecord(*given, **named)
+    text = record.getMessage()
+    shown = visible(without_secrets(text))
+    if shown != text:
+        record.msg, record.args = shown, ()
+    if record.exc_info:
+        traceback = logging.Formatter().formatException(record.exc_info)
+        record.exc_text = visible(without_secrets(traceback))
+    return record
 
 
 def _positive(given: Mapping[str, str], name: str, default: int) -> int:

@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 
 from mlops_pipeline.cli import runs
-from mlops_pipeline.errors import ConfigError, ContractError
+from mlops_pipeline.errors import ConfigError, ContractError, MlopsError, masked, without_secrets
 from mlops_pipeline.stores.models.address import reach
 from mlops_pipeline.stores.models.mlflow import check_contract
 from mlops_pipeline.stores.ops import OpsDatabase
-from mlops_pipeline.stores.settings import shown_url
 from mlops_pipeline_tests.stores.online.servers import free_port
 
 
@@ -35,7 +34,42 @@ from mlops_pipeline_tests.stores.online.servers import free_port
     ],
 )
 def test_address_is_shown_without_its_secrets(url: str, shown: str) -> None:
-    assert shown_url(url) == shown
+    assert without_secrets(url) == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "connection to 'redis://:sekret@cache:6379/0' failed",
+        "host=db user=ann password=sekret sslmode=require",
+        "host=db password = 'sek ret' user=ann",
+        'refused: {"user": "ann", "api_key": "sekret"}',
+        "GET https://store/x?sig=1&X-Amz-Security-Token=sekret HTTP/1.1",
+        "Authorization: Bearer sekret",
+        "AWS_SECRET_ACCESS_KEY=sekret is refused",
+    ],
+)
+def test_secret_in_a_text_is_shown_in_no_error_and_no_log(text: str) -> None:
+    for shown in (str(MlopsError(text, found=text)), masked(text), _logged(text)):
+        assert "sek" not in shown
+        assert "***" in shown
+
+
+def _logged(text: str) -> str:
+    """What a process of ours logs of a text, of an error with it, and of an escape."""
+    logs = "import logging, sys; from mlops_pipeline.stores.settings import keep_private"
+    fails = "try: raise ValueError(sys.argv[1])\nexcept ValueError: logging.exception(sys.argv[1])"
+    code = f"{logs}\nkeep_private()\nlogging.error('\\x1b[2J%s', sys.argv[1])\n{fails}"
+    command = [sys.executable, "-c", code, text]
+    log = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    assert r"\x1b[2J" in log
+    assert "ValueError" in log
+    return log
+
+
+def test_text_without_secrets_stays_as_it_is() -> None:
+    text = "passed = 3; 12 tokens of http://db:5432/x, see a@b: the password is wrong"
+    assert without_secrets(text) == text
 
 
 @pytest.mark.parametrize("place", ["ann:sekret@127.0.0.1:1/x", "127.0.0.1:1/x?password=sekret"])

@@ -7,8 +7,8 @@ from urllib.parse import urlparse, urlsplit
 from sqlalchemy import create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from mlops_pipeline.errors import ConfigError
-from mlops_pipeline.stores.settings import Settings, shown_url
+from mlops_pipeline.errors import ConfigError, without_secrets
+from mlops_pipeline.stores.settings import Settings
 
 REACH_SECONDS = 5  # a server on its way up is tried again with the run
 
@@ -27,7 +27,7 @@ def reach(uri: str) -> None:
     except (OSError, SQLAlchemyError, ValueError) as error:  # ValueError: no port or host
         raise ConfigError(
             "MLflow cannot be reached.",
-            where=shown_url(uri),
+            where=without_secrets(uri),
             found="no address of a server"
             if isinstance(error, ValueError)  # it may quote a password
             else str(getattr(error, "orig", error)).splitlines()[0],

@@ -35,10 +35,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 
-from mlops_pipeline.errors import ConfigError, StateError
+from mlops_pipeline.errors import ConfigError, StateError, without_secrets
 from mlops_pipeline.stores.ops.declarations import metadata
 from mlops_pipeline.stores.ops.tables import TABLES
-from mlops_pipeline.stores.settings import shown_url
 
 BUSY_TIMEOUT_MS = 15_000
 CONNECT_TIMEOUT_S = 10
@@ -96,7 +95,7 @@ def make_engine(
     """Make an engine; nothing is connected yet, but the folder of a SQLite file is made."""
     parsed = _parse(url, setting, what)
     if parsed.get_backend_name() == "sqlite":
-        Path(parsed.database or "").parent.mkdir(parents=True, exist_ok=True)
+        Path(parsed.database or "").parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         engine = create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
@@ -114,7 +113,7 @@ def make_engine(
 
 def shown(url: URL) -> str:
     """Return an address for people."""
-    return shown_url(url.render_as_string(hide_password=True))
+    return without_secrets(url.render_as_string(hide_password=True))
 
 
 def _parse(url: str, setting: str, what: str) -> URL:
