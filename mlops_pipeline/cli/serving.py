@@ -5,11 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mlops_pipeline.cli.console import AsJson, all_use_cases, errors, print_json, print_table, say
+from mlops_pipeline.errors import ConfigError
 from mlops_pipeline.stores.settings import Settings, parse_time
 
 if TYPE_CHECKING:
@@ -31,10 +33,14 @@ def serve(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Answer everybody who reaches the address.")
     ] = False,
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain (PEM).")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its private key (PEM).")] = None,
 ) -> None:
     """Serve predictions and online features of all use cases over HTTP."""
     http = import_module("mlops_pipeline.serving.http")  # entrances do not import each other
     use_cases = all_use_cases()
+    if (tls_cert is None) != (tls_key is None):
+        raise ConfigError("a certificate and its key go together", way_out="--tls-cert, --tls-key")
     server = http.http_server(
         use_cases,
         Settings.from_environment(),
@@ -42,9 +48,11 @@ def serve(
         host=host,
         is_strict=require_keys,
         is_insecure=insecure,
+        tls=(tls_cert, tls_key) if tls_cert and tls_key else None,
     )
-    say(f"predictions: POST http://{host}:{port}/v1/predict")
-    say(f"features: http://{host}:{port}/features/ENTITY/ID?features=a,b")
+    scheme = "https" if tls_cert else "http"
+    say(f"predictions: POST {scheme}://{host}:{port}/v1/predict")
+    say(f"features: {scheme}://{host}:{port}/features/ENTITY/ID?features=a,b")
     server.run()
 
 

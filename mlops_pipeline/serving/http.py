@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, FastAPI, Query, Request
@@ -22,7 +23,7 @@ from starlette.background import BackgroundTask
 from starlette.responses import JSONResponse, Response
 
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.errors import OnlineDefinitionError
+from mlops_pipeline.errors import ConfigError, OnlineDefinitionError
 from mlops_pipeline.lifecycle.api_keys import KeyRing
 from mlops_pipeline.lifecycle.bookkeeping import record_feature_use
 from mlops_pipeline.lifecycle.features.online.plan import (
@@ -43,6 +44,7 @@ from mlops_pipeline.lifecycle.serve import PredictionService
 from mlops_pipeline.serving import predict
 from mlops_pipeline.serving.key_uses import CountedRequests, KeyUses
 from mlops_pipeline.serving.problems import (
+    GUARDED,
     NEVER_STORE,
     UNKNOWN_ID,
     add_handlers,
@@ -120,7 +122,7 @@ def create_app(
         with ExitStack() as stack:
             opened = _open_readers(use_cases, settings, stack) if readers is None else readers
             keys = stack.enter_context(KeyRing(settings))
-            app.state.gate = Gate(keys, settings, asks_for_keys)
+            app.state.gate = stack.enter_context(Gate(keys, settings, asks_for_keys))
             app.state.key_uses = stack.enter_context(KeyUses(settings))
             app.state.served = Served(use_cases, opened, FeatureUses(settings))
             app.state.services = {
@@ -140,7 +142,7 @@ def create_app(
     app.add_middleware(CountedRequests)  # what is refused is counted too
     app.include_router(health)
     for one in (router, predict.router):
-        app.include_router(one, responses=problem_responses(401, 403))
+        app.include_router(one, responses=problem_responses(*GUARDED))
     add_handlers(app)
     return app
 
@@ -153,15 +155,24 @@ def http_server(
     host: str = HOST,
     is_strict: bool = False,
     is_insecure: bool = False,
+    tls: tuple[Path, Path] | None = None,
 ) -> "uvicorn.Server":
     """Return a server; it logs no requests, whose paths hold ids of people.
 
     On loopback it asks for keys when `is_strict`; on any other address unless `is_insecure`.
+    With `tls`, the files of a certificate and its key, it speaks HTTPS only.
     """
     import uvicorn
 
-    from mlops_pipeline.serving.limits import IDLE_SECONDS, FewLines, LimitedProtocol
+    from mlops_pipeline.serving.limits import (
+        CONNECTIONS,
+        HEADER_BYTES,
+        IDLE_SECONDS,
+        FewLines,
+        LimitedProtocol,
+    )
 
+    certificate, private_key = tls or (None, None)
     keys = keys_asked(settings, host, is_strict=is_strict, is_insecure=is_insecure)
     config = uvicorn.Config(
         create_app(use_cases, settings, asks_for_keys=keys),
@@ -169,11 +180,24 @@ def http_server(
         port=port,
         http=LimitedProtocol,
         timeout_keep_alive=IDLE_SECONDS,
+        h11_max_incomplete_event_size=HEADER_BYTES,
+        backlog=CONNECTIONS,
+        ssl_certfile=certificate,
+        ssl_keyfile=private_key,
         server_header=False,
         access_log=False,
         log_level="warning",
     )
     logging.getLogger("uvicorn.error").addFilter(FewLines())
+    try:
+        config.load()
+    except OSError as error:
+        raise ConfigError(
+            "the certificate or its key cannot be read",
+            where=f"{certificate}, {private_key}",
+            expected="PEM files that belong together, the key without a passphrase",
+            found=str(error),
+        ) from error
     return uvicorn.Server(config)
 
 

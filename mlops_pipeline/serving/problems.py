@@ -65,7 +65,16 @@ PROBLEMS: dict[type[Exception], Problem] = {  # the nearest class of an error co
 UNKNOWN_ID = Problem("unknown-id", 404, "The store knows no entity of this id")
 KEY_UNKNOWN = Problem("key-unknown", 401, "A valid key is needed")
 KEY_LACKS_SCOPE = Problem("key-lacks-scope", 403, "The key is not for this")
-ALL_PROBLEMS = (*PROBLEMS.values(), UNKNOWN_ID, KEY_UNKNOWN, KEY_LACKS_SCOPE)
+TOO_LARGE = Problem("too-large", 413, "The body is too large")
+HEADERS_TOO_LARGE = Problem("headers-too-large", 431, "The headers are too large")
+RATE_LIMITED = Problem("rate-limited", 429, "Too many requests of this key")
+OVERLOADED = Problem("overloaded", 503, "Too many requests at once", SOON_S)
+TIMED_OUT = Problem("timed-out", 504, "The answer took too long", SOON_S)
+ALL_PROBLEMS = (
+    *PROBLEMS.values(), UNKNOWN_ID, KEY_UNKNOWN, KEY_LACKS_SCOPE, TOO_LARGE, HEADERS_TOO_LARGE,
+    RATE_LIMITED, OVERLOADED, TIMED_OUT,
+)  # fmt: skip
+GUARDED = (401, 403, 413, 429, 431, 503, 504)  # what every endpoint but health may answer
 
 
 class ProblemDocument(BaseModel):
@@ -145,6 +154,8 @@ def _known(_request: Request, error: Exception) -> Response:
 def _refused(_request: Request, error: Exception) -> Response:
     """Answer what the framework refuses: an unknown path, another method."""
     status = error.status_code if isinstance(error, HTTPException) else 500
+    if status == TOO_LARGE.status:
+        return answer(TOO_LARGE)
     body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status}
     headers = {**NEVER_STORE, **(getattr(error, "headers", None) or {})}
     return JSONResponse(body, status, headers=headers, media_type=MEDIA_TYPE)

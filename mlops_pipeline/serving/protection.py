@@ -5,37 +5,83 @@
     POST, and PUT, DELETE ...     predict
     GET                           read: features and receipts of people, metrics, descriptions
 
-One ASGI middleware, because each layer costs every request. What a client may take (time, size,
-connections) is in limits.py; keys themselves are lifecycle/api_keys.py's.
+One ASGI middleware, because each layer costs every request. It also bounds how many requests are
+under way, and the size and time of each; the counting is limits.py's, keys are
+lifecycle/api_keys.py's.
 """
 
+import asyncio
 import ipaddress
-from dataclasses import dataclass
+import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
+
+from starlette.exceptions import HTTPException
 
 from mlops_pipeline.errors import ConfigError
 from mlops_pipeline.lifecycle.api_keys import KeyRing, list_keys
-from mlops_pipeline.serving.problems import KEY_LACKS_SCOPE, KEY_UNKNOWN, answer
+from mlops_pipeline.lifecycle.follow import Repeating
+from mlops_pipeline.serving.limits import BODY_BYTES, HEADER_BYTES, Load, RateLimit
+from mlops_pipeline.serving.problems import (
+    HEADERS_TOO_LARGE,
+    KEY_LACKS_SCOPE,
+    KEY_UNKNOWN,
+    OVERLOADED,
+    RATE_LIMITED,
+    TIMED_OUT,
+    TOO_LARGE,
+    answer,
+)
+from mlops_pipeline.stores import Closing
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
 
 if TYPE_CHECKING:
     from starlette.responses import Response
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 OPEN_PATHS = ("/health/", "/v2/health/")
 LABELS = "/v1/labels"
 READING = ("GET", "HEAD")
 CHALLENGE = {"WWW-Authenticate": "Bearer"}
+SHARED = ("redis://", "rediss://")
+SHARE_SECONDS = 0.2
+SECURITY_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+)
+HTTPS_ONLY = ((b"strict-transport-security", b"max-age=31536000"),)
 
 
-@dataclass(frozen=True)
-class Gate:
+class Gate(Closing):
     """What the app protects itself with, from its start to its end."""
 
-    keys: KeyRing
-    settings: Settings
-    asks_for_keys: bool
+    def __init__(self, keys: KeyRing, settings: Settings, asks_for_keys: bool) -> None:
+        self.keys, self.settings, self.asks_for_keys = keys, settings, asks_for_keys
+        self.rates, self.load = RateLimit(settings.rate_limit), Load()
+        self._stack = ExitStack()
+        if settings.online_url.startswith(SHARED):
+            self._share_rates()
+
+    def _share_rates(self) -> None:
+        from mlops_pipeline.stores.online.redis_rates import SharedRates
+
+        shared = self._stack.enter_context(SharedRates(self.settings.online_url))
+        per_minute = self.settings.rate_limit
+        self._stack.enter_context(
+            Repeating(
+                lambda: self.rates.settle(
+                    lambda taken: shared.exchange(taken, per_minute), time.monotonic()
+                ),
+                "rates are not shared with other processes now; each counts by itself",
+                seconds=SHARE_SECONDS,
+            )
+        )
+
+    def close(self) -> None:
+        """Count no longer."""
+        self._stack.close()
 
     def admit(self, scope: "Scope") -> "Response | None":
         """Note who asks; return why they may not."""
@@ -49,6 +95,9 @@ class Gate:
         if not key.allows(needed):
             return answer(KEY_LACKS_SCOPE, more={"expected": needed})
         scope["state"]["caller"] = key.name
+        wait_s = self.rates.take(key.name, time.monotonic())
+        if wait_s:
+            return answer(RATE_LIMITED, headers={"Retry-After": str(wait_s)})
         return None
 
 
@@ -60,14 +109,92 @@ class Protected:
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         """Pass a request on."""
-        if scope["type"] == "http":
-            scope.setdefault("state", {})
-            gate: Gate = scope["app"].state.gate
-            refused = None if scope["path"].startswith(OPEN_PATHS) else gate.admit(scope)
-            if refused is not None:
-                await refused(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        scope.setdefault("state", {})
+        gate: Gate = scope["app"].state.gate
+        exchange = _Exchange(scope, receive, send)
+        if scope["path"].startswith(OPEN_PATHS):
+            await self._app(scope, exchange.receive, exchange.send)
+            return
+        refused = exchange.too_large() or gate.admit(scope)
+        if refused is None and not gate.load.has_room():
+            refused = answer(OVERLOADED)
+        if refused is not None:
+            await refused(scope, receive, exchange.send)
+            return
+        began = time.monotonic()
+        gate.load.requests += 1
+        exchange.expect_within(gate.settings.request_timeout_s)
+        try:
+            await self._app(scope, exchange.receive, exchange.send)
+        finally:
+            await exchange.end()
+            gate.load.ended(time.monotonic() - began)
+
+
+class _Exchange:
+    """A request and its answer: bounded in size and time.
+
+    A thread cannot be stopped: when the time is over the problem is answered, and what the thread
+    says later is dropped. It counts as under way until it ends.
+    """
+
+    __slots__ = ("_is_over", "_left", "_received", "_said", "_scope", "_sent", "_timer")
+
+    def __init__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        self._scope, self._received, self._sent = scope, receive, send
+        self._left, self._is_over = BODY_BYTES, False
+        self._timer: asyncio.TimerHandle | None = None
+        self._said: asyncio.Task[None] | None = None
+
+    def too_large(self) -> "Response | None":
+        """Refuse headers, or a body by what it says of itself; what arrives is counted too."""
+        left = HEADER_BYTES
+        for name, value in self._scope["headers"]:
+            left -= len(name) + len(value)
+            if name == b"content-length" and int(value) > BODY_BYTES:
+                return answer(TOO_LARGE)
+        return answer(HEADERS_TOO_LARGE) if left < 0 else None
+
+    def expect_within(self, seconds: float) -> None:
+        """Answer with a problem when nothing else was answered by then."""
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._expire)
+
+    async def receive(self) -> "Message":
+        """Hand on a piece of the body."""
+        message = await self._received()
+        self._left -= len(message.get("body", b""))
+        if self._left < 0:
+            raise HTTPException(TOO_LARGE.status)
+        return message
+
+    async def send(self, message: "Message") -> None:
+        """Hand on a piece of the answer, its start with the headers of every answer."""
+        if self._is_over:
+            return
+        if message["type"] == "http.response.start":
+            self._cancel()
+            secure = HTTPS_ONLY if self._scope.get("scheme") == "https" else ()
+            message["headers"] = [*message.get("headers", ()), *SECURITY_HEADERS, *secure]
+        await self._sent(message)
+
+    async def end(self) -> None:
+        """Wait for what is being said."""
+        self._cancel()
+        if self._said is not None:
+            await self._said
+
+    def _expire(self) -> None:
+        self._is_over = True
+        late = answer(TIMED_OUT)
+        late.raw_headers.extend(SECURITY_HEADERS)
+        self._said = asyncio.ensure_future(late(self._scope, self._received, self._sent))
+
+    def _cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 def needed_scope(method: str, path: str) -> str:

@@ -21,6 +21,8 @@ from mlops_pipeline.errors import ConfigError, visible, without_secrets
 
 ONLINE_TIMEOUT_MS = 50  # a hundred times what a read takes; a prediction still has time left
 CONTRACT_TIMEOUT_S = 180  # importing MLflow takes 10 s of an idle machine
+RATE_LIMIT = 1_000  # requests a minute of one key
+REQUEST_TIMEOUT_S = 5
 KEY_FILE = "pseudonym.key"
 KEY_BYTES = 32
 LENGTH = 16  # hex digits of a pseudonym: 64 bits, no collision among any realistic number
@@ -41,6 +43,8 @@ class Settings:
     mlflow_uri: str
     mlflow_ui: str
     contract_timeout_s: int
+    rate_limit: int
+    request_timeout_s: int
     threads: int
     memory_limit: str
     fixed_now: datetime | None
@@ -65,6 +69,8 @@ class Settings:
             or f"sqlite:///{data / 'mlflow' / 'mlflow.db'}",
             mlflow_ui=(given.get("MLOPS_MLFLOW_UI") or "http://127.0.0.1:5000").rstrip("/"),
             contract_timeout_s=_positive(given, "MLOPS_CONTRACT_TIMEOUT_S", CONTRACT_TIMEOUT_S),
+            rate_limit=_positive(given, "MLOPS_RATE_LIMIT", RATE_LIMIT),
+            request_timeout_s=_positive(given, "MLOPS_REQUEST_TIMEOUT_S", REQUEST_TIMEOUT_S),
             threads=_positive(given, "MLOPS_THREADS", os.cpu_count() or 1),
             memory_limit=given.get("MLOPS_MEMORY_LIMIT") or "3GB",
             fixed_now=parse_time(given["MLOPS_NOW"]) if given.get("MLOPS_NOW") else None,
