@@ -6,19 +6,20 @@ digests stand in metadata.json beside them.
 
 import json
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.core.rollout.approvals import approval_state, has_ended, last_approval
 from mlops_pipeline.core.rollout.records import ApprovalState, Rollout
 from mlops_pipeline.errors import ModelFilesError, NotFoundError, StateError
-from mlops_pipeline.lifecycle.rollouts import find_champion, get_rollout, list_approvals
+from mlops_pipeline.lifecycle.rollouts import get_rollout, list_approvals
 from mlops_pipeline.stores.lake.tables import Lake
 from mlops_pipeline.stores.models.files import read_checked
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
 
+NAMES = {"champion": "champion", "previous": "champion before the present one"}
 MODEL = "model"  # the folder in the release folder that holds a version's text and JSON
 WAYS_OUT: dict[ApprovalState, str] = {
     "candidate": "a person lets it into trial scoring: "
@@ -38,10 +39,17 @@ def champion_model(
 
 def champion_rollout(ops: OpsDatabase, use_case: UseCase, *, now: datetime) -> Rollout:
     """Return the champion's rollout, when its approval holds."""
-    rollout = find_champion(ops, use_case.name)
+    return deciding_rollout(ops, use_case, "champion", now=now)
+
+
+def deciding_rollout(
+    ops: OpsDatabase, use_case: UseCase, state: Literal["champion", "previous"], *, now: datetime
+) -> Rollout:
+    """Return the rollout in this state, when its approval holds."""
+    rollout = ops.find(Rollout, use_case=use_case.name, state=state)
     if rollout is None:
         raise NotFoundError(
-            f"{use_case.name} has no champion",
+            f"{use_case.name} has no {NAMES[state]}",
             way_out=f"run {use_case.name}_lifecycle, and approve its version if it waits",
         )
     said = last_approval(rollout, list_approvals(ops, use_case.name), "production")

@@ -2,24 +2,22 @@
 
 Transport-free: HTTP translates (serving/), tests call it. The ledger says which version answers;
 a thread looks every half second, and a version is loaded whole, checked by digest, before it
-answers. Where no model may decide, the configured default does, with the reasons.
+answers. When the champion fails, the version before it answers while it may; where no model may
+decide, the configured default does. The reasons are in the answer.
 """
 
 import hashlib
 import json
 import logging
 import secrets
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.data.inputs import broken_inputs
 from mlops_pipeline.core.modelling.row_scorer import Decision, RowScorer
-from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.errors import (
     DataError,
     MlopsError,
@@ -28,18 +26,18 @@ from mlops_pipeline.errors import (
     RequestConflictError,
 )
 from mlops_pipeline.lifecycle.champions import (
-    champion_rollout,
+    deciding_rollout,
     release_document,
     released_model,
 )
-from mlops_pipeline.lifecycle.features.history import select_features
 from mlops_pipeline.lifecycle.features.online.layout import from_us, to_us
 from mlops_pipeline.lifecycle.features.online.reader import OnlineFeatures, OnlineReader
 from mlops_pipeline.lifecycle.follow import Repeating
+from mlops_pipeline.lifecycle.live_models import LiveModel, NoModel
 from mlops_pipeline.lifecycle.rollouts import get_rollout
 from mlops_pipeline.stores import Closing
 from mlops_pipeline.stores.ops import OpsDatabase
-from mlops_pipeline.stores.predictions import LoggedPrediction, PredictionLog
+from mlops_pipeline.stores.predictions import LoggedPrediction, PredictionLog, Role
 from mlops_pipeline.stores.settings import Settings
 
 ENTITIES_AT_ONCE = 1_000  # of one request
@@ -61,36 +59,6 @@ class Asked:
     features: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True)
-class LiveModel:
-    """A version that answers, and what it needs; `views` of each feature."""
-
-    version: int
-    fingerprint: str
-    model: ScoringModel
-    use_case: UseCase
-
-    @cached_property
-    def names(self) -> tuple[str, ...]:
-        """The features that it reads."""
-        return tuple(dict.fromkeys((*self.model.input_names, *self.model.attributes)))
-
-    @cached_property
-    def views(self) -> Mapping[str, tuple[str, ...]]:
-        """The views that each feature is made of."""
-        known = [name for name in self.names if name in self.use_case.features]
-        return {name: tuple(select_features(self.use_case, [name]).views) for name in known}
-
-
-@dataclass(frozen=True)
-class NoModel:
-    """Why no version answers."""
-
-    reason: str
-    version: None = None
-    fingerprint: None = None
-
-
 class PredictionService(Closing):
     """Answers for one use case; may be shared by threads.
 
@@ -103,8 +71,8 @@ class PredictionService(Closing):
         self._use_case, self._settings = use_case, settings
         self._reader, self._log = reader, log
         self._ops = OpsDatabase.open(settings.database_url)
-        self._scorers = threading.local()
         self._live: LiveModel | NoModel = NoModel("no version was looked for yet")
+        self._previous: LiveModel | NoModel = NoModel("no version was looked for yet")
         self.refresh()
         failure = "the ledger cannot be followed; the present version answers on"
         self._follower = Repeating(self.refresh, failure)
@@ -113,6 +81,11 @@ class PredictionService(Closing):
     def live(self) -> LiveModel | NoModel:
         """The version that answers now, or why there is none."""
         return self._live
+
+    @property
+    def previous(self) -> LiveModel | NoModel:
+        """The version that answers when the champion fails."""
+        return self._previous
 
     def predict(
         self, asked: Sequence[Asked], *, caller: str, request_id: str | None = None
@@ -161,17 +134,24 @@ class PredictionService(Closing):
         return document
 
     def refresh(self) -> None:
-        """Load the version that the ledger says may decide, unless it is the one that answers."""
+        """Load the versions that the ledger says may decide, unless they are loaded."""
+        live = self._loaded("champion")
+        if isinstance(live, NoModel) and live != self._live:
+            logger.error("%s has no model that may decide: %s", self._use_case.name, live.reason)
+        self._live, self._previous = live, self._loaded("previous")
+
+    def _loaded(self, role: Literal["champion", "previous"]) -> LiveModel | NoModel:
+        now = self._settings.now()
         try:
-            rollout = champion_rollout(self._ops, self._use_case, now=self._settings.now())
-            if self._live.fingerprint != rollout.fingerprint:
-                model = released_model(self._settings, self._use_case, rollout.fingerprint)
-                RowScorer(model)  # warm and whole before it takes traffic
-                self._live = LiveModel(rollout.version, rollout.fingerprint, model, self._use_case)
+            rollout = deciding_rollout(self._ops, self._use_case, role, now=now)
+            for known in (self._live, self._previous):  # the other keeps its breaker
+                if known.fingerprint == rollout.fingerprint:
+                    return known
+            model = released_model(self._settings, self._use_case, rollout.fingerprint)
+            RowScorer(model)  # warm and whole before it takes traffic
         except MlopsError as error:
-            if self._live != NoModel(error.what):
-                logger.error("%s has no model that may decide: %s", self._use_case.name, error)
-            self._live = NoModel(error.what)
+            return NoModel(error.what)
+        return LiveModel(rollout.version, rollout.fingerprint, model, self._use_case)
 
     def close(self) -> None:
         """Stop following the ledger."""
@@ -181,44 +161,62 @@ class PredictionService(Closing):
     def _answers(
         self, asked: Sequence[Asked], caller: str, request_id: str, digest: str
     ) -> list[LoggedPrediction]:
-        live, at_us = self._live, to_us(self._settings.now())
-        if isinstance(live, NoModel):
-            found = [_Found(self._reader.key(one.entity), reasons=(live.reason,)) for one in asked]
-        else:
-            found = self._found(live, asked)
+        at_us = to_us(self._settings.now())
         default = Default(self._use_case.serving.default_decision)
-        answers = []
-        for place, item in enumerate(found):
-            made = default if isinstance(live, NoModel) else self._decided(live, item) or default
-            is_default = made is default
-            answers.append(
-                LoggedPrediction(
-                    id=f"{at_us:014x}{secrets.token_hex(ID_BYTES)}",
-                    use_case=self._use_case.name,
-                    entity=item.entity,
-                    at_us=at_us,
-                    caller=caller,
-                    request_id=request_id,
-                    place=place,
-                    request_digest=digest,
-                    model_version=None if is_default else live.version,
-                    role="default" if is_default else "champion",
-                    **made._asdict(),
-                    reasons=item.reasons,
-                    features=dict(item.values),
-                    feature_time_us=item.time_us,
-                )
+        return [
+            LoggedPrediction(
+                id=f"{at_us:014x}{secrets.token_hex(ID_BYTES)}",
+                use_case=self._use_case.name,
+                entity=item.entity,
+                at_us=at_us,
+                caller=caller,
+                request_id=request_id,
+                place=place,
+                request_digest=digest,
+                model_version=item.version,
+                role=item.role,
+                **(item.decision or default)._asdict(),
+                reasons=item.reasons,
+                features=dict(item.values),
+                feature_time_us=item.time_us,
             )
-        return answers
+            for place, item in enumerate(self._decided(asked))
+        ]
 
-    def _decided(self, live: LiveModel, found: "_Found") -> Decision | None:
-        """Score with this thread's own scorer; None where there are reasons not to."""
-        if found.reasons:
-            return None
-        held: tuple[LiveModel, RowScorer] | None = getattr(self._scorers, "held", None)
-        if held is None or held[0] is not live:
-            held = self._scorers.held = (live, RowScorer(live.model))
-        return held[1](found.values)
+    def _decided(self, asked: Sequence[Asked]) -> "list[_Found]":
+        """Let the champion decide, and where it fails the version before it.
+
+        What has reasons and no role is the default's.
+        """
+        found = [_Found(self._reader.key(one.entity)) for one in asked]
+        roles: tuple[Role, Role] = ("champion", "previous")
+        failures: tuple[str, ...] = ()
+        left = list(range(len(asked)))
+        for role, model in zip(roles, (self._live, self._previous), strict=True):
+            if isinstance(model, NoModel):
+                failures = failures or (model.reason,)  # why no champion, rather than no other
+                break
+            if model.guard.admits():
+                for place, item in zip(
+                    left, self._found(model, [asked[place] for place in left]), strict=True
+                ):
+                    decision = None if item.reasons else model.decide(item.values)
+                    if decision is None:
+                        found[place] = item
+                    else:
+                        found[place] = item._replace(
+                            decision=decision,
+                            role=role,
+                            version=model.version,
+                            reasons=failures,
+                        )
+            left = [place for place in left if not (found[place].decision or found[place].reasons)]
+            if not left:
+                break
+            failures += (f"version {model.version} fails",)
+        for place in left:
+            found[place] = found[place]._replace(reasons=failures)
+        return found
 
     def _found(self, live: LiveModel, asked: Sequence[Asked]) -> "list[_Found]":
         """Return the features of each entity, and why a model may not decide on them."""
@@ -280,12 +278,15 @@ class Default(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """The features of an entity, the time of the oldest, and why no model may decide on them."""
+    """The features of an entity, the time of the oldest, and who decided what, or why nobody."""
 
     entity: str
     values: Mapping[str, Any] = MappingProxyType({})
     time_us: int | None = None
     reasons: tuple[str, ...] = ()
+    role: Role = "default"
+    version: int | None = None
+    decision: Decision | None = None
 
 
 def answer(found: LoggedPrediction) -> dict[str, Any]:

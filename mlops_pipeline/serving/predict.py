@@ -5,7 +5,7 @@ GET  /v1/predictions/{id}     the receipt: an answer with all that it was made o
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -15,6 +15,7 @@ from mlops_pipeline.errors import DataError, NotFoundError
 from mlops_pipeline.lifecycle.serve import Asked, PredictionService, answer
 from mlops_pipeline.serving.key_uses import caller
 from mlops_pipeline.serving.problems import NEVER_STORE, problem_responses
+from mlops_pipeline.stores.predictions import Role
 
 Value = float | int | bool | str | None
 EntityId = Annotated[int | str, Field(description="The entity's key.")]
@@ -79,8 +80,8 @@ class Answer(BaseModel):
     probability: float | None = Field(description="Calibrated; null of a default.")
     threshold: float | None
     needs_review: bool
-    role: Literal["champion", "default"]
-    reasons: list[str] = Field(description="Why no model decided; empty where one did.")
+    role: Role
+    reasons: list[str] = Field(description="Why the champion did not decide; else empty.")
     model_version: int | None
     request_id: str
     predicted_at: str

@@ -40,7 +40,7 @@ from mlops_pipeline.stores import Closing
 from mlops_pipeline.stores.ops.declarations import JsonText, UnstorableValueError
 from mlops_pipeline.stores.ops.engine import WRITES, make_engine, shown
 
-Role = Literal["champion", "default"]
+Role = Literal["champion", "previous", "default"]
 Durability = Literal["disk", "process"]
 Scalar = float | int | str | bool | None
 REQUESTS_AT_ONCE = 256  # in one transaction: later ones do not wait long

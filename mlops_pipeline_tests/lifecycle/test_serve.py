@@ -1,6 +1,7 @@
 """Answers without HTTP: which version decides, when the default does, and what is kept of it."""
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -12,10 +13,13 @@ import numpy as np
 import pytest
 
 from mlops_pipeline.config import UseCase
+from mlops_pipeline.core.modelling.row_scorer import RowScorer
+from mlops_pipeline.core.rollout.breaker import MIN_REQUESTS, OPEN_SECONDS, TRIALS, Breaker
 from mlops_pipeline.errors import DataError, NotFoundError, RequestConflictError
 from mlops_pipeline.lifecycle.champions import MODEL
 from mlops_pipeline.lifecycle.features.online.reader import open_reader
-from mlops_pipeline.lifecycle.serve import Asked, LiveModel, NoModel, PredictionService
+from mlops_pipeline.lifecycle.live_models import LiveModel, NoModel
+from mlops_pipeline.lifecycle.serve import Asked, PredictionService
 from mlops_pipeline.stores.lake.tables import Lake
 from mlops_pipeline.stores.predictions import LoggedPrediction, PredictionLog
 from mlops_pipeline.stores.settings import Settings
@@ -143,6 +147,67 @@ def test_version_that_becomes_champion_answers_from_the_next_look_on(served: Ser
     assert one.model_version == 2
     assert isinstance(service.live, LiveModel)
     assert service.live.model.files == shop_model(2).files
+
+
+class Failing:
+    """A scorer that fails while it is broken; else it is the one it stands for."""
+
+    def __init__(self, model: LiveModel | NoModel) -> None:
+        assert isinstance(model, LiveModel)
+        self.model, self.calls, self.is_broken = model, 0, True
+        model.decide(ROW)
+        self._own = model._scorers.own
+        model._scorers.own = self
+
+    def __call__(self, values: Any) -> Any:
+        self.calls += 1
+        if self.is_broken:
+            raise ZeroDivisionError
+        return self._own(values)
+
+
+def test_version_before_answers_where_the_champion_fails(served: Served) -> None:
+    release(served.settings, 1)
+    release(served.settings, 2)
+    service = served.service()
+    (well,) = ask(service, 1)
+    assert (well.role, well.model_version) == ("champion", 2)
+    champion = Failing(service.live)
+    found = ask(service, 1, 99, 2)
+    assert [(one.role, one.model_version) for one in found] == [
+        ("previous", 1), ("default", None), ("previous", 1)]  # fmt: skip
+    assert found[0].probability == shop_decision(1, found[0])
+    assert found[0].reasons == ("version 2 fails",)
+    assert found[1].reasons == ("the entity is not known",)
+    Failing(service.previous)
+    (one,) = ask(service, 1)
+    assert (one.role, one.probability) == ("default", None)
+    assert one.reasons == ("version 2 fails", "version 1 fails")
+    for _ in range(2 * MIN_REQUESTS):
+        ask(service, 1)
+    assert champion.model.guard.state == "open"
+    calls = champion.calls
+    ask(service, 1)
+    assert champion.calls == calls  # it is not asked any more
+
+
+def shop_decision(version: int, one: LoggedPrediction) -> float:
+    """What a version says of the features of an answer."""
+    return RowScorer(shop_model(version))(one.features).probability
+
+
+def test_breaker_closes_when_the_champion_is_well_again(served: Served) -> None:
+    release(served.settings)
+    service = served.service()
+    champion = Failing(service.live)
+    for _ in range(MIN_REQUESTS):
+        ask(service, 1)
+    assert champion.model.guard.state == "open"
+    champion.is_broken = False
+    champion.model.guard._breaker = Breaker("open", since=time.monotonic() - OPEN_SECONDS)
+    found = [ask(service, 1)[0].role for _ in range(TRIALS)]
+    assert found == ["champion"] * TRIALS
+    assert champion.model.guard.state == "closed"
 
 
 def test_thread_follows_the_ledger_by_itself(served: Served) -> None:
