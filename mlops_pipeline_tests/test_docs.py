@@ -224,7 +224,8 @@ def _status_of_a_busy_use_case(tmp_path: Path) -> dict[str, Any]:
             )
         accepted = {"accounts": {"version": 0, "rows": 9, "quarantined": 1}}
         set_pointer(ops, "churn", "accepted", accepted, run_id="d", now=now)
-        set_pointer(ops, "churn", "trained_model", {"folder": str(folder)}, run_id="d", now=now)
+        trained = {"fingerprint": folder.name}
+        set_pointer(ops, "churn", "trained_model", trained, run_id="d", now=now)
         start_lifecycle(ops, "churn", "d", as_of=now, trigger="manual", now=now)
         record_step_seconds(ops, "churn", "d", "features", 1.5)
         for attribute in ("region", None):

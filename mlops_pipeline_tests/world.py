@@ -139,7 +139,7 @@ class World:
         with self.ops() as ops:
             pointer = get_pointer(ops, "churn", "trained_model")
         assert pointer is not None
-        folder = Path(pointer.value["folder"]) / "model"
+        folder = self.artifacts / pointer.value["fingerprint"] / "model"
         return {path.name: path.read_bytes() for path in folder.iterdir()}
 
     def start(

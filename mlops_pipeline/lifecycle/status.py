@@ -47,7 +47,7 @@ def use_case_status(use_case: UseCase, settings: Settings) -> dict[str, Any]:
         cost = use_case_costs(use_case, ops, lake)
         alerts = list_alerts(ops, name, open_only=True)
         exceptions = [item for item in list_exceptions(ops, name) if item.is_in_force(now)]
-    newest = _evaluation(Path(trained.value["folder"])) if trained else None
+    newest = trained and _evaluation(lake.artifact_folder(name, trained.value["fingerprint"]))
     spent = {step: round(value, 2) for step, value in seconds.items()}
     last_run = use_case.compute_cost.of(sum(seconds.values()))
     prices = {key: value for key, value in cost.to_dict().items() if key in COSTS}

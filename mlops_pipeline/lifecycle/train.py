@@ -101,7 +101,7 @@ def train_model(run: RunContext, *, start_mlflow_run: Callable[[], str]) -> Stor
     run.record_use(model.input_names, "training")
     files = pinned_digests(folder)
     pointer = TrainedModel(fingerprint, folder, as_of, mlflow_run_id, snapshot.accepted, files)
-    run.set_pointer(POINTER, {**plain(pointer), "folder": str(folder)})
+    _set_pointer(run, pointer)
     price = use_case.compute_cost
     cost = price.of(sum(item.seconds for item in training.candidates))
     return StoredTraining(facts, folder, plots, f"{cost:.4f} {price.currency}")
@@ -132,7 +132,7 @@ def _registered(run: RunContext, snapshot: Snapshot) -> StoredTraining | None:
         *(fingerprint, folder, snapshot.as_of, str(provenance["mlflow_run_id"])),
         *(snapshot.accepted, files),
     )
-    run.set_pointer(POINTER, {**plain(pointer), "folder": str(folder)})
+    _set_pointer(run, pointer)
     return StoredTraining(read_facts(folder), folder, {}, f"0 {use_case.compute_cost.currency}")
 
 
@@ -142,7 +142,16 @@ def _is_of_training(name: str) -> bool:
 
 def trained_model(run: RunContext) -> TrainedModel:
     """Return the newest training."""
-    return from_plain(TrainedModel, run.pointer(POINTER, POINTER))
+    stored = run.pointer(POINTER, POINTER)
+    folder = run.lake.artifact_folder(run.use_case.name, str(stored["fingerprint"]))
+    return from_plain(TrainedModel, {**stored, "folder": str(folder)})
+
+
+def _set_pointer(run: RunContext, trained: TrainedModel) -> None:
+    """Move the pointer; where the lake is, is a setting's and not its."""
+    document = plain(trained)
+    del document["folder"]
+    run.set_pointer(POINTER, document)
 
 
 def save_training(

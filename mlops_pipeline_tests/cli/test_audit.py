@@ -128,7 +128,8 @@ def test_verify_finds_a_champion_whom_nobody_made_one(in_world: World, mlops: Ml
     done = mlops("audit", "verify")
     assert done.exit_code == 1
     assert (
-        "version 1 of churn is in state rolled_back, its newest event says champion" in done.output
+        "version 1 of churn is in state rolled_back, stage 0; its changes lead to champion, stage 0"
+        in done.output
     )
 
 

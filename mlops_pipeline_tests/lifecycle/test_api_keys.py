@@ -125,7 +125,7 @@ def test_altered_key_is_found_by_the_audit(
 ) -> None:
     made(ops)
     revoke_key(ops, "shop", by="Ann", now=NOW)
-    kinds = [event.kind for event in ops.audit_events()]
+    kinds = [event.kind for event in ops.audit_events() if event.kind != "record"]
     assert kinds == ["api_key_ended", "api_key_created"]
     tamper(ops, change)
     assert any(

@@ -212,7 +212,8 @@ def test_rollback_is_one_transaction_that_everything_follows(
     restored = roll_back_champion(ops, settings, case, by="bo", reason="worse", now=LATER)
     assert (restored.version, restored.state) == (1, "champion")
     assert shown(settings, case) == ({"champion": 1}, {1: "production", 2: "archived"})
-    assert [event.kind for event in ops.audit_events(limit=3)] == ["decision", "rollout", "rollout"]
+    kinds = [event.kind for event in ops.audit_events(limit=5)]
+    assert kinds == ["decision", "rollout", "record", "rollout", "record"]
     assert verify_audit(settings)[0].problems == []
 
 
@@ -221,13 +222,14 @@ def test_verify_finds_a_change_that_the_machine_would_not_have_made(
 ) -> None:
     tamper(ops, "UPDATE rollout SET stage = 7 WHERE version = 1")
     found, _ = verify_audit(settings)
-    assert [str(problem) for problem in found.problems] == [
-        "version 1 of shop is in stage 7, its changes lead to stage 0",
-    ]
+    said = [str(problem) for problem in found.problems]
+    assert (
+        "version 1 of shop is in state champion, stage 7; its changes lead to champion, stage 0"
+        in said
+    )
     tamper(ops, "UPDATE rollout_event SET from_state = 'archived' WHERE to_state = 'champion'")
     found, _ = verify_audit(settings)
-    (altered, impossible) = (str(problem) for problem in found.problems[:2])
-    assert "has changes that nobody could make" in altered + impossible
+    assert any("has changes that nobody could make" in str(problem) for problem in found.problems)
 
 
 def test_version_that_is_registered_and_not_deployed_is_the_challenger(

@@ -197,7 +197,7 @@ def test_same_run_again_with_three_threads_keeps_version_and_bytes(
 
 
 def test_run_again_of_what_is_registered_changes_no_evidence(template: World, world: World) -> None:
-    folder = Path(_pointer(world, "trained_model")["folder"])
+    folder = world.artifacts / _pointer(world, "trained_model")["fingerprint"]
     before = {path: (path.stat().st_mtime_ns, path.read_bytes())
               for path in folder.rglob("*") if path.is_file()}  # fmt: skip
     runs = world.mlflow("SELECT count(*) FROM runs")
@@ -275,7 +275,7 @@ def test_failed_blocking_rule_with_an_exception_is_let_through_and_says_so(world
     judged = _pointer(world, "evaluation")
     assert (judged["passed"], judged["needs_review"]) == (True, True)
     assert done.has_said("gate [block] roc_auc at least 0.999")
-    folder = Path(_pointer(world, "trained_model")["folder"])
+    folder = world.artifacts / _pointer(world, "trained_model")["fingerprint"]
     gate = _evaluated(folder).gate
     assert (gate.rules[0].passed, gate.rules[0].excepted) == (False, True)
     assert "excepted by Ann until 9999-01-01: a test" in (folder / "report.html").read_text()

@@ -21,6 +21,8 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 HASHED = ("actor", "at", "detail", "kind", "previous_hash", "seq", "use_case")
 UNKNOWN = "unknown"  # an actor who did not say who they are
+RECORD = "record"  # the kind of an event that vouches for a row by its digest
+Place = tuple[str, str]  # a table, and the canonical JSON of a row's key
 MAX_PROBLEMS = 100  # kept; the rest is counted, so that memory stays flat
 
 
@@ -222,23 +224,29 @@ class StoredRecord:
 class RecordCheck:
     """Reads the events of a chain once and says which rows they do not agree with.
 
-    `records` are the rows that have to have an event, read before the events are; `known` is how
-    many events there were then, for later ones may tell of later rows; `tables` says by kind where
-    the row of an event is. `report` takes what is wrong, and the event that says otherwise.
+    `records` are the rows that have to have an event, and `digests` those whose newest event has
+    their digest, both read before the events are; `known` is how many events there were then, for
+    later ones may tell of later rows; `tables` says by kind where the row of an event is. `report`
+    takes what is wrong, and the event that says otherwise.
     """
 
     def __init__(
         self,
         records: Iterable[StoredRecord],
+        digests: Mapping[Place, str | None],
         known: int,
         tables: Mapping[str, str],
         report: Callable[[str, StoredEvent | None], None],
     ) -> None:
         self._without_event = {(record.table, record.id): record for record in records}
-        self._known, self._tables, self._report = known, tables, report
+        self._digests, self._known, self._tables, self._report = digests, known, tables, report
+        self._newest: dict[Place, tuple[str, StoredEvent]] = {}
+        self._later: set[tuple[Place, str]] = set()
 
     def add(self, event: StoredEvent) -> None:
         """Compare an event with its row."""
+        if event.kind == RECORD:
+            self._keep_digest(event)
         table = self._tables.get(str(event.kind))
         row_id = None if table is None else _id(event.detail)
         if table is None or row_id is None:
@@ -254,6 +262,32 @@ class RecordCheck:
         """Say which rows no event tells of."""
         for table, row_id in self._without_event:
             self._report(f"{table} {row_id} has no event: the row was put there", None)
+        for place in sorted({*self._digests, *self._newest}):
+            said, event = self._newest.get(place, (None, None))
+            found, name = self._digests.get(place), " ".join(place)
+            if place not in self._digests:
+                self._report(f"{name}, of which it tells, is gone", event)
+            elif (place, found) not in self._later and found != said:
+                was = "altered" if event else "put there"
+                self._report(f"{name} is not what its newest event says: the row was {was}", event)
+
+    def _keep_digest(self, event: StoredEvent) -> None:
+        said = _detail(event.detail)
+        if not isinstance(said, dict):
+            return  # which the chain's hashes show
+        place = (str(said.get("table")), canonical(said.get("key")))
+        if event.seq <= self._known:
+            self._newest[place] = (str(said.get("sha256")), event)
+        else:
+            self._later.add((place, str(said.get("sha256"))))
+
+
+def row_digest(row: Mapping[str, Any]) -> str | None:
+    """Return the sha256 of a row as it is stored; None for what the program cannot have stored."""
+    try:
+        return hashlib.sha256(canonical(row).encode()).hexdigest()
+    except (TypeError, ValueError):
+        return None
 
 
 def event_hash(event: Mapping[str, Any]) -> str:

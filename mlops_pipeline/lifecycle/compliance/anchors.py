@@ -31,10 +31,11 @@ from mlops_pipeline.stores.models.address import is_in_use
 from mlops_pipeline.stores.models.mlflow import Tracking, open_tracking
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.ops.audit import (
+    altered_guards,
     recorded_changes,
+    stored_digests,
     stored_events,
     stored_records,
-    unexplained_states,
 )
 from mlops_pipeline.stores.ops.tables import AUDITED_KINDS
 from mlops_pipeline.stores.settings import Settings
@@ -87,11 +88,12 @@ def verify_audit(settings: Settings) -> tuple[ChainCheck, int]:
         check.report(text)
     with OpsDatabase.open(settings.database_url) as ops:
         known, _ = ops.audit_head()
-        records = RecordCheck(stored_records(ops), known, AUDITED_KINDS, check.report)
+        rows = stored_records(ops), stored_digests(ops)
+        records = RecordCheck(*rows, known, AUDITED_KINDS, check.report)
         for event in stored_events(ops):
             check.add(event)
             records.add(event)
-        for text in (*unexplained_states(ops), *_impossible_changes(ops)):
+        for text in (*altered_guards(ops), *_impossible_changes(ops)):
             check.report(text)
     check.finish()
     records.finish()
@@ -103,12 +105,13 @@ def _impossible_changes(ops: OpsDatabase) -> Iterator[str]:
     for row, changes in recorded_changes(ops):
         name = f"version {row.version} of {row.use_case}"
         try:
-            _, stage = replay(changes, json.loads(row.stages))
+            state, stage = replay(changes, json.loads(row.stages))
         except (StateError, ValueError, TypeError) as error:
             yield f"{name} has changes that nobody could make: {error}"
             continue
-        if stage != row.stage:
-            yield f"{name} is in stage {row.stage}, its changes lead to stage {stage}"
+        if (state, stage) != (row.state, row.stage):
+            yield (f"{name} is in state {row.state}, stage {row.stage}; "
+                   f"its changes lead to {state}, stage {stage}")  # fmt: skip
 
 
 def exported_lines(settings: Settings, use_case: str | None = None) -> Iterator[str]:

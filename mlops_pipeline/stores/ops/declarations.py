@@ -32,6 +32,7 @@ from sqlalchemy import (
     TypeDecorator,
     UniqueConstraint,
     select,
+    type_coerce,
 )
 from sqlalchemy.exc import DontWrapMixin
 
@@ -143,8 +144,10 @@ class Declared:
 
     `key` is the primary key (an `id` is given by the database), `refers` the foreign keys besides
     that of the `owner`. Rows of an `append_only` table cannot be changed, removed or replaced. An
-    `audited` row has an event, written with it; `mlops audit verify` compares the two. `people`
-    are columns with names or pseudonyms of people; `types` those that do not follow from the
+    `audited` row has an event, written with it. Every change of a row is an event with its digest
+    where `recorded` names columns: the first that is set is its time. `mlops audit verify` compares
+    rows and events. A table whose rows no event covers says in `uncovered` why. `people` are
+    columns with names or pseudonyms of people; `types` those that do not follow from the
     annotation. `columns` also has those of the owner.
     """
 
@@ -158,6 +161,8 @@ class Declared:
     index: Sequence[str] = ()
     append_only: bool = False
     audited: Sequence[Audited] = ()
+    recorded: Sequence[str] = ()
+    uncovered: str = ""
     people: Sequence[str] = ()
     types: Mapping[str, Any] = field(default_factory=dict)
 
@@ -193,6 +198,14 @@ class Declared:
             name: self.table.c[name] if name in own else read[name] for name in hints
         }
         self.tuples = [name for name in own if get_origin(hints[name]) is tuple]
+        told = {"use_case", *(name for name in own if self._is_told(name))}
+        is_covered = bool(self.recorded) or (bool(self.audited) and told >= {*own} - {*foreign})
+        if is_covered == bool(self.uncovered):
+            raise TypeError(f"{self.name}: every column is covered by events, or `uncovered`")
+
+    def _is_told(self, name: str) -> bool:
+        """Whether every event of a row says what a column holds."""
+        return all(name in (*item.detail, item.at, item.actor) for item in self.audited)
 
     def select(self) -> Select[Any]:
         """Return the query of every field of the record."""
@@ -203,6 +216,14 @@ class Declared:
         return query.select_from(
             self.table.outerjoin(owner, owner.c.id == self.table.c[self.owner.column])
         )
+
+    def as_stored(self) -> Select[Any]:
+        """Return the query of the stored values: what is damaged must not fail the reading."""
+        plain = []
+        for name, column in self.columns.items():
+            kind: Any = column.type
+            plain.append(type_coerce(column, kind.impl if is_coded(kind) else kind).label(name))
+        return self.select().with_only_columns(*plain, maintain_column_froms=True)
 
     def restored(self, row: Row) -> Any:
         """Return a row as its record."""
@@ -219,6 +240,11 @@ class Declared:
         detail = {name: _plain(row[name]) for name in found.detail}
         who = (row[found.actor] or UNKNOWN) if found.actor else (actor or "")
         return NewAuditEvent(found.kind, detail, row.get("use_case"), who, row[found.at])
+
+
+def is_coded(kind: Any) -> bool:
+    """Whether a type of a column stores something else than the value."""
+    return isinstance(kind, UtcTimestamp | JsonText)
 
 
 def _kind(hint: Any) -> tuple[Any, bool, tuple[str, ...]]:

@@ -10,7 +10,7 @@ write without looking over their shoulder, and no statement needs a dialect of i
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,8 +43,11 @@ BUSY_TIMEOUT_MS = 15_000
 CONNECT_TIMEOUT_S = 10
 WRITES = "opsdb_writes"
 POSTGRES_DRIVER = "postgresql+psycopg"
-REVISION = 3  # 2: PostgreSQL's append-only tables refuse to be truncated; 3: keys of the service
+# 2: PostgreSQL's append-only tables refuse to be truncated; 3: keys of the service; 4: records
+REVISION = 4
 NUMBER = Table("ledger_schema", MetaData(), Column("revision", Integer, nullable=False))
+POSTGRES_REFUSAL = " BEGIN RAISE EXCEPTION '% is append-only', TG_TABLE_NAME; END "
+_POSTGRES_CHANGES = {"update": "ROW", "delete": "ROW", "truncate": "STATEMENT"}
 WAL_ATTEMPTS = 500
 WAL_PAUSE_S = 0.03
 
@@ -153,7 +156,7 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def create(engine: Engine) -> None:
+def create(engine: Engine, record_all: Callable[[Connection], None]) -> None:
     """Bring tables and triggers to this revision; any number of processes may do this at once."""
     with engine.begin() as connection:
         if _revision(connection) == REVISION:
@@ -167,6 +170,7 @@ def create(engine: Engine) -> None:
         elif revision != REVISION:  # no other process was first
             metadata.create_all(connection)
             _refuse_changes(connection)
+            record_all(connection)
             connection.execute(NUMBER.update().values(revision=REVISION))
 
 
@@ -208,7 +212,7 @@ def _refuse_changes(connection: Connection) -> None:
         connection.execute(
             text(
                 "CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS "
-                "$$ BEGIN RAISE EXCEPTION '% is append-only', TG_TABLE_NAME; END $$"
+                f"$${POSTGRES_REFUSAL}$$"
             )
         )
     for declared in TABLES.values():
@@ -218,11 +222,10 @@ def _refuse_changes(connection: Connection) -> None:
 
 
 def _postgres_triggers(table: Table) -> list[str]:
-    each = {"update": "ROW", "delete": "ROW", "truncate": "STATEMENT"}
     return [
         f"CREATE OR REPLACE TRIGGER {table.name}_no_{change} BEFORE {change} ON {table.name} "
         f"FOR EACH {unit} EXECUTE FUNCTION refuse_change()"
-        for change, unit in each.items()
+        for change, unit in _POSTGRES_CHANGES.items()
     ]
 
 
@@ -242,6 +245,33 @@ def _sqlite_triggers(table: Table) -> list[str]:
         f"BEFORE {change} ON {name} {condition} {refusal}"
         for change, condition in changes.items()
     ]
+
+
+def guards(engine: Engine) -> tuple[dict[str, str], dict[str, str]]:
+    """Return what guards the rows, by name, as it is made here and as it is in the database."""
+    if engine.dialect.name == "sqlite":
+        fresh = create_engine("sqlite://")
+        with fresh.begin() as made, engine.begin() as connection:
+            _create_tables(made)
+            query = text("SELECT type || ' ' || name, sql FROM sqlite_master "
+                         "WHERE type IN ('trigger', 'index') AND sql IS NOT NULL")  # fmt: skip
+            both = [{str(name): str(sql) for name, sql in opened.execute(query)}
+                    for opened in (made, connection)]  # fmt: skip
+        fresh.dispose()
+        return both[0], both[1]
+    expected = {
+        f"trigger {declared.table.name}_no_{change}": f"on, {POSTGRES_REFUSAL}"
+        for declared in TABLES.values()
+        for change in (_POSTGRES_CHANGES if declared.append_only else ())
+    }
+    query = text(
+        "SELECT 'trigger ' || tgname, CASE tgenabled WHEN 'O' THEN 'on' ELSE 'off' END || ', ' || "
+        "prosrc FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid "
+        "JOIN pg_proc ON pg_proc.oid = tgfoid "
+        "WHERE relnamespace = current_schema()::regnamespace AND NOT tgisinternal"
+    )
+    with engine.begin() as connection:
+        return expected, {str(name): str(found) for name, found in connection.execute(query)}
 
 
 def _switch_to_wal(engine: Engine) -> None:

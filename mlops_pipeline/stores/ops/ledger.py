@@ -22,7 +22,14 @@ from sqlalchemy import ColumnElement, Connection, Engine, insert, select, update
 from sqlalchemy.exc import DatabaseError
 
 from mlops_pipeline.core.audit.anchors import GENESIS, canonical
-from mlops_pipeline.core.audit.chain import AuditEvent, NewAuditEvent, event_hash, time_text
+from mlops_pipeline.core.audit.chain import (
+    RECORD,
+    AuditEvent,
+    NewAuditEvent,
+    event_hash,
+    row_digest,
+    time_text,
+)
 from mlops_pipeline.errors import ConfigError, StateError
 from mlops_pipeline.stores import Closing
 from mlops_pipeline.stores.ops.declarations import Declared, plain_json
@@ -178,8 +185,8 @@ class Transaction(Ledger):
         else:
             statement = insert(declared.table).values(values).returning(declared.table.c.id)
             row = replace(row, id=self.connection.execute(statement).scalar_one())
-        if declared.audited:
-            self.append([declared.event(vars(row), actor)])
+        told = [declared.event(vars(row), actor)] if declared.audited else []
+        self.append([*told, *self._states(row)])
         return row
 
     def change(self, row: R, **values: Any) -> R:
@@ -196,7 +203,9 @@ class Transaction(Ledger):
                 f"{declared.table.name} {key} was changed by another process meanwhile.",
                 way_out="Look at it again, and decide again.",
             )
-        return replace(row, **values)
+        row = replace(row, **values)
+        self.append(self._states(row))
+        return row
 
     def replace(self, row: Any) -> None:
         """Write a row in place of the one with its key, or as a new one."""
@@ -206,6 +215,27 @@ class Transaction(Ledger):
         changed = self.connection.execute(update(declared.table).where(*same).values(values))
         if changed.rowcount == 0:
             self.connection.execute(insert(declared.table).values(values))
+        self.append(self._states(row))
+
+    def record_all(self) -> None:
+        """Vouch for every row of a database whose rows were not recorded before."""
+        for declared in TABLES.values():
+            rows: list[Any] = self.all(declared.record) if declared.recorded else []
+            for row in rows:
+                self.append(self._states(row))
+
+    def _states(self, row: Any) -> list[NewAuditEvent]:
+        """Return the event that vouches for a row as it is stored now, if its table has such."""
+        declared = TABLES[type(row)]
+        if not declared.recorded:
+            return []
+        key = {name: getattr(row, name) for name in declared.key}
+        query = declared.as_stored().where(*_equal(declared, key))
+        digest = row_digest(dict(self.connection.execute(query).mappings().one()))
+        detail = {"table": declared.table.name, "key": [*key.values()], "sha256": digest}
+        times = (getattr(row, name) for name in declared.recorded)
+        at = next(time for time in times if time is not None)
+        return [NewAuditEvent(RECORD, detail, getattr(row, "use_case", None), "mlops", at)]
 
 
 class OpsDatabase(Ledger, Closing):
@@ -228,7 +258,7 @@ class OpsDatabase(Ledger, Closing):
         """
         engine = make_engine(url)
         try:
-            create(engine)
+            create(engine, lambda connection: Transaction(connection).record_all())
         except DatabaseError as error:
             engine.dispose()
             raise ConfigError(

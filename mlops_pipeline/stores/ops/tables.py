@@ -166,7 +166,7 @@ class Projection:
     seq: int
 
 
-ROLLOUT = Declared(Rollout, "rollout", unique=("use_case", "version"))
+ROLLOUT = Declared(Rollout, "rollout", unique=("use_case", "version"), recorded=("changed_at",))
 # The promise "one champion" holds even for a writer that goes round this package.
 Index(
     "uq_rollout_one_champion",
@@ -187,7 +187,8 @@ DECLARED = (
         Audited("approval", ("id", "version", "stage", "verdict", "reason", "expires_at"),
                 actor="by")]),
     Declared(ExceptionEntry, "gate_exception", refers={"revokes": "gate_exception.id"},
-            unique=("revokes",), index=("use_case",), append_only=True, people=("by",), audited=[
+            unique=("revokes",), index=("use_case",), append_only=True, people=("by",),
+            recorded=("at",), audited=[
         Audited("exception_revoked", ("id", "rule", "attribute", "reason", "revokes"),
                 actor="by", where="revokes"),
         Audited("exception_granted", ("id", "rule", "attribute", "reason", "expires_at"),
@@ -195,24 +196,29 @@ DECLARED = (
     Declared(Decision, "decision", index=("use_case", "kind"), audited=[
         Audited("decision", ("id", "kind", "action", "reason", "evidence", "run_key"))]),
     Declared(LifecycleRun, "lifecycle_run", unique=("use_case", "run_id"),
-            people=("triggered_by",), audited=[
+            people=("triggered_by",), recorded=("finished_at", "started_at"), audited=[
         Audited("run", ("id", "run_id", "trigger", "as_of"), at="started_at",
                 actor="triggered_by")]),
     Declared(ApiKeyEntry, "api_key", refers={"ends": "api_key.id"}, append_only=True,
-            people=("by",), audited=[
+            people=("by",), recorded=("at",), audited=[
         Audited("api_key_ended", ("id", "name", "expires_at", "ends"), actor="by", where="ends"),
         Audited("api_key_created", ("id", "name", "scopes", "digest", "expires_at"),
                 actor="by")]),
     Declared(AuditEvent, "audit_event", key=("seq",), append_only=True, people=("actor",),
-            types={"detail": CanonicalJson}),
-    Declared(Alert, "alert", index=("use_case", "resolved_at"), people=("resolved_by",)),
-    Declared(Pointer, "pointer", key=("use_case", "name")),
-    Declared(StepSeconds, "lifecycle_step", key=("use_case", "run_id", "asset")),
-    Declared(FeatureUse, "feature_use", key=("use_case", "feature", "reader")),
+            types={"detail": CanonicalJson}, uncovered="the chain itself: its own hashes cover it"),
+    Declared(Alert, "alert", index=("use_case", "resolved_at"), people=("resolved_by",),
+            recorded=("resolved_at", "last_raised_at")),
+    Declared(Pointer, "pointer", key=("use_case", "name"), recorded=("updated_at",)),
+    Declared(StepSeconds, "lifecycle_step", key=("use_case", "run_id", "asset"),
+            uncovered="how long work took: costs show it, nothing is decided by it"),
+    Declared(FeatureUse, "feature_use", key=("use_case", "feature", "reader"),
+            uncovered="when features were read: the catalogue shows it"),
     Declared(Tombstone, "tombstone", key=("entity", "pseudonym", "use_case"),
-            people=("pseudonym", "by")),
-    Declared(Lease, "lease", key=("name",)),
-    Declared(Projection, "projection", key=("use_case", "target")),
+            people=("pseudonym", "by"), recorded=("finished_at", "at")),
+    Declared(Lease, "lease", key=("name",),
+            uncovered="who works now: it changes every five seconds, and is over with the work"),
+    Declared(Projection, "projection", key=("use_case", "target"),
+            uncovered="how far MLflow follows the ledger: projecting compares all of it again"),
 )
 # fmt: on
 TABLES = {item.record: item for item in DECLARED}

@@ -75,13 +75,14 @@ def test_events_are_filtered_and_the_newest_first(database: OpsDatabase) -> None
 def test_approval_and_rollout_are_audited_in_the_order_they_happened(database: OpsDatabase) -> None:
     open_waiting(database, 1)
     approve(database, "churn", 1, by="ada", reason="good", now=later(60))
-    told = [(event.kind, event.actor, event.at) for event in reversed(database.audit_events())]
+    events = [event for event in database.audit_events() if event.kind != "record"]
+    told = [(event.kind, event.actor, event.at) for event in reversed(events)]
     assert told == [
         ("rollout", "run dagster-1", NOON),
         ("approval", "ada", later(60)),
         ("rollout", "ada", later(60)),
     ]
-    moved, approved, opened = database.audit_events()
+    moved, approved, opened = events
     assert opened.detail == {
         "id": 1,
         "version": 1,
@@ -117,5 +118,5 @@ def test_change_that_fails_leaves_no_event(database: OpsDatabase) -> None:
     with pytest.raises(StateError), database.write("churn") as tx:  # noqa: PT012 # it fails at its end
         send(tx, get_rollout(tx, "churn", 1), Event("reject", "ada", "no", NOON))
         raise StateError("power cut")
-    assert database.audit_head()[0] == 1
+    assert database.audit_head()[0] == 2  # it was opened
     assert get_rollout(database, "churn", 1).state == "awaiting_approval"
