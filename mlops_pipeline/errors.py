@@ -8,6 +8,7 @@ MlopsError
  |    +-- ValidationError  too much of a source failed its rules; nothing was accepted
  |    +-- SplitError       a part of the train/validation/test split is empty or has one class
  +-- NotFoundError         something was asked for by name that does not exist
+ +-- MachineError          the machine does not do it: no room, no such path, no permission
  +-- LeaseError            another lifecycle of the same use case is running
  +-- StateError            the ops database or registry does not allow this step now
  +-- ContractError         a stored model does not reload and score as it did when it was made
@@ -162,6 +163,65 @@ class NotFoundError(MlopsError):
             found=name,
             way_out=did_you_mean(name, names) or way_out,
         )
+
+
+_IN_QUOTES = re.compile(r"'[^']*'|\"[^\"]*\"|`[^`]*`")
+_OF_MACHINE = {  # how systems and libraries say it, apart from values that they quote
+    r"No space left|StorageFull|disk is full|quota exceeded|File too large|disk I/O error"
+    r"|(os error|code:) (27|28|122)\b": (
+        "there is no room left on a disk",
+        "make room, then do it again: what was finished is kept, what was not is not there",
+    ),
+    r"Permission denied|PermissionDenied|not permitted|Read-only file|readonly database"
+    r"|(os error|code:) (1|13|30)\b": (
+        "a file or folder may not be read or written",
+        "see whose it is, and that the settings name the right place (docs/settings.md)",
+    ),
+    r"Not a directory|No such file|Is a directory|name too long|levels of symbolic|embedded null"
+    r"|kind: InvalidInput|No files found|unable to open database file|NotADirectory"
+    r"|(os error|code:) (2|20|21|36|40)\b": (
+        "a path cannot be used",
+        "see that it exists and that the settings name the right place (docs/settings.md)",
+    ),
+    r"surrogates not allowed|UTF-8, surrogate": (
+        "a text or path is not valid Unicode",
+        "write it in UTF-8",
+    ),
+    r"Too many open files|(os error|code:) 24\b": (
+        "too many files are open",
+        "raise the limit (ulimit -n), or end what else runs",
+    ),
+    r"^MemoryError|OutOfMemory|Out of Memory|Cannot allocate memory": (
+        "there is no memory left",
+        "end what else runs, or lower MLOPS_MEMORY_LIMIT and MLOPS_THREADS",
+    ),
+    r"^\w+: \[Errno -?\d+\]": (
+        "the operating system refused",
+        "see what it said, and that the settings name the right place (docs/settings.md)",
+    ),
+}
+
+
+class MachineError(MlopsError):
+    """The machine does not do it: no room, no such path, no permission, no memory."""
+
+    @classmethod
+    def of(cls, error: BaseException) -> "MachineError | None":
+        """Return the error for one of a library that the machine caused; None for another.
+
+        Libraries for data say it as errors of their own, one of them as a panic: it is known by
+        its words. Such an error quotes paths, never values.
+        """
+        if isinstance(error, MlopsError):
+            return None
+        for cause in (getattr(error, "orig", None) or error, error.__cause__):
+            said = "" if cause is None else f"{type(cause).__name__}: {cause}"
+            is_about_files = isinstance(cause, OSError) or said.startswith("IOException")
+            bare = said if is_about_files else _IN_QUOTES.sub("", said)
+            for words, (what, way_out) in _OF_MACHINE.items():
+                if re.search(words, bare):
+                    return cls(what, found=said.splitlines()[0][:500], way_out=way_out)
+        return None
 
 
 class LeaseError(MlopsError):

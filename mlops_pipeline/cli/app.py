@@ -37,7 +37,7 @@ from mlops_pipeline.cli.documents import audit_app, card_app, pack, reproduce
 from mlops_pipeline.cli.features import features_app
 from mlops_pipeline.cli.serving import keys_app, serve
 from mlops_pipeline.config import json_schema, load_use_case
-from mlops_pipeline.errors import ConfigError, MlopsError, visible
+from mlops_pipeline.errors import ConfigError, MachineError, MlopsError, visible
 from mlops_pipeline.stores.settings import Settings, keep_private, parse_time
 
 app = typer.Typer(
@@ -64,8 +64,11 @@ def main() -> None:
     keep_private()
     try:
         app()
-    except MlopsError as error:
-        errors.print(f"[bold red]error:[/] {escape(visible(str(error)))}")
+    except BaseException as error:
+        known = error if isinstance(error, MlopsError) else MachineError.of(error)
+        if known is None:
+            raise
+        errors.print(f"[bold red]error:[/] {escape(visible(str(known)))}")
         sys.exit(1)
 
 

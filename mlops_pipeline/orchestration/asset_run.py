@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.errors import MlopsError, masked
+from mlops_pipeline.errors import MachineError, MlopsError, masked
 from mlops_pipeline.orchestration.jobs import LIFECYCLE
 from mlops_pipeline.orchestration.resources import MlflowRun
 
@@ -28,7 +28,7 @@ BESIDE_SECONDS = 3_600.0  # what looks at the live model waits so long: for a li
 DOCS, RUNBOOK = "docs/assets.md", "docs/runbook.md"
 TRIGGERED_BY = "mlops/by"  # the tag of a run that says who started it
 # what these say is about code, files and Dagster, never about a row
-HARMLESS = (MlopsError, AttributeError, ImportError, NameError, NotImplementedError, OSError)
+HARMLESS = (MlopsError, AttributeError, ImportError, NameError, NotImplementedError)
 
 AssetFunction = Callable[..., Any]
 
@@ -86,7 +86,7 @@ def asset_run(
     settings = context.resources.platform.settings()
     asset = context.op_def.name.removeprefix(f"{use_case.name}__")
     begun, is_ending, outcome = time.perf_counter(), False, ""
-    with open_context(use_case, settings) as opened:
+    with without_values(), open_context(use_case, settings) as opened:
         ops, by = opened.ops, f"run {context.run_id}"
         lease = HeldLease(
             ops,
@@ -141,13 +141,17 @@ def without_values() -> Iterator[None]:
 
     DuckDB, Arrow, pandas and NumPy name the value that they cannot convert, and Dagster stores an
     error with all of its causes in its log, where nothing is erased. In the place of an error of a
-    library an MlopsError names its type.
+    library an MlopsError names its type, or what the machine does not do.
     """
     try:
         yield
-    except Exception as error:  # noqa: BLE001 # raised again, whatever it is
-        shown: Exception = error
-        if not isinstance(error, HARMLESS) and not type(error).__module__.startswith("dagster"):
+    except BaseException as error:  # noqa: BLE001 # raised again, whatever it is: a panic too
+        shown = MachineError.of(error) or error
+        if (
+            isinstance(shown, Exception)
+            and not isinstance(shown, HARMLESS)
+            and not type(error).__module__.startswith("dagster")
+        ):
             shown = MlopsError(
                 f"an error that was not expected: {type(error).__name__}",
                 found=masked(str(error)),

@@ -20,6 +20,7 @@ from typing import Any
 from mlops_pipeline.errors import ConfigError, visible, without_secrets
 
 ONLINE_TIMEOUT_MS = 50  # a hundred times what a read takes; a prediction still has time left
+FIRST_YEAR, LAST_YEAR = 1970, 2200  # of the Clock: times are kept as nanoseconds, up to 2262
 CONTRACT_TIMEOUT_S = 180  # importing MLflow takes 10 s of an idle machine
 RATE_LIMIT = 1_000  # requests a minute of one key
 REQUEST_TIMEOUT_S = 5
@@ -73,7 +74,7 @@ class Settings:
             request_timeout_s=_positive(given, "MLOPS_REQUEST_TIMEOUT_S", REQUEST_TIMEOUT_S),
             threads=_positive(given, "MLOPS_THREADS", os.cpu_count() or 1),
             memory_limit=given.get("MLOPS_MEMORY_LIMIT") or "3GB",
-            fixed_now=parse_time(given["MLOPS_NOW"]) if given.get("MLOPS_NOW") else None,
+            fixed_now=_fixed_now(given),
             git_commit=given.get("MLOPS_GIT_COMMIT") or None,
         )
 
@@ -92,11 +93,11 @@ def parse_time(text: str) -> datetime:
     """Parse an ISO date or time; without a zone it is UTC."""
     try:
         value = datetime.fromisoformat(text)
-    except ValueError as error:
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
         raise ConfigError(
             "not a date or time", expected="for example 2025-01-01", found=repr(text)
         ) from error
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 def keep_private() -> None:
@@ -116,6 +117,18 @@ def _masked_record(*given: Any, **named: Any) -> logging.LogRecord:
         traceback = logging.Formatter().formatException(record.exc_info)
         record.exc_text = visible(without_secrets(traceback))
     return record
+
+
+def _fixed_now(given: Mapping[str, str]) -> datetime | None:
+    if not given.get("MLOPS_NOW"):
+        return None
+    now = parse_time(given["MLOPS_NOW"])
+    if not FIRST_YEAR <= now.year <= LAST_YEAR:
+        years = f"a year from {FIRST_YEAR} to {LAST_YEAR}"
+        raise ConfigError(
+            "not a time of the Clock", where="MLOPS_NOW", expected=years, found=given["MLOPS_NOW"]
+        )
+    return now
 
 
 def _positive(given: Mapping[str, str], name: str, default: int) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mlops_pipeline.config.tables import ColumnType, Source
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.errors import SourceError, masked, nearest_name, shape
+from mlops_pipeline.errors import MachineError, SourceError, masked, nearest_name, shape
 from mlops_pipeline.stores.lake.engine import Engine, file_list, literal, quoted
 from mlops_pipeline.stores.settings import Settings
 
@@ -127,7 +127,7 @@ def readable(source: Source, where: str) -> Iterator[None]:
     try:
         yield
     except duckdb.Error as error:
-        raise SourceError(
+        raise MachineError.of(error) or SourceError(
             f"the file cannot be read as {source.format}",
             where=where,
             expected=f"a whole {source.format} file",
