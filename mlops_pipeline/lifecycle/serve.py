@@ -51,10 +51,11 @@ logger = logging.getLogger(__name__)
 class Asked:
     """Whom a prediction is about; `request` has the columns of request-time features.
 
-    With `features`, a whole row of the model's inputs, the store is not read.
+    With `features`, a whole row of the model's inputs, the store is not read, and `entity` may be
+    None: then the answer is nobody's.
     """
 
-    entity: int | str
+    entity: int | str | None
     request: Mapping[str, Any] = field(default_factory=dict)
     features: Mapping[str, Any] | None = None
 
@@ -188,7 +189,7 @@ class PredictionService(Closing):
 
         What has reasons and no role is the default's.
         """
-        found = [_Found(self._reader.key(one.entity)) for one in asked]
+        found = [_Found(self._key(one)) for one in asked]
         roles: tuple[Role, Role] = ("champion", "previous")
         failures: tuple[str, ...] = ()
         left = list(range(len(asked)))
@@ -222,9 +223,7 @@ class PredictionService(Closing):
         """Return the features of each entity, and why a model may not decide on them."""
         read = iter(self._read(live, [one for one in asked if one.features is None]))
         found = [
-            next(read)
-            if one.features is None
-            else _Found(self._reader.key(one.entity), one.features)
+            next(read) if one.features is None else _Found(self._key(one), one.features)
             for one in asked
         ]
         rules = self._use_case.serving.inputs
@@ -242,13 +241,17 @@ class PredictionService(Closing):
         online = [name for name in live.names if name in self._reader.names]
         try:
             read = self._reader.read(
-                [one.entity for one in asked], online, request=[one.request for one in asked]
+                [one.entity or "" for one in asked], online, request=[one.request for one in asked]
             )
         except OnlineStoreError as error:
             logger.warning("the online store failed: %s", error)
             reasons = (f"features cannot be read: {error.what}",)
-            return [_Found(self._reader.key(one.entity), reasons=reasons) for one in asked]
+            return [_Found(self._key(one), reasons=reasons) for one in asked]
         return [self._fit(live, item) for item in read]
+
+    def _key(self, one: Asked) -> str:
+        """Return the key as the store has it; empty of nobody."""
+        return "" if one.entity is None else self._reader.key(one.entity)
 
     def _fit(self, live: LiveModel, item: OnlineFeatures) -> "_Found":
         """Return what was read of an entity, with what is missing or stale as reasons."""
@@ -334,7 +337,12 @@ def _check(asked: Sequence[Asked], request_id: str | None) -> None:
             expected=f"1 to {ENTITIES_AT_ONCE:,}",
             found=f"{len(asked):,}",
         )
-    ids = [*(("entity_id", str(one.entity)) for one in asked), ("request_id", request_id or "-")]
+    ids = [
+        ("entity_id", "" if one.entity is None else str(one.entity))
+        for one in asked
+        if one.entity is not None or one.features is None
+    ]
+    ids.append(("request_id", request_id or "-"))
     for name, text in ids:
         if not 0 < len(text) <= MAX_ID:
             raise DataError(

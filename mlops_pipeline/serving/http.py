@@ -41,7 +41,7 @@ from mlops_pipeline.lifecycle.features.online.reader import (
     read_entity,
 )
 from mlops_pipeline.lifecycle.serve import PredictionService
-from mlops_pipeline.serving import predict
+from mlops_pipeline.serving import inference_v2, predict
 from mlops_pipeline.serving.key_uses import CountedRequests, KeyUses
 from mlops_pipeline.serving.problems import (
     GUARDED,
@@ -141,7 +141,8 @@ def create_app(
     app.add_middleware(Protected)
     app.add_middleware(CountedRequests)  # what is refused is counted too
     app.include_router(health)
-    for one in (router, predict.router):
+    app.include_router(inference_v2.health)
+    for one in (router, predict.router, inference_v2.router):
         app.include_router(one, responses=problem_responses(*GUARDED))
     add_handlers(app)
     return app

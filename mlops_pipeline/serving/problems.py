@@ -68,11 +68,12 @@ KEY_LACKS_SCOPE = Problem("key-lacks-scope", 403, "The key is not for this")
 TOO_LARGE = Problem("too-large", 413, "The body is too large")
 HEADERS_TOO_LARGE = Problem("headers-too-large", 431, "The headers are too large")
 RATE_LIMITED = Problem("rate-limited", 429, "Too many requests of this key")
+NOT_READY = Problem("not-ready", 503, "No model answers", SOON_S)
 OVERLOADED = Problem("overloaded", 503, "Too many requests at once", SOON_S)
 TIMED_OUT = Problem("timed-out", 504, "The answer took too long", SOON_S)
 ALL_PROBLEMS = (
     *PROBLEMS.values(), UNKNOWN_ID, KEY_UNKNOWN, KEY_LACKS_SCOPE, TOO_LARGE, HEADERS_TOO_LARGE,
-    RATE_LIMITED, OVERLOADED, TIMED_OUT,
+    RATE_LIMITED, NOT_READY, OVERLOADED, TIMED_OUT,
 )  # fmt: skip
 GUARDED = (401, 403, 413, 429, 431, 503, 504)  # what every endpoint but health may answer
 
@@ -83,6 +84,7 @@ class ProblemDocument(BaseModel):
     type: str
     title: str
     status: int
+    error: str  # what clients of the inference protocol show
     detail: str | None = None
     where: str | None = None
     expected: str | None = None
@@ -122,7 +124,7 @@ def answer(
 ) -> Response:
     """Return a problem as a response: `detail` is this occurrence, `more` further members."""
     body = {"type": f"{TYPE_PREFIX}{problem.slug}", "title": problem.title,
-            "status": problem.status}  # fmt: skip
+            "status": problem.status, "error": detail or problem.title}  # fmt: skip
     if detail:
         body["detail"] = detail
     headers = {**NEVER_STORE, **(headers or {})}
@@ -156,7 +158,8 @@ def _refused(_request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     if status == TOO_LARGE.status:
         return answer(TOO_LARGE)
-    body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status}
+    title = HTTPStatus(status).phrase
+    body = {"type": "about:blank", "title": title, "status": status, "error": title}
     headers = {**NEVER_STORE, **(getattr(error, "headers", None) or {})}
     return JSONResponse(body, status, headers=headers, media_type=MEDIA_TYPE)
 

@@ -58,9 +58,9 @@ def test_real_server_answers_many_at_once(shops: Path) -> None:
     assert problem_of(quoted) == (422, "unusable-request")
 
 
-def served_at(root: Path, **options: Any) -> "tuple[Any, threading.Thread, int]":
+def served_at(root: Path, limit_s: int = 20, **options: Any) -> "tuple[Any, threading.Thread, int]":
     listener = socket.create_server((HOST, 0), backlog=64)
-    settings = replace(settings_at(root), request_timeout_s=1)
+    settings = replace(settings_at(root), request_timeout_s=limit_s)
     server = http_server(CASES, settings, listener.getsockname()[1], **options)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
@@ -69,7 +69,7 @@ def served_at(root: Path, **options: Any) -> "tuple[Any, threading.Thread, int]"
 
 @contextmanager
 def running(root: Path, scheme: str = "http", **options: Any) -> Iterator[httpx.Client]:
-    """A client of a real server with a time limit of one second."""
+    """A client of a real server."""
     server, thread, port = served_at(root, **options)
     try:
         with httpx.Client(base_url=f"{scheme}://{HOST}:{port}", timeout=20, verify=False) as client:
@@ -96,7 +96,7 @@ BODY = {"use_case": "shop", "entity_id": 1, "request_id": "a"}
 
 
 def test_answer_that_takes_too_long_is_a_problem_and_kept_for_the_same_id(changed: Path) -> None:
-    with running(changed) as client:
+    with running(changed, limit_s=1) as client:
         with locked_log(changed):
             late = client.post("/v1/predict", json=BODY)
         assert problem_of(late) == (504, "timed-out")
@@ -109,7 +109,7 @@ def test_what_would_wait_long_is_refused_early(
 ) -> None:
     monkeypatch.setattr(limits, "WORKERS", 2)
     monkeypatch.setattr(limits, "REQUESTS_AT_ONCE", 2)
-    with running(changed) as client, ThreadPoolExecutor(8) as pool:
+    with running(changed, limit_s=1) as client, ThreadPoolExecutor(8) as pool:
         with locked_log(changed):
             bodies = [{"use_case": "shop", "entity_id": 1} for _ in range(8)]
             said = list(pool.map(lambda body: client.post("/v1/predict", json=body), bodies))
