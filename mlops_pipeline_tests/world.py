@@ -187,7 +187,7 @@ class World:
         return self.run(ops={"features": {"as_of": as_of}}, **options)
 
     def copy_to(self, root: Path) -> "World":
-        """Copy the folder; addresses that databases and documents hold follow."""
+        """Copy the folder; addresses that databases hold follow."""
         databases = ("data/ops.db", "data/mlflow/mlflow.db")
         ignored = shutil.ignore_patterns("run-*", "home", "ops.db*", "mlflow.db*")
         shutil.copytree(self.root, root, ignore=ignored)
@@ -199,8 +199,6 @@ class World:
             ):
                 source.backup(target)
             _relocate(root / name, str(self.root), str(root))
-        for document in root.glob("data/lake/*/artifacts/*/*.json"):
-            document.write_text(document.read_text().replace(str(self.root), str(root)))
         return World(root)
 
 

@@ -1,7 +1,7 @@
 """Loading a model for scoring: only what its approval state allows (core/rollout/approvals.py).
 
-The files in the release folder of the lake are the model; MLflow's are a copy, and not read. Their
-digests stand in metadata.json beside them.
+The files in the release folder of the lake are the model; MLflow's are a copy, and not read. The
+digest of every file was pinned in the ledger before the version was complete.
 """
 
 import json
@@ -13,6 +13,7 @@ from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.core.rollout.approvals import approval_state, has_ended, last_approval
 from mlops_pipeline.core.rollout.records import ApprovalState, Rollout
 from mlops_pipeline.errors import ModelFilesError, NotFoundError, StateError
+from mlops_pipeline.lifecycle.bookkeeping import get_pointer
 from mlops_pipeline.lifecycle.rollouts import get_rollout, list_approvals
 from mlops_pipeline.stores.lake.tables import Lake
 from mlops_pipeline.stores.models.files import read_checked
@@ -20,6 +21,7 @@ from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
 
 NAMES = {"champion": "champion", "previous": "champion before the present one"}
+RELEASE = "release/"  # pointers to the files of a version, by fingerprint
 MODEL = "model"  # the folder in the release folder that holds a version's text and JSON
 WAYS_OUT: dict[ApprovalState, str] = {
     "candidate": "a person lets it into trial scoring: "
@@ -34,7 +36,7 @@ def champion_model(
 ) -> tuple[int, ScoringModel]:
     """Return the champion's version and model: what may decide."""
     rollout = champion_rollout(ops, use_case, now=now)
-    return rollout.version, released_model(settings, use_case, rollout.fingerprint)
+    return rollout.version, released_model(ops, settings, use_case, rollout.fingerprint)
 
 
 def champion_rollout(ops: OpsDatabase, use_case: UseCase, *, now: datetime) -> Rollout:
@@ -77,27 +79,44 @@ def trial_model(
             found=f"approval state {state} (rollout: {found.state})",
             way_out=WAYS_OUT[state].format(use_case.name, version),
         )
-    return released_model(settings, use_case, found.fingerprint)
+    return released_model(ops, settings, use_case, found.fingerprint)
 
 
-def released_model(settings: Settings, use_case: UseCase, fingerprint: str) -> ScoringModel:
+def released_model(
+    ops: OpsDatabase, settings: Settings, use_case: UseCase, fingerprint: str
+) -> ScoringModel:
     """Read a released version's text and JSON; nothing of it is executed."""
-    recorded = release_document(settings, use_case, fingerprint)["model_files"]
-    folder = Lake(settings.lake_uri).documents_folder(use_case.name, fingerprint)
+    folder, within = (
+        Lake(settings.lake_uri).documents_folder(use_case.name, fingerprint),
+        f"{MODEL}/",
+    )
+    pinned = get_pointer(ops, use_case.name, f"{RELEASE}{fingerprint}")
+    if pinned is None:
+        raise ModelFilesError(
+            "nothing says which files the version was released with",
+            where=str(folder),
+            expected=f"a pointer {RELEASE}{fingerprint} in the ops database",
+            way_out="restore the database from a backup; of a version that is older than such "
+            "pointers, run the lifecycle at its as_of again",
+        )
+    recorded = {
+        name.removeprefix(within): digest
+        for name, digest in pinned.value["files"].items()
+        if name.startswith(within)
+    }
     return ScoringModel.of_files(read_checked(folder / MODEL, recorded))
 
 
 def release_document(settings: Settings, use_case: UseCase, fingerprint: str) -> dict[str, Any]:
-    """Read a released version's metadata; `model_files` are the digests of its files."""
+    """Read a released version's metadata."""
     path = Lake(settings.lake_uri).documents_folder(use_case.name, fingerprint) / "metadata.json"
     try:
-        document = dict(json.loads(path.read_text(encoding="utf-8")))
-        document["model_files"] = dict(document["model_files"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        document: dict[str, Any] = {**json.loads(path.read_text(encoding="utf-8"))}
+    except (OSError, ValueError, TypeError) as error:
         raise ModelFilesError(
             "the released version's document is gone or damaged",
             where=str(path),
-            expected="JSON that names the digest of every model file",
+            expected="a JSON object",
             found=f"{type(error).__name__}: {error}",
             way_out="restore the folder from a backup of the lake",
         ) from error

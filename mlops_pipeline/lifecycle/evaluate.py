@@ -209,7 +209,7 @@ def _champion(context: Context) -> Champion | None:
     if rollout is None:
         return None
     folder = context.lake.documents_folder(context.use_case.name, rollout.fingerprint)
-    model = released_model(context.settings, context.use_case, rollout.fingerprint)
+    model = released_model(*(context.ops, context.settings), context.use_case, rollout.fingerprint)
     return Champion(rollout.version, read_facts(folder).as_of, model)
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops_pipeline.config import config_hash
+from mlops_pipeline.core.audit.chain import RECORD
 from mlops_pipeline.core.documents.pages import Recorded, changes
 from mlops_pipeline.core.documents.records import (
     EvaluatedTraining,
@@ -42,7 +43,7 @@ from mlops_pipeline.lifecycle.bookkeeping import (
     last_lifecycle,
     record_decision,
 )
-from mlops_pipeline.lifecycle.champions import MODEL
+from mlops_pipeline.lifecycle.champions import MODEL, RELEASE
 from mlops_pipeline.lifecycle.compliance.cards import (
     CONFIG,
     MARKDOWN,
@@ -73,7 +74,7 @@ from mlops_pipeline.lifecycle.run_log import log_costs
 from mlops_pipeline.lifecycle.status import use_case_costs
 from mlops_pipeline.lifecycle.train import TrainedModel, read_training, trained_model
 from mlops_pipeline.stores.files import write_json
-from mlops_pipeline.stores.models.files import digests, write_files
+from mlops_pipeline.stores.models.files import digests, pinned_digests, write_files
 from mlops_pipeline.stores.models.mlflow import RegisteredVersion, check_contract
 
 EVIDENCE = ("training.json", "evaluation.json", "report.html", "evidently.html")
@@ -126,6 +127,8 @@ def release_model(run: RunContext, *, must_pass: bool = False) -> Released | Non
     found = run.models.find(trained.fingerprint)
     if found is None:
         found = _register(_refitted(run, trained, evaluated, files), champion)
+    elif _is_older_than_pins(run, trained.fingerprint):
+        pin_release(run, trained.fingerprint, found.model_folder)
     documents = run.lake.documents_folder(run.use_case.name, trained.fingerprint)
     metadata = read_metadata(documents)
     entry = Registered(found.version, trained.fingerprint, evaluated.gate.needs_review)
@@ -177,6 +180,20 @@ def end_lifecycle(run: RunContext, outcome: str, fingerprint: str, reason: str) 
         ),
         now=run.now,
     )
+
+
+def pin_release(run: RunContext, fingerprint: str, package: Path) -> None:
+    """Pin every file of a release folder, and of MLflow's copy of the model."""
+    files = pinned_digests(run.lake.documents_folder(run.use_case.name, fingerprint))
+    pinned = {"files": files, "package": pinned_digests(package)}
+    run.set_pointer(f"{RELEASE}{fingerprint}", pinned)
+
+
+def _is_older_than_pins(run: RunContext, fingerprint: str) -> bool:
+    """Whether the chain never told which files a version has: one that was taken is not pinned."""
+    place = [run.use_case.name, f"{RELEASE}{fingerprint}"]
+    events = run.ops.events_after(0, kind=RECORD, use_case=run.use_case.name)
+    return not any(event.detail["key"] == place for event in events)
 
 
 def _refusal(champion: int | None, evaluated: EvaluatedTraining) -> str:
@@ -251,6 +268,7 @@ def _register(release: _Release, champion: Rollout | None) -> RegisteredVersion:
     for path in sorted(documents.iterdir()):
         if path.name not in NOT_IN_MLFLOW:
             run.models.client.log_artifact(trained.mlflow_run_id, str(path), "release")
+    pin_release(run, trained.fingerprint, version.model_folder)
     run.models.complete(
         version.version,
         {

@@ -148,7 +148,7 @@ class PredictionService(Closing):
             for known in (self._live, self._previous):  # the other keeps its breaker
                 if known.fingerprint == rollout.fingerprint:
                     return known
-            model = released_model(self._settings, self._use_case, rollout.fingerprint)
+            model = released_model(self._ops, self._settings, self._use_case, rollout.fingerprint)
             RowScorer(model)  # warm and whole before it takes traffic
         except MlopsError as error:
             return NoModel(error.what)

@@ -1,19 +1,24 @@
 """A champion is loaded from its release folder, compared by digest, without heavy libraries."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.errors import ModelFilesError
-from mlops_pipeline.lifecycle.champions import MODEL, released_model
+from mlops_pipeline.lifecycle.bookkeeping import set_pointer
+from mlops_pipeline.lifecycle.champions import MODEL, RELEASE, release_document, released_model
 from mlops_pipeline.stores.lake.tables import Lake
-from mlops_pipeline.stores.models.files import write_files
+from mlops_pipeline.stores.models.files import pinned_digests, write_files
+from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
 from mlops_pipeline_tests.core.evaluation.example_evaluation import use_case
 from mlops_pipeline_tests.core.modelling.example_models import RECIPES, fitted
+from mlops_pipeline_tests.worlds import NOW
 
 HEAVY = ("mlflow", "sklearn", "pandas", "lightgbm", "xgboost")
 SCORE = """
@@ -21,9 +26,11 @@ import json, sys
 import numpy as np
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.lifecycle.champions import released_model
+from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
 settings = Settings.from_environment({"MLOPS_DATA_DIR": sys.argv[1]})
-model = released_model(settings, UseCase.model_validate_json(sys.argv[2]), "f1")
+with OpsDatabase.open(settings.database_url) as ops:
+    model = released_model(ops, settings, UseCase.model_validate_json(sys.argv[2]), "f1")
 columns = {"amount": np.array([3.5, np.nan], np.float32), "tickets": np.zeros(2, np.float32),
            "plan": np.array(["plus", None], object), "noise": np.ones(2, np.float32)}
 said = model.decide(columns)
@@ -36,9 +43,17 @@ def released(root: Path, kind: str) -> Settings:
     settings = Settings.from_environment({"MLOPS_DATA_DIR": str(root)})
     folder = Lake(settings.lake_uri).documents_folder(use_case().name, "f1")
     folder.mkdir(parents=True)
-    recorded = write_files(folder / MODEL, fitted(kind).files)
-    (folder / "metadata.json").write_text(json.dumps({"model_files": recorded}))
+    write_files(folder / MODEL, fitted(kind).files)
+    (folder / "metadata.json").write_text("{}")
+    pins = {"files": pinned_digests(folder), "package": {}}
+    with OpsDatabase.open(settings.database_url) as ops:
+        set_pointer(ops, use_case().name, f"{RELEASE}f1", pins, run_id="run", now=NOW)
     return settings
+
+
+def loaded(settings: Settings, fingerprint: str = "f1") -> ScoringModel:
+    with OpsDatabase.open(settings.database_url) as ops:
+        return released_model(ops, settings, use_case(), fingerprint)
 
 
 @pytest.mark.parametrize("kind", RECIPES)
@@ -58,7 +73,7 @@ def test_champion_is_scored_in_a_fresh_process_without_heavy_libraries(
 
 def test_released_model_is_the_one_that_was_written(tmp_path: Path) -> None:
     settings = released(tmp_path, "lightgbm")
-    assert released_model(settings, use_case(), "f1").files == fitted("lightgbm").files
+    assert loaded(settings).files == fitted("lightgbm").files
 
 
 def test_released_model_of_damaged_bytes_is_refused(tmp_path: Path) -> None:
@@ -67,7 +82,7 @@ def test_released_model_of_damaged_bytes_is_refused(tmp_path: Path) -> None:
     (folder / "model.txt").write_bytes(b"\xff\xfe")
     (folder / "left").mkdir()
     with pytest.raises(ModelFilesError, match=r"left, model\.txt"):
-        released_model(settings, use_case(), "f1")
+        loaded(settings)
 
 
 def test_released_model_with_another_threshold_is_refused(tmp_path: Path) -> None:
@@ -75,11 +90,28 @@ def test_released_model_with_another_threshold_is_refused(tmp_path: Path) -> Non
     path = Lake(settings.lake_uri).documents_folder(use_case().name, "f1") / MODEL / "model.json"
     path.write_text(path.read_text().replace('"threshold": 0.5', '"threshold": 0.1'))
     with pytest.raises(ModelFilesError, match=r"model\.json"):
-        released_model(settings, use_case(), "f1")
+        loaded(settings)
 
 
-@pytest.mark.parametrize("held", [None, b"{", b"\xff", b"[]", b"{}", b'{"model_files": 1}'])
-def test_released_model_without_a_whole_document_is_refused(
+def test_released_model_whose_files_and_document_were_exchanged_is_refused(tmp_path: Path) -> None:
+    settings = released(tmp_path, "logistic")
+    folder = Lake(settings.lake_uri).documents_folder(use_case().name, "f1")
+    shutil.rmtree(folder / MODEL)
+    other = write_files(folder / MODEL, fitted("lightgbm").files)
+    (folder / "metadata.json").write_text(json.dumps({"model_files": other}))
+    with pytest.raises(ModelFilesError, match="not those that were released"):
+        loaded(settings)
+
+
+def test_released_model_that_the_ledger_does_not_know_is_refused(tmp_path: Path) -> None:
+    settings = released(tmp_path, "logistic")
+    with pytest.raises(ModelFilesError, match="nothing says which files") as caught:
+        loaded(settings, "f2")
+    assert caught.value.way_out
+
+
+@pytest.mark.parametrize("held", [None, b"{", b"\xff", b"[]"])
+def test_document_of_a_release_that_is_not_whole_is_refused(
     held: bytes | None, tmp_path: Path
 ) -> None:
     settings = released(tmp_path, "logistic")
@@ -88,4 +120,4 @@ def test_released_model_without_a_whole_document_is_refused(
     if held is not None:
         document.write_bytes(held)
     with pytest.raises(ModelFilesError, match="gone or damaged"):
-        released_model(settings, use_case(), "f1")
+        release_document(settings, use_case(), "f1")

@@ -48,8 +48,9 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     client = open_tracking(settings, case.name).client
     client.create_registered_model(case.name)
     for _ in range(2):
-        made = client.create_model_version(case.name, str(folder))
+        made = client.create_model_version(case.name, str(folder), run_id="m")
         client.set_model_version_tag(case.name, made.version, "complete", "true")
+        client.set_model_version_tag(case.name, made.version, "run_fingerprint", f"f{made.version}")
     with OpsDatabase.open(settings.database_url) as ops:
         for version in (1, 2):
             waits = version == 2

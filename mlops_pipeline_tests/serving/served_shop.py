@@ -9,12 +9,14 @@ from pydantic import TypeAdapter
 from mlops_pipeline.config.modelling import Candidate
 from mlops_pipeline.core.modelling.fitting import Fitting, Rows, encode_rows, learn_inputs
 from mlops_pipeline.core.modelling.scoring import ScoringModel
-from mlops_pipeline.lifecycle.champions import MODEL
+from mlops_pipeline.lifecycle.bookkeeping import set_pointer
+from mlops_pipeline.lifecycle.champions import MODEL, RELEASE
 from mlops_pipeline.stores.lake.tables import Lake
-from mlops_pipeline.stores.models.files import write_files
+from mlops_pipeline.stores.models.files import pinned_digests, write_files
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
 from mlops_pipeline_tests.lifecycle.rollout_steps import open_version
+from mlops_pipeline_tests.worlds import NOW
 
 INPUTS = ("visits", "spent", "last_kind", "spent_a_visit")
 
@@ -44,12 +46,14 @@ def release(settings: Settings, version: int = 1, use_case: str = "shop") -> Sco
     model, fingerprint = shop_model(version), f"fingerprint-{version}"
     folder = Lake(settings.lake_uri).documents_folder(use_case, fingerprint)
     folder.mkdir(parents=True)
+    write_files(folder / MODEL, model.files)
     document = {
-        "model_files": write_files(folder / MODEL, model.files),
         "provenance": {"git_commit": "c0ffee", "dataset_snapshot_uri": "snapshot.json"},
         "training": {"as_of": "2025-01-01T00:00:00+00:00"},
     }
     (folder / "metadata.json").write_text(json.dumps(document))
     with OpsDatabase.open(settings.database_url) as ops:
+        pins = {"files": pinned_digests(folder), "package": {}}
+        set_pointer(ops, use_case, f"{RELEASE}{fingerprint}", pins, run_id="run", now=NOW)
         open_version(ops, version, state="champion", use_case=use_case)
     return model

@@ -26,6 +26,7 @@ from mlops_pipeline.core.audit.chain import ChainCheck, RecordCheck, time_text
 from mlops_pipeline.core.rollout.machine import replay
 from mlops_pipeline.errors import StateError
 from mlops_pipeline.lifecycle.alerts import NewAlert, raise_alert
+from mlops_pipeline.lifecycle.compliance.evidence import altered_evidence
 from mlops_pipeline.stores.lake.tables import Lake
 from mlops_pipeline.stores.models.address import is_in_use
 from mlops_pipeline.stores.models.mlflow import Tracking, open_tracking
@@ -93,7 +94,11 @@ def verify_audit(settings: Settings) -> tuple[ChainCheck, int]:
         for event in stored_events(ops):
             check.add(event)
             records.add(event)
-        for text in (*altered_guards(ops), *_impossible_changes(ops)):
+        for text in (
+            *altered_guards(ops),
+            *_impossible_changes(ops),
+            *altered_evidence(ops, settings),
+        ):
             check.report(text)
     check.finish()
     records.finish()

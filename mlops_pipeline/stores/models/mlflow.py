@@ -277,6 +277,17 @@ class Registry:
             elif alias in held and alias not in wanted:
                 self.client.delete_registered_model_alias(self.name, alias)
 
+    def shown(self) -> tuple[dict[str, int], dict[int, RegisteredVersion]]:
+        """Return MLflow's aliases, and its complete versions by number."""
+        versions = {int(item.version): item for item in self._versions() if COMPLETE in item.tags}
+        if not self.client.search_registered_models(f"name = '{self.name}'"):
+            return {}, {}
+        aliases = self.client.get_registered_model(self.name).aliases
+        return (
+            {name: int(held) for name, held in aliases.items()},
+            {number: self._describe(item) for number, item in versions.items()},
+        )
+
     def set_alias(self, alias: str, version: int) -> None:
         """Point an alias at a version."""
         self.client.set_registered_model_alias(self.name, alias, str(version))

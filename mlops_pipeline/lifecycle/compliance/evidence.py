@@ -1,0 +1,105 @@
+"""What the ledger pins, held against what lies outside of it: files, and MLflow's registry.
+
+Belongs here: what `mlops audit verify` looks at besides the chain and the rows (anchors.py).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+
+from mlops_pipeline.core.rollout.approvals import approval_state
+from mlops_pipeline.core.rollout.records import MEANINGS, Approval, Rollout
+from mlops_pipeline.lifecycle.champions import RELEASE
+from mlops_pipeline.stores.lake.tables import Lake
+from mlops_pipeline.stores.models.address import is_in_use
+from mlops_pipeline.stores.models.files import pinned_digests
+from mlops_pipeline.stores.models.mlflow import (
+    ALIASES,
+    APPROVAL,
+    FINGERPRINT,
+    RegisteredVersion,
+    Registry,
+    open_tracking,
+)
+from mlops_pipeline.stores.ops import OpsDatabase, Pointer
+from mlops_pipeline.stores.settings import Settings
+
+OF_TRAINING = ("trained_model", "evaluation")  # pointers that pin files of a training's folder
+
+
+def altered_evidence(ops: OpsDatabase, settings: Settings) -> Iterator[str]:
+    """Yield what is not as the ledger says."""
+    lake, pins = Lake(settings.lake_uri), ops.all(Pointer)
+    for pin in pins:
+        if pin.name.startswith(RELEASE):
+            folder = lake.documents_folder(pin.use_case, pin.name.removeprefix(RELEASE))
+            yield from _differences(str(folder), pin.value["files"], pinned_digests(folder))
+        elif pin.name in OF_TRAINING:
+            folder, files = lake.artifact_folder(pin.use_case, pin.value["fingerprint"]), pin.value
+            found = {name: digest for name, digest in pinned_digests(folder).items()
+                     if name in files["files"]}  # fmt: skip
+            yield from _differences(str(folder), files["files"], found)
+    if is_in_use(settings):
+        packages = {
+            (pin.use_case, pin.name.removeprefix(RELEASE)): pin.value["package"]
+            for pin in pins
+            if pin.name.startswith(RELEASE)
+        }
+        for name in sorted({item.use_case for item in ops.all(Rollout)}):
+            yield from _registry(ops, settings, name, packages)
+
+
+def _registry(
+    ops: OpsDatabase,
+    settings: Settings,
+    name: str,
+    packages: Mapping[tuple[str, str], Mapping[str, str]],
+) -> Iterator[str]:
+    """Yield where MLflow shows a use case otherwise than the ledger does."""
+    rollouts, approvals = ops.all(Rollout, use_case=name), ops.all(Approval, use_case=name)
+    newest = ops.find(Pointer, use_case=name, name="registry")
+    held, versions = Registry(open_tracking(settings, name), name).shown()
+    states = {item.version: item.state for item in rollouts}
+    wanted = {ALIASES[state]: number for number, state in states.items() if state in ALIASES}
+    if newest is not None and newest.value["version"] not in states:
+        wanted[ALIASES["awaiting_approval"]] = newest.value["version"]
+    for alias in sorted(ALIASES.values()):
+        if held.get(alias) != wanted.get(alias):
+            yield (f"MLflow's alias {alias} of {name} names {held.get(alias)}, the ledger says "
+                   f"{wanted.get(alias)}")  # fmt: skip
+    for rollout in rollouts:
+        what, version = f"version {rollout.version} of {name}", versions.get(rollout.version)
+        if version is None:
+            yield f"MLflow has no complete {what}"
+            continue
+        yield from _version(what, rollout, version, approvals, now=settings.now())
+        package = packages.get((name, rollout.fingerprint))
+        if package is not None:
+            found = pinned_digests(version.model_folder)
+            yield from _differences(f"MLflow's files of {what}", package, found)
+
+
+def _version(
+    what: str,
+    rollout: Rollout,
+    version: RegisteredVersion,
+    approvals: Sequence[Approval],
+    *,
+    now: datetime,
+) -> Iterator[str]:
+    """Yield tags and links of a version that the ledger does not bear out."""
+    # an approval of trials that ended by itself shows until the next projection
+    states = {approval_state(rollout, approvals, now=at) for at in (now, rollout.changed_at)}
+    states.add(MEANINGS[rollout.state].approval)
+    if version.tags.get(APPROVAL) not in states:
+        yield f"MLflow shows {what} as {version.tags.get(APPROVAL)}, the ledger does not"
+    if version.tags.get(FINGERPRINT) != rollout.fingerprint:
+        yield f"MLflow's {FINGERPRINT} of {what} is not the rollout's"
+    if version.mlflow_run_id != rollout.mlflow_run_id:
+        yield f"MLflow's run of {what} is not the rollout's"
+
+
+def _differences(where: str, pinned: Mapping[str, str], found: Mapping[str, str]) -> Iterator[str]:
+    for name in sorted({*pinned, *found}):
+        if pinned.get(name) != found.get(name):
+            was = "gone" if name not in found else "altered" if name in pinned else "put there"
+            yield f"{where}: {name} is {was}"
