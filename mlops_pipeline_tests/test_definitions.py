@@ -142,11 +142,15 @@ def test_asset_checks_and_which_block(defs: dg.Definitions) -> None:
     leaks = {
         dg.AssetCheckKey(dg.AssetKey([case, "features"]), "no_leak"): True for case in USE_CASES
     }
+    kept = {
+        dg.AssetCheckKey(dg.AssetKey([case, "raw_data"]), "no_row_left_out"): False
+        for case in USE_CASES
+    }
     audits = {
         dg.AssetCheckKey(dg.AssetKey([case, "fairness_audit"]), "fairness_within_limits"): False
         for case in USE_CASES
     }
-    assert found == {**rules, **leaks, **audits}
+    assert found == {**rules, **leaks, **kept, **audits}
 
 
 def test_build_definitions_returns_fresh_objects(defs: dg.Definitions) -> None:

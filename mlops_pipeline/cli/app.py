@@ -9,7 +9,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -114,7 +114,7 @@ def fetch(
 
 
 @app.command()
-def run(
+def run(  # noqa: PLR0913 # an option each
     use_case: Name,
     as_of: Annotated[
         str | None, typer.Option(help="Look from this grid point (ISO date, UTC).")
@@ -126,6 +126,13 @@ def run(
     by: Annotated[
         str | None, typer.Option(help="Who triggers it: self-asserted, recorded.")
     ] = None,
+    accept_jump: Annotated[
+        list[str] | None, typer.Option(help="A source whose newest rows may lie far ahead.")
+    ] = None,
+    restate: Annotated[
+        list[str] | None, typer.Option(help="A source whose rows count however late they came.")
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Why that is right: recorded.")] = "",
     multiprocess: Annotated[bool, typer.Option(help="Each asset in a process of its own.")] = False,
     verbose: Annotated[bool, typer.Option(help="Show Dagster's own log.")] = False,
 ) -> None:
@@ -138,11 +145,16 @@ def run(
     if on_rejection not in ("keep", "fail"):
         expected = "keep or fail"
         raise ConfigError("--on-rejection is not valid", expected=expected, found=on_rejection)
-    ops = {"registry_entry": {"on_rejection": on_rejection}}
+    ops: dict[str, dict[str, Any]] = {"registry_entry": {"on_rejection": on_rejection}}
     if as_of is not None:
         parse_time(as_of)  # what is no date is refused before anything starts
         ops["features"] = {"as_of": as_of}
-    tags = {"mlops/by": person_name(by or getpass.getuser())}
+    name = person_name(by or getpass.getuser())
+    if permits := {
+        key: named for key, named in (("accept_jump", accept_jump), ("restate", restate)) if named
+    }:
+        ops["raw_data"] = {**permits, "by": name, "reason": reason}
+    tags = {"mlops/by": name}
     seconds = execute_job(
         use_case, "lifecycle", ops, tags=tags, multiprocess=multiprocess, verbose=verbose
     )

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 SAMPLE_ROWS = 10_000
 EXAMPLES = 10  # unexpected values shown per expectation, never of hidden columns
-BUILT_IN = ("time_present", "not_in_the_future", "finite", "quarantined_share")
+BUILT_IN = ("time_present", "not_in_the_future", "not_yet_known", "finite", "quarantined_share")
 _POLICY = (  # all that a page may do: show itself
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:; "
     "base-uri 'none'; form-action 'none'; script-src "

@@ -21,10 +21,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from mlops_pipeline.config.tables import Source
+from mlops_pipeline.config.tables import ALWAYS, Source
 from mlops_pipeline.lifecycle.context import Context, RunContext
 from mlops_pipeline.lifecycle.features.offline import finished_through
 from mlops_pipeline.lifecycle.ingest.accepted import superseded_at
+from mlops_pipeline.lifecycle.ingest.deliveries import (
+    Permits,
+    record_permits,
+    refuse_jump,
+    say_left_out,
+)
 from mlops_pipeline.stores.lake.engine import Engine, content_hash, quoted, sql_timestamp
 from mlops_pipeline.stores.lake.tables import TableState
 from mlops_pipeline.stores.ops import Ledger, Tombstone
@@ -32,6 +38,7 @@ from mlops_pipeline.stores.settings import LENGTH, pads
 from mlops_pipeline.stores.sources import known_at, open_delivery, readable
 
 INTERNAL = ("_row_no", "_available_at", "_ingested_at", "_superseded_at")
+NONE = Permits()
 EVERY = "*"  # in a tombstone: every use case that has the entity, also those to come
 
 
@@ -47,21 +54,26 @@ class Ingested:
     rows_late: int
     rows_revised: int
     rows_too_late: int
+    rows_held_back: int
     rows_erased: int
     watermark: datetime | None
     content_hash: str
     files: tuple[str, ...]
 
 
-def ingest_sources(run: RunContext) -> list[Ingested]:
+def ingest_sources(run: RunContext, permits: Permits = NONE) -> list[Ingested]:
     """Ingest every source; rows of people who were erased stay out."""
+    record_permits(run, permits)
     finished = finished_through(run)
     erased = forgotten_pseudonyms(run.ops, run.use_case.name, run.use_case.entity.name)
     done = []
     for name in run.use_case.sources:
-        found = ingest(run, name, now=run.now, finished_through=finished, erased=erased)
+        found = ingest(
+            *(run, name), now=run.now, finished_through=finished, erased=erased, permits=permits
+        )
         run.log.info(f"{name}: {found.rows_added:,} of {found.rows:,} rows new")
         done.append(found)
+    say_left_out(run, {item.source: item.rows_too_late for item in done})
     return done
 
 
@@ -72,6 +84,7 @@ def ingest(
     now: datetime,
     finished_through: datetime | None,
     erased: Collection[str] = (),
+    permits: Permits = NONE,
 ) -> Ingested:
     """Bring what is new in a source's files into its raw table."""
     engine, source = context.engine, context.use_case.sources[name]
@@ -82,8 +95,10 @@ def ingest(
     state = context.lake.state(uri)
     with readable(source, ", ".join(delivery.files)):
         kept, dropped = without_erased(context, name, delivery.placed, erased)
-        engine.create_view("_delivery", kept)
-        too_late = _stage(engine, source, state)
+        held_back = _hold_back(engine, source, kept, now)
+        too_late = _stage(engine, source, state, restate=name in permits.restate)
+        if name not in permits.accept_jump:
+            refuse_jump(engine, name, source, state, now=now)
         increment = _facts(engine, source, state, now=now, finished_through=finished_through)
     added = int(increment["rows_added"])
     if state is not None and added == 0:
@@ -99,6 +114,7 @@ def ingest(
         rows_late=int(facts["rows_late"]),
         rows_revised=int(facts["rows_revised"]),
         rows_too_late=too_late,
+        rows_held_back=held_back,
         rows_erased=dropped,
         watermark=_parse(facts.get("watermark")),
         content_hash=str(facts["content_hash"]),
@@ -145,15 +161,28 @@ def without_erased(
     return f"SELECT * FROM ({select}) ANTI JOIN {gone} USING ({name})", int(dropped)
 
 
-def _stage(engine: Engine, source: Source, state: TableState | None) -> int:
-    """Make `_staged` = the rows of the delivery that the table lacks; count those too late."""
+def _hold_back(engine: Engine, source: Source, select: str, now: datetime) -> int:
+    """Make `_delivery` without rows after the Clock: they are taken in when their time has come."""
+    if source.availability == ALWAYS:
+        engine.create_view("_delivery", select)
+        return 0
+    later = f"{quoted(source.availability)} > {sql_timestamp(now)}"
+    engine.create_view("_delivery", f"SELECT * FROM ({select}) WHERE ({later}) IS NOT TRUE")
+    return int(engine.query(f"SELECT count(*) FROM ({select}) WHERE {later}")[0][0])
+
+
+def _stage(engine: Engine, source: Source, state: TableState | None, *, restate: bool) -> int:
+    """Make `_staged` = the rows of the delivery that the table lacks; count those too late.
+
+    A restatement takes in those too.
+    """
     engine.drop_table("_increment")
     if state is None:
         engine.create_view("_staged", "SELECT * FROM _delivery")
         return 0
     columns, availability = quoted(*source.stored), quoted(source.availability)
     recent = "TRUE"
-    if state.facts.get("watermark"):
+    if state.facts.get("watermark") and not restate:
         watermark = datetime.fromisoformat(state.facts["watermark"])
         cut = sql_timestamp(watermark - timedelta(days=source.lateness_days))
         recent = f"({availability} IS NULL OR {availability} >= {cut})"

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_pipeline.config.tables import Source
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.core.data.rules import RuleResult, TableFigures, row_rules, table_results
+from mlops_pipeline.core.data.rules import (
+    NOT_YET_KNOWN,
+    RuleResult,
+    TableFigures,
+    row_rules,
+    table_results,
+)
 from mlops_pipeline.errors import NotFoundError, ValidationError
 from mlops_pipeline.lifecycle.context import Accepted, AcceptedSource, Context, RunContext
 from mlops_pipeline.lifecycle.ingest.accepted import has_key
@@ -59,7 +65,7 @@ def validate_source(context: Context, name: str, *, now: datetime) -> SourceVali
     by_rule = "SELECT unnest(_rules) AS rule, count(*) FROM _broken GROUP BY rule ORDER BY rule"
     broken: dict[str, int] = dict(engine.query(by_rule))
     quarantine = _write_quarantine(context, name, source, state)
-    figures = _figures(engine, name, source)
+    figures = _figures(engine, name, source, broken.get(NOT_YET_KNOWN, 0))
     counts = dict.fromkeys([*rules, *([source.unique_rule] if source.unique_rule else [])], 0)
     results = [
         RuleResult(name, rule, True, float(count), None, count, f"{count:,} rows quarantined")
@@ -185,7 +191,7 @@ def _write_quarantine(context: Context, name: str, source: Source, state: TableS
     return lake.write(uri, engine.batches(select), facts, "overwrite")
 
 
-def _figures(engine: Engine, name: str, source: Source) -> TableFigures:
+def _figures(engine: Engine, name: str, source: Source, not_yet_known: int) -> TableFigures:
     columns = list(source.columns)
     balances = [rule for rule in source.rules if isinstance(rule, ClassBalance)]
     counts = ", ".join(f"count({quoted(column)})" for column in columns)
@@ -200,6 +206,7 @@ def _figures(engine: Engine, name: str, source: Source) -> TableFigures:
     return TableFigures(
         rows=int(row[0]),
         quarantined=int(engine.query("SELECT count(*) FROM _broken")[0][0]),
+        not_yet_known=not_yet_known,
         newest=row[1].replace(tzinfo=UTC) if row[1] else None,  # declared: a late row is not new
         present=dict(zip(columns, map(int, row[2:]), strict=False)),
         positives={

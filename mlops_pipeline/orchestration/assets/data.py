@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+from pydantic import Field
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.orchestration.asset_run import (
@@ -27,10 +28,21 @@ INGESTED = {  # column shown: field
     "late": "rows_late",
     "revised": "rows_revised",
     "too_late": "rows_too_late",
+    "held_back": "rows_held_back",
     "hash": "content_hash",
 }
+NONE_LEFT_OUT = "no_row_left_out"  # the asset check of `raw_data`
 NO_LEAK = "no_leak"  # the asset check of `features`
 RULE = ("rule", "passed", "value", "threshold", "rows", "reason")
+
+
+class Permitted(dg.Config):
+    """Run config of `raw_data`: sources that may jump or be restated in this run; by whom, why."""
+
+    accept_jump: list[str] = Field(default_factory=list)
+    restate: list[str] = Field(default_factory=list)
+    by: str = ""
+    reason: str = ""
 
 
 class AsOf(dg.Config):
@@ -55,6 +67,8 @@ def check_name(source: str) -> str:
 
 
 def _raw_data(use_case: UseCase) -> dg.AssetsDefinition:
+    key = dg.AssetKey([use_case.name, "raw_data"])
+
     @use_case_asset(
         use_case,
         "raw_data",
@@ -63,18 +77,41 @@ def _raw_data(use_case: UseCase) -> dg.AssetsDefinition:
         description="Every source, ingested incrementally into versioned Delta tables. "
         "A second run on the same files adds nothing.",
         after=(),
+        check_specs=[
+            dg.AssetCheckSpec(
+                NONE_LEFT_OUT,
+                asset=key,
+                description="No delivered row lies further behind the newest than lateness_days.",
+            )
+        ],
     )
-    def raw_data(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+    def raw_data(context: dg.AssetExecutionContext, config: Permitted) -> dg.MaterializeResult[Any]:
+        from mlops_pipeline.lifecycle.ingest.deliveries import Permits
         from mlops_pipeline.lifecycle.ingest.ingestion import ingest_sources
 
         with asset_run(context, use_case) as run:
-            done = ingest_sources(run)
+            jumps, restated = tuple(config.accept_jump), tuple(config.restate)
+            done = ingest_sources(run, Permits(jumps, restated, config.by, config.reason))
             version = "+".join(f"{item.version}-{item.content_hash[:8]}" for item in done)
             return dg.MaterializeResult(
-                data_version=dg.DataVersion(version), metadata=_ingested(done)
+                data_version=dg.DataVersion(version),
+                metadata=_ingested(done),
+                check_results=[_left_out(key, done)],
             )
 
     return raw_data
+
+
+def _left_out(key: dg.AssetKey, done: "list[Ingested]") -> dg.AssetCheckResult:
+    late = {item.source: item.rows_too_late for item in done if item.rows_too_late}
+    return dg.AssetCheckResult(
+        asset_key=key,
+        check_name=NONE_LEFT_OUT,
+        passed=not late,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=", ".join(f"{name}: {count:,} left out" for name, count in late.items()),
+        metadata={"too_late_rows": dg.MetadataValue.json(late)},
+    )
 
 
 def _ingested(done: "list[Ingested]") -> dict[str, Any]:
@@ -82,13 +119,11 @@ def _ingested(done: "list[Ingested]") -> dict[str, Any]:
         dg.TableRecord({column: getattr(item, name) for column, name in INGESTED.items()})
         for item in done
     ]
-    late = {item.source: item.rows_too_late for item in done if item.rows_too_late}
     left_out = {item.source: item.rows_erased for item in done if item.rows_erased}
     return {
         "dagster/row_count": sum(item.rows for item in done),
         "rows_added": sum(item.rows_added for item in done),
         "sources": dg.MetadataValue.table(table),
-        **({"too_late_rows": dg.MetadataValue.json(late)} if late else {}),
         **({"forgotten": dg.MetadataValue.json(left_out)} if left_out else {}),
     }
 

@@ -40,9 +40,13 @@ def judged(world: World, rows: list[Row]) -> SourceValidation:
         return validate_source(work, "visits", now=NOW)
 
 
-def test_future_times_are_quarantined(world: World) -> None:
-    validation = judged(world, [*ROWS, visit(on(1, year=2099)), visit(on(1), known=on(7))])
-    assert validation.broken == {"not_in_the_future": 2}
+def test_rows_after_the_clock_are_held_back_and_rows_known_before_they_happen_quarantined(
+    world: World,
+) -> None:
+    later = [visit(on(1, year=2099)), visit(on(1), known=on(7)), visit(on(8), known=on(2))]
+    validation = judged(world, [*ROWS, *later])
+    assert validation.broken == {"not_in_the_future": 1}
+    assert validation.accepted.rows == 8
     assert validation.accepted.watermark == utc(on(1, 8))
 
 
@@ -93,7 +97,7 @@ def test_rows_after_an_empty_table_are_ingested(world: World) -> None:
 
 
 def test_table_whose_rows_all_break_a_rule_is_refused(world: World) -> None:
-    validation = judged(world, [visit(on(7))])
+    validation = judged(world, [visit(on(7), known=on(1))])
     assert failed_rules(validation) == {"not_empty": "every row broke a rule"}
 
 

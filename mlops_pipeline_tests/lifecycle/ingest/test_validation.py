@@ -79,7 +79,6 @@ def quarantine(work: Context) -> list[Row]:
             {"at": on(6) + timedelta(seconds=1)},
             "not_in_the_future",
         ),
-        ({"rule": "min_rows", "at_least": 1}, {"known": on(7)}, "not_in_the_future"),
     ],
 )
 def test_row_that_breaks_a_rule_goes_to_quarantine_with_it(
@@ -284,12 +283,18 @@ def test_quarantine_of_a_clean_table_is_none_and_hides_nothing(tmp_path: Path) -
         assert register_accepted(work, {"visits": accepted})["visits"].count().execute() == 8
 
 
-def test_quarantined_row_from_the_future_comes_back_when_its_time_has_come(tmp_path: Path) -> None:
-    with world_of(tmp_path, [], [*GOOD, visit(on(7), 50)]).open() as work:
-        first = judged(work).accepted
+def test_rows_stored_under_a_later_clock_are_kept_out_and_refuse_nothing(tmp_path: Path) -> None:
+    rows = [*GOOD, *[visit(on(7), 50)] * 9]
+    with world_of(tmp_path, [], rows, max_quarantined=0.0).open() as work:
+        ingest_all(work, utc(on(8)))
+        replayed = validate_source(work, "visits", now=NOW)
         later = validate_source(work, "visits", now=utc(on(8))).accepted
-    assert (first.rows, later.rows) == (8, 9)
-    assert later.quarantine_version is None
+    assert (replayed.passed, replayed.broken) == (True, {"not_yet_known": 9})
+    assert (replayed.accepted.rows, replayed.accepted.watermark) == (
+        8,
+        utc(max(r["known"] for r in GOOD)),
+    )
+    assert (later.rows, later.quarantine_version) == (17, None)
 
 
 def test_quarantined_rows_are_not_in_the_population(tmp_path: Path) -> None:
