@@ -30,6 +30,9 @@ class SourceColumn(Section):
 
     type: ColumnType
     description: str = ""
+    optional: bool = Field(
+        False, description="A file may lack it, and all of its values may be missing."
+    )
     personal: bool = Field(False, description="Identifies a person; kept out of MLflow and logs.")
 
 

@@ -27,8 +27,8 @@ SQL_TYPES: dict[ColumnType, str] = {
     "date": "TIMESTAMP",
 }
 INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER"}
-ZONED = "TIMESTAMP WITH TIME ZONE"
-TIMES = {"DATE", "TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", ZONED}
+ZONED = {"TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ_NS"}
+TIMES = {"DATE", "TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", *ZONED}
 PARQUET_TYPES: dict[ColumnType, set[str]] = {  # what loses nothing when it is read as the type
     "string": {"VARCHAR"},
     "int64": INTEGERS,
@@ -56,7 +56,7 @@ class Format:
 
     scan: Callable[[Source, Sequence[str]], str]
     place: str
-    read: Callable[[Source, str], str]
+    read: Callable[[Source, str, Columns], str]
     check_columns: Callable[[str, Source, str, Columns], None]
     check_values: Callable[[Engine, Source, Mapping[str, Columns], frozenset[str]], None]
 
@@ -90,7 +90,14 @@ def open_delivery(engine: Engine, settings: Settings, use_case: UseCase, name: s
     for path, columns in described.items():
         kind.check_columns(name, source, path, columns)
     kind.check_values(engine, source, described, use_case.hidden_columns(name))
-    read = {column: kind.read(source, column) for column in source.columns}
+    with readable(source, ", ".join(files)):
+        types = engine.columns(kind.scan(source, files))
+    read = {
+        column: kind.read(source, column, types)
+        if column in types
+        else f"CAST(NULL AS {SQL_TYPES[source.column(column).type]})"
+        for column in source.columns
+    }
     values = {column: read.get(column, "TIMESTAMP '1970-01-01'") for column in source.stored}
     fields = ", ".join(f"{value} AS {quoted(column)}" for column, value in values.items())
     rows = f"FROM {kind.scan(source, files)}"
@@ -154,7 +161,7 @@ def _check_names(name: str, source: Source, path: str, found: Columns) -> None:
     """Refuse a file that lacks a declared column, or has another one."""
     extra = [column for column in found if column not in source.columns]
     for column in source.columns:
-        if column in found:
+        if column in found or source.column(column).optional:
             continue
         near = nearest_name(column, extra)
         renamed = f"a column {near!r} that is not declared (renamed?)"
@@ -163,7 +170,8 @@ def _check_names(name: str, source: Source, path: str, found: Columns) -> None:
             where=f"{path}: column {column!r}",
             expected=f"{column} ({source.column(column).type})",
             found=renamed if near else f"the columns {', '.join(found)}",
-            way_out=f"mend the delivery, or sources.{name}.columns",
+            way_out=f"mend the delivery, or sources.{name}.columns: take the column out, or say "
+            "`optional: true` of one that only some files have (docs/runbook.md#a-source-changes)",
         )
     if extra:
         raise SourceError(
@@ -187,6 +195,11 @@ def _mixed_zones(column: str, found: str) -> SourceError:
 
 def _of_type(source: Source, kind: ColumnType) -> list[str]:
     return [column for column in source.columns if source.column(column).type == kind]
+
+
+def stored_type(source: Source, column: str) -> str:
+    """Return the SQL type of a column as the lake keeps it."""
+    return SQL_TYPES[source.column(column).type] if column in source.columns else "TIMESTAMP"
 
 
 # values that are text
@@ -231,7 +244,7 @@ def _scan_csv(source: Source, files: Sequence[str]) -> str:
     )
 
 
-def _read_csv(source: Source, column: str) -> str:
+def _read_csv(source: Source, column: str, _types: Columns) -> str:
     kind = source.column(column).type
     return text_as(f"nullif({quoted(column)}, '')", kind)
 
@@ -259,11 +272,13 @@ def _check_csv_values(
     }
     for path in described:
         with readable(source, path):
-            counts = _counts(engine, source, [path], typed)
+            tests = {name: test for name, test in typed.items() if name in described[path]}
+            counts = _counts(engine, source, [path], tests)
             for column in [name for name, count in counts.items() if count][:1]:
                 is_hidden = column in hidden
                 _refuse_value(engine, source, path, column, typed[column], is_hidden=is_hidden)
-    times = _of_type(source, "timestamp")
+    present_in = frozenset().union(*described.values())
+    times = [column for column in _of_type(source, "timestamp") if column in present_in]
     zones = "regexp_matches({0}, '(Z|[+-]\\d\\d(:?\\d\\d)?)$') AND {0} LIKE '%:%'"
     zoned = {column: zones.format(quoted(column)) for column in times}
     present = {column: f"trim({quoted(column)}) <> ''" for column in times}
@@ -314,13 +329,17 @@ def _scan_parquet(_source: Source, files: Sequence[str]) -> str:
     return f"read_parquet({file_list(files)}, union_by_name = true)"
 
 
-def _read_parquet(source: Source, column: str) -> str:
-    return value_as(quoted(column), source.column(column).type)
+def _read_parquet(source: Source, column: str, types: Columns) -> str:
+    field = quoted(column)
+    if types[column].endswith("_NS"):  # cut off, never rounded up: no row is known later or earlier
+        nanos = f"epoch_ns({field})"
+        field = f"make_timestamp(({nanos} - ({nanos} % 1000 + 1000) % 1000) // 1000)"
+    return value_as(field, source.column(column).type)
 
 
 def _check_parquet_columns(name: str, source: Source, path: str, found: Columns) -> None:
     _check_names(name, source, path, found)
-    for column in source.columns:
+    for column in [column for column in source.columns if column in found]:
         kind = source.column(column).type
         base = "DECIMAL" if found[column].startswith("DECIMAL") else found[column]
         if base not in PARQUET_TYPES[kind] and base != NO_VALUE:
@@ -337,7 +356,7 @@ def _check_parquet_values(
     _engine: Engine, source: Source, described: Mapping[str, Columns], _hidden: frozenset[str]
 ) -> None:
     for column in _of_type(source, "timestamp"):
-        zoned = [path for path, columns in described.items() if columns[column] == ZONED]
+        zoned = [path for path, columns in described.items() if columns.get(column) in ZONED]
         if zoned and len(zoned) < len(described):
             other = next(path for path in described if path not in zoned)
             raise _mixed_zones(column, f"a zone in {zoned[0]}, none in {other}")

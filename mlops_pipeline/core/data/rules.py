@@ -119,7 +119,7 @@ def table_results(
     found = [
         (f"has_values({column})", False, 0.0, 1.0, f"column {column} has no value in any row")
         for column, present in figures.present.items()
-        if present == 0
+        if present == 0 and not source.column(column).optional
     ]
     for of_source in source.rules:
         found += _findings(source, of_source, figures, now)

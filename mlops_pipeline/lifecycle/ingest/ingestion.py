@@ -31,6 +31,7 @@ from mlops_pipeline.lifecycle.ingest.deliveries import (
     refuse_jump,
     say_left_out,
 )
+from mlops_pipeline.lifecycle.ingest.evolution import evolve, kept_facts, lacking
 from mlops_pipeline.stores.lake.engine import Engine, content_hash, quoted, sql_timestamp
 from mlops_pipeline.stores.lake.tables import TableState
 from mlops_pipeline.stores.ops import Ledger, Tombstone
@@ -92,7 +93,7 @@ def ingest(
     engine.plan_wide()
     delivery = open_delivery(engine, context.settings, context.use_case, name)
     uri = context.lake.table_uri(context.use_case.name, "raw", name)
-    state = context.lake.state(uri)
+    state = evolve(context, name, uri)
     with readable(source, ", ".join(delivery.files)):
         kept, dropped = without_erased(context, name, delivery.placed, erased)
         held_back = _hold_back(engine, source, kept, now)
@@ -180,15 +181,14 @@ def _stage(engine: Engine, source: Source, state: TableState | None, *, restate:
     if state is None:
         engine.create_view("_staged", "SELECT * FROM _delivery")
         return 0
-    columns, availability = quoted(*source.stored), quoted(source.availability)
+    availability = quoted(source.availability)
     recent = "TRUE"
     if state.facts.get("watermark") and not restate:
         watermark = datetime.fromisoformat(state.facts["watermark"])
         cut = sql_timestamp(watermark - timedelta(days=source.lateness_days))
         recent = f"({availability} IS NULL OR {availability} >= {cut})"
     stored = engine.scan(state)
-    lacking = "SELECT {0} FROM _delivery WHERE {2} EXCEPT ALL SELECT {0} FROM {1} WHERE {2}"
-    engine.create_table("_increment", lacking.format(columns, stored, recent))
+    engine.create_table("_increment", lacking(engine, source, state, recent))
     engine.create_view("_staged", _placed(engine, source, recent))
     if recent == "TRUE":
         return 0
@@ -197,7 +197,7 @@ def _stage(engine: Engine, source: Source, state: TableState | None, *, restate:
     delivered = engine.content(f"_delivery WHERE {behind}", source.stored)
     if delivered[0] == 0 or delivered == engine.content(f"{stored} WHERE {behind}", source.stored):
         return 0
-    missed = lacking.format(columns, stored, behind)
+    missed = lacking(engine, source, state, behind)
     return int(engine.query(f"SELECT count(*) FROM ({missed})")[0][0])
 
 
@@ -250,6 +250,7 @@ def _facts(
         "content_hash": content_hash(previous + int(digest)),
         "ingested_at": now.isoformat(),
         "removed": int(before.get("removed", 0)),
+        **kept_facts(source, before),
     }
 
 
@@ -265,7 +266,7 @@ def _write(
     first = int(facts["rows"]) - int(facts["rows_added"]) + int(facts["removed"])
     if not has_revisions:
         ordered = f"SELECT * EXCLUDE (_place) FROM ({select}) ORDER BY {_order(source)}"
-        return lake.write(uri, _numbered(engine.batches(ordered), first), facts, "append")
+        return lake.write(uri, _numbered(engine.batches(ordered), first), facts, "extend")
     facts["has_revisions"] = True
     number = (
         f"SELECT * EXCLUDE (_place), {first} + row_number() OVER (ORDER BY {_order(source)}) - 1 "
