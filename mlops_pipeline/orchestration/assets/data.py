@@ -85,7 +85,9 @@ def _raw_data(use_case: UseCase) -> dg.AssetsDefinition:
             )
         ],
     )
-    def raw_data(context: dg.AssetExecutionContext, config: Permitted) -> dg.MaterializeResult[Any]:
+    def raw_data(
+        context: dg.AssetExecutionContext, config: Permitted
+    ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[Any]]:
         from mlops_pipeline.lifecycle.ingest.deliveries import Permits
         from mlops_pipeline.lifecycle.ingest.ingestion import ingest_sources
 
@@ -93,10 +95,9 @@ def _raw_data(use_case: UseCase) -> dg.AssetsDefinition:
             jumps, restated = tuple(config.accept_jump), tuple(config.restate)
             done = ingest_sources(run, Permits(jumps, restated, config.by, config.reason))
             version = "+".join(f"{item.version}-{item.content_hash[:8]}" for item in done)
-            return dg.MaterializeResult(
-                data_version=dg.DataVersion(version),
-                metadata=_ingested(done),
-                check_results=[_left_out(key, done)],
+            yield _left_out(key, done)
+            yield dg.MaterializeResult(
+                data_version=dg.DataVersion(version), metadata=_ingested(done)
             )
 
     return raw_data
