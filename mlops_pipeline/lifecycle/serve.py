@@ -88,6 +88,11 @@ class PredictionService(Closing):
         """The version that answers when the champion fails."""
         return self._previous
 
+    @property
+    def log_queue(self) -> int:
+        """How many requests wait for the log."""
+        return self._log.waiting
+
     def predict(
         self, asked: Sequence[Asked], *, caller: str, request_id: str | None = None
     ) -> list[LoggedPrediction]:

@@ -41,8 +41,9 @@ from mlops_pipeline.lifecycle.features.online.reader import (
     read_entity,
 )
 from mlops_pipeline.lifecycle.serve import PredictionService
-from mlops_pipeline.serving import inference_v2, predict
+from mlops_pipeline.serving import inference_v2, metrics, predict
 from mlops_pipeline.serving.key_uses import CountedRequests, KeyUses
+from mlops_pipeline.serving.metrics import Metrics, Now
 from mlops_pipeline.serving.problems import (
     GUARDED,
     NEVER_STORE,
@@ -125,10 +126,12 @@ def create_app(
             app.state.gate = stack.enter_context(Gate(keys, settings, asks_for_keys))
             app.state.key_uses = stack.enter_context(KeyUses(settings))
             app.state.served = Served(use_cases, opened, FeatureUses(settings))
+            app.state.metrics = Metrics()
             app.state.services = {
                 name: _service(use_cases[name], settings, reader, stack)
                 for name, reader in opened.items()
             }
+            app.state.metrics.registry.register(Now(app.state.services, app.state.gate.load))
             yield
 
     app = FastAPI(
@@ -142,7 +145,7 @@ def create_app(
     app.add_middleware(CountedRequests)  # what is refused is counted too
     app.include_router(health)
     app.include_router(inference_v2.health)
-    for one in (router, predict.router, inference_v2.router):
+    for one in (router, predict.router, inference_v2.router, metrics.router):
         app.include_router(one, responses=problem_responses(*GUARDED))
     add_handlers(app)
     return app

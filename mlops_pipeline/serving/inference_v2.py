@@ -185,6 +185,7 @@ async def infer(
     made = await run_in_threadpool(
         partial(service.predict, asked, caller=caller(request.scope), request_id=body.id or None)
     )
+    request.app.state.metrics.decided(made)
     wanted = [item.name for item in body.outputs or ()] or ["score", "decision"]
     return JSONResponse(
         {

@@ -11,6 +11,7 @@ the minute that was not over, and the five seconds until it is written.
 
 import hashlib
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
@@ -21,6 +22,8 @@ from mlops_pipeline.stores.settings import Settings, pseudonymiser
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from mlops_pipeline.serving.metrics import Metrics
 
 NO_KEY = "(none)"
 NO_ROUTE = "(no route)"
@@ -101,7 +104,7 @@ class CountedRequests:
         if scope["type"] != "http" or scope["path"].startswith(UNCOUNTED):
             await self._app(scope, receive, send)
             return
-        status = 500
+        status, began = 500, time.monotonic()
 
         async def observe(message: "Message") -> None:
             nonlocal status
@@ -116,7 +119,10 @@ class CountedRequests:
             state = scope.get("state", {})
             entity_id = scope.get("path_params", {}).get("entity_id") or state.get("entity_id")
             uses: KeyUses = scope["app"].state.key_uses
-            uses.note(route, status, entity_id, caller(scope))
+            key = caller(scope)
+            uses.note(route, status, entity_id, key)
+            metrics: Metrics = scope["app"].state.metrics
+            metrics.request(route, status, key, time.monotonic() - began)
 
 
 def caller(scope: "Scope") -> str:

@@ -105,6 +105,7 @@ def predict(request: Request, body: PredictBody) -> Response:
     """
     service = _service(request, body.use_case)
     made = service.predict(body.asked(), caller=caller(request.scope), request_id=body.request_id)
+    request.app.state.metrics.decided(made)
     answers = [answer(item) for item in made]
     document = answers[0] if body.entities is None else {"predictions": answers}
     return JSONResponse(document, headers=NEVER_STORE)

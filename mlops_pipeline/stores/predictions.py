@@ -132,6 +132,11 @@ class PredictionLog(Closing):
         self._waiting.put(waiting)
         return waiting.done
 
+    @property
+    def waiting(self) -> int:
+        """How many requests the writer has not taken yet."""
+        return self._waiting.qsize()
+
     def find(self, prediction_id: str) -> LoggedPrediction | None:
         """Return an answer by its id; None if there is none."""
         found = self._rows(_TABLE.c.id == prediction_id)
