@@ -1,25 +1,30 @@
-"""Predictions over HTTP: bodies and answers; what is answered is lifecycle/serve.py's.
+"""Predictions and labels over HTTP: bodies and answers; what is done is lifecycle's.
 
 POST /v1/predict              what the model says of one entity, or of each in a list
 GET  /v1/predictions/{id}     the receipt: an answer with all that it was made of
+POST /v1/labels               rows of a source that are known now
 """
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from starlette.responses import JSONResponse, Response
 
 from mlops_pipeline.errors import DataError, NotFoundError
+from mlops_pipeline.lifecycle.labels import deliver_labels
 from mlops_pipeline.lifecycle.serve import Asked, PredictionService, answer
 from mlops_pipeline.serving.key_uses import caller
 from mlops_pipeline.serving.problems import NEVER_STORE, problem_responses
 from mlops_pipeline.stores.predictions import Role
+from mlops_pipeline.stores.settings import Settings
 
 Value = float | int | bool | str | None
 EntityId = Annotated[int | str, Field(description="The entity's key.")]
 EXAMPLE: dict[str, JsonValue] = {"use_case": "churn", "entity_id": 4711, "request_id": "order-17"}
+
+Found = TypeVar("Found")
 
 router = APIRouter(prefix="/v1")
 
@@ -119,18 +124,52 @@ def read_receipt(request: Request, prediction_id: str, use_case: str | None = No
     return JSONResponse(document, headers=NEVER_STORE)
 
 
+class LabelsBody(_Body):
+    """Rows of one source."""
+
+    use_case: str | None = Field(None, description="Needed where several are served.")
+    source: str
+    rows: list[dict[str, Value]]
+
+
+class Delivered(BaseModel):
+    """What was stored."""
+
+    delivery: str = Field(description="The name of the file.")
+    rows: int
+    available_at: str = Field(description="From when on they are known: the arrival.")
+
+
+@router.post(
+    "/labels", status_code=202, response_model=Delivered, responses=problem_responses(404, 422)
+)
+def take_labels(request: Request, body: LabelsBody) -> Response:
+    """Store rows as a delivery, which the next lifecycle ingests."""
+    use_case = _named(request.app.state.served.use_cases, body.use_case)
+    settings: Settings = request.app.state.gate.settings
+    now = settings.now()
+    path = deliver_labels(use_case, settings, body.source, body.rows, now=now)
+    said = {"delivery": path.name, "rows": len(body.rows), "available_at": now.isoformat()}
+    return JSONResponse(said, 202, headers=NEVER_STORE)
+
+
 def _service(request: Request, use_case: str | None) -> PredictionService:
     services: Mapping[str, PredictionService] = request.app.state.services
-    if use_case is None and len(services) == 1:
-        return next(iter(services.values()))
+    return _named(services, use_case)
+
+
+def _named(known: Mapping[str, Found], use_case: str | None) -> Found:
+    """Return what is of a use case; of the only one, where none is named."""
+    if use_case is None and len(known) == 1:
+        return next(iter(known.values()))
     if use_case is None:
         raise DataError(
             "several use cases are served",
             where="use_case",
-            expected=", ".join(services),
+            expected=", ".join(known),
             found="none named",
             way_out="name the use case",
         )
-    if use_case not in services:
-        raise NotFoundError.of("use case", use_case, services, where="use_case")
-    return services[use_case]
+    if use_case not in known:
+        raise NotFoundError.of("use case", use_case, known, where="use_case")
+    return known[use_case]
