@@ -18,9 +18,11 @@ from benchmarks.result import Result
 
 NAMES = (
     *("lifecycle", "one_month", "imports", "demo", "real_sets"),
-    *("history", "windows", "online", "score_row", "fraud", "fairness"),
+    *("history", "windows", "online", "score_row", "fraud", "fairness", "statistics"),
 )
-SIZED = frozenset(NAMES) - {"imports", "real_sets", "score_row", "fairness"}  # take --customers
+SIZED = frozenset(NAMES) - {
+    *("imports", "real_sets", "score_row", "fairness", "statistics")
+}  # take --customers
 
 
 def main() -> int:

@@ -202,7 +202,7 @@ def _status_of_a_busy_use_case(tmp_path: Path) -> dict[str, Any]:
     use_case = load_use_case(CONFIGS / "churn.yaml")
     settings = Settings.from_environment({"MLOPS_DATA_DIR": str(tmp_path)})
     now = datetime(2025, 1, 5, tzinfo=UTC)
-    rule = RuleResult("roc_auc at least 0.7", 0.8, 0.7, True, "block", "it is")
+    rule = RuleResult("roc_auc at least 0.7", 0.8, 0.7, "passed", "block", "it is")
     folder = Lake(settings.lake_uri).documents_folder(use_case.name, "f1")
     folder.mkdir(parents=True)
     evaluated = EvaluatedTraining(evaluation(), Gate(True, False, (rule,)))

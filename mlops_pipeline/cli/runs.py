@@ -30,12 +30,7 @@ from mlops_pipeline.stores.settings import Settings, project_root
 LOG_LINE = re.compile(  # what an asset says: level, job, run, op, text
     r" - (?P<level>INFO|WARNING|ERROR) - \S+ - [0-9a-f-]{36} - \w+?__(?P<asset>\w+) - (?P<text>.*)"
 )
-PASSED = {
-    True: Text("passed", "green"),
-    False: Text("failed", "red"),
-    None: Text("not computable", "yellow"),
-}
-EXCEPTED = Text("failed, excepted", "yellow")
+COLOURS = {"passed": "green", "failed": "red"}  # of a rule's outcome; any other waits for somebody
 HOST = "127.0.0.1"
 STOP_SECONDS = 15
 FAILURE_LINES = 25  # of Dagster's log, shown when a run fails
@@ -156,12 +151,18 @@ def print_summary(name: str, *, wall_seconds: float | None = None) -> None:
     say("MLflow:  make dev, then http://127.0.0.1:5000")
 
 
+def _outcome(rule: Mapping[str, Any]) -> Text:
+    if rule["excepted"]:
+        return Text(f"{rule['outcome']}, excepted", "yellow")
+    return Text(rule["outcome"], COLOURS.get(rule["outcome"], "yellow"))
+
+
 def _tables(state: dict[str, Any], wall_seconds: float | None) -> None:
     rows: Iterable[Sequence[object]]
     gate, champion = state["last_gate"], state["champion"]
     if gate:
         rows = ((rule["name"], _number(rule["value"]), rule["effect"],
-                 EXCEPTED if rule["excepted"] else PASSED[rule["passed"]], rule["reason"])
+                 _outcome(rule), rule["reason"])
                 for rule in gate["rules"])  # fmt: skip
         title = f"gate: {'passed' if gate['passed'] else 'refused'}"
         print_table(("rule", "value", "effect", "verdict", "reason"), rows, title=title)

@@ -29,7 +29,7 @@ from mlops_pipeline.stores.lake.tables import REWRITTEN, Lake
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
 
-RULE = ("name", "value", "threshold", "passed", "effect", "reason", "excepted")
+RULE = ("name", "value", "threshold", "outcome", "effect", "reason", "excepted")
 EXCEPTION = ("id", "rule", "attribute", "by", "reason", "expires_at")
 RUN = ("run_id", "as_of", "trigger", "started_at", "finished_at", "verdict")
 COSTS = ("total", "per_training_run", "per_1000_predictions", "per_accepted_improvement")

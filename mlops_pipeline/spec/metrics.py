@@ -13,7 +13,8 @@ from typing import Annotated, Literal
 
 from mlops_pipeline.spec.section import OneOf
 
-ECE_BINS = 15  # as in Guo et al. 2017
+ECE_BINS = 15  # at most; the number of Guo et al. 2017
+ECE_BIN_ROWS = 50  # at least, so that noise does not drown the gaps of a small set
 TOP_SHARE = 0.1  # of the rows: those of highest score, for the lift
 
 Place = Literal[

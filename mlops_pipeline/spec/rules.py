@@ -136,7 +136,7 @@ class NotWorseRule(Section):
 
 
 class BetterRule(Section):
-    """The challenger is better than the champion by at least a margin (point estimate)."""
+    """The challenger is better than the champion by at least a margin, with confidence."""
 
     rule: Literal["better_than_champion"]
     metric: MetricName = "roc_auc"

@@ -263,7 +263,8 @@ def _warnings(facts: CardFacts) -> Iterator[str]:
     yield from (text for text, is_above in facts.parity if is_above)
     for rule in facts.gate.failed:
         if not rule.name.startswith(PARITY_RULE):
-            yield f"the rule “{plain_words(rule.name)}” did not pass"
+            did = "is uncertain" if rule.outcome == "uncertain" else "did not pass"
+            yield f"the rule “{plain_words(rule.name)}” {did}"
     for item in worst_slices(facts.evaluation.slices, "roc_auc", 1):
         value = number(item.metrics["roc_auc"].value, 3)
         yield f"it ranks worst for {item.column} = {item.group} (ROC AUC {value})"

@@ -138,15 +138,20 @@ def figure(value: float, digits: int | None = None) -> str:
 
 
 def estimate(found: Estimate, *, percent: bool = False) -> str:
-    """Return a figure with its interval, or why there is none."""
+    """Return a figure with its interval and what chance alone gives, or why there is none."""
     if found.value is None:
         return f"{UNKNOWN}: {found.reason}"
     digits = _decimals(found.value)
-    value, low, high = (
+    value, low, high, chance = (
         share(end) if percent else number(end, digits)
-        for end in (found.value, found.low, found.high)
+        for end in (found.value, found.low, found.high, found.by_chance)
     )
-    return value if found.low is None or found.high is None else f"{value} ({low} to {high})"
+    if found.low is None or found.high is None:
+        return value
+    beside = [f"{low} to {high}"]
+    beside += [f"{chance} by chance"] if found.by_chance is not None else []
+    beside += [found.reason] if found.reason else []
+    return f"{value} ({'; '.join(beside)})"
 
 
 def metric_title(metric: str) -> str:
@@ -254,7 +259,8 @@ def render_report(facts: ReportFacts) -> str:
 def headline(gate: Gate, use_case: UseCase) -> Headline:
     """Return the gate's result in one sentence, naming the rules that failed."""
     deciding = [rule for rule in gate.failed if rule.effect != "warn"]
-    warnings = [rule for rule in gate.failed if rule.effect == "warn"]
+    notes = [rule for rule in gate.failed if rule.effect == "warn"]
+    warnings = [rule for rule in notes if rule.outcome != "uncertain"]
     words = "is a warning" if len(warnings) == 1 else "are warnings"
     beside = f" ({len(warnings)} more {words})" if warnings else ""
     tone, sentence = "good", f"Accepted: every rule passed ({len(gate.rules)})."
@@ -269,6 +275,8 @@ def headline(gate: Gate, use_case: UseCase) -> Headline:
         sentence = "Needs a person's approval: no rule objects, but every version requires one."
     elif warnings:
         sentence = f"Accepted, with a warning: {_names(warnings)} did not pass."
+    elif notes:
+        sentence = f"Accepted, with a note: so many rows cannot tell {_names(notes)}."
     return Headline(tone, sentence)
 
 

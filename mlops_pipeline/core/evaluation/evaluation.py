@@ -4,7 +4,7 @@ Belongs here: the figures. Whether they are good enough decides gates.py; pages 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -42,12 +42,17 @@ class Slice:
 
 @dataclass(frozen=True)
 class ChampionComparison:
-    """Challenger minus champion on rows that neither has seen; or why there is no figure."""
+    """Challenger minus champion on rows that neither has seen; or why there is no figure.
+
+    The metrics of the two are points on the same rows.
+    """
 
     version: int
     rows: int
     differences: Mapping[str, Estimate]
     reason: str | None
+    challenger_metrics: Mapping[str, Estimate] = field(default_factory=dict)
+    champion_metrics: Mapping[str, Estimate] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -113,7 +118,6 @@ def evaluate_model(
             decided.decision,
             scores=decided.probability,
             entities=test.entity,
-            seed=seed,
         ),
         champion=champion,
         reliability=reliability_curve(test.label, decided.probability),
@@ -161,7 +165,11 @@ def compare_with_champion(
         )
         for metric in metrics
     }
-    return ChampionComparison(version, rows, differences, None)
+    of_each = [
+        point_metrics(test.label[unseen], said.probability, said.threshold, metrics=GATE_METRICS)
+        for said in (ours, theirs)
+    ]
+    return ChampionComparison(version, rows, differences, None, *of_each)
 
 
 def worst_slices(slices: Sequence[Slice], metric: str, count: int = 3) -> list[Slice]:

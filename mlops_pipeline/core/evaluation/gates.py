@@ -10,7 +10,7 @@ from functools import singledispatch
 
 from mlops_pipeline.core.evaluation.evaluation import Evaluation, worst_slices
 from mlops_pipeline.core.evaluation.records import GateException, rule_key
-from mlops_pipeline.core.fairness.parity import evaluate_parity
+from mlops_pipeline.core.fairness.parity import SEVERITY, Outcome, evaluate_parity
 from mlops_pipeline.core.metrics.metrics import Estimate
 from mlops_pipeline.spec.metrics import METRICS, shown_in
 from mlops_pipeline.spec.rules import (
@@ -28,29 +28,45 @@ from mlops_pipeline.spec.rules import (
 )
 
 PARITY_RULE = "demographic parity"  # how the name of such a rule begins
+POWER_80 = 0.756  # (z of 95 % + z of 80 %) / (2 z of 95 %): of an interval from bound to bound
 
 
 @dataclass(frozen=True)
 class RuleResult:
-    """One rule's outcome. `passed` is None when the rule is not computable: a person looks.
+    """One rule's outcome.
 
-    `failing` are the protected attributes that fail the rule. `excepted`: it failed, and a person
+    A figure with an interval passes when its one-sided 95 % bound clears the limit, fails when the
+    opposite bound is beyond it, and is uncertain between: so many rows cannot tell. `clears` says
+    on which side the figure itself is. `effect` is that of the rule, unless the reason says why
+    another one counts. `power` is how far beyond the limit the truth must lie for 80 of 100
+    samples of this size to pass; a truth at the limit passes, and fails, in at most 5.
+
+    `failing` are the protected attributes beyond the limit. `excepted`: it failed, and a person
     lets it through for a time; the reason says who, why and until when.
     """
 
     name: str
     value: float | None
     threshold: float
-    passed: bool | None
+    outcome: Outcome
     effect: Effect
     reason: str
     failing: tuple[str, ...] = ()
     excepted: bool = False
+    clears: bool | None = None
+    power: float | None = None
 
     @property
     def blocks(self) -> bool:
         """Whether it keeps the model out of the registry."""
-        return self.passed is False and self.effect == "block" and not self.excepted
+        return self.outcome == "failed" and self.effect == "block" and not self.excepted
+
+    @property
+    def asks(self) -> bool:
+        """Whether a person has to approve because of it."""
+        if self.outcome == "failed":
+            return self.effect == "review" or (self.effect == "block" and self.excepted)
+        return self.outcome != "passed" and self.effect != "warn"
 
 
 @dataclass(frozen=True)
@@ -58,7 +74,7 @@ class Gate:
     """The whole gate's outcome.
 
     `passed`: no blocking rule failed. `needs_review`: a person has to approve, because a review
-    rule failed or a blocking or review rule is not computable.
+    rule failed, or a blocking or review rule is uncertain or not computable.
     """
 
     passed: bool
@@ -68,7 +84,7 @@ class Gate:
     @property
     def failed(self) -> tuple[RuleResult, ...]:
         """Every rule that did not pass."""
-        return tuple(rule for rule in self.rules if rule.passed is not True)
+        return tuple(rule for rule in self.rules if rule.outcome != "passed")
 
 
 def evaluate_gate(
@@ -80,13 +96,12 @@ def evaluate_gate(
 ) -> Gate:
     """Hold every rule against the evaluation; exceptions count that are in force at `now`."""
     valid = [item for item in exceptions if now is not None and item.is_in_force(now)]
-    results = tuple(_excepted(rule, evaluate_rule(rule, evaluation), valid) for rule in rules)
-    blocked = any(result.blocks for result in results)
-    review = any(
-        (result.passed is False and (result.effect == "review" or result.excepted))
-        or (result.passed is None and result.effect != "warn")
-        for result in results
+    results = tuple(
+        _excepted(rule, _in_context(rule, evaluate_rule(rule, evaluation), evaluation), valid)
+        for rule in rules
     )
+    blocked = any(result.blocks for result in results)
+    review = any(result.asks for result in results)
     return Gate(passed=not blocked, needs_review=review and not blocked, rules=results)
 
 
@@ -121,12 +136,45 @@ def _bound(rule: Bounded) -> tuple[float, str]:
 
 def _bounded(rule: Bounded, name: str, figure: Estimate, where: str) -> RuleResult:
     threshold, word = _bound(rule)
-    title, value = f"{name} {word} {threshold:g}", figure.value
-    if value is None:
-        return _unknown(title, threshold, rule.effect, figure.reason)
-    passed = value >= threshold if word == "at least" else value <= threshold
-    reason = f"{name} is {value:.4f} {where}, {word} {threshold:g} is asked"
-    return RuleResult(title, value, threshold, passed, rule.effect, reason)
+    title = f"{name} {word} {threshold:g}"
+    said = f"{name} is {figure.value or 0.0:.4f}{_between(figure)} {where}"
+    return _held(title, figure, threshold, rule.effect, said, is_floor=word == "at least")
+
+
+def _held(
+    title: str,
+    figure: Estimate,
+    threshold: float,
+    effect: Effect,
+    said: str,
+    *,
+    is_floor: bool,
+    failing: tuple[str, ...] = (),
+) -> RuleResult:
+    """Hold a figure and its one-sided bounds against a limit."""
+    value, lower, upper = figure.value, figure.lower, figure.upper
+    if value is None or lower is None or upper is None:
+        return _unknown(title, threshold, effect, figure.reason)
+
+    def clears(end: float) -> bool:
+        return end >= threshold if is_floor else end <= threshold
+
+    good, bad = (lower, upper) if is_floor else (upper, lower)
+    power = (upper - lower) * POWER_80
+    outcome: Outcome = "passed" if clears(good) else "uncertain" if clears(bad) else "failed"
+    if outcome == "uncertain":
+        said += f"; so many rows cannot tell (they would where it is {power:.2g} beyond the limit)"
+    return RuleResult(
+        *(title, value, threshold, outcome, effect, said, failing),
+        clears=clears(value),
+        power=power,
+    )
+
+
+def _between(figure: Estimate) -> str:
+    if figure.lower is None or figure.upper is None:
+        return ""
+    return f" ({figure.lower:.4f} to {figure.upper:.4f})"
 
 
 @evaluate_rule.register
@@ -136,9 +184,16 @@ def _gap(rule: GapRule, evaluation: Evaluation) -> RuleResult:
     if train.value is None or test.value is None:
         return _unknown(title, rule.at_most, rule.effect, train.reason or test.reason)
     sign = 1 if METRICS[rule.metric].greater_is_better else -1
-    gap = sign * (train.value - test.value)
-    reason = f"{train.value:.4f} on train, {test.value:.4f} on test: a gap of {gap:.4f}"
-    return RuleResult(title, gap, rule.at_most, gap <= rule.at_most, rule.effect, reason)
+    ends = [sign * (train.value - end) for end in (test.lower, test.upper) if end is not None]
+    gap = Estimate(
+        sign * (train.value - test.value),
+        reason=test.reason,
+        lower=min(ends, default=None),
+        upper=max(ends, default=None),
+    )
+    said = f"{train.value:.4f} on train, {test.value:.4f} on test: a gap of {gap.value:.4f}"
+    said += _between(gap)
+    return _held(title, gap, rule.at_most, rule.effect, said, is_floor=False)
 
 
 @evaluate_rule.register
@@ -150,51 +205,91 @@ def _against_champion(rule: NotWorseRule | BetterRule, evaluation: Evaluation) -
     title, threshold = f"{rule.metric} {what} {rule.by:g}", rule.by if is_better else -rule.by
     comparison = evaluation.champion
     if comparison is None:
-        return RuleResult(title, None, threshold, True, rule.effect, "there is no champion yet")
+        return _without_champion(title, threshold, rule.effect)
     if comparison.reason is not None:
         return _unknown(title, threshold, rule.effect, comparison.reason)
     difference = comparison.differences[rule.metric]
-    if difference.value is None or difference.low is None or difference.high is None:
+    value, low, high = difference.value, difference.low, difference.high
+    if value is None or low is None or high is None:
         return _unknown(title, threshold, rule.effect, difference.reason)
-    gain, floor = difference.value, difference.low
     if not METRICS[rule.metric].greater_is_better:
-        gain, floor = -difference.value, -difference.high
-    value = gain if is_better else floor
-    reason = (
-        f"better by {gain:.4f} than version {comparison.version} on {comparison.rows} rows that "
-        f"neither has seen; with confidence by at least {floor:.4f}"
+        value, low, high = -value, -high, -low
+    gain = Estimate(value, lower=low, upper=high)
+    said = (
+        f"better by {value:.4f}{_between(gain)} than version {comparison.version} on "
+        f"{comparison.rows} rows that neither has seen"
     )
-    return RuleResult(title, value, threshold, value >= threshold, rule.effect, reason)
+    return _held(title, gain, threshold, rule.effect, said, is_floor=True)
+
+
+def _without_champion(title: str, threshold: float, effect: Effect) -> RuleResult:
+    return RuleResult(title, None, threshold, "passed", effect, "there is no champion yet")
 
 
 @evaluate_rule.register
 def _worst_slice(rule: SliceRule, evaluation: Evaluation) -> RuleResult:
     name = f"{rule.metric} of the worst slice"
-    for worst in worst_slices(evaluation.slices, rule.metric, 1):
-        where = f"in {worst.column} = {worst.group} ({worst.rows} rows)"
-        return _bounded(rule, name, worst.metrics[rule.metric], where)
-    return _unknown(name, _bound(rule)[0], rule.effect, "no slice is computable")
+    ranked = worst_slices(evaluation.slices, rule.metric, len(evaluation.slices))
+    if not ranked:
+        return _unknown(name, _bound(rule)[0], rule.effect, "no slice is computable")
+    judged = [
+        _bounded(rule, name, item.metrics[rule.metric], f"in {item.column} = {item.group} "
+                 f"({item.rows} rows)")
+        for item in ranked
+    ]  # fmt: skip
+    return min(judged, key=lambda result: SEVERITY.index(result.outcome))
 
 
 @evaluate_rule.register
 def _parity(rule: ParityRule, evaluation: Evaluation) -> RuleResult:
     title = f"{PARITY_RULE} difference at most {rule.at_most:g}"
     found = evaluate_parity(evaluation.fairness, rule.at_most, rule.attributes)
-    if found.value is None:
-        return _unknown(title, rule.at_most, rule.effect, found.reason)
     return RuleResult(
-        title, found.value, rule.at_most, found.passed, rule.effect, found.reason, found.above
+        *(title, found.value, rule.at_most, found.outcome, rule.effect, found.reason, found.above),
+        clears=None if found.value is None else not found.above,
+        power=None if found.width is None else found.width * POWER_80,
     )
+
+
+def _in_context(rule: GateRule, result: RuleResult, evaluation: Evaluation) -> RuleResult:
+    """Say where another effect counts than the rule's own: of a first model, or beside a champion.
+
+    A rule that cannot tell is a note on the first model, if the figure clears the limit. A model
+    that breaks a limit by less than the champion is a person's decision: a gate must not keep the
+    worse model longest.
+    """
+    champion = evaluation.champion
+    if result.outcome == "uncertain" and champion is None and result.clears:
+        reason = f"{result.reason}; the figure clears it, which is enough for a first model"
+        return replace(result, effect="warn", reason=reason)
+    if not (result.blocks and isinstance(rule, MetricRule) and champion is not None):
+        return result
+    ours, theirs = (
+        figures[rule.metric].value if rule.metric in figures else None
+        for figures in (champion.challenger_metrics, champion.champion_metrics)
+    )
+    if ours is None or theirs is None:
+        return result
+    is_floor = rule.at_least is not None
+    is_broken = theirs < result.threshold if is_floor else theirs > result.threshold
+    is_less_bad = ours > theirs if is_floor else ours < theirs
+    if not (is_broken and is_less_bad):
+        return result
+    reason = (
+        f"{result.reason}; the champion breaks it by more: {theirs:.4f} where this model has "
+        f"{ours:.4f}, on the same {champion.rows} rows"
+    )
+    return replace(result, effect="review", reason=reason)
 
 
 def _excepted(
     rule: GateRule, result: RuleResult, exceptions: Sequence[GateException]
 ) -> RuleResult:
-    """Say of a failed blocking rule who lets it through, why and until when, if somebody does.
+    """Say of a blocking rule that does not pass who lets it through, why and until when, if any.
 
     An exception for one attribute counts when every attribute that failed has one.
     """
-    if result.passed is not False or result.effect != "block":
+    if result.effect != "block" or result.outcome not in ("failed", "uncertain"):
         return result
     mine = [item for item in exceptions if item.rule == rule_key(rule)]
     used = [item for item in mine if item.attribute is None][:1]
@@ -212,7 +307,7 @@ def _consistency(rule: ConsistencyRule, evaluation: Evaluation) -> RuleResult:
     title = f"rank correlation of attributions with the champion at least {rule.at_least:g}"
     found = evaluation.explanations.champion
     if found is None:
-        return RuleResult(title, None, rule.at_least, True, rule.effect, "there is no champion yet")
+        return _without_champion(title, rule.at_least, rule.effect)
     value = found.rank_correlation
     if value is None:
         return _unknown(title, rule.at_least, rule.effect, found.reason)
@@ -220,7 +315,8 @@ def _consistency(rule: ConsistencyRule, evaluation: Evaluation) -> RuleResult:
         f"{value:.3f} against version {found.version} on {found.rows} rows; of the most important "
         f"inputs {found.top_overlap:.0%} are the same"
     )
-    return RuleResult(title, value, rule.at_least, value >= rule.at_least, rule.effect, reason)
+    outcome: Outcome = "passed" if value >= rule.at_least else "failed"
+    return RuleResult(title, value, rule.at_least, outcome, rule.effect, reason)
 
 
 @evaluate_rule.register
@@ -232,14 +328,14 @@ def _directions(rule: DirectionRule, evaluation: Evaluation) -> RuleResult:
     value = max((violation for violation, _ in known), default=None)
     if against:
         reason = ", ".join(f"{item.feature} {share:.3f}" for share, item in against)
-        return RuleResult(title, value, rule.at_most, False, rule.effect, reason)
+        return RuleResult(title, value, rule.at_most, "failed", rule.effect, reason)
     unknown = [f"{item.feature}: {item.reason}" for item in checks if item.violation is None]
     if unknown or value is None:
         reason = "; ".join(unknown) or "no feature declares one"
         return _unknown(title, rule.at_most, rule.effect, reason)
     reason = f"{len(known)} declared, the worst goes against its own by {value:.3f}"
-    return RuleResult(title, value, rule.at_most, True, rule.effect, reason)
+    return RuleResult(title, value, rule.at_most, "passed", rule.effect, reason)
 
 
 def _unknown(name: str, threshold: float, effect: Effect, reason: str | None) -> RuleResult:
-    return RuleResult(name, None, threshold, None, effect, f"not computable: {reason}")
+    return RuleResult(name, None, threshold, "not computable", effect, f"not computable: {reason}")

@@ -6,7 +6,9 @@ decision): label 0, 1 or 2 (not known yet), decision 0 or 1.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import combinations
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -14,14 +16,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from mlops_pipeline.config.modelling import CROSSED, Fairness
 from mlops_pipeline.core.metrics.intervals import (
+    NOISE_DRAWS,
     ONE_ENTITY,
+    ONE_SIDED,
+    Z_ONE_SIDED,
+    Z_TWO_SIDED,
     Codes,
     calibration_gaps,
     check_at_least,
     entity_codes,
     factorize,
-    percentile_interval,
-    resampled_counts,
 )
 from mlops_pipeline.core.metrics.metrics import (
     Estimate,
@@ -54,8 +58,7 @@ CELLS = LABELS * DECISIONS  # of a group
 class GroupCalibration:
     """Mean score, observed rate, observed minus mean score (0: calibrated in the large), ECE.
 
-    Scores say too little where the difference is above 0. The ECE is biased upwards in small
-    groups, and its interval lies high, as `bootstrap_metrics` says.
+    Scores say too little where the difference is above 0.
     """
 
     mean_score: Estimate
@@ -146,7 +149,7 @@ def attribute_values(protected: Mapping[str, NDArray[Any]], name: str) -> NDArra
     return values
 
 
-def audit_groups(  # noqa: PLR0913 - the settings are keyword-only and have defaults
+def audit_groups(
     y: ArrayLike,
     decisions: ArrayLike,
     groups: ArrayLike,
@@ -156,25 +159,22 @@ def audit_groups(  # noqa: PLR0913 - the settings are keyword-only and have defa
     known: ArrayLike | None = None,
     min_group_rows: int = 100,
     entities: ArrayLike | None = None,
-    replicates: int = 500,
-    seed: int = 0,
 ) -> GroupAudit:
     """Audit the decisions (1: selected) by the groups of one sensitive attribute.
 
     Selection rates are of all rows; all else is of those whose label is `known` (default: all), and
     calibration needs `scores`. Rows without a group form "(missing)", which is shown but left out
     of the disparities; so are groups under `min_group_rows` rows, of which nothing is computed.
-    Intervals are of a bootstrap over `entities` (default: rows); of a disparity near parity they
-    lie on the side of disparity, because resamples add noise to a maximum.
+    Intervals count the rows of one of the `entities` (default: rows) as one draw.
     """
-    check_at_least(2, replicates=replicates)
     check_at_least(1, min_group_rows=min_group_rows)
     codes, distinct = factorize(groups)
-    texts = [str(value) for value in distinct] + ([MISSING_GROUP] if (codes < 0).any() else [])
+    texts = [repr(text) if text == MISSING_GROUP else text for text in map(str, distinct)]
+    texts += [MISSING_GROUP] if (codes < 0).any() else []
     names, position = np.unique(np.asarray(texts, dtype=str), return_inverse=True)
     rows = _Rows(position[codes], y, decisions, scores=scores, known=known, entities=entities)
-    table = _Table(rows, names, least=min_group_rows, replicates=replicates, seed=seed)
-    calibration = _calibrate(rows, table, replicates, seed)
+    table = _Table(rows, names, least=min_group_rows)
+    calibration = _calibrate(rows, table)
     return GroupAudit(
         attribute=attribute,
         groups=tuple(table.group(code, calibration.get(code)) for code in range(len(names))),
@@ -208,36 +208,22 @@ class _Rows:
         self.group = group
         self.label = np.where(is_known, labels, UNKNOWN_LABEL).astype(np.intp)
         self.decision = binary_labels(decisions).astype(np.intp)
-        self.is_own_entity = entities is None  # every row is
         self.entity = entity_codes(entities, size)[0]
         self.scores = None if scores is None else probabilities(scores, size)
 
 
 class _Table:
-    """Counts and rates by group; of the large ones `drawn` (n_replicates, n), at `position`."""
+    """Counts of an audit's groups, and their rates with the standard errors over entities."""
 
-    def __init__(
-        self, rows: _Rows, names: NDArray[np.str_], *, least: int, replicates: int, seed: int
-    ) -> None:
+    def __init__(self, rows: _Rows, names: NDArray[np.str_], *, least: int) -> None:
         self.names, self.least = names, least
         cell = rows.label * DECISIONS + rows.decision
         counts = np.bincount(rows.group * CELLS + cell, minlength=len(names) * CELLS)
         self.counts = counts.reshape(-1, LABELS, DECISIONS)
         is_large = self.counts.sum(axis=(1, 2)) >= least
-        self.point = _rates(np.where(is_large[:, None, None], self.counts, 0))
-        kept, self.position = is_large[rows.group], np.cumsum(is_large) - 1
-        drawn = resampled_counts(
-            self.position[rows.group[kept]] * CELLS + cell[kept],
-            int(is_large.sum()) * CELLS,
-            None if rows.is_own_entity else rows.entity[kept],
-            replicates,
-            np.random.default_rng(seed),
-        )
-        self.drawn = _rates(drawn.reshape(replicates, -1, LABELS, DECISIONS))
-        lowest, highest = np.full(len(names), len(kept)), np.full(len(names), -1)
-        np.minimum.at(lowest, rows.group, rows.entity)
-        np.maximum.at(highest, rows.group, rows.entity)
-        self.is_alone = lowest >= highest  # its rows are of one entity: nothing to resample
+        large = np.where(is_large[:, None, None], self.counts, 0)
+        self.shares = {rate: _share(rate, rows, large) for rate in RATES}
+        self.point = {rate: share.value for rate, share in self.shares.items()}
 
     def too_small(self, code: int, *, labelled: bool) -> str | None:
         rows, known = int(self.counts[code].sum()), int(self.counts[code, :UNKNOWN_LABEL].sum())
@@ -270,10 +256,12 @@ class _Table:
         reason = self.why_not(rate, code)
         if reason is not None:
             return Estimate(None, reason=reason)
-        value = float(self.point[rate][code])
-        if self.is_alone[code]:
+        share = self.shares[rate].take([code])
+        value = float(share.value[0])
+        if share.entities[0] < 2:
             return Estimate(value, reason=ONE_ENTITY)
-        return percentile_interval(value, self.drawn[rate][:, self.position[code]])
+        ((low,), (high,)), ((lower,), (upper,)) = map(share.bounds, (Z_TWO_SIDED, Z_ONE_SIDED))
+        return Estimate(value, float(low), float(high), lower=float(lower), upper=float(upper))
 
     def disparity(self, name: str) -> Estimate:
         """Return a disparity between the groups that are compared."""
@@ -290,23 +278,147 @@ class _Table:
                 lacking = self.why_not(rate, code)
                 if lacking is not None:
                     return Estimate(None, reason=f"group {self.names[code]}: {lacking}")
-        value = float(_spread(name, [self.point[rate][compared] for rate in needed]))
+        shares = [self.shares[rate].take(compared) for rate in needed]
+        value = _spread(name, [share.value for share in shares])
         if np.isnan(value):
             return Estimate(None, reason="no row is selected in any group")
-        if self.is_alone[compared].any():
+        if min(share.entities.min() for share in shares) < 2:
             return Estimate(value, reason="interval not computable: a group has 1 entity")
-        at = self.position[compared]
-        drawn = _spread(name, [self.drawn[rate][:, at] for rate in needed])
-        return percentile_interval(value, drawn)
+        (low, high), (lower, upper) = (_ends(name, shares, level) for level in (0.975, ONE_SIDED))
+        return Estimate(
+            value, low, high, lower=lower, upper=upper, by_chance=_by_chance(name, shares)
+        )
 
 
-def _spread(name: str, rates: Sequence[Floats]) -> Floats:
-    """Return a disparity of rates (..., n_groups), NaN where a rate is."""
+@dataclass(frozen=True)
+class _Share:
+    """One rate of some groups: values, the rows that its interval is worth, entities behind it."""
+
+    value: Floats
+    worth: Floats
+    entities: NDArray[np.intp]
+
+    def take(self, groups: Sequence[int]) -> "_Share":
+        kept = list(groups)
+        return _Share(self.value[kept], self.worth[kept], self.entities[kept])
+
+    def bounds(self, z: float) -> tuple[Floats, Floats]:
+        """Return Wilson's bounds (1927) at z standard errors."""
+        weight = z**2 / self.worth
+        middle = (self.value + weight / 2) / (1 + weight)
+        half = np.sqrt(self.value * (1 - self.value) * weight + weight**2 / 4) / (1 + weight)
+        # rounding must not leave a value that is 0 or 1 outside of its own bounds
+        return np.minimum(middle - half, self.value), np.maximum(middle + half, self.value)
+
+
+def _share(rate: str, rows: _Rows, counts: NDArray[Any]) -> _Share:
+    """Return a rate by group; a group without a row of its kind has NaN.
+
+    The interval of n rows of k entities is worth n / (cluster-robust over binomial variance) rows,
+    at most n; k where every row is alike, so that there is no variance.
+    """
+    value = _rates(counts)[rate]
+    counted = {
+        "selection_rate": np.ones(len(rows.group), dtype=bool),
+        "tpr": rows.label == 1,
+        "fpr": rows.label == 0,
+        "precision": (rows.label != UNKNOWN_LABEL) & (rows.decision == 1),
+    }[rate] & np.isfinite(value)[rows.group]
+    hit = rows.label[counted] == 1 if rate == "precision" else rows.decision[counted] == 1
+    group, entity, size = rows.group[counted], rows.entity[counted], len(counts)
+    total = np.bincount(group, minlength=size).astype(np.float64)
+    each, of_pair = np.unique(group * (len(rows.entity) + 1) + entity, return_inverse=True)
+    entities = np.bincount(each // (len(rows.entity) + 1), minlength=size)
+    sums = np.bincount(of_pair, weights=hit - value[group], minlength=len(each))
+    squares = np.bincount(each // (len(rows.entity) + 1), weights=sums**2, minlength=size)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        robust = squares * entities / (entities - 1) / total**2
+        worth = np.minimum(value * (1 - value) / robust, total)
+    return _Share(value, np.where(np.isfinite(worth), worth, entities), entities)
+
+
+def _spread(name: str, rates: Sequence[Floats]) -> float:
+    """Return a disparity of rates (n_groups), NaN where it has none."""
     if name == "demographic_parity_ratio":
         (selection,) = rates
-        with np.errstate(invalid="ignore"):
-            return np.asarray(selection.min(axis=-1) / selection.max(axis=-1))
-    return np.asarray(np.maximum.reduce([np.ptp(rate, axis=-1) for rate in rates]))
+        most = float(selection.max())
+        return float(selection.min()) / most if most > 0 else np.nan
+    return max(float(np.ptp(rate)) for rate in rates)
+
+
+def _ends(name: str, shares: Sequence[_Share], level: float) -> tuple[float, float]:
+    """Return the one-sided bounds of a disparity, each at this level.
+
+    That the largest of all differences is below a bound, it is enough that the one pair which truly
+    differs most is: pair by pair. That it is above 0, all pairs have to be looked at together
+    (Tukey & Kramer's studentized range; Bonferroni over two rates). Pairs are compared by MOVER
+    (Donner & Zou, Statistical Methods in Medical Research 21(4), 2012), ratios as logarithms.
+    """
+    alone = NormalDist().inv_cdf(level)
+    ends = []
+    for share in shares:
+        together = 1 - (1 - level) / len(shares)
+        jointly = _range_quantile(together, len(share.value)) / 2**0.5
+        pairs = _ratios if name == "demographic_parity_ratio" else _differences
+        ends.append((pairs(share, jointly), pairs(share, alone)))
+    if name == "demographic_parity_ratio":
+        ((together_ends, alone_ends),) = ends
+        return float(alone_ends[0].min()), min(1.0, float(together_ends[1].min()))
+    lowest = max(float(joint[0].max()) for joint, _ in ends)
+    return max(0.0, lowest), min(1.0, max(float(single[1].max()) for _, single in ends))
+
+
+@cache
+def _range_quantile(level: float, groups: int) -> float:
+    from scipy.stats import studentized_range
+
+    return float(studentized_range.ppf(level, groups, np.inf))
+
+
+def _differences(share: _Share, z: float) -> tuple[Floats, Floats]:
+    """Return the bounds (n_groups, n_groups) of the row's rate less the column's."""
+    low, high = share.bounds(z)
+    below, above = share.value - low, high - share.value
+    gaps = share.value[:, None] - share.value
+    return gaps - np.hypot(below[:, None], above), gaps + np.hypot(above[:, None], below)
+
+
+def _ratios(share: _Share, z: float) -> tuple[Floats, Floats]:
+    """Return the bounds (n_groups, n_groups) of the row's rate over the column's."""
+    low, high = share.bounds(z)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value, least, most = np.log(share.value), np.log(low), np.log(high)
+        below, above = value - least, most - value
+        gaps = value[:, None] - value
+        lower = np.exp(gaps - np.hypot(below[:, None], above))
+        upper = np.exp(gaps + np.hypot(above[:, None], below))
+        farthest = high[:, None] / low
+    is_none = share.value == 0
+    lower[is_none, :] = 0.0
+    upper = np.where(is_none[:, None] & ~is_none, farthest, upper)  # logarithms of 0 say nothing
+    lower[:, is_none] = upper[:, is_none] = np.inf  # never the smallest
+    np.fill_diagonal(lower, 1.0)
+    np.fill_diagonal(upper, 1.0)
+    return lower, upper
+
+
+def _by_chance(name: str, shares: Sequence[_Share]) -> float:
+    """Return what 95 of 100 samples of this size stay within when all groups are alike.
+
+    That is below it, of a difference, and above it, of the ratio.
+    """
+    rng = np.random.default_rng(0)
+    drawn = []
+    for share in shares:
+        common = float(np.average(share.value, weights=share.worth))
+        errors = np.sqrt(common * (1 - common) / share.worth)
+        rates = common + errors * rng.normal(size=(NOISE_DRAWS, len(errors)))
+        drawn.append(np.clip(rates, 0, 1))
+    if name == "demographic_parity_ratio":
+        most = drawn[0].max(axis=1)
+        ratios = np.divide(drawn[0].min(axis=1), most, out=np.ones_like(most), where=most > 0)
+        return float(np.quantile(ratios, 1 - ONE_SIDED))
+    return float(np.quantile(np.max([np.ptp(one, axis=1) for one in drawn], axis=0), ONE_SIDED))
 
 
 def _rates(counts: NDArray[Any]) -> dict[str, Floats]:
@@ -322,9 +434,7 @@ def _rates(counts: NDArray[Any]) -> dict[str, Floats]:
         }
 
 
-def _calibrate(
-    rows: _Rows, table: _Table, replicates: int, seed: int
-) -> dict[int, GroupCalibration]:
+def _calibrate(rows: _Rows, table: _Table) -> dict[int, GroupCalibration]:
     """Return the calibration of every group, by its code; empty without scores."""
     found: dict[int, GroupCalibration] = {}
     if rows.scores is None:
@@ -341,6 +451,6 @@ def _calibrate(
         found[code] = GroupCalibration(
             Estimate(float(scores.mean())),
             Estimate(float(label.mean())),
-            *calibration_gaps(label, scores, rows.entity[known], replicates, seed),
+            *calibration_gaps(label, scores, rows.entity[known]),
         )
     return found

@@ -14,23 +14,28 @@ from numpy.typing import NDArray
 
 from mlops_pipeline.config.modelling import Fairness, is_intersection
 from mlops_pipeline.core.fairness.audit import GroupAudit, audit_attributes
+from mlops_pipeline.core.metrics.metrics import Estimate
 
-Action = Literal["within_limits", "alert", "not_computable"]
+Action = Literal["within_limits", "alert", "uncertain", "not_computable"]
+
+
+Outcome = Literal["passed", "failed", "uncertain", "not computable"]
+SEVERITY: tuple[Outcome, ...] = ("failed", "not computable", "uncertain", "passed")
 
 
 @dataclass(frozen=True)
 class Parity:
-    """Whether selection rates are within a limit; `passed` is None when that is not known.
+    """Whether selection rates are within a limit: of several attributes, the most severe outcome.
 
-    That is when none is beyond it, and one at least is not computable.
-
+    An attribute passes or fails when a one-sided 95 % bound says so, and is uncertain between.
     `value` is the largest demographic parity difference, `above` the attributes beyond the limit.
     """
 
-    passed: bool | None
+    outcome: Outcome
     value: float | None
     above: tuple[str, ...]
     reason: str
+    width: float | None = None  # the widest, from bound to bound
 
 
 def evaluate_parity(
@@ -46,16 +51,34 @@ def evaluate_parity(
         for audit in audits
         if (audit.attribute in attributes if attributes else not is_intersection(audit.attribute))
     }
-    known = {name: one.value for name, one in figures.items() if one.value is not None}
-    unknown = [(name, one.reason) for name, one in figures.items() if one.value is None]
-    lacking = [f"{name} not computable ({reason})" for name, reason in unknown]
-    if not known:
-        return Parity(None, None, (), "; ".join(lacking) or "there is no protected attribute")
-    ranked = sorted(known.items(), key=lambda pair: -pair[1])
-    above = tuple(name for name, value in ranked if value > at_most)
-    reason = ", ".join([*(f"{name} {value:.3f}" for name, value in ranked), *lacking])
-    passed = False if above else None if lacking else True
-    return Parity(passed, ranked[0][1], above, reason)
+    if not figures:
+        return Parity("not computable", None, (), "there is no protected attribute")
+    ranked = sorted(figures.items(), key=lambda pair: -(pair[1].value or 0.0))
+    outcomes = {name: _outcome(one, at_most) for name, one in ranked}
+    known = [(name, one.value) for name, one in ranked if one.value is not None]
+    words = [_words(name, one, outcomes[name]) for name, one in ranked]
+    return Parity(
+        min(outcomes.values(), key=SEVERITY.index),
+        max((value for _, value in known), default=None),
+        tuple(name for name, value in known if value > at_most),
+        ", ".join(words),
+        max((width for _, one in ranked if (width := one.width) is not None), default=None),
+    )
+
+
+def _outcome(figure: Estimate, at_most: float) -> Outcome:
+    if figure.value is None or figure.lower is None or figure.upper is None:
+        return "not computable"
+    if figure.upper <= at_most:
+        return "passed"
+    return "failed" if figure.lower > at_most else "uncertain"
+
+
+def _words(name: str, figure: Estimate, outcome: Outcome) -> str:
+    if figure.value is None or figure.lower is None or figure.upper is None:
+        return f"{name} not computable ({figure.reason})"
+    said = f"{name} {figure.value:.3f} ({figure.lower:.3f} to {figure.upper:.3f})"
+    return said + (", which so many rows cannot tell" if outcome == "uncertain" else "")
 
 
 @dataclass(frozen=True)
@@ -90,7 +113,7 @@ class LiveAudit:
     audits: tuple[GroupAudit, ...]
 
 
-def audit_decisions(settings: Fairness, found: LiveDecisions | None, *, seed: int) -> LiveAudit:
+def audit_decisions(settings: Fairness, found: LiveDecisions | None) -> LiveAudit:
     """Audit live decisions; selection rates of all rows, what needs labels on labelled ones.
 
     `found` None: there is no champion.
@@ -101,7 +124,7 @@ def audit_decisions(settings: Fairness, found: LiveDecisions | None, *, seed: in
         if found is not None:
             version = found.version
             lacking = f"version {version} has scored no row since {found.since.date()}"
-        parity, sentence = Parity(None, None, (), lacking), f"not computable: {lacking}"
+        parity, sentence = Parity("not computable", None, (), lacking), f"not computable: {lacking}"
         return LiveAudit("not_computable", sentence, limit, version, 0, 0, parity, ())
     audits = audit_attributes(
         settings,
@@ -111,16 +134,16 @@ def audit_decisions(settings: Fairness, found: LiveDecisions | None, *, seed: in
         scores=found.probability,
         known=found.known,
         entities=found.entity,
-        seed=seed,
     )
     parity = evaluate_parity(audits, limit)
     rows, labelled, by = len(found.decision), int(found.known.sum()), found.as_of.date()
-    outcomes: dict[bool | None, tuple[Action, str]] = {
-        True: ("within_limits", f"within {limit:g}"),
-        False: ("alert", f"above {limit:g} in {', '.join(parity.above)}"),
-        None: ("not_computable", "not computable"),
+    outcomes: dict[Outcome, tuple[Action, str]] = {
+        "passed": ("within_limits", f"within {limit:g}"),
+        "failed": ("alert", f"above {limit:g} in {', '.join(parity.above)}"),
+        "uncertain": ("uncertain", f"not told apart from {limit:g} by so many rows"),
+        "not computable": ("not_computable", "not computable"),
     }
-    action, outcome = outcomes[parity.passed]
+    action, outcome = outcomes[parity.outcome]
     labels = f"{labelled:,} with a label known by {by}"
     if not labelled:
         labels = f"of which no label is known by {by}: TPR, FPR, precision and calibration are "

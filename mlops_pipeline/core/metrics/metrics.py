@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mlops_pipeline.errors import ConfigError, DataError, masked
-from mlops_pipeline.spec.metrics import ECE_BINS, METRICS, TOP_SHARE
+from mlops_pipeline.spec.metrics import ECE_BIN_ROWS, ECE_BINS, METRICS, TOP_SHARE
 
 Floats = NDArray[np.float64]
 Selection = NDArray[np.bool_] | slice
@@ -23,19 +23,31 @@ class Estimate:
     """A number with its interval, or the reason why there is none.
 
     `value` None means not computable, never 0 or NaN; `reason` says why it is, or has no interval.
+    `low` and `high` are the 95 % interval (of a comparison: at the level of its rules), `lower` and
+    `upper` the one-sided 95 % bounds, by which rules judge. `by_chance` is what 95 of 100 samples
+    of this size stay below where nothing is wrong: scores perfectly calibrated, groups alike.
     """
 
     value: float | None
     low: float | None = None
     high: float | None = None
     reason: str | None = None
+    lower: float | None = None
+    upper: float | None = None
+    by_chance: float | None = None
 
     def __post_init__(self) -> None:
-        numbers = [number for number in (self.value, self.low, self.high) if number is not None]
+        given = (self.value, self.low, self.high, self.lower, self.upper, self.by_chance)
+        numbers = [number for number in given if number is not None]
         if not np.all(np.isfinite(numbers)):
             raise DataError("An estimate must be finite", found=repr(numbers))
         if self.value is None and not self.reason:
             raise DataError("An estimate without a value needs the reason why")
+
+    @property
+    def width(self) -> float | None:
+        """From the lower to the upper bound."""
+        return None if self.lower is None or self.upper is None else self.upper - self.lower
 
 
 def _floats(values: ArrayLike, what: str) -> Floats:
@@ -68,8 +80,33 @@ def probabilities(p: ArrayLike, rows: int | None = None) -> Floats:
 
 
 def ece_bins(scores: Floats) -> NDArray[np.intp]:
-    """Return the calibration bin of each score, 0 to 14: bin m is (m/15, (m+1)/15]."""
-    return np.searchsorted(np.linspace(0, 1, ECE_BINS + 1)[1:-1], scores, side="left")
+    """Return each score's bin of the calibration error: up to 15, of at least 50 rows each."""
+    return equal_mass_bins(scores, min(ECE_BINS, max(1, len(scores) // ECE_BIN_ROWS)))
+
+
+def equal_mass_bins(scores: Floats, bins: int) -> NDArray[np.intp]:
+    """Return the bin of each score, from 0 on; equal scores share one, and none is empty."""
+    if len(scores) == 0:
+        return np.empty(0, dtype=np.intp)
+    edges = np.unique(np.quantile(scores, np.arange(1, bins) / bins, method="higher"))
+    found = np.searchsorted(edges, scores, side="right")
+    return np.unique(found, return_inverse=True)[1]
+
+
+def debiased_gap(gaps: Floats, errors: Floats) -> Floats:
+    """Return |gap| of bins (..., n_bins) less what noise of this standard error adds to it.
+
+    The mean of |gap + noise| is that of a folded normal; the gap found stands for the true one
+    (Kumar, Liang & Ma, NeurIPS 2019, for the absolute error).
+    """
+    from scipy.special import ndtr
+
+    size = np.abs(gaps)
+    ratio = np.divide(size, errors, out=np.full_like(size, np.inf), where=errors > 0)
+    finite = np.where(np.isfinite(ratio), ratio, 0.0)
+    folded = errors * np.sqrt(2 / np.pi) * np.exp(-(finite**2) / 2)
+    folded += size * (1 - 2 * ndtr(-finite))
+    return np.where(np.isfinite(ratio), 2 * size - folded, size)
 
 
 @dataclass(frozen=True)
@@ -77,13 +114,14 @@ class RankedScores:
     """Rows sorted by descending score, with everything that does not depend on their weights.
 
     `tie_ends` are the positions of the last row of each distinct score (the points of the ROC
-    curve); `bin_starts` the first row of each non-empty ECE bin; `selected` which rows reach
+    curve); `bin_starts` the first row of each bin of the ECE; `selected` which rows reach
     their threshold, None without one; `order` maps a ranked row to its original position.
     """
 
     order: NDArray[np.intp]
     y: Floats
     residuals: Floats  # y - p
+    variances: Floats  # p (1 - p), of a label where the score is its probability
     log_losses: Floats
     tie_ends: NDArray[np.intp]
     bin_starts: NDArray[np.intp]
@@ -108,6 +146,7 @@ def rank_scores(y: ArrayLike, p: ArrayLike, threshold: ArrayLike | None = None) 
         order=order,
         y=y_ranked,
         residuals=y_ranked - p_ranked,
+        variances=p_ranked * (1 - p_ranked),
         log_losses=-np.log(np.clip(likelihood, tiny, 1 - tiny)),
         tie_ends=np.append(changes, len(order) - 1),
         bin_starts=np.insert(np.flatnonzero(np.diff(bins)) + 1, 0, 0),
@@ -219,15 +258,17 @@ def brier(rows: WeightedRows) -> float:
 
 
 def ece(rows: WeightedRows) -> float:
-    """ECE, the calibration error: sum over bins of n_b / n |mean(y) - mean(p)|.
+    """ECE, the calibration error: sum over bins of n_b / n |mean(y) - mean(p)|, debiased, >= 0.
 
-    15 bins of equal width, (m/15, (m+1)/15] (Naeini et al. 2015; Guo et al. 2017). It is biased
-    upwards in small samples: a perfectly calibrated model does not reach 0.
+    Up to 15 bins of equal numbers of rows, at least 50. What noise adds to the absolute gaps is
+    taken off, as in `debiased_gap`, with rows as independent.
     """
     if rows.total <= 0:
         return np.nan
-    gaps = np.add.reduceat(rows.weights * rows.ranked.residuals, rows.ranked.bin_starts)
-    return float(np.abs(gaps).sum()) / rows.total
+    starts = rows.ranked.bin_starts
+    gaps = np.add.reduceat(rows.weights * rows.ranked.residuals, starts)
+    noise = np.add.reduceat(np.square(rows.weights) * rows.ranked.variances, starts)
+    return max(0.0, float(debiased_gap(gaps, np.sqrt(noise)).sum()) / rows.total)
 
 
 def precision(rows: WeightedRows) -> float:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from mlops_pipeline.config.modelling import Costs
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.data.frame import LabelledFrame
-from mlops_pipeline.core.evaluation.gates import Gate
+from mlops_pipeline.core.evaluation.gates import Gate, RuleResult
 from mlops_pipeline.core.fairness.audit import attribute_values
 from mlops_pipeline.core.fairness.variants import (
     BASE,
@@ -38,10 +38,11 @@ from mlops_pipeline.spec.rules import ParityRule
 def mitigation_trigger(use_case: UseCase, gate: Gate) -> MitigationTrigger | None:
     """Return what has to be mitigated, if every rule that blocks is a parity rule.
 
-    A rule that a person has excepted for a time asks for nothing.
+    So is one that cannot tell, where the figure is beyond the limit. A rule that a person has
+    excepted for a time asks for nothing.
     """
     judged = list(zip(use_case.gates, gate.rules, strict=True))
-    failed = [(rule, result) for rule, result in judged if result.blocks]
+    failed = [(rule, result) for rule, result in judged if result.blocks or _is_beyond(result)]
     is_fairness_only = failed and all(isinstance(rule, ParityRule) for rule, _ in failed)
     if not is_fairness_only or not use_case.fairness.mitigation.methods:
         return None
@@ -53,6 +54,11 @@ def mitigation_trigger(use_case: UseCase, gate: Gate) -> MitigationTrigger | Non
     because = "; ".join(f"{result.name}: {result.reason}" for _, result in failed)
     above = dict.fromkeys(name for _, result in failed for name in result.failing)
     return MitigationTrigger(because, tuple(above), limits)
+
+
+def _is_beyond(result: RuleResult) -> bool:
+    is_open = result.outcome == "uncertain" and result.effect == "block" and not result.excepted
+    return is_open and bool(result.failing)
 
 
 def mitigate(

@@ -13,7 +13,12 @@ import numpy as np
 import numpy.typing as npt
 from numpy.typing import ArrayLike
 
-from mlops_pipeline.core.metrics.metrics import Floats, binary_labels, probabilities
+from mlops_pipeline.core.metrics.metrics import (
+    Floats,
+    binary_labels,
+    equal_mass_bins,
+    probabilities,
+)
 from mlops_pipeline.core.modelling.scoring import Flags, apply_calibration, logit, sigmoid
 from mlops_pipeline.errors import ConfigError, DataError
 
@@ -148,8 +153,7 @@ def reliability_curve(y: ArrayLike, p: ArrayLike, bins: int = 10) -> Reliability
     scores = probabilities(p, len(labels))
     if len(labels) == 0:
         raise DataError("A reliability curve needs rows", found="0 rows")
-    edges = np.unique(np.quantile(scores, np.arange(1, bins) / bins, method="higher"))
-    bin_of = np.unique(np.searchsorted(edges, scores, side="right"), return_inverse=True)[1]
+    bin_of = equal_mass_bins(scores, bins)
     rows = np.bincount(bin_of)
     return ReliabilityCurve(
         mean_score=tuple((np.bincount(bin_of, weights=scores) / rows).tolist()),

@@ -50,7 +50,7 @@ def audit_champion(run: RunContext) -> tuple[LiveAudit, Path]:
     if champion is not None:
         accepted = accepted_sources(run.ops, use_case)
         found = live_decisions(run, accepted, champion.version, now=run.now)
-    audited = audit_decisions(use_case.fairness, found, seed=use_case.training.seed)
+    audited = audit_decisions(use_case.fairness, found)
     run.log.info(audited.sentence)
     return audited, record_live_audit(run, run.ops, audited, run_id=run.run_id, now=run.now)
 
@@ -158,9 +158,7 @@ def raise_parity_alert(
 
     The next evaluated model that breaks none resolves it.
     """
-    broken = [
-        rule for rule in gate.rules if rule.name.startswith(PARITY_RULE) and rule.passed is False
-    ]
+    broken = [rule for rule in gate.rules if rule.name.startswith(PARITY_RULE) and rule.failing]
     said = "; ".join(f"{rule.name} ({rule.effect}): {rule.reason}" for rule in broken)
     message = f"on the test part of the newest model: {said}"
     alert = NewAlert(ALERT, "warning", message, WAY_OUT, run_id=run_id, dedupe_key=TEST_ALERT)

@@ -193,7 +193,7 @@ def evaluation_metadata(evaluated: "EvaluatedModel") -> dict[str, Any]:
                 "rule": rule.name,
                 "value": "" if rule.value is None else round(rule.value, 4),
                 "threshold": rule.threshold,
-                "verdict": {True: "passed", False: "failed", None: "not computable"}[rule.passed],
+                "verdict": rule.outcome,
                 "effect": rule.effect,
                 "reason": rule.reason,
             }

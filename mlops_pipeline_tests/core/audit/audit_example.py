@@ -16,7 +16,7 @@ G = pd.Series(list("aaaabbbb"))
 
 def audit(**changes: Any) -> GroupAudit:
     inputs: dict[str, Any] = {"y": Y, "decisions": D, "groups": G, "attribute": "sex"}
-    return audit_groups(**(inputs | {"min_group_rows": 1, "replicates": 50} | changes))
+    return audit_groups(**(inputs | {"min_group_rows": 1} | changes))
 
 
 def rates_of(found: GroupAudit, group: str) -> GroupRates:

@@ -16,6 +16,7 @@ from mlops_pipeline.core.documents.records import (
 from mlops_pipeline.core.evaluation.evaluation import Evaluation, Slice
 from mlops_pipeline.core.evaluation.gates import Gate, RuleResult
 from mlops_pipeline.core.fairness.audit import GroupAudit, GroupRates
+from mlops_pipeline.core.fairness.parity import Outcome
 from mlops_pipeline.core.metrics.metrics import Estimate
 from mlops_pipeline.core.modelling.calibration import ReliabilityCurve
 from mlops_pipeline.core.modelling.explanations import Explanation
@@ -89,19 +90,24 @@ def evaluation(*, metrics: dict[str, Estimate] | None = None, **changes: Any) ->
     return Evaluation(**given | changes)
 
 
-def gate(*rules: tuple[str, bool | None, Effect, str]) -> Gate:
+def gate(*rules: tuple[str, Outcome, Effect, str]) -> Gate:
     shown = rules or (
         (
             "roc_auc at least 0.72",
-            True,
+            "passed",
             "block",
             "roc_auc is 0.8123 on test, at least 0.72 is asked",
         ),
-        ("demographic parity difference at most 0.05", False, "warn", "region 0.100, gender 0.012"),
+        (
+            "demographic parity difference at most 0.05",
+            "failed",
+            "warn",
+            "region 0.100, gender 0.012",
+        ),
     )
     results = (
-        RuleResult(name, None, 0.0, passed, effect, reason)
-        for name, passed, effect, reason in shown
+        RuleResult(name, None, 0.0, outcome, effect, reason)
+        for name, outcome, effect, reason in shown
     )
     return Gate(passed=True, needs_review=False, rules=tuple(results))
 

@@ -111,7 +111,9 @@ def test_reading_compares_with_the_base_rate() -> None:
 
 
 def test_gate_shows_rules_in_plain_words_with_their_thresholds() -> None:
-    rules = gate(("roc_auc better than the champion by 0.02", None, "review", "too few rows"))
+    rules = gate(
+        ("roc_auc better than the champion by 0.02", "not computable", "review", "too few rows")
+    )
     card = model_card(facts(gate=rules))
     assert (
         "| ROC AUC better than the champion by 0.02 | not computable | too few rows | a person "

@@ -164,7 +164,7 @@ def test_markup_in_configuration_data_and_reasons_shows_as_typed() -> None:
             case={**case, "licence": HOSTILE},
             standing=standing,
             evaluation=measured,
-            gate=gate((HOSTILE, False, "warn", HOSTILE)),
+            gate=gate((HOSTILE, "failed", "warn", HOSTILE)),
             metadata=metadata(changelog=HOSTILE),
         )
     )

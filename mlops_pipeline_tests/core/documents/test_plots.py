@@ -24,7 +24,7 @@ def a_slice(value: float | None, group: str = "basic") -> Slice:
 
 def audit(column: str = "region", rows: int = len(Y)) -> Any:
     decisions = (P[:rows] >= 0.2).astype(int)
-    return audit_groups(Y[:rows], decisions, GROUPS[column][:rows], attribute=column, replicates=20)
+    return audit_groups(Y[:rows], decisions, GROUPS[column][:rows], attribute=column)
 
 
 PICTURES: dict[str, Callable[[], bytes]] = {

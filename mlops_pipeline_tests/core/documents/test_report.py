@@ -136,14 +136,16 @@ def test_intersections_are_one_row_each_with_the_worst_pair() -> None:
 
 def test_excepted_rule_says_so_and_is_not_among_the_refusals() -> None:
     reason = "region 0.3; excepted by Ann until 2025-06-30: it is being mended"
-    excepted = RuleResult("parity", 0.3, 0.05, False, "block", reason, ("region",), excepted=True)
+    excepted = RuleResult(
+        "parity", 0.3, 0.05, "failed", "block", reason, ("region",), excepted=True
+    )
     gate = Gate(passed=True, needs_review=True, rules=(excepted,))
     facts = dataclasses.replace(example.facts(measured=measured()), gate=gate)
     text = html.unescape(render_report(facts))
     assert "Needs a person's approval: “parity” did not pass." in text
     assert "failed, excepted" in text
     assert "excepted by Ann until 2025-06-30: it is being mended" in text
-    failed = RuleResult("auc", 0.5, 0.7, False, "block", "0.5")
+    failed = RuleResult("auc", 0.5, 0.7, "failed", "block", "0.5")
     refused = headline(Gate(False, False, (excepted, failed)), facts.use_case)
     assert refused.sentence == "Refused: “auc” failed."
 
@@ -248,7 +250,10 @@ def test_evaluation_json_reads_back_as_it_was() -> None:
 
 def test_evaluation_json_holds_every_estimate() -> None:
     found = document(measured())["evaluation"]
-    assert set(found["metrics"]["roc_auc"]) == {"value", "low", "high", "reason"}
+    assert set(found["metrics"]["roc_auc"]) == {
+        *("value", "low", "high", "reason"),
+        *("lower", "upper", "by_chance"),
+    }
     assert found["champion"]["differences"]["brier"]["value"] == 0.004
     assert found["fairness"][0]["groups"][0]["selection_rate"]["value"] > 0
     worst = worst_slices(measured().slices, "brier", 1)[0]

@@ -1,6 +1,7 @@
 """Exceptions from a failed rule, on a real evaluation whose south is selected more often."""
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from functools import cache
 from typing import Any, get_args
@@ -9,7 +10,7 @@ import pytest
 
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.core.documents.records import from_plain, plain
-from mlops_pipeline.core.evaluation.evaluation import Evaluation
+from mlops_pipeline.core.evaluation.evaluation import ChampionComparison, Evaluation
 from mlops_pipeline.core.evaluation.gates import (
     Gate,
     RuleResult,
@@ -18,6 +19,7 @@ from mlops_pipeline.core.evaluation.gates import (
     evaluate_rule,
 )
 from mlops_pipeline.core.evaluation.records import GateException, check_exception, rule_key
+from mlops_pipeline.core.metrics.metrics import Estimate
 from mlops_pipeline.errors import ConfigError, MlopsError, StateError
 from mlops_pipeline.spec.rules import GateRule
 from mlops_pipeline_tests.core.evaluation import example_evaluation as example
@@ -63,7 +65,7 @@ def test_excepted_rule_failed_does_not_block_and_asks_for_review() -> None:
     gate = judged(exception())
     (rule,) = gate.rules
     assert (gate.passed, gate.needs_review) == (True, True)
-    assert (rule.passed, rule.excepted, rule.blocks) == (False, True, False)
+    assert (rule.outcome, rule.excepted, rule.blocks) == ("failed", True, False)
     assert rule.reason.endswith("; excepted by Ann until 2024-05-02: the south is being mended")
     assert gate.failed == (rule,)
 
@@ -124,7 +126,7 @@ def test_parity_rule_judges_an_intersection_only_when_it_names_it() -> None:
 def test_rule_result_survives_json_and_reads_what_was_stored_before_exceptions() -> None:
     gate = judged(exception())
     assert from_plain(Gate, json.loads(json.dumps(plain(gate)))) == gate
-    before = {"name": "a", "value": 1.0, "threshold": 1.0, "passed": True, "effect": "block"}
+    before = {"name": "a", "value": 1.0, "threshold": 1.0, "outcome": "passed", "effect": "block"}
     found = from_plain(RuleResult, {**before, "reason": "b"})
     assert (found.failing, found.excepted) == ((), False)
 
@@ -191,3 +193,79 @@ def test_configuration_with_an_unknown_intersection_is_refused() -> None:
         example.use_case(
             ({**PARITY, "attributes": ["region x gender"]},), fairness={"intersections": False}
         )
+
+
+# pass, fail or uncertain
+
+
+def gate_of(figure: Estimate, champion: ChampionComparison | None = None, **rule: Any) -> Gate:
+    changed = replace(
+        evaluation(), metrics={**evaluation().metrics, "roc_auc": figure}, champion=champion
+    )
+    return evaluate_gate(example.use_case(({**AUC, **rule},)).gates, changed)
+
+
+def champion(**changes: Any) -> ChampionComparison:
+    gain = Estimate(0.0, -0.02, 0.02, lower=-0.02, upper=0.02)
+    return replace(ChampionComparison(3, 400, {"roc_auc": gain}, None), **changes)
+
+
+def auc(value: float, half: float = 0.02) -> Estimate:
+    return Estimate(
+        *(value, value - 1.2 * half, value + 1.2 * half), lower=value - half, upper=value + half
+    )
+
+
+@pytest.mark.parametrize(
+    ("figure", "outcome", "passed", "asks"),
+    [
+        (auc(0.75), "passed", True, False),
+        (auc(0.72), "passed", True, False),  # the bound is at the limit
+        (auc(0.71), "uncertain", True, False),  # enough for a first model
+        (auc(0.69), "uncertain", True, True),
+        (auc(0.67), "failed", False, False),
+        (Estimate(0.9, reason="one entity"), "not computable", True, True),
+    ],
+)
+def test_metric_rule_is_decided_by_the_bounds_of_the_figure(
+    figure: Estimate, outcome: str, passed: bool, asks: bool
+) -> None:
+    gate = gate_of(figure, at_least=0.7)
+    assert (gate.rules[0].outcome, gate.passed, gate.needs_review) == (outcome, passed, asks)
+
+
+def test_uncertain_rule_says_so_and_what_so_many_rows_could_tell() -> None:
+    (rule,) = gate_of(auc(0.71), at_least=0.7).rules
+    assert rule.power == pytest.approx(0.04 * (1.645 + 0.842) / (2 * 1.645), rel=0.001)
+    assert rule.reason.startswith("roc_auc is 0.7100 (0.6900 to 0.7300) on test; so many rows")
+    assert rule.effect == "warn"
+
+
+def test_uncertain_rule_asks_a_person_once_there_is_a_champion() -> None:
+    gate = gate_of(auc(0.71), champion(), at_least=0.7)
+    assert (gate.passed, gate.needs_review, gate.rules[0].effect) == (True, True, "block")
+    assert not gate_of(auc(0.71), champion(), at_least=0.7, effect="warn").needs_review
+
+
+@pytest.mark.parametrize(("theirs", "passed"), [(0.6, True), (0.66, False), (0.75, False)])
+def test_limit_that_the_champion_breaks_by_more_is_a_persons_decision(
+    theirs: float, passed: bool
+) -> None:
+    both = {"challenger_metrics": {"roc_auc": Estimate(0.65)}}
+    gate = gate_of(
+        auc(0.65),
+        champion(**both, champion_metrics={"roc_auc": Estimate(theirs)}),
+        at_least=0.7,
+    )
+    assert (gate.passed, gate.needs_review) == (passed, passed)
+    assert ("the champion breaks it by more" in gate.rules[0].reason) == passed
+
+
+def test_models_that_so_many_rows_cannot_tell_apart_ask_a_person() -> None:
+    rule = {"rule": "not_worse_than_champion", "metric": "roc_auc", "by": 0.01}
+    changed = replace(evaluation(), champion=champion())
+    gate = evaluate_gate(example.use_case((rule,)).gates, changed)
+    assert (gate.rules[0].outcome, gate.passed, gate.needs_review) == ("uncertain", True, True)
+    worse = Estimate(-0.04, -0.06, -0.02)
+    changed = replace(evaluation(), champion=champion(differences={"roc_auc": worse}))
+    assert not evaluate_gate(example.use_case((rule,)).gates, changed).passed

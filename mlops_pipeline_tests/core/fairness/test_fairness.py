@@ -53,7 +53,7 @@ def test_audit_groups_computable_disparities_match_fairlearn(
     rows: list[tuple[int, int, str]],
 ) -> None:
     y, decisions, groups = (list(column) for column in zip(*rows, strict=True))
-    found = audit(y=y, decisions=decisions, groups=pd.Series(groups), replicates=2)
+    found = audit(y=y, decisions=decisions, groups=pd.Series(groups))
     for name in DISPARITIES:
         estimate = getattr(found, name)
         if estimate.value is not None:
@@ -65,7 +65,7 @@ def test_audit_groups_computable_disparities_match_fairlearn(
 
 @pytest.mark.parametrize("entities", [None, np.arange(6_000)])
 def test_audit_groups_distant_groups_have_the_normal_interval(entities: Any) -> None:
-    found = audit(**large(), replicates=400, entities=entities).demographic_parity_difference
+    found = audit(**large(), entities=entities).demographic_parity_difference
     error = np.sqrt(0.3 * 0.7 / 3_000 + 0.4 * 0.6 / 3_000)  # of a difference of two shares
     assert width(found) == pytest.approx(2 * 1.96 * error, rel=0.15)
 
@@ -73,8 +73,8 @@ def test_audit_groups_distant_groups_have_the_normal_interval(entities: Any) -> 
 def test_audit_groups_repeated_entities_widen_the_interval() -> None:
     four: dict[str, Any] = {name: np.tile(column, 4) for name, column in large(1_500).items()}
     four["groups"] = pd.Series(four["groups"])
-    by_row = audit(**four, replicates=400)
-    by_entity = audit(**four, replicates=400, entities=np.tile(np.arange(1_500), 4))
+    by_row = audit(**four)
+    by_entity = audit(**four, entities=np.tile(np.arange(1_500), 4))
     narrow, wide = by_row.demographic_parity_difference, by_entity.demographic_parity_difference
     assert width(wide) == pytest.approx(2 * width(narrow), rel=0.2)  # sqrt(4)
 
@@ -88,7 +88,9 @@ def test_audit_groups_parity_has_zero_difference_and_ratio_one() -> None:
 
 def test_audit_groups_total_disparity_is_one() -> None:
     found = audit(decisions=[1] * 4 + [0] * 4)
-    assert found.demographic_parity_difference == Estimate(1.0, 1.0, 1.0)
+    assert found.demographic_parity_difference.value == 1.0
+    assert found.demographic_parity_difference.high == 1.0
+    assert (found.demographic_parity_difference.low or 1.0) < 0.5  # of 4 rows each
     assert found.demographic_parity_ratio.value == 0.0
 
 
@@ -150,8 +152,13 @@ def test_audit_groups_categorical_and_index_are_taken_by_position() -> None:
     assert audit(groups=groups) == audit()
 
 
-def test_audit_groups_same_seed_gives_same_audit() -> None:
-    assert audit(**large(), seed=3) == audit(**large(), seed=3) != audit(**large(), seed=4)
+def test_audit_groups_of_the_same_rows_in_another_order_are_equal() -> None:
+    order = np.random.default_rng(1).permutation(6_000)
+    shuffled = {name: np.asarray(column)[order] for name, column in large().items()}
+    first, second = (
+        audit(**inputs).demographic_parity_difference for inputs in (shuffled, large())
+    )
+    assert (first.low, first.high) == pytest.approx((second.low, second.high))
 
 
 def test_audit_groups_json_round_trip_is_exact() -> None:
@@ -178,10 +185,9 @@ def test_audit_groups_unusable_input_raises_data_error(changes: dict[str, Any]) 
         audit(**changes)
 
 
-@pytest.mark.parametrize("changes", [{"min_group_rows": 0}, {"replicates": 1}])
-def test_audit_groups_setting_out_of_range_raises_config_error(changes: dict[str, Any]) -> None:
+def test_audit_groups_setting_out_of_range_raises_config_error() -> None:
     with pytest.raises(ConfigError):
-        audit(**changes)
+        audit(min_group_rows=0)
 
 
 def test_audit_groups_every_rate_is_that_of_metric_frame() -> None:
@@ -206,7 +212,7 @@ def test_audit_groups_every_rate_is_that_of_metric_frame() -> None:
 
 
 def test_audit_groups_rates_have_the_interval_of_a_share() -> None:
-    rate = rates_of(audit(**large(), replicates=400), "a").selection_rate
+    rate = rates_of(audit(**large()), "a").selection_rate
     assert rate.low is not None
     assert rate.high is not None
     assert rate.low < 0.3 < rate.high
@@ -235,7 +241,7 @@ def test_audit_groups_group_of_one_entity_has_values_without_interval() -> None:
 
 def test_audit_groups_entity_resampling_equals_resampling_of_rows_by_hand() -> None:
     inputs = scored(600)
-    found = audit(**inputs, replicates=2_000).demographic_parity_difference
+    found = audit(**inputs).demographic_parity_difference
     rng, entities = np.random.default_rng(9), inputs["entities"]
     south = (inputs["groups"] == "south").to_numpy()
     drawn = []
@@ -245,6 +251,7 @@ def test_audit_groups_entity_resampling_equals_resampling_of_rows_by_hand() -> N
             np.average(inputs["decisions"][mask], weights=times[mask]) for mask in (south, ~south)
         ]
         drawn.append(abs(rates[0] - rates[1]))
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    assert found.low == pytest.approx(low, abs=0.006)
-    assert found.high == pytest.approx(high, abs=0.006)
+    # either sign of the difference could be the largest: half of 2.5 % is left to each
+    low, high = np.quantile(drawn, [0.0125, 0.975])
+    assert found.low == pytest.approx(low, abs=0.008)
+    assert found.high == pytest.approx(high, abs=0.008)

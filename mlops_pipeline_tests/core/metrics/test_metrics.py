@@ -9,12 +9,13 @@ import sklearn.metrics as oracle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import ArrayLike
+from scipy.stats import foldnorm
 
 from mlops_pipeline.core.documents.records import from_plain, plain
 from mlops_pipeline.core.metrics import metrics as formulas
 from mlops_pipeline.core.metrics.metrics import Estimate, evaluate, point_metrics, rank_scores
 from mlops_pipeline.errors import ConfigError, DataError
-from mlops_pipeline.spec.metrics import ECE_BINS, METRICS, TOP_SHARE
+from mlops_pipeline.spec.metrics import METRICS, TOP_SHARE
 
 Y = [1, 0, 1, 0]
 P = [0.9, 0.8, 0.4, 0.1]
@@ -37,7 +38,6 @@ def reason(name: str, y: ArrayLike, p: ArrayLike, threshold: float | None = 0.5)
         ("pr_auc", 0.5 * 1 + 0.5 * 2 / 3),
         ("log_loss", -np.log([0.9, 0.2, 0.4, 0.9]).mean()),
         ("brier", (0.01 + 0.64 + 0.36 + 0.01) / 4),
-        ("ece", (0.1 + 0.8 + 0.6 + 0.1) / 4),  # four different bins of width 1/15
         ("precision", 1 / 2),
         ("recall", 1 / 2),
         ("f1", 1 / 2),
@@ -64,13 +64,25 @@ def test_pr_auc_all_scores_tied_is_prevalence() -> None:
     assert value("pr_auc", [1, 0, 0, 0], [0.3] * 4) == 0.25
 
 
-def test_ece_two_rows_in_one_bin_compares_their_means() -> None:
-    assert value("ece", [1, 0], [0.41, 0.45]) == pytest.approx(0.5 - 0.43)
+def test_ece_gap_far_above_noise_is_the_gap() -> None:
+    assert value("ece", [1] * 400, [0.4] * 400) == pytest.approx(0.6)
+    assert value("ece", [1, 0] * 200, [0.9, 0.4] * 200) == pytest.approx((0.1 + 0.4) / 2)
 
 
-def test_ece_score_on_an_edge_belongs_to_the_lower_bin() -> None:
-    # 6/15 closes (5/15, 6/15]; 0.41 is in the next bin, so that the gaps do not cancel
-    assert value("ece", [1, 0], [6 / 15, 0.41]) == pytest.approx((0.6 + 0.41) / 2)
+def test_ece_bins_hold_equal_numbers_and_no_gap_cancels_between_them() -> None:
+    p = np.linspace(0.3, 0.7, 1_500)
+    assert np.bincount(formulas.ece_bins(p)).tolist() == [100] * 15
+    assert np.bincount(formulas.ece_bins(p[:200])).tolist() == [50] * 4
+    y = (p > 0.5).astype(float)
+    of_bins = [np.mean(part) for part in np.split(y - p, 15)]  # the one in the middle cancels
+    assert value("ece", y, p) == pytest.approx(np.mean(np.abs(of_bins)), abs=0.003)
+
+
+def test_ece_perfectly_calibrated_scores_come_near_zero() -> None:
+    rng = np.random.default_rng(0)
+    p = rng.uniform(0.05, 0.6, 4_000)
+    found = [value("ece", (rng.random(4_000) < p).astype(float), p) for _ in range(40)]
+    assert np.mean(found) < 0.015  # without the correction 0.023
 
 
 def test_log_loss_certain_and_wrong_is_finite() -> None:
@@ -140,12 +152,10 @@ def _direct_lift(y: Any, p: Any, *, sample_weight: Any) -> float:
 
 
 def _direct_ece(y: Any, p: Any, *, sample_weight: Any) -> float:
-    total = 0.0
-    for b in range(ECE_BINS):
-        low, high = np.linspace(0, 1, ECE_BINS + 1)[b : b + 2]
-        inside = (p > low) & (p <= high) | ((b == 0) & (p == 0))
-        total += abs((sample_weight * (y - p))[inside].sum())
-    return float(total / sample_weight.sum())
+    gap = abs((sample_weight * (y - p)).sum())  # one bin holds so few rows
+    noise = np.sqrt((sample_weight**2 * p * (1 - p)).sum())
+    mean = foldnorm.mean(gap / noise, scale=noise) if noise else gap
+    return max(0.0, float(2 * gap - mean) / float(sample_weight.sum()))
 
 
 def _selection_rate(_y: Any, decisions: Any, *, sample_weight: Any) -> float:
@@ -203,6 +213,8 @@ def test_evaluate_integer_weight_equals_repeated_row(
     weighted = evaluate(rank_scores(y, p, 0.5), times.astype(float))
     repeated = point_metrics(np.repeat(y, times), np.repeat(p, times), 0.5)
     for name, found in weighted.items():
+        if name == "ece":  # the noise of a row that counts twice is that of one row
+            continue
         expected = repeated[name].value
         assert np.isnan(found) if expected is None else found == pytest.approx(expected, abs=1e-12)
 

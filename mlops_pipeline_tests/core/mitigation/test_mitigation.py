@@ -11,6 +11,7 @@ import pytest
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.core.data.frame import LabelledFrame, Parts, split_frame
 from mlops_pipeline.core.evaluation.gates import Gate, RuleResult
+from mlops_pipeline.core.fairness.parity import Outcome
 from mlops_pipeline.core.fairness.variants import Mitigated, selection_difference
 from mlops_pipeline.core.mitigation.context import (
     Candidate,
@@ -27,6 +28,7 @@ from mlops_pipeline.core.mitigation.mitigation import (
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.core.modelling.train import train
 from mlops_pipeline.spec.kinds import MITIGATIONS
+from mlops_pipeline.spec.rules import Effect
 from mlops_pipeline_tests.core.evaluation.example_evaluation import use_case
 
 ROWS = 16_000
@@ -106,15 +108,22 @@ def difference(model: ScoringModel, attribute: str = "region") -> float:
 # when it is needed
 
 
-def gate(*results: tuple[str, str, bool | None], excepted: bool = False) -> Gate:
+def gate(*results: tuple[str, Effect, Outcome], excepted: bool = False) -> Gate:
     rules = [
-        RuleResult(name, 0.1, 0.05, passed, effect, "why", ("region",), excepted)  # type: ignore[arg-type]
-        for name, effect, passed in results
+        RuleResult(
+            *(name, 0.1, 0.05, outcome, effect, "why"),
+            failing=() if outcome == "passed" else ("region",),
+            excepted=excepted,
+        )
+        for name, effect, outcome in results
     ]
     return Gate(False, False, tuple(rules))
 
 
-FAILED = (("auc", "block", True), ("parity", "block", False))
+FAILED: tuple[tuple[str, Effect, Outcome], ...] = (
+    ("auc", "block", "passed"),
+    ("parity", "block", "failed"),
+)
 
 
 def test_need_names_the_attributes_above_and_the_limits_of_all() -> None:
@@ -131,10 +140,13 @@ def test_need_of_an_intersection_mitigates_its_parts() -> None:
 @pytest.mark.parametrize(
     "results",
     [
-        (("auc", "block", False), ("parity", "block", False)),  # not on fairness only
-        (("auc", "block", True), ("parity", "block", True)),
-        (("auc", "block", True), ("parity", "block", None)),  # not computable: a person looks
-        (("auc", "block", True), ("parity", "warn", False)),
+        (("auc", "block", "failed"), ("parity", "block", "failed")),  # not on fairness only
+        (("auc", "block", "passed"), ("parity", "block", "passed")),
+        (
+            ("auc", "block", "passed"),
+            ("parity", "block", "not computable"),
+        ),  # not computable: a person looks
+        (("auc", "block", "passed"), ("parity", "warn", "failed")),
     ],
 )
 def test_need_is_none_unless_blocking_parity_rules_alone_failed(results: Any) -> None:

@@ -170,12 +170,12 @@ def test_direction_rule_goes_by_the_worst_and_names_those_above_the_limit() -> N
     bad = DirectionCheck("tickets", "increasing", "decreasing", 0.7, False, None)
     unknown = DirectionCheck("noise", "increasing", None, None, None, "one value")
     rule, asks = judge(good, bad, unknown)
-    assert (rule.value, rule.passed, asks) == (0.7, False, True)
+    assert (rule.value, rule.outcome, asks) == (0.7, "failed", True)
     assert rule.reason == "tickets 0.700"
     rule, asks = judge(good)
-    assert (rule.value, rule.passed, asks) == (0.1, True, False)
+    assert (rule.value, rule.outcome, asks) == (0.1, "passed", False)
     rule, asks = judge(good, unknown)
-    assert (rule.passed, asks) == (None, True)
+    assert (rule.outcome, asks) == ("not computable", True)
     assert rule.reason == "not computable: noise: one value"
     rule, _ = judge()
     assert rule.reason == "not computable: no feature declares one"

@@ -175,19 +175,19 @@ def test_compare_two_inputs_are_too_few_to_rank() -> None:
 
 
 @pytest.mark.parametrize(
-    ("champion", "at_least", "passed", "asks"),
+    ("champion", "at_least", "outcome", "asks"),
     [
-        (None, 0.9, True, False),
-        (fitted("lightgbm"), 0.9, True, False),
-        (fitted("lightgbm", label=1 - frame().columns["noise"].round() % 2), 0.9, False, True),
-        (fitted("dummy"), 0.9, None, True),
+        (None, 0.9, "passed", False),
+        (fitted("lightgbm"), 0.9, "passed", False),
+        (fitted("lightgbm", label=1 - frame().columns["noise"].round() % 2), 0.9, "failed", True),
+        (fitted("dummy"), 0.9, "not computable", True),
     ],
 )
 def test_consistency_rule(
-    champion: ScoringModel | None, at_least: float, passed: bool | None, asks: bool
+    champion: ScoringModel | None, at_least: float, outcome: str, asks: bool
 ) -> None:
     case = use_case(gates=[{"rule": "attribution_consistency", "at_least": at_least}])
     explanations = explained(fitted("lightgbm"), champion)
     judged = dataclasses.replace(measured(), explanations=explanations)
     gate = evaluate_gate(case.gates, judged)
-    assert (gate.rules[0].passed, gate.needs_review, gate.passed) == (passed, asks, True)
+    assert (gate.rules[0].outcome, gate.needs_review, gate.passed) == (outcome, asks, True)
