@@ -150,7 +150,11 @@ def test_asset_checks_and_which_block(defs: dg.Definitions) -> None:
         dg.AssetCheckKey(dg.AssetKey([case, "fairness_audit"]), "fairness_within_limits"): False
         for case in USE_CASES
     }
-    assert found == {**rules, **leaks, **kept, **audits}
+    arrivals = {
+        dg.AssetCheckKey(dg.AssetKey([case, "batch_predictions"]), "inputs_arrive"): False
+        for case in USE_CASES
+    }
+    assert found == {**rules, **leaks, **kept, **audits, **arrivals}
 
 
 def test_build_definitions_returns_fresh_objects(defs: dg.Definitions) -> None:

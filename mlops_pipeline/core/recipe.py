@@ -13,10 +13,17 @@ from typing import Protocol
 import numpy as np
 
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.core.data.frame import PARTS, LabelledFrame, Parts, split_frame
+from mlops_pipeline.core.data.frame import (
+    PARTS,
+    LabelledFrame,
+    Parts,
+    missing_shares,
+    split_frame,
+)
 from mlops_pipeline.core.documents.records import CandidateFacts, PartFacts, TrainingFacts
 from mlops_pipeline.core.evaluation.evaluation import (
     Evaluation,
+    compare_missing,
     compare_with_champion,
     evaluate_model,
 )
@@ -172,6 +179,12 @@ def training_facts(
             for item in chosen.model.document["inputs"]
             if item["type"] == "number"
         },
+        train_missing=missing_shares(
+            {
+                item["name"]: frame.columns[item["name"]][parts.train]
+                for item in chosen.model.document["inputs"]
+            }
+        ),
         importance=dict(chosen.fitted.importance),
     )
 
@@ -215,6 +228,7 @@ def evaluate(
         champion=comparison,
         explanations=explain_model(use_case, model, test, champion=pair),
     )
+    evaluation = replace(evaluation, missing=compare_missing(facts.train_missing, test.columns))
     gate = evaluate_gate(use_case.gates, evaluation, against.exceptions, now=against.now)
     return Examined(evaluation, gate, decided)
 

@@ -31,14 +31,6 @@ WAYS_OUT: dict[ApprovalState, str] = {
 }
 
 
-def champion_model(
-    ops: OpsDatabase, settings: Settings, use_case: UseCase, *, now: datetime
-) -> tuple[int, ScoringModel]:
-    """Return the champion's version and model: what may decide."""
-    rollout = champion_rollout(ops, use_case, now=now)
-    return rollout.version, released_model(ops, settings, use_case, rollout.fingerprint)
-
-
 def champion_rollout(ops: OpsDatabase, use_case: UseCase, *, now: datetime) -> Rollout:
     """Return the champion's rollout, when its approval holds."""
     return deciding_rollout(ops, use_case, "champion", now=now)
@@ -66,10 +58,8 @@ def deciding_rollout(
     return rollout
 
 
-def trial_model(
-    ops: OpsDatabase, settings: Settings, use_case: UseCase, version: int, *, now: datetime
-) -> ScoringModel:
-    """Return a version's model for trial scores, which decide about nobody."""
+def trial_rollout(ops: OpsDatabase, use_case: UseCase, version: int, *, now: datetime) -> Rollout:
+    """Return the rollout of a version that may make trial scores, which decide about nobody."""
     found = get_rollout(ops, use_case.name, version)
     state = approval_state(found, list_approvals(ops, use_case.name), now=now)
     if state != "staging":
@@ -79,7 +69,7 @@ def trial_model(
             found=f"approval state {state} (rollout: {found.state})",
             way_out=WAYS_OUT[state].format(use_case.name, version),
         )
-    return released_model(ops, settings, use_case, found.fingerprint)
+    return found
 
 
 def released_model(

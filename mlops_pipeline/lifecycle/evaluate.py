@@ -33,7 +33,7 @@ from mlops_pipeline.core.documents.records import (
     plain,
 )
 from mlops_pipeline.core.evaluation.evaluation import Evaluation
-from mlops_pipeline.core.evaluation.gates import Gate
+from mlops_pipeline.core.evaluation.gates import Gate, missing_words
 from mlops_pipeline.core.mitigation.context import Candidate, MitigationRecipe
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.core.monitoring.cost import price_text
@@ -69,6 +69,7 @@ from mlops_pipeline.stores.pages import write_drift_report, write_page
 
 MITIGATED, RECIPE = "mitigated", "recipe.json"
 REPORT, DRIFT_PAGE = "report.html", "evidently.html"
+MISSING_NOTED = 0.05  # change of the share of missing values that the report begins with
 WORST_COLUMNS = 5  # features named as most changed between the train and the test part
 
 
@@ -314,6 +315,9 @@ def _notes(
     run: RunContext, facts: TrainingFacts, examined: Examined, moved: Mapping[str, float]
 ) -> list[str]:
     notes, refit = [], run.use_case.training.refit
+    missing = [item for item in examined.evaluation.missing if item.change >= MISSING_NOTED]
+    if missing:
+        notes.append(f"Missing values: {missing_words(missing[:WORST_COLUMNS])}.")
     mitigation = examined.evaluation.mitigation
     if mitigation is not None and mitigation.chosen is not None:
         notes.append(

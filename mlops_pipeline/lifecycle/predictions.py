@@ -12,15 +12,26 @@ from typing import Any
 import numpy as np
 
 from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.core.documents.records import from_plain, plain
+from mlops_pipeline.core.evaluation.evaluation import MissingShare, compare_missing
+from mlops_pipeline.core.evaluation.gates import missing_limit, missing_words
 from mlops_pipeline.core.modelling.explanations import give_reasons, word_inputs
 from mlops_pipeline.core.modelling.scoring import Decisions, ScoringModel
 from mlops_pipeline.errors import DataError
-from mlops_pipeline.lifecycle.champions import champion_model, trial_model
+from mlops_pipeline.lifecycle.alerts import NewAlert, alert_while
+from mlops_pipeline.lifecycle.champions import champion_rollout, released_model, trial_rollout
 from mlops_pipeline.lifecycle.context import Context, RunContext
 from mlops_pipeline.lifecycle.features.offline import features_uri, finished_periods, row_key
+from mlops_pipeline.lifecycle.train import read_facts
 from mlops_pipeline.stores.lake.engine import quoted
 from mlops_pipeline.stores.lake.tables import Lake
 
+ALERT = "missing_inputs"
+WAY_OUT = (
+    "look whether the feature's source still arrives, and arrives whole: the checks of raw_data "
+    "and validated_data, and the feature's page in the catalogue; the scores of these rows were "
+    "made without it"
+)
 EXPLAINED_AT_ONCE = 8_192  # rows whose reasons are in memory as objects
 
 
@@ -34,20 +45,48 @@ class Scored:
     rows: int
     positives: int
     is_new: bool
+    missing: tuple[MissingShare, ...] = ()
+
+    def changed(self, use_case: UseCase) -> list[MissingShare]:
+        """Return the inputs whose share of missing values changed too much since training."""
+        limit = missing_limit(use_case.gates)
+        return [item for item in self.missing if item.change > limit]
 
 
 def predict_batch(run: RunContext, period: str | None, version: int | None) -> Scored:
     """Score a period with the champion; with a version in staging instead, as a trial."""
-    is_trial, stores = version is not None, (run.ops, run.settings, run.use_case)
-    if version is None:
-        version, model = champion_model(*stores, now=run.now)
-    else:
-        model = trial_model(*stores, version, now=run.now)
+    is_trial, use_case = version is not None, run.use_case
+    rollout = (
+        champion_rollout(run.ops, use_case, now=run.now)
+        if version is None
+        else trial_rollout(run.ops, use_case, version, now=run.now)
+    )
+    model = released_model(run.ops, run.settings, use_case, rollout.fingerprint)
+    facts = read_facts(run.lake.documents_folder(use_case.name, rollout.fingerprint))
     scored = score_period(
-        run, model, version, period, run_id=run.run_id, is_trial=is_trial, now=run.now
+        *(run, model, rollout.version, period),
+        train_missing=facts.train_missing,
+        run_id=run.run_id,
+        is_trial=is_trial,
+        now=run.now,
     )
     run.record_use(model.input_names, "batch_scoring")
+    if not is_trial:
+        _watch_missing(run, scored)
     return scored
+
+
+def _watch_missing(run: RunContext, scored: Scored) -> None:
+    changed = scored.changed(run.use_case)
+    alert = NewAlert(
+        *(ALERT, "warning", f"period {scored.period}: {missing_words(changed)}", WAY_OUT),
+        run_id=run.run_id,
+        dedupe_key=ALERT,
+    )
+    over = f"period {scored.period}: missing values are as in training"
+    alert_while(
+        bool(changed), run.ops, run.use_case.name, alert, by=run.run_id, over=over, now=run.now
+    )
 
 
 def score_period(
@@ -56,6 +95,7 @@ def score_period(
     model_version: int,
     period: str | None,
     *,
+    train_missing: Mapping[str, float],
     run_id: str,
     is_trial: bool = False,
     now: datetime,
@@ -77,22 +117,26 @@ def score_period(
     uri = predictions_uri(context.lake, context.use_case, is_trial=is_trial)
     for facts in reversed(context.lake.commit_metadata(uri)):  # the last commit of a period counts
         if facts["period"] == chosen and facts["model_version"] == model_version:
-            return Scored(uri, facts["version"], chosen, facts["rows"], facts["positives"], False)
+            missing = from_plain(tuple[MissingShare, ...], facts["missing"])
+            said_before = (chosen, facts["rows"], facts["positives"])
+            return Scored(uri, facts["version"], *said_before, False, missing)
     table = _features(context, chosen)
     columns = _columns(model, table)
     said = model.decide(columns)
     result = _predictions(
         context, table, said, model_version=model_version, run_id=run_id, now=now
     ).append_column("reasons", _reasons(context.use_case, model, columns, said.decision))
+    missing = compare_missing(train_missing, columns)
     facts = {
         "period": chosen,
         "model_version": model_version,
         "rows": len(result),
         "positives": int(said.decision.sum()),
         "for_decisions": not is_trial,
+        "missing": plain(missing),
     }
     version = context.lake.write(uri, result, facts, "extend")
-    return Scored(uri, version, chosen, len(result), int(said.decision.sum()), True)
+    return Scored(uri, version, chosen, len(result), int(said.decision.sum()), True, missing)
 
 
 def predictions_uri(lake: Lake, use_case: UseCase, *, is_trial: bool = False) -> str:

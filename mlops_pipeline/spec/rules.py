@@ -179,6 +179,17 @@ class DirectionRule(Section):
     effect: Effect = "review"
 
 
+MISSING_CHANGE = 0.2  # of the rows: a feature that stops arriving, or begins to
+
+
+class MissingRule(Section):
+    """No input's share of missing values differs between test and train part by more than this."""
+
+    rule: Literal["missing_share"]
+    at_most: float = Field(MISSING_CHANGE, ge=0, le=1)
+    effect: Effect = "review"
+
+
 GateRule = Annotated[
     MetricRule
     | GapRule
@@ -187,6 +198,7 @@ GateRule = Annotated[
     | SliceRule
     | ParityRule
     | ConsistencyRule
-    | DirectionRule,
+    | DirectionRule
+    | MissingRule,
     Field(discriminator="rule"),
 ]

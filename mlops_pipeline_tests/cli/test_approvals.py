@@ -8,7 +8,7 @@ import pytest
 from mlops_pipeline.errors import StateError
 from mlops_pipeline.lifecycle.alerts import list_alerts
 from mlops_pipeline.lifecycle.bookkeeping import list_decisions
-from mlops_pipeline.lifecycle.champions import champion_model, trial_model
+from mlops_pipeline.lifecycle.champions import champion_rollout, trial_rollout
 from mlops_pipeline.lifecycle.predictions import predictions_uri
 from mlops_pipeline.lifecycle.project import check_approval
 from mlops_pipeline.lifecycle.rollouts import get_rollout
@@ -42,9 +42,9 @@ def approval_tag(world: World) -> str:
 
 
 def test_version_in_staging_makes_trial_scores_only(waiting: World, mlops: Mlops) -> None:
-    stores = (waiting.settings, waiting.use_case)
+    use_case = waiting.use_case
     with waiting.ops() as ops, pytest.raises(StateError, match=r"(?s)candidate.*--stage staging"):
-        trial_model(ops, *stores, 1, now=SPRING)
+        trial_rollout(ops, use_case, 1, now=SPRING)
 
     assert mlops("approve", "churn", "1", "--stage", "staging", *SIGNED).exit_code == 0
     assert approval_tag(waiting) == "staging"
@@ -60,21 +60,21 @@ def test_version_in_staging_makes_trial_scores_only(waiting: World, mlops: Mlops
     assert mlops("reject", "churn", "1", *SIGNED).exit_code == 0
     assert approval_tag(waiting) == "archived"
     with waiting.ops() as ops, pytest.raises(StateError, match=r"(?s)archived.*never loaded"):
-        trial_model(ops, *stores, 1, now=SPRING)
+        trial_rollout(ops, use_case, 1, now=SPRING)
 
 
 def test_champion_whose_approval_ended_does_not_score_until_it_is_renewed(
     waiting: World, mlops: Mlops, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stores = (waiting.settings, waiting.use_case)
+    use_case = waiting.use_case
     done = mlops("approve", "churn", "1", "--expires", "2024-06-01", *SIGNED)
     assert "churn version 1: champion" in done.output
     with waiting.ops() as ops:
-        assert champion_model(ops, *stores, now=SPRING)[0] == 1
+        assert champion_rollout(ops, use_case, now=SPRING).version == 1
         with pytest.raises(StateError, match=r"(?s)approved by Ann until 2024-06-01.*renews"):
-            champion_model(ops, *stores, now=SUMMER)
+            champion_rollout(ops, use_case, now=SUMMER)
         with pytest.raises(StateError, match=r"(?s)state production.*without --version"):
-            trial_model(ops, *stores, 1, now=SPRING)
+            trial_rollout(ops, use_case, 1, now=SPRING)
         check_approval(ops, waiting.use_case, now=SUMMER)
         check_approval(ops, waiting.use_case, now=SUMMER)
         (alert,) = list_alerts(ops, "churn", open_only=True)
@@ -87,7 +87,7 @@ def test_champion_whose_approval_ended_does_not_score_until_it_is_renewed(
     assert mlops("approve", "churn", "1", *SIGNED).exit_code == 0
     with waiting.ops() as ops:
         assert list_alerts(ops, "churn", open_only=True) == []
-        assert champion_model(ops, *stores, now=SUMMER)[0] == 1
+        assert champion_rollout(ops, use_case, now=SUMMER).version == 1
 
 
 def test_configuration_that_changed_before_an_approval_is_an_event(

@@ -94,7 +94,9 @@ def test_batch_scores_of_a_mitigated_champion_follow_its_groups(mitigated: World
     files = {name: text.decode() for name, text in mitigated.model_files(1).items()}
     model = ScoringModel.of_files(files)
     with open_context(mitigated.use_case, mitigated.settings) as work:
-        scored = score_period(work, model, 1, FIRST, run_id="run", now=datetime.now(UTC))
+        scored = score_period(
+            *(work, model, 1, FIRST), train_missing={}, run_id="run", now=datetime.now(UTC)
+        )
         state = work.lake.state(scored.uri)
         assert state is not None
         chosen = "customer_id, probability, decision, needs_review"

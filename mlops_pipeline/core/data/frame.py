@@ -21,6 +21,14 @@ QUARTILES = (0.25, 0.5, 0.75)
 PARTS = ("train", "validation", "test")
 
 
+def missing_shares(columns: Mapping[str, npt.NDArray[Any]]) -> dict[str, float]:
+    """Return the share of missing values of each column of at least one row."""
+    return {
+        name: float(np.mean(values == None if values.dtype == object else np.isnan(values)))  # noqa: E711 # of each
+        for name, values in columns.items()
+    }
+
+
 @dataclass(frozen=True)
 class LabelledFrame:
     """Rows ordered by as_of and row key.

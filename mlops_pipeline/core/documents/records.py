@@ -70,6 +70,7 @@ class TrainingFacts:
     dropped_inputs: Mapping[str, str]
     train_metrics: Mapping[str, Estimate]
     train_maxima: Mapping[str, float]
+    train_missing: Mapping[str, float]
     importance: Mapping[str, float]
 
     @property

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.core.data.frame import LabelledFrame
+from mlops_pipeline.core.data.frame import LabelledFrame, missing_shares
 from mlops_pipeline.core.fairness.audit import GroupAudit, audit_attributes
 from mlops_pipeline.core.fairness.variants import Mitigated
 from mlops_pipeline.core.metrics.intervals import bootstrap_metrics, paired_difference
@@ -71,6 +71,29 @@ class ReviewBand:
 
 
 @dataclass(frozen=True)
+class MissingShare:
+    """The share of missing values of an input: in the train part, and in the rows looked at."""
+
+    feature: str
+    train: float
+    now: float
+
+    @property
+    def change(self) -> float:
+        """By how much the two differ, either way."""
+        return abs(self.now - self.train)
+
+
+def compare_missing(
+    train: Mapping[str, float], columns: Mapping[str, npt.NDArray[Any]]
+) -> tuple[MissingShare, ...]:
+    """Hold the missing shares of inputs against those in training, the largest change first."""
+    now = missing_shares({name: columns[name] for name in train})
+    found = (MissingShare(name, share, now[name]) for name, share in train.items())
+    return tuple(sorted(found, key=lambda item: (-item.change, item.feature)))
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """What was measured on the test part; `mitigation` was tried before, on the validation part."""
 
@@ -82,6 +105,7 @@ class Evaluation:
     champion: ChampionComparison | None
     reliability: ReliabilityCurve
     explanations: Explanation
+    missing: tuple[MissingShare, ...] = ()
     review_band: ReviewBand | None = None
     mitigation: Mitigated | None = None
 

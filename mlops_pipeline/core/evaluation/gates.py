@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import singledispatch
 
-from mlops_pipeline.core.evaluation.evaluation import Evaluation, worst_slices
+from mlops_pipeline.core.evaluation.evaluation import Evaluation, MissingShare, worst_slices
 from mlops_pipeline.core.evaluation.records import GateException, rule_key
 from mlops_pipeline.core.fairness.parity import SEVERITY, Outcome, evaluate_parity
 from mlops_pipeline.core.metrics.metrics import Estimate
 from mlops_pipeline.spec.metrics import METRICS, shown_in
 from mlops_pipeline.spec.rules import (
+    MISSING_CHANGE,
     BetterRule,
     Bounded,
     ConsistencyRule,
@@ -22,6 +23,7 @@ from mlops_pipeline.spec.rules import (
     GapRule,
     GateRule,
     MetricRule,
+    MissingRule,
     NotWorseRule,
     ParityRule,
     SliceRule,
@@ -335,6 +337,30 @@ def _directions(rule: DirectionRule, evaluation: Evaluation) -> RuleResult:
         return _unknown(title, rule.at_most, rule.effect, reason)
     reason = f"{len(known)} declared, the worst goes against its own by {value:.3f}"
     return RuleResult(title, value, rule.at_most, "passed", rule.effect, reason)
+
+
+@evaluate_rule.register
+def _missing(rule: MissingRule, evaluation: Evaluation) -> RuleResult:
+    title = f"change of the share of missing values at most {rule.at_most:g}"
+    changed = [item for item in evaluation.missing if item.change > rule.at_most]
+    value = max((item.change for item in evaluation.missing), default=0.0)
+    outcome: Outcome = "failed" if changed else "passed"
+    reason = missing_words(changed) or f"the largest change is {value:.3f}"
+    return RuleResult(title, value, rule.at_most, outcome, rule.effect, reason)
+
+
+def missing_words(changed: Sequence[MissingShare]) -> str:
+    """Name the inputs whose share of missing values changed, and from what to what."""
+    return ", ".join(
+        f"{item.feature} {item.train:.0%} missing in training, now {item.now:.0%}"
+        for item in changed
+    )
+
+
+def missing_limit(rules: Sequence[GateRule]) -> float:
+    """Return by how much a missing share may change before it is said: as the rules say, if any."""
+    limits = [rule.at_most for rule in rules if isinstance(rule, MissingRule)]
+    return min(limits, default=MISSING_CHANGE)
 
 
 def _unknown(name: str, threshold: float, effect: Effect, reason: str | None) -> RuleResult:

@@ -11,6 +11,7 @@ from mlops_pipeline.orchestration.asset_run import BESIDE_SECONDS, asset_run, us
 if TYPE_CHECKING:
     from mlops_pipeline.core.fairness.parity import LiveAudit
 
+ARRIVES = "inputs_arrive"  # the asset check of `batch_predictions`
 WITHIN_LIMITS = "fairness_within_limits"  # the asset check of `fairness_audit`
 
 
@@ -32,6 +33,8 @@ def scoring_assets(use_case: UseCase) -> list[dg.AssetsDefinition]:
 
 
 def _batch_predictions(use_case: UseCase) -> dg.AssetsDefinition:
+    key = dg.AssetKey([use_case.name, "batch_predictions"])
+
     @use_case_asset(
         use_case,
         "batch_predictions",
@@ -44,15 +47,32 @@ def _batch_predictions(use_case: UseCase) -> dg.AssetsDefinition:
             "features",
             "deployment",
         ),
+        check_specs=[
+            dg.AssetCheckSpec(
+                ARRIVES,
+                asset=key,
+                description="No input of the model lacks many more, or fewer, values than in "
+                "training.",
+            )
+        ],
     )
     def batch_predictions(
         context: dg.AssetExecutionContext, config: ScoredPeriod
-    ) -> dg.MaterializeResult[Any]:
+    ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[Any]]:
+        from mlops_pipeline.core.evaluation.gates import missing_words
         from mlops_pipeline.lifecycle.predictions import predict_batch
 
         with asset_run(context, use_case, wait_s=BESIDE_SECONDS) as run:
             scored = predict_batch(run, config.period, config.version)
-            return dg.MaterializeResult(
+            changed = scored.changed(use_case)
+            yield dg.AssetCheckResult(
+                asset_key=key,
+                check_name=ARRIVES,
+                passed=not changed,
+                severity=dg.AssetCheckSeverity.WARN,
+                description=missing_words(changed) or "missing values are as in training",
+            )
+            yield dg.MaterializeResult(
                 data_version=dg.DataVersion(f"{scored.period}-v{scored.version}"),
                 metadata={
                     "dagster/row_count": scored.rows,

@@ -133,6 +133,7 @@ def training(*, test_rate: float = 0.08, **changes: Any) -> TrainingFacts:
         "dropped_inputs": {"fax": "constant"},
         "train_metrics": {},
         "train_maxima": {},
+        "train_missing": {},
         "importance": {},
     }
     return TrainingFacts(**given | changes)

@@ -270,6 +270,7 @@ def training(measured: Evaluation, positive_rate: float) -> TrainingFacts:
         dropped_inputs={"fax_number_count": "constant"},
         train_metrics=measured.train_metrics,
         train_maxima={},
+        train_missing={},
         importance={},
     )
 

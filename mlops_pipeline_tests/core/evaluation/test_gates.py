@@ -6,11 +6,16 @@ from datetime import timedelta
 from functools import cache
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.core.documents.records import from_plain, plain
-from mlops_pipeline.core.evaluation.evaluation import ChampionComparison, Evaluation
+from mlops_pipeline.core.evaluation.evaluation import (
+    ChampionComparison,
+    Evaluation,
+    compare_missing,
+)
 from mlops_pipeline.core.evaluation.gates import (
     Gate,
     RuleResult,
@@ -269,3 +274,22 @@ def test_models_that_so_many_rows_cannot_tell_apart_ask_a_person() -> None:
     worse = Estimate(-0.04, -0.06, -0.02)
     changed = replace(evaluation(), champion=champion(differences={"roc_auc": worse}))
     assert not evaluate_gate(example.use_case((rule,)).gates, changed).passed
+
+
+# values that are missing
+
+
+def test_missing_share_rule_names_a_feature_that_stopped_arriving() -> None:
+    columns = {"usage": np.array([np.nan] * 10), "plan": np.array(["a"] * 9 + [None], object)}
+    found = compare_missing({"plan": 0.0, "usage": 0.18}, columns)
+    assert [(item.feature, item.train, item.now) for item in found] == [
+        ("usage", 0.18, 1.0),
+        ("plan", 0.0, 0.1),
+    ]
+    rule = {"rule": "missing_share", "at_most": 0.2}
+    gate = evaluate_gate(example.use_case((rule,)).gates, replace(evaluation(), missing=found))
+    assert (gate.passed, gate.needs_review, gate.rules[0].outcome) == (True, True, "failed")
+    assert gate.rules[0].reason == "usage 18% missing in training, now 100%"
+    same = compare_missing({"plan": 0.1, "usage": 1.0}, columns)
+    gate = evaluate_gate(example.use_case((rule,)).gates, replace(evaluation(), missing=same))
+    assert (gate.needs_review, gate.rules[0].outcome) == (False, "passed")

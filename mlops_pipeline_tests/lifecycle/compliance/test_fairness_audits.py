@@ -123,7 +123,7 @@ def work(world: World) -> Iterator[Context]:
 
 def score(work: Context, month: int, *, version: int = 1, threshold: float = 0.8) -> None:
     day = on(month).date().isoformat()
-    score_period(work, frequent(threshold), version, day, run_id="r", now=NOW)
+    score_period(work, frequent(threshold), version, day, train_missing={}, run_id="r", now=NOW)
 
 
 def read(work: Context, version: int = 1) -> LiveDecisions:
@@ -244,9 +244,16 @@ def test_audit_without_a_known_label_judges_selection_and_says_so(work: Context)
 
 def test_audit_within_the_limit_says_so(work: Context) -> None:
     score(work, 2, threshold=0.0)
-    found = audited(read(work))
+    found = audited(read(work), demographic_parity_at_most=0.2)
     assert (found.action, found.parity.value) == ("within_limits", 0.0)
-    assert found.sentence.startswith("demographic parity difference within 0.05: region 0.000")
+    assert found.sentence.startswith("demographic parity difference within 0.2: region 0.000 (0.")
+
+
+def test_audit_of_few_rows_does_not_say_that_groups_are_alike(work: Context) -> None:
+    score(work, 2, threshold=0.0)
+    found = audited(read(work))
+    assert (found.action, found.parity.value) == ("uncertain", 0.0)
+    assert "not told apart from 0.05 by so many rows: region 0.000" in found.sentence
 
 
 @pytest.mark.parametrize("limit", [1.0, 0.05])
@@ -274,7 +281,9 @@ def test_breach_alerts_once_and_the_next_audit_within_limits_resolves_it(
 ) -> None:
     score(work, 2, version=1)
     score(work, 2, version=2, threshold=0.0)
-    breach, fine = audited(read(work, 1)), audited(read(work, 2))
+    breach, fine = (
+        audited(read(work, version), demographic_parity_at_most=0.2) for version in (1, 2)
+    )
     with OpsDatabase.open(world.settings.database_url) as ops:
         for _ in range(2):
             file = record_live_audit(work, ops, breach, run_id="one", now=NOW)
