@@ -149,9 +149,9 @@ class Method(Protocol):
     """What the file of a method has."""
 
     def variants(
-        self, context: MitigationContext, base: Candidate, aim: float
+        self, context: MitigationContext, base: Candidate, within: Mapping[str, float]
     ) -> Iterable[Candidate]:
-        """Make variants of the base model; `aim` is what the disparity has to be within."""
+        """Make variants of the base model; `within` is what each disparity has to be within."""
         ...
 
     def refit(self, rows: GroupedRows, recipe: MitigationRecipe) -> ScoringModel:

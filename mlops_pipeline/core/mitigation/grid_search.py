@@ -5,7 +5,7 @@ training rows get another label or weight, and one deterministic model is fitted
 paper's randomised reductions cannot be deployed as one model.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -29,7 +29,9 @@ REACH = 1.5
 Fit = Callable[[Labels, Weights], Fitted]
 
 
-def variants(context: MitigationContext, base: Candidate, _aim: float) -> Iterable[Candidate]:
+def variants(
+    context: MitigationContext, base: Candidate, _within: Mapping[str, float]
+) -> Iterable[Candidate]:
     """Fit one model to each of `grid_size` vectors of multipliers."""
     rows, codes = context.train, range(len(context.groups))
     size = context.use_case.fairness.mitigation.grid_size

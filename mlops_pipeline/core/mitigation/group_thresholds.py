@@ -4,20 +4,23 @@ Belongs here: post-processing of a calibrated model, without randomisation. Both
 from probabilities alone, without labels: selecting a row of probability p costs c_fp (1 - p), not
 selecting it c_fn p. scoring.py applies them.
 
-- `by_group` looks the attribute up.
+- `by_group` looks the attribute up. With several, a combination of their values has the threshold
+  of the costs moved by what each of its values is worth: the cost is least under all limits
+  together, and a small combination is moved as its large values are.
 - `by_estimated_group` must not: threshold(x) = sum over groups of P(group | x) threshold_group,
   which is the form of the best rule that does not see the attribute (Chzhen et al. 2020; Denis et
   al. 2021), with the group's probability estimated from the model's own inputs.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from mlops_pipeline.config.modelling import Costs
+from mlops_pipeline.config.modelling import CROSSED, Costs
+from mlops_pipeline.core.fairness.audit import attribute_values
 from mlops_pipeline.core.fairness.variants import NO_GROUP, Codes
 from mlops_pipeline.core.metrics.metrics import Floats
 from mlops_pipeline.core.mitigation.context import (
@@ -40,7 +43,7 @@ from mlops_pipeline.core.modelling.train import decide_as
 from mlops_pipeline.errors import DataError
 
 Flags = npt.NDArray[np.bool_]
-Tune = Callable[[Floats, Flags, float], list[float]]  # probability, which rows, how near
+Tune = Callable[[Floats, Flags, float], list[float]]  # probability, which rows, share of limits
 AIMS = (0.9, 0.6, 0.3)  # shares of what a disparity has to be within: thresholds for each
 ESTIMATED_ROWS = 20_000  # of the training part: enough for a few dozen coefficients
 TUNED_ROWS = 20_000  # of the validation part, about: as many variables of a linear programme
@@ -50,9 +53,12 @@ NEVER = 2.0  # a threshold that no probability reaches
 TINY = 1e-12  # of a rate
 
 
-def variants(context: MitigationContext, base: Candidate, aim: float) -> Iterable[Candidate]:
+def variants(
+    context: MitigationContext, base: Candidate, within: Mapping[str, float]
+) -> Iterable[Candidate]:
     """Yield the base model with thresholds tuned on the validation part, and cross-fitted."""
-    rule, tune = _threshold_rule(context)
+    rule, tune = _threshold_rule(context, within)
+    aim = min(within[name] for name in context.trigger.above)
     held, document = context.held, base.model.document
     scores, kind = base.model.raw_scores(context.held_matrix), document["calibration"]["kind"]
     every = np.ones(len(scores), dtype=np.bool_)
@@ -64,7 +70,7 @@ def variants(context: MitigationContext, base: Candidate, aim: float) -> Iterabl
         threshold = np.empty(len(scores))
         decided = []
         for inside, rest, probability in divisions:  # all rows first, then fold by fold
-            limits = tune(probability, rest, aim * share)
+            limits = tune(probability, rest, share)
             decided.append({**document, "thresholds": {**rule, "limits": limits}})
             columns = {name: values[inside] for name, values in held.protected.items()}
             threshold[inside] = row_thresholds(decided[-1], columns, context.held_matrix[inside])
@@ -89,25 +95,62 @@ def refit(rows: GroupedRows, _recipe: MitigationRecipe) -> ScoringModel:
     return again.revised(thresholds={**rule, **shares})
 
 
-def _threshold_rule(context: MitigationContext) -> tuple[dict[str, Any], Tune]:
+def _threshold_rule(
+    context: MitigationContext, within: Mapping[str, float]
+) -> tuple[dict[str, Any], Tune]:
     """Return how thresholds are applied to a row, and how they are found on given rows."""
+    least, costs = context.use_case.fairness.min_group_rows, context.costs
+    aim = min(within[name] for name in context.trigger.above)
     if context.use_case.fairness.attribute_at_decision == "allowed":
+        attributes, groups = context.groups.attributes, context.groups.values
+        if len(attributes) > 1:
+            return _joint_rule(context, within)
         rule: dict[str, Any] = {
             "kind": "by_group",
-            "attributes": list(context.groups.attributes),
-            "groups": [[list(each) for each in group] for group in context.groups.values],
+            "attributes": list(attributes),
+            "groups": [[list(each) for each in group] for group in groups],
         }
-        return rule, lambda probability, rows, within: limits_by_group(
-            *(probability, context.held_codes[rows], len(context.groups)),
-            costs=context.costs,
-            aim=within,
-            min_rows=context.use_case.fairness.min_group_rows,
+        return rule, lambda probability, rows, share: limits_by_group(
+            *(probability, context.held_codes[rows], len(groups)),
+            costs=costs,
+            aim=aim * share,
+            min_rows=least,
         )
     train, seed = context.train, context.use_case.training.seed
     rule = fit_group_shares(train.inputs, train.matrix, train.codes, seed=seed)
     shares = group_shares(rule, context.held_matrix)
-    return rule, lambda probability, rows, within: limits_by_estimated_group(
-        probability, shares[:, rows], costs=context.costs, aim=within
+    return rule, lambda probability, rows, share: limits_by_estimated_group(
+        probability, shares[:, rows], costs=costs, aim=aim * share
+    )
+
+
+def _joint_rule(
+    context: MitigationContext, within: Mapping[str, float]
+) -> tuple[dict[str, Any], Tune]:
+    """Return the rule and its search for several attributes, where they may be looked up."""
+    attributes, protected = context.groups.attributes, context.held.protected
+    seen = {tuple(row) for row in zip(*(protected[name] for name in attributes), strict=True)}
+    seen |= {values for group in context.groups.values for values in group}
+    combinations = sorted(values for values in seen if None not in values)
+    columns = {
+        name: np.array([values[at] for values in combinations], dtype=object)
+        for at, name in enumerate(attributes)
+    }
+    limited = [name for name in within if set(name.split(CROSSED)) <= set(attributes)]
+    of_rows = {name: attribute_values(protected, name) for name in limited}
+    of_combinations = {name: attribute_values(columns, name) for name in limited}
+    rule = {
+        "kind": "by_group",
+        "attributes": list(attributes),
+        "groups": [[list(values)] for values in combinations],
+    }
+    return rule, lambda probability, rows, share: limits_jointly(
+        probability,
+        {name: values[rows] for name, values in of_rows.items()},
+        of_combinations,
+        costs=context.costs,
+        within={name: within[name] * share for name in limited},
+        min_rows=context.use_case.fairness.min_group_rows,
     )
 
 
@@ -174,14 +217,57 @@ def _start(costs: Costs) -> float:
     return threshold_from_costs(costs.false_positive, costs.false_negative)
 
 
+def limits_jointly(
+    probability: Floats,
+    of_rows: Mapping[str, npt.NDArray[Any]],
+    of_combinations: Mapping[str, npt.NDArray[Any]],
+    *,
+    costs: Costs,
+    within: Mapping[str, float],
+    min_rows: int,
+) -> list[float]:
+    """Return a threshold for each combination, so that every attribute is within its limit.
+
+    `of_rows` and `of_combinations` have the value of each attribute, of rows and of combinations.
+    Values of fewer than `min_rows` rows are not judged, and are worth nothing.
+    """
+    shares: list[Floats] = []
+    owners: list[int] = []
+    found: list[tuple[str, Any]] = []
+    for number, (name, values) in enumerate(of_rows.items()):
+        for value in sorted({value for value in values if value is not None}):
+            mine = np.asarray(values == value, dtype=np.float64)
+            if mine.sum() >= min_rows:
+                shares.append(mine)
+                owners.append(number)
+                found.append((name, value))
+    limits = np.full(len(next(iter(of_combinations.values()))), _start(costs))
+    if not shares:
+        return [float(limit) for limit in limits]
+    worth = _worth(probability, np.stack(shares), owners, list(within.values()), costs)
+    for (name, value), moved in zip(found, worth, strict=True):
+        limits[of_combinations[name] == value] += moved
+    return [rounded(float(limit)) for limit in limits]
+
+
 def limits_by_estimated_group(
     probability: Floats, shares: Floats, *, costs: Costs, aim: float
 ) -> list[float]:
-    """Return a threshold for each group, to be mixed by P(group | x), for rates within `aim`.
+    """Return a threshold for each group, to be mixed by P(group | x), for rates within `aim`."""
+    worth = _worth(probability, shares, [0] * len(shares), [aim], costs)
+    return [rounded(_start(costs) + float(moved)) for moved in worth]
 
-    The least expected cost under |rate_g - rate_h| <= aim, with rate_g = sum d(x) P(g | x) / sum
-    P(g | x), is a linear programme in the decisions d in [0, 1]. Its multipliers lambda are the
-    thresholds: t_g = t + n lambda_g / ((c_fp + c_fn) sum P(g | x)).
+
+def _worth(
+    probability: Floats, shares: Floats, owners: Sequence[int], aims: Sequence[float], costs: Costs
+) -> Floats:
+    """Return by how much each group moves the threshold of the rows that belong to it.
+
+    `shares` (n_groups, n_rows) is how much of a row belongs to a group, `owners` the attribute of
+    each group, `aims` how far the rates of an attribute's groups may lie apart. The least expected
+    cost under |rate_g - rate_h| <= aim, with rate_g = sum d(x) share_g(x) / sum share_g, is a
+    linear programme in the decisions d in [0, 1]. Its multipliers lambda are the thresholds: a row
+    is selected above t + sum over g of share_g(x) n lambda_g / ((c_fp + c_fn) sum share_g).
     """
     from scipy.optimize import linprog
 
@@ -189,13 +275,15 @@ def limits_by_estimated_group(
     probability, shares = probability[::step], shares[:, ::step]
     groups, rows = shares.shape
     both = costs.false_positive + costs.false_negative
-    cost = np.append((costs.false_positive - both * probability) / rows, 0.0)
-    sizes = shares.sum(axis=1, keepdims=True)
-    above = np.hstack([shares / sizes, -np.ones((groups, 1))])  # the last variable: lowest rate
+    cost = np.append((costs.false_positive - both * probability) / rows, np.zeros(len(aims)))
+    sizes = shares.sum(axis=1)
+    lowest = np.zeros((groups, len(aims)))  # the last variables: the lowest rate of each attribute
+    lowest[np.arange(groups), owners] = -1.0
+    above = np.hstack([shares / sizes[:, None], lowest])
     found = linprog(
         cost,
         A_ub=np.vstack([above, -above]),
-        b_ub=np.repeat([aim, 0.0], groups),
+        b_ub=np.concatenate([np.asarray(aims)[list(owners)], np.zeros(groups)]),
         bounds=(0, 1),
         method="highs-ds",
     )
@@ -203,10 +291,7 @@ def limits_by_estimated_group(
         raise DataError("no thresholds by group were found", found=str(found.message))
     multipliers = np.asarray(found.ineqlin.marginals)  # <= 0
     lambdas = multipliers[groups:] - multipliers[:groups]
-    return [
-        rounded(_start(costs) + rows * each / (both * size))
-        for each, size in zip(lambdas, sizes[:, 0], strict=True)
-    ]
+    return np.asarray(rows * lambdas / (both * sizes))
 
 
 def fit_group_shares(inputs: Inputs, matrix: Matrix, codes: Codes, *, seed: int) -> dict[str, Any]:

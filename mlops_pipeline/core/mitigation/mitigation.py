@@ -71,9 +71,8 @@ def mitigate(
         BASE, context.base, importance, MitigationRecipe("none", context.groups)
     )
     tried = [unchanged]
-    aim = min(within[name] for name in trigger.above)
     for method in rule.methods if len(context.groups) > 1 else ():
-        tried += method_of(method).variants(context, unchanged, aim)
+        tried += method_of(method).variants(context, unchanged, within)
     measured = [_measured(item, context, within) for item in tried]
     variants, chosen, reason = choose_variant(measured, within, trigger.above, rule)
     outcome = Mitigated(

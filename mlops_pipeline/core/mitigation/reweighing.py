@@ -1,6 +1,6 @@
 """Reweighing (Kamiran & Calders 2012): weights under which all groups have the same base rate."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,9 @@ from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.core.modelling.train import decide_as
 
 
-def variants(context: MitigationContext, _base: Candidate, _aim: float) -> Iterable[Candidate]:
+def variants(
+    context: MitigationContext, _base: Candidate, _within: Mapping[str, float]
+) -> Iterable[Candidate]:
     """Fit the base model's recipe with the weights."""
     rows = context.train
     fitted = rows.fit(rows.label, reweigh(rows.label, rows.codes))

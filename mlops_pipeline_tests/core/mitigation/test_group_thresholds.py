@@ -6,12 +6,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from scipy.optimize import linprog
 
 from mlops_pipeline.config.modelling import Costs
 from mlops_pipeline.core.mitigation.group_thresholds import (
     fit_group_shares,
     limits_by_estimated_group,
     limits_by_group,
+    limits_jointly,
 )
 from mlops_pipeline.core.modelling.fitting import Inputs
 from mlops_pipeline.core.modelling.kinds.logistic import prepare
@@ -78,6 +80,59 @@ def test_limits_by_estimated_group_parity_already_leaves_the_threshold_of_the_co
     p, codes = scores()
     shares = np.stack([codes == 0, codes == 1]).astype(np.float64)
     assert limits_by_estimated_group(p, shares, costs=COSTS, aim=1.0) == [0.2, 0.2]
+
+
+def three_attributes(rows: int = 6_000) -> tuple[Floats, dict[str, npt.NDArray[Any]]]:
+    """Probabilities of people whose sex, race and age all count; some combinations are rare."""
+    dice = np.random.default_rng(11)
+    people = {
+        "sex": dice.choice(np.array(["men", "women"], dtype=object), rows, p=[0.6, 0.4]),
+        "race": dice.choice(np.array(["a", "b", "c"], dtype=object), rows, p=[0.85, 0.12, 0.03]),
+        "age": dice.choice(np.array(["old", "young"], dtype=object), rows),
+    }
+    logit = -2 + dice.normal(size=rows) + 0.8 * (people["sex"] == "men")
+    logit += 0.5 * (people["race"] == "a") - 0.7 * (people["age"] == "young")
+    return 1 / (1 + np.exp(-logit.astype(float))), people
+
+
+def test_limits_jointly_hold_every_attribute_at_the_least_cost() -> None:
+    p, people = three_attributes()
+    kinds = sorted(set(zip(*people.values(), strict=True)))
+    columns = {
+        name: np.array([kind[at] for kind in kinds], dtype=object) for at, name in enumerate(people)
+    }
+    within = dict.fromkeys(people, 0.02)
+    limits = limits_jointly(p, people, columns, costs=COSTS, within=within, min_rows=100)
+    found = dict(zip(kinds, limits, strict=True))
+    each = np.array([found[kind] for kind in zip(*people.values(), strict=True)])
+    decision = p >= each
+    for values in people.values():
+        rates = [decision[values == value].mean() for value in sorted(set(values))]
+        assert max(rates) - min(rates) <= 0.02 + 0.006  # a row of each group is on the border
+    bound = relaxed_cost(p, people, 0.02)  # which the rows on the border may undercut a little
+    assert expected_cost(p, decision) == pytest.approx(bound, rel=0.002)
+
+
+def relaxed_cost(p: Floats, people: dict[str, npt.NDArray[Any]], aim: float) -> float:
+    """Return the least cost of decisions that may be drawn by lot, with rates within the aim."""
+    rows = []
+    for values in people.values():
+        rates = [(values == value) / np.sum(values == value) for value in sorted(set(values))]
+        rows += [one - other for one in rates for other in rates if one is not other]
+    found = linprog(
+        *(1 - 5 * p, np.stack(rows), np.full(len(rows), aim)), bounds=(0, 1), method="highs-ipm"
+    )
+    return float(found.fun + 4 * p.sum())
+
+
+def test_limits_jointly_value_of_too_few_rows_moves_nothing() -> None:
+    p, people = three_attributes(2_000)
+    columns = {"race": np.array(["a", "b", "c"], dtype=object)}
+    limits = limits_jointly(
+        *(p, {"race": people["race"]}, columns), costs=COSTS, within={"race": 0.01}, min_rows=100
+    )
+    assert limits[2] == 0.2
+    assert limits[1] < 0.2 < limits[0]
 
 
 @pytest.mark.parametrize("groups", [2, 3])

@@ -196,7 +196,7 @@ def test_variants_have_the_same_bytes_on_three_threads_and_again_on_a_refit(
     for threads in (1, 3):
         context = MitigationContext(case, model, world(), parts, NEED, threads=threads)
         unchanged = context.calibrated("base", model, {}, MitigationRecipe("none", context.groups))
-        found.append(next(iter(method_of(method).variants(context, unchanged, 0.07))))
+        found.append(next(iter(method_of(method).variants(context, unchanged, {"region": 0.07}))))
     first, again = found
     train_rows = world().take(parts.train)
     refitted = refit_variant(case, train_rows, first.model, first.recipe, threads=3)
