@@ -94,7 +94,7 @@ def test_report_with_hostile_texts_shows_them_and_runs_nothing(
     facts = dataclasses.replace(
         *(example,),
         evaluation=measured,
-        gate=card_example.gate((HOSTILE, False, "warn", ALSO)),
+        gate=card_example.gate((HOSTILE, "failed", "warn", ALSO)),
         sources={HOSTILE: SourceFacts(1, 1)},
         provenance={HOSTILE: ALSO},
         links={HOSTILE: "evidently.html"},
@@ -112,7 +112,7 @@ def test_card_with_hostile_texts_shows_them_and_runs_nothing(
 ) -> None:
     facts = card_example.facts(
         case={"description": HOSTILE, "intended_use": ALSO, "out_of_scope": [HOSTILE]},
-        gate=card_example.gate((HOSTILE, False, "warn", ALSO)),
+        gate=card_example.gate((HOSTILE, "failed", "warn", ALSO)),
         standing=Standing("champion", NOW, HOSTILE, approvals=[approval(HOSTILE, ALSO)]),
         evaluation=card_example.evaluation(
             fairness=(card_example.audit(HOSTILE, 0.1, card_example.group(ALSO, 0.1)),)
