@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mlops_pipeline.errors import MlopsError
-from mlops_pipeline.lifecycle.champions import champion_model
+from mlops_pipeline.lifecycle.champions import champion_rollout, released_model
 from mlops_pipeline.lifecycle.compliance.anchors import verify_audit
 from mlops_pipeline_tests.world import World
 
@@ -46,7 +46,8 @@ def decides_as(world: World) -> dict[str, str] | None:
     """The files of the model that decides; None if none may."""
     with world.ops() as ops:
         try:
-            _, model = champion_model(ops, world.settings, world.use_case, now=world.settings.now())
+            champion = champion_rollout(ops, world.use_case, now=world.settings.now())
+            model = released_model(ops, world.settings, world.use_case, champion.fingerprint)
         except MlopsError:
             return None
     return dict(model.files)
