@@ -113,7 +113,8 @@ def _print_failure(name: str) -> None:
     if alerts:
         newest = max(alerts, key=lambda item: item.last_raised_at)
         say(newest.message)
-        say(f"what to do: {newest.action}")
+        if newest.action not in newest.message:
+            say(f"what to do: {newest.action}")
 
 
 def print_scored(name: str, *, is_trial: bool = False) -> None:

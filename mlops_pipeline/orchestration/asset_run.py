@@ -192,6 +192,8 @@ def _alert(
     way_out = error.way_out if isinstance(error, MlopsError) else None
     action = way_out or f"open the run {context.run_id} in the Dagster UI; see {RUNBOOK}"
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    # first: a database that is full or away takes no alert
+    context.log.error(f"{use_case.name}/{asset} failed: {reason}. What to do: {action}")
     raise_alert(
         ops,
         use_case.name,
@@ -205,4 +207,3 @@ def _alert(
         ),
         now=now,
     )
-    context.log.error(f"{use_case.name}/{asset} failed: {reason}. What to do: {action}")

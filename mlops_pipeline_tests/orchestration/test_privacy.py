@@ -49,6 +49,12 @@ def test_whole_lifecycle_names_nobody_outside_the_lake(template: World) -> None:
     assert named(template) == {}
 
 
+def test_every_page_of_a_lifecycle_has_its_policy(template: World) -> None:
+    pages = [path for path in template.root.rglob("*.html") if path.is_file()]
+    assert {"report.html", "evidently.html", "model_card.html"} <= {path.name for path in pages}
+    assert [path for path in pages if "Content-Security-Policy" not in path.read_text()[:600]] == []
+
+
 def test_sample_and_example_hold_no_row_of_anybody(template: World) -> None:
     (sample,) = template.artifacts.glob("*/train_sample.parquet")
     table = pq.read_table(sample)
