@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from benchmarks.result import Result, Row
 from mlops_pipeline.core.evaluation.gates import POWER_80
-from mlops_pipeline.core.fairness.audit import DISPARITIES, audit_groups
+from mlops_pipeline.core.fairness.audit import audit_groups
+from mlops_pipeline.core.fairness.disparities import DISPARITIES
 from mlops_pipeline.core.metrics.intervals import bootstrap_metrics, paired_difference
 from mlops_pipeline.core.metrics.metrics import Estimate, ece_bins, point_metrics
 from mlops_pipeline.spec.metrics import METRICS

@@ -12,7 +12,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from mlops_pipeline.config import load_use_case
-from mlops_pipeline.core.fairness.audit import DISPARITIES, audit_attributes
+from mlops_pipeline.core.fairness.audit import audit_attributes
+from mlops_pipeline.core.fairness.disparities import DISPARITIES
 from mlops_pipeline.core.fairness.parity import evaluate_parity
 from mlops_pipeline.demo.simulated import write_churn
 from mlops_pipeline.demo.telecom import (

@@ -20,7 +20,8 @@ from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.documents.records import SourceFacts, TrainingFacts
 from mlops_pipeline.core.evaluation.evaluation import Evaluation, worst_slices
 from mlops_pipeline.core.evaluation.gates import Gate, RuleResult, comparison_level
-from mlops_pipeline.core.fairness.audit import DISPARITIES, GroupAudit
+from mlops_pipeline.core.fairness.audit import GroupAudit
+from mlops_pipeline.core.fairness.disparities import DISPARITIES
 from mlops_pipeline.core.metrics.metrics import Estimate
 from mlops_pipeline.spec.metrics import METRICS, shown_in
 from mlops_pipeline.spec.rules import ParityRule
@@ -28,6 +29,7 @@ from mlops_pipeline.spec.rules import ParityRule
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+NEEDS = "Needs a person's approval"
 UNKNOWN, DASH, MINUS = "not computable", "\N{EN DASH}", "\N{MINUS SIGN}"
 SMALL = 0.01  # below it three decimals leave less than two digits of a figure
 H2 = re.compile(r"<h2>(.*?)</h2>")
@@ -148,10 +150,8 @@ def estimate(found: Estimate, *, percent: bool = False) -> str:
     )
     if found.low is None or found.high is None:
         return value
-    beside = [f"{low} to {high}"]
-    beside += [f"{chance} by chance"] if found.by_chance is not None else []
-    beside += [found.reason] if found.reason else []
-    return f"{value} ({'; '.join(beside)})"
+    by_chance = "" if found.by_chance is None else f"{chance} by chance"
+    return f"{value} ({'; '.join(filter(None, (f'{low} to {high}', by_chance, found.reason)))})"
 
 
 def metric_title(metric: str) -> str:
@@ -268,11 +268,9 @@ def headline(gate: Gate, use_case: UseCase) -> Headline:
         blocking = [rule for rule in deciding if rule.blocks]
         tone, sentence = "bad", f"Refused: {_names(blocking)} failed{beside}."
     elif gate.needs_review:
-        tone = "review"
-        sentence = f"Needs a person's approval: {_names(deciding)} did not pass{beside}."
+        tone, sentence = "review", f"{NEEDS}: {_names(deciding)} did not pass{beside}."
     elif use_case.rollout.approval == "always":
-        tone = "review"
-        sentence = "Needs a person's approval: no rule objects, but every version requires one."
+        tone, sentence = "review", f"{NEEDS}: no rule objects, but every version requires one."
     elif warnings:
         sentence = f"Accepted, with a warning: {_names(warnings)} did not pass."
     elif notes:

@@ -4,19 +4,23 @@ Whether a disparity is within a limit is parity.py's. A count array ends in the 
 decision): label 0, 1 or 2 (not known yet), decision 0 or 1.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from itertools import combinations
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mlops_pipeline.config.modelling import CROSSED, Fairness
+from mlops_pipeline.core.fairness.disparities import (
+    DISPARITIES,
+    Share,
+    chance_disparity,
+    disparity_bounds,
+    spread,
+)
 from mlops_pipeline.core.metrics.intervals import (
-    NOISE_DRAWS,
     ONE_ENTITY,
     ONE_SIDED,
     Z_ONE_SIDED,
@@ -41,12 +45,6 @@ RATES = {  # why one is not defined
     "tpr": "no positive row",
     "fpr": "no negative row",
     "precision": "no selected row",
-}
-DISPARITIES = {  # the rates that each is made of
-    "demographic_parity_difference": ("selection_rate",),
-    "demographic_parity_ratio": ("selection_rate",),
-    "equalized_odds_difference": ("tpr", "fpr"),
-    "equal_opportunity_difference": ("tpr",),
 }
 MISSING_GROUP = "(missing)"
 UNKNOWN_LABEL = 2
@@ -279,39 +277,20 @@ class _Table:
                 if lacking is not None:
                     return Estimate(None, reason=f"group {self.names[code]}: {lacking}")
         shares = [self.shares[rate].take(compared) for rate in needed]
-        value = _spread(name, [share.value for share in shares])
+        value = spread(name, [share.value for share in shares])
         if np.isnan(value):
             return Estimate(None, reason="no row is selected in any group")
         if min(share.entities.min() for share in shares) < 2:
             return Estimate(value, reason="interval not computable: a group has 1 entity")
-        (low, high), (lower, upper) = (_ends(name, shares, level) for level in (0.975, ONE_SIDED))
+        (low, high), (lower, upper) = (
+            disparity_bounds(name, shares, level) for level in (0.975, ONE_SIDED)
+        )
         return Estimate(
-            value, low, high, lower=lower, upper=upper, by_chance=_by_chance(name, shares)
+            value, low, high, lower=lower, upper=upper, by_chance=chance_disparity(name, shares)
         )
 
 
-@dataclass(frozen=True)
-class _Share:
-    """One rate of some groups: values, the rows that its interval is worth, entities behind it."""
-
-    value: Floats
-    worth: Floats
-    entities: NDArray[np.intp]
-
-    def take(self, groups: Sequence[int]) -> "_Share":
-        kept = list(groups)
-        return _Share(self.value[kept], self.worth[kept], self.entities[kept])
-
-    def bounds(self, z: float) -> tuple[Floats, Floats]:
-        """Return Wilson's bounds (1927) at z standard errors."""
-        weight = z**2 / self.worth
-        middle = (self.value + weight / 2) / (1 + weight)
-        half = np.sqrt(self.value * (1 - self.value) * weight + weight**2 / 4) / (1 + weight)
-        # rounding must not leave a value that is 0 or 1 outside of its own bounds
-        return np.minimum(middle - half, self.value), np.maximum(middle + half, self.value)
-
-
-def _share(rate: str, rows: _Rows, counts: NDArray[Any]) -> _Share:
+def _share(rate: str, rows: _Rows, counts: NDArray[Any]) -> Share:
     """Return a rate by group; a group without a row of its kind has NaN.
 
     The interval of n rows of k entities is worth n / (cluster-robust over binomial variance) rows,
@@ -334,91 +313,7 @@ def _share(rate: str, rows: _Rows, counts: NDArray[Any]) -> _Share:
     with np.errstate(invalid="ignore", divide="ignore"):
         robust = squares * entities / (entities - 1) / total**2
         worth = np.minimum(value * (1 - value) / robust, total)
-    return _Share(value, np.where(np.isfinite(worth), worth, entities), entities)
-
-
-def _spread(name: str, rates: Sequence[Floats]) -> float:
-    """Return a disparity of rates (n_groups), NaN where it has none."""
-    if name == "demographic_parity_ratio":
-        (selection,) = rates
-        most = float(selection.max())
-        return float(selection.min()) / most if most > 0 else np.nan
-    return max(float(np.ptp(rate)) for rate in rates)
-
-
-def _ends(name: str, shares: Sequence[_Share], level: float) -> tuple[float, float]:
-    """Return the one-sided bounds of a disparity, each at this level.
-
-    That the largest of all differences is below a bound, it is enough that the one pair which truly
-    differs most is: pair by pair. That it is above 0, all pairs have to be looked at together
-    (Tukey & Kramer's studentized range; Bonferroni over two rates). Pairs are compared by MOVER
-    (Donner & Zou, Statistical Methods in Medical Research 21(4), 2012), ratios as logarithms.
-    """
-    alone = NormalDist().inv_cdf(level)
-    ends = []
-    for share in shares:
-        together = 1 - (1 - level) / len(shares)
-        jointly = _range_quantile(together, len(share.value)) / 2**0.5
-        pairs = _ratios if name == "demographic_parity_ratio" else _differences
-        ends.append((pairs(share, jointly), pairs(share, alone)))
-    if name == "demographic_parity_ratio":
-        ((together_ends, alone_ends),) = ends
-        return float(alone_ends[0].min()), min(1.0, float(together_ends[1].min()))
-    lowest = max(float(joint[0].max()) for joint, _ in ends)
-    return max(0.0, lowest), min(1.0, max(float(single[1].max()) for _, single in ends))
-
-
-@cache
-def _range_quantile(level: float, groups: int) -> float:
-    from scipy.stats import studentized_range
-
-    return float(studentized_range.ppf(level, groups, np.inf))
-
-
-def _differences(share: _Share, z: float) -> tuple[Floats, Floats]:
-    """Return the bounds (n_groups, n_groups) of the row's rate less the column's."""
-    low, high = share.bounds(z)
-    below, above = share.value - low, high - share.value
-    gaps = share.value[:, None] - share.value
-    return gaps - np.hypot(below[:, None], above), gaps + np.hypot(above[:, None], below)
-
-
-def _ratios(share: _Share, z: float) -> tuple[Floats, Floats]:
-    """Return the bounds (n_groups, n_groups) of the row's rate over the column's."""
-    low, high = share.bounds(z)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        value, least, most = np.log(share.value), np.log(low), np.log(high)
-        below, above = value - least, most - value
-        gaps = value[:, None] - value
-        lower = np.exp(gaps - np.hypot(below[:, None], above))
-        upper = np.exp(gaps + np.hypot(above[:, None], below))
-        farthest = high[:, None] / low
-    is_none = share.value == 0
-    lower[is_none, :] = 0.0
-    upper = np.where(is_none[:, None] & ~is_none, farthest, upper)  # logarithms of 0 say nothing
-    lower[:, is_none] = upper[:, is_none] = np.inf  # never the smallest
-    np.fill_diagonal(lower, 1.0)
-    np.fill_diagonal(upper, 1.0)
-    return lower, upper
-
-
-def _by_chance(name: str, shares: Sequence[_Share]) -> float:
-    """Return what 95 of 100 samples of this size stay within when all groups are alike.
-
-    That is below it, of a difference, and above it, of the ratio.
-    """
-    rng = np.random.default_rng(0)
-    drawn = []
-    for share in shares:
-        common = float(np.average(share.value, weights=share.worth))
-        errors = np.sqrt(common * (1 - common) / share.worth)
-        rates = common + errors * rng.normal(size=(NOISE_DRAWS, len(errors)))
-        drawn.append(np.clip(rates, 0, 1))
-    if name == "demographic_parity_ratio":
-        most = drawn[0].max(axis=1)
-        ratios = np.divide(drawn[0].min(axis=1), most, out=np.ones_like(most), where=most > 0)
-        return float(np.quantile(ratios, 1 - ONE_SIDED))
-    return float(np.quantile(np.max([np.ptp(one, axis=1) for one in drawn], axis=0), ONE_SIDED))
+    return Share(value, np.where(np.isfinite(worth), worth, entities), entities)
 
 
 def _rates(counts: NDArray[Any]) -> dict[str, Floats]:

@@ -133,7 +133,7 @@ def _audit_metadata(audited: "LiveAudit") -> dict[str, Any]:
     """Return the outcome, the disparities of every attribute, and a plot of each single one."""
     from mlops_pipeline.core.documents.pages import singles
     from mlops_pipeline.core.documents.plots import selection_plot
-    from mlops_pipeline.core.fairness.audit import DISPARITIES
+    from mlops_pipeline.core.fairness.disparities import DISPARITIES
     from mlops_pipeline.orchestration.assets.model import picture
 
     figures = [

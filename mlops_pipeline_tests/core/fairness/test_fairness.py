@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlops_pipeline.core.documents.records import from_plain, plain
-from mlops_pipeline.core.fairness.audit import DISPARITIES, GroupAudit, audit_groups
+from mlops_pipeline.core.fairness.audit import GroupAudit, audit_groups
+from mlops_pipeline.core.fairness.disparities import DISPARITIES
 from mlops_pipeline.core.metrics.metrics import Estimate
 from mlops_pipeline.errors import ConfigError, DataError
 from mlops_pipeline_tests.core.audit.audit_example import (

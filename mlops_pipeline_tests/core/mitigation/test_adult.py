@@ -10,7 +10,8 @@ import pytest
 from sklearn.metrics import precision_score
 
 from benchmarks import fairness as adult
-from mlops_pipeline.core.fairness.audit import DISPARITIES, audit_groups
+from mlops_pipeline.core.fairness.audit import audit_groups
+from mlops_pipeline.core.fairness.disparities import DISPARITIES
 from mlops_pipeline.core.fairness.variants import selection_difference
 from mlops_pipeline.core.mitigation.reweighing import reweigh
 
