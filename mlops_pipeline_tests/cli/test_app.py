@@ -49,7 +49,7 @@ def test_status_json_has_stable_keys(mlops: Mlops) -> None:
     gate = document["last_gate"]
     assert gate["passed"] is True
     assert {tuple(rule) for rule in gate["rules"]} == {
-        ("name", "value", "threshold", "passed", "effect", "reason", "excepted")
+        ("name", "value", "threshold", "outcome", "effect", "reason", "excepted")
     }
     assert document["data"]["accounts"] == {"version": 0, "rows": 1500, "quarantined": 0}
     assert list(document["last_run"]) == [

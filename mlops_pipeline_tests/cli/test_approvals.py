@@ -7,8 +7,8 @@ import pytest
 
 from mlops_pipeline.errors import StateError
 from mlops_pipeline.lifecycle.alerts import list_alerts
-from mlops_pipeline.lifecycle.bookkeeping import list_decisions
-from mlops_pipeline.lifecycle.champions import champion_rollout, trial_rollout
+from mlops_pipeline.lifecycle.bookkeeping import get_pointer, list_decisions, set_pointer
+from mlops_pipeline.lifecycle.champions import RELEASE, champion_rollout, trial_rollout
 from mlops_pipeline.lifecycle.predictions import predictions_uri
 from mlops_pipeline.lifecycle.project import check_approval
 from mlops_pipeline.lifecycle.rollouts import get_rollout
@@ -28,11 +28,14 @@ def waiting(in_world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """The world's version waits, in a new ops database, in the spring of 2024."""
     with in_world.ops() as ops:
         made = get_rollout(ops, "churn", 1)
+        pinned = get_pointer(ops, "churn", f"{RELEASE}{made.fingerprint}")
+    assert pinned is not None
     (in_world.data / "ops.db").unlink()
     shutil.rmtree(in_world.data / "audit")
     monkeypatch.setenv("MLOPS_NOW", SPRING.isoformat())
     with in_world.ops() as ops:
         open_waiting(ops, 1, fingerprint=made.fingerprint)
+        set_pointer(ops, "churn", pinned.name, pinned.value, run_id="run", now=SPRING)
     return in_world
 
 

@@ -23,6 +23,7 @@ from mlops_pipeline.stores.models.mlflow import (
 from mlops_pipeline.stores.ops import OpsDatabase, Pointer
 from mlops_pipeline.stores.settings import Settings
 
+NOTE_OF_LOADING = "registered_model_meta"  # MLflow leaves it beside a version that it loads
 OF_TRAINING = ("trained_model", "evaluation")  # pointers that pin files of a training's folder
 
 
@@ -74,7 +75,11 @@ def _registry(
         yield from _version(what, rollout, version, approvals, now=settings.now())
         package = packages.get((name, rollout.fingerprint))
         if package is not None:
-            found = pinned_digests(version.model_folder)
+            found = {
+                file: digest
+                for file, digest in pinned_digests(version.model_folder).items()
+                if file != NOTE_OF_LOADING
+            }
             yield from _differences(f"MLflow's files of {what}", package, found)
 
 
