@@ -14,6 +14,7 @@ import pytest
 from mlops_pipeline.errors import MlopsError
 from mlops_pipeline.lifecycle.champions import champion_rollout, released_model
 from mlops_pipeline.lifecycle.compliance.anchors import verify_audit
+from mlops_pipeline.lifecycle.compliance.evidence import NOTE_OF_LOADING
 from mlops_pipeline_tests.world import World
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own
@@ -77,7 +78,8 @@ def exchange(path: Path) -> None:
 
 
 def files(world: World, place: str) -> Iterator[Path]:
-    yield from sorted(path for path in folder(world, place).rglob("*") if path.is_file())
+    found = sorted(path for path in folder(world, place).rglob("*") if path.is_file())
+    yield from (path for path in found if path.name != NOTE_OF_LOADING)
 
 
 def test_evidence_that_nobody_touched_is_no_problem(attacked: World) -> None:
