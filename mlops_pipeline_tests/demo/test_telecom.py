@@ -174,7 +174,6 @@ def test_audit_finds_the_bias_in_region_and_in_no_other_attribute(labelled: pd.D
             decisions,
             scores=rows["p_churn_90d"],
             entities=rows["customer_id"],
-            replicates=200,
         )
     }
     assert tuple(audits) == use_case.audited
