@@ -64,7 +64,7 @@ def create_key(
     """Make the key of a new name; return it: nobody can read it again."""
     _check(name, scopes, expires_at, now)
     with ops.write(LEDGER) as tx:
-        if any(key.is_valid(now) for key in _named(tx, name)):
+        if any(key.name == name and key.is_valid(now) for key in list_keys(tx)):
             raise StateError(
                 f"there is a key {name!r} already",
                 way_out=f"mlops keys rotate {name}, or another name",
@@ -128,10 +128,6 @@ def _keys(entries: Iterable[ApiKeyEntry]) -> list[ApiKey]:
             end = min(key.expires_at, row.expires_at)
             found[row.ends] = ApiKey(**{**vars(key), "expires_at": end, "revoked_by": row.by})
     return list(found.values())
-
-
-def _named(ops: Ledger, name: str) -> list[ApiKey]:
-    return [key for key in list_keys(ops) if key.name == name]
 
 
 def _valid(ops: Ledger, name: str, now: datetime) -> list[ApiKey]:

@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Asked:
+class EntityRow:
     """Whom a prediction is about; `request` has the columns of request-time features.
 
     With `features`, a whole row of the model's inputs, the store is not read, and `entity` may be
@@ -94,7 +94,7 @@ class PredictionService(Closing):
         return self._log.waiting
 
     def predict(
-        self, asked: Sequence[Asked], *, caller: str, request_id: str | None = None
+        self, asked: Sequence[EntityRow], *, caller: str, request_id: str | None = None
     ) -> list[LoggedPrediction]:
         """Answer for each entity, in their order, when the answers are stored.
 
@@ -165,7 +165,7 @@ class PredictionService(Closing):
         self._ops.close()
 
     def _answers(
-        self, asked: Sequence[Asked], caller: str, request_id: str, digest: str
+        self, asked: Sequence[EntityRow], caller: str, request_id: str, digest: str
     ) -> list[LoggedPrediction]:
         at_us = to_us(self._settings.now())
         default = Default(self._use_case.serving.default_decision)
@@ -189,7 +189,7 @@ class PredictionService(Closing):
             for place, item in enumerate(self._decided(asked))
         ]
 
-    def _decided(self, asked: Sequence[Asked]) -> "list[_Found]":
+    def _decided(self, asked: Sequence[EntityRow]) -> "list[_Found]":
         """Let the champion decide, and where it fails the version before it.
 
         What has reasons and no role is the default's.
@@ -203,19 +203,9 @@ class PredictionService(Closing):
                 failures = failures or (model.reason,)  # why no champion, rather than no other
                 break
             if model.guard.admits():
-                for place, item in zip(
-                    left, self._found(model, [asked[place] for place in left]), strict=True
-                ):
-                    decision = None if item.reasons else model.decide(item.values)
-                    if decision is None:
-                        found[place] = item
-                    else:
-                        found[place] = item._replace(
-                            decision=decision,
-                            role=role,
-                            version=model.version,
-                            reasons=failures,
-                        )
+                items = self._found(model, [asked[place] for place in left])
+                for place, item in zip(left, items, strict=True):
+                    found[place] = item.decided_by(model, role, failures)
             left = [place for place in left if not (found[place].decision or found[place].reasons)]
             if not left:
                 break
@@ -224,7 +214,7 @@ class PredictionService(Closing):
             found[place] = found[place]._replace(reasons=failures)
         return found
 
-    def _found(self, live: LiveModel, asked: Sequence[Asked]) -> "list[_Found]":
+    def _found(self, live: LiveModel, asked: Sequence[EntityRow]) -> "list[_Found]":
         """Return the features of each entity, and why a model may not decide on them."""
         read = iter(self._read(live, [one for one in asked if one.features is None]))
         found = [
@@ -239,7 +229,7 @@ class PredictionService(Closing):
             for one, item in zip(asked, found, strict=True)
         ]
 
-    def _read(self, live: LiveModel, asked: Sequence[Asked]) -> "list[_Found]":
+    def _read(self, live: LiveModel, asked: Sequence[EntityRow]) -> "list[_Found]":
         """Read the store once, for all."""
         if not asked:
             return []
@@ -254,7 +244,7 @@ class PredictionService(Closing):
             return [_Found(self._key(one), reasons=reasons) for one in asked]
         return [self._fit(live, item) for item in read]
 
-    def _key(self, one: Asked) -> str:
+    def _key(self, one: EntityRow) -> str:
         """Return the key as the store has it; empty of nobody."""
         return "" if one.entity is None else self._reader.key(one.entity)
 
@@ -296,6 +286,13 @@ class _Found(NamedTuple):
     version: int | None = None
     decision: Decision | None = None
 
+    def decided_by(self, model: LiveModel, role: Role, failures: tuple[str, ...]) -> "_Found":
+        """Return it with what a version decides; as it is, where there are reasons, or it fails."""
+        decision = None if self.reasons else model.decide(self.values)
+        if decision is None:
+            return self
+        return self._replace(decision=decision, role=role, version=model.version, reasons=failures)
+
 
 def answer(found: LoggedPrediction) -> dict[str, Any]:
     """Return an answer as plain JSON, without the features."""
@@ -316,7 +313,7 @@ def answer(found: LoggedPrediction) -> dict[str, Any]:
     }
 
 
-def _digest(asked: Sequence[Asked]) -> str:
+def _digest(asked: Sequence[EntityRow]) -> str:
     """Return the hash of what a request asks, to tell another one of the same id."""
     text = json.dumps([vars(one) for one in asked], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -334,7 +331,7 @@ def _same(stored: list[LoggedPrediction], digest: str) -> list[LoggedPrediction]
     return stored
 
 
-def _check(asked: Sequence[Asked], request_id: str | None) -> None:
+def _check(asked: Sequence[EntityRow], request_id: str | None) -> None:
     """Refuse what is too long before anything is read."""
     if not 0 < len(asked) <= ENTITIES_AT_ONCE:
         raise DataError(

@@ -52,7 +52,7 @@ from mlops_pipeline.serving.problems import (
     answer,
     problem_responses,
 )
-from mlops_pipeline.serving.protection import Gate, Protected, keys_asked
+from mlops_pipeline.serving.protection import Gate, Protected, requires_keys
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.predictions import PredictionLog
 from mlops_pipeline.stores.settings import Settings
@@ -177,7 +177,7 @@ def http_server(
     )
 
     certificate, private_key = tls or (None, None)
-    keys = keys_asked(settings, host, is_strict=is_strict, is_insecure=is_insecure)
+    keys = requires_keys(settings, host, is_strict=is_strict, is_insecure=is_insecure)
     config = uvicorn.Config(
         create_app(use_cases, settings, asks_for_keys=keys),
         host=host,

@@ -27,7 +27,7 @@ from starlette.responses import JSONResponse, Response
 
 from mlops_pipeline.errors import DataError, NotFoundError
 from mlops_pipeline.lifecycle.live_models import LiveModel
-from mlops_pipeline.lifecycle.serve import Asked, PredictionService
+from mlops_pipeline.lifecycle.serve import EntityRow, PredictionService
 from mlops_pipeline.serving.key_uses import caller
 from mlops_pipeline.serving.problems import NEVER_STORE, NOT_READY, answer, problem_responses
 from mlops_pipeline.stores.predictions import LoggedPrediction
@@ -181,7 +181,7 @@ async def infer(
     service, live = _live(request, name, version)
     raw = await request.body()
     body, rows = _read(raw, json_length)
-    asked = _asked(rows)
+    asked = _entity_rows(rows)
     made = await run_in_threadpool(
         partial(service.predict, asked, caller=caller(request.scope), request_id=body.id or None)
     )
@@ -286,7 +286,7 @@ def _flat(data: Sequence[Scalar | list[Scalar]]) -> Iterator[Scalar]:
             yield item
 
 
-def _asked(tensors: dict[str, list[Scalar]]) -> list[Asked]:
+def _entity_rows(tensors: dict[str, list[Scalar]]) -> list[EntityRow]:
     """Return each row as a question; rows that have an entity and nothing else are looked up."""
     features = {name: values for name, values in tensors.items() if name != ENTITY}
     count = len(next(iter(tensors.values())))
@@ -297,6 +297,6 @@ def _asked(tensors: dict[str, list[Scalar]]) -> list[Asked]:
             dict(zip(features, row, strict=True)) for row in zip(*features.values(), strict=True)
         ]
     return [
-        Asked(entity if isinstance(entity, int | None) else str(entity), features=row)
+        EntityRow(entity if isinstance(entity, int | None) else str(entity), features=row)
         for entity, row in zip(entities, rows, strict=True)
     ]

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from mlops_pipeline.errors import DataError, NotFoundError
 from mlops_pipeline.lifecycle.labels import deliver_labels
-from mlops_pipeline.lifecycle.serve import Asked, PredictionService, answer
+from mlops_pipeline.lifecycle.serve import EntityRow, PredictionService, answer
 from mlops_pipeline.serving.key_uses import caller
 from mlops_pipeline.serving.problems import NEVER_STORE, problem_responses
 from mlops_pipeline.stores.predictions import Role
@@ -59,7 +59,7 @@ class PredictBody(_Body):
     features: dict[str, Value] | None = None
     entities: list[Instance] | None = None
 
-    def asked(self) -> list[Asked]:
+    def asked(self) -> list[EntityRow]:
         """Return whom the request is about; DataError unless it is one way or the other."""
         one = self.entity_id is not None
         if one == (self.entities is not None):
@@ -73,7 +73,7 @@ class PredictBody(_Body):
         if instances is None:
             given = {"request": self.request, "features": self.features}
             instances = [Instance(entity_id=self.entity_id or "", **given)]
-        return [Asked(item.entity_id, item.request, item.features) for item in instances]
+        return [EntityRow(item.entity_id, item.request, item.features) for item in instances]
 
 
 class Answer(BaseModel):

@@ -204,7 +204,7 @@ def needed_scope(method: str, path: str) -> str:
     return "read" if method in READING else "predict"
 
 
-def keys_asked(
+def requires_keys(
     settings: Settings, host: str, *, is_insecure: bool = False, is_strict: bool = False
 ) -> bool:
     """Return whether a server on this address asks for keys; ConfigError if it may not start.

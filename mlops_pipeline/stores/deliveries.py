@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops_pipeline.errors import SourceError
+from mlops_pipeline.stores.files import new_file
 
 
 def write_delivery(path: Path, table: Any) -> Path:
@@ -12,13 +13,11 @@ def write_delivery(path: Path, table: Any) -> Path:
     import pyarrow.parquet as pq
 
     table = _zoned_alike(path.parent, table)
-    work = path.with_name(f".{path.name}.part")  # no glob finds it
     try:
-        with work.open("wb") as file:
+        with new_file(path) as work, work.open("wb") as file:
             pq.write_table(table, file)
             file.flush()
             os.fsync(file.fileno())
-        work.replace(path)
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)

@@ -103,10 +103,10 @@ def parse_time(text: str) -> datetime:
 def keep_private() -> None:
     """Let what this process and its children make be read by its owner only, and mask its log."""
     os.umask(0o077)
-    logging.setLogRecordFactory(_masked_record)
+    logging.setLogRecordFactory(_redacted_record)
 
 
-def _masked_record(*given: Any, **named: Any) -> logging.LogRecord:
+def _redacted_record(*given: Any, **named: Any) -> logging.LogRecord:
     """Return a record of the log without secrets and commands to terminals, its traceback too."""
     record = logging.LogRecord(*given, **named)
     text = record.getMessage()

@@ -1,9 +1,7 @@
 """Keys of the service: what is stored of one, when it counts, and what the chain says of it."""
 
 import sqlite3
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -22,17 +20,6 @@ from mlops_pipeline_tests.stores.ops.tampering import tamper
 
 NOW = datetime(2025, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings.from_environment({"MLOPS_DATA_DIR": str(tmp_path)})
-
-
-@pytest.fixture
-def ops(settings: Settings) -> Iterator[OpsDatabase]:
-    with OpsDatabase.open(settings.database_url) as opened:
-        yield opened
 
 
 def made(ops: OpsDatabase, name: str = "shop", scopes: tuple[str, ...] = ("predict",)) -> str:

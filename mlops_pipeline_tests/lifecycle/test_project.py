@@ -3,7 +3,7 @@
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -80,12 +80,6 @@ def settings(registered: Path, tmp_path: Path) -> Settings:
 @pytest.fixture
 def case() -> UseCase:
     return shop()
-
-
-@pytest.fixture
-def ops(settings: Settings) -> Iterator[OpsDatabase]:
-    with OpsDatabase.open(settings.database_url) as opened:
-        yield opened
 
 
 def shown(settings: Settings, case: UseCase) -> tuple[dict[str, int], dict[int, str]]:

@@ -19,7 +19,7 @@ from mlops_pipeline.errors import DataError, NotFoundError, RequestConflictError
 from mlops_pipeline.lifecycle.champions import MODEL
 from mlops_pipeline.lifecycle.features.online.reader import open_reader
 from mlops_pipeline.lifecycle.live_models import LiveModel, NoModel
-from mlops_pipeline.lifecycle.serve import Asked, PredictionService
+from mlops_pipeline.lifecycle.serve import EntityRow, PredictionService
 from mlops_pipeline.stores.lake.tables import Lake
 from mlops_pipeline.stores.predictions import LoggedPrediction, PredictionLog
 from mlops_pipeline.stores.settings import Settings
@@ -55,7 +55,7 @@ def served(changed: Path) -> Iterator[Served]:
 
 
 def ask(service: PredictionService, *entities: int | str, **options: Any) -> list[LoggedPrediction]:
-    return service.predict([Asked(one) for one in entities], caller="(none)", **options)
+    return service.predict([EntityRow(one) for one in entities], caller="(none)", **options)
 
 
 def test_answer_is_what_the_model_says_of_the_features_of_the_store(served: Served) -> None:
@@ -84,13 +84,13 @@ def test_list_is_answered_row_by_row_in_its_order(served: Served) -> None:
 def test_whole_row_is_scored_without_the_store(served: Served) -> None:
     release(served.settings)
     service = served.service()
-    (given,) = service.predict([Asked(99, features=ROW)], caller="(none)")
+    (given,) = service.predict([EntityRow(99, features=ROW)], caller="(none)")
     (read,) = ask(service, 1)
     assert given.role == "champion"
     assert given.probability == read.probability
     lacking = {name: value for name, value in ROW.items() if name != "spent"}
     with pytest.raises(DataError, match="features of the model are missing"):
-        service.predict([Asked(99, features=lacking)], caller="(none)")
+        service.predict([EntityRow(99, features=lacking)], caller="(none)")
 
 
 def test_stale_features_give_the_default_unless_their_view_says_score(served: Served) -> None:
@@ -126,7 +126,8 @@ def test_inputs_that_break_a_rule_give_the_default_with_the_rule(served: Served)
     (one,) = ask(service, 1)
     assert one.reasons == ("spent is outside of [0, 10]", "last_kind is none of the 1 known values")
     (other,) = service.predict(
-        [Asked(7, features={**ROW, "spent": 3, "last_kind": None, "visits": None})], caller="(none)"
+        [EntityRow(7, features={**ROW, "spent": 3, "last_kind": None, "visits": None})],
+        caller="(none)",
     )
     assert other.reasons == ("visits is missing",)
 
@@ -243,7 +244,7 @@ def test_same_request_again_gets_the_same_answer_and_another_body_is_refused(
     ]
     with pytest.raises(RequestConflictError, match="another"):
         ask(service, 1, request_id="order-1")
-    (other,) = service.predict([Asked(1)], caller="somebody else", request_id="order-1")
+    (other,) = service.predict([EntityRow(1)], caller="somebody else", request_id="order-1")
     assert other.id not in {one.id for one in first}
 
 

@@ -19,7 +19,7 @@ def samples_of(text: str) -> Samples:
     }
 
 
-def test_metrics_say_what_was_asked_and_decided(changed: Path) -> None:
+def test_metrics_say_what_was_requested_and_decided(changed: Path) -> None:
     release(settings_at(changed), 1)
     release(settings_at(changed), 2)
     with client_at(changed) as client:

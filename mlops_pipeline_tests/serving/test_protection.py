@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from mlops_pipeline.errors import ConfigError
 from mlops_pipeline.lifecycle.api_keys import SCOPES, create_key, revoke_key
 from mlops_pipeline.serving.http import create_app
-from mlops_pipeline.serving.protection import keys_asked
+from mlops_pipeline.serving.protection import requires_keys
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
 from mlops_pipeline_tests.documentation import rows, sections, text_of
@@ -115,25 +115,25 @@ def test_request_id_is_of_a_key(client: TestClient, keys: dict[str, str]) -> Non
     assert client.post("/v1/predict", json=body, headers=bearer(keys["predict"])).json() == first
 
 
-def test_without_keys_asked_a_wrong_key_is_refused_all_the_same(shops: Path) -> None:
+def test_server_that_requires_no_keys_refuses_a_wrong_one_all_the_same(shops: Path) -> None:
     with client_at(shops) as client:
         assert client.get(FEATURES).status_code == 200
         assert client.get(FEATURES, headers=bearer("mlops_no")).status_code == 401
 
 
-def test_address_decides_whether_keys_are_asked(changed: Path) -> None:
+def test_address_decides_whether_keys_are_required(changed: Path) -> None:
     settings = settings_at(changed)
     for host in ("127.0.0.1", "::1", "localhost"):
-        assert keys_asked(settings, host) is False
+        assert requires_keys(settings, host) is False
     for host in ("0.0.0.0", "192.0.2.7", "example.org"):
         with pytest.raises(ConfigError, match="mlops keys create"):
-            keys_asked(settings, host)
-        assert keys_asked(settings, host, is_insecure=True) is False
+            requires_keys(settings, host)
+        assert requires_keys(settings, host, is_insecure=True) is False
     with pytest.raises(ConfigError):
-        keys_asked(settings, "127.0.0.1", is_strict=True)
+        requires_keys(settings, "127.0.0.1", is_strict=True)
     keys_of(settings)
-    assert keys_asked(settings, "0.0.0.0") is True
-    assert keys_asked(settings, "127.0.0.1", is_strict=True) is True
+    assert requires_keys(settings, "0.0.0.0") is True
+    assert requires_keys(settings, "127.0.0.1", is_strict=True) is True
 
 
 def test_scope_of_every_endpoint_is_documented(client: TestClient, keys: dict[str, str]) -> None:

@@ -24,7 +24,9 @@ PARTS = ("train", "validation", "test")
 def missing_shares(columns: Mapping[str, npt.NDArray[Any]]) -> dict[str, float]:
     """Return the share of missing values of each column of at least one row."""
     return {
-        name: float(np.mean(values == None if values.dtype == object else np.isnan(values)))  # noqa: E711 # of each
+        name: float(np.mean([value is None for value in values]))
+        if values.dtype == object
+        else float(np.mean(np.isnan(values)))
         for name, values in columns.items()
     }
 

@@ -10,8 +10,8 @@ from functools import singledispatch
 
 from mlops_pipeline.core.evaluation.evaluation import Evaluation, MissingShare, worst_slices
 from mlops_pipeline.core.evaluation.records import GateException, rule_key
-from mlops_pipeline.core.fairness.parity import SEVERITY, Outcome, evaluate_parity
-from mlops_pipeline.core.metrics.metrics import Estimate
+from mlops_pipeline.core.fairness.parity import evaluate_parity
+from mlops_pipeline.core.metrics.metrics import SEVERITY, Estimate, Outcome, hold
 from mlops_pipeline.spec.metrics import METRICS, shown_in
 from mlops_pipeline.spec.rules import (
     MISSING_CHANGE,
@@ -151,26 +151,19 @@ def _held(
     said: str,
     *,
     is_floor: bool,
-    failing: tuple[str, ...] = (),
 ) -> RuleResult:
     """Hold a figure and its one-sided bounds against a limit."""
-    value, lower, upper = figure.value, figure.lower, figure.upper
-    if value is None or lower is None or upper is None:
+    outcome, value, power = hold(figure, threshold, is_floor=is_floor), figure.value, _power(figure)
+    if value is None or power is None:
         return _unknown(title, threshold, effect, figure.reason)
-
-    def clears(end: float) -> bool:
-        return end >= threshold if is_floor else end <= threshold
-
-    good, bad = (lower, upper) if is_floor else (upper, lower)
-    power = (upper - lower) * POWER_80
-    outcome: Outcome = "passed" if clears(good) else "uncertain" if clears(bad) else "failed"
     if outcome == "uncertain":
         said += f"; so many rows cannot tell (they would where it is {power:.2g} beyond the limit)"
-    return RuleResult(
-        *(title, value, threshold, outcome, effect, said, failing),
-        clears=clears(value),
-        power=power,
-    )
+    clears = value >= threshold if is_floor else value <= threshold
+    return RuleResult(title, value, threshold, outcome, effect, said, clears=clears, power=power)
+
+
+def _power(figure: Estimate) -> float | None:
+    return None if figure.width is None else figure.width * POWER_80
 
 
 def _between(figure: Estimate) -> str:

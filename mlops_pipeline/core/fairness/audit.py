@@ -220,8 +220,8 @@ class _Table:
         self.counts = counts.reshape(-1, LABELS, DECISIONS)
         is_large = self.counts.sum(axis=(1, 2)) >= least
         large = np.where(is_large[:, None, None], self.counts, 0)
-        self.shares = {rate: _share(rate, rows, large) for rate in RATES}
-        self.point = {rate: share.value for rate, share in self.shares.items()}
+        self.point = _rates(large)
+        self.shares = {rate: _share(rate, rows, value) for rate, value in self.point.items()}
 
     def too_small(self, code: int, *, labelled: bool) -> str | None:
         rows, known = int(self.counts[code].sum()), int(self.counts[code, :UNKNOWN_LABEL].sum())
@@ -290,13 +290,12 @@ class _Table:
         )
 
 
-def _share(rate: str, rows: _Rows, counts: NDArray[Any]) -> Share:
-    """Return a rate by group; a group without a row of its kind has NaN.
+def _share(rate: str, rows: _Rows, value: Floats) -> Share:
+    """Return a rate by group with what its interval is worth; NaN: a group without such a row.
 
     The interval of n rows of k entities is worth n / (cluster-robust over binomial variance) rows,
     at most n; k where every row is alike, so that there is no variance.
     """
-    value = _rates(counts)[rate]
     counted = {
         "selection_rate": np.ones(len(rows.group), dtype=bool),
         "tpr": rows.label == 1,
@@ -304,12 +303,13 @@ def _share(rate: str, rows: _Rows, counts: NDArray[Any]) -> Share:
         "precision": (rows.label != UNKNOWN_LABEL) & (rows.decision == 1),
     }[rate] & np.isfinite(value)[rows.group]
     hit = rows.label[counted] == 1 if rate == "precision" else rows.decision[counted] == 1
-    group, entity, size = rows.group[counted], rows.entity[counted], len(counts)
+    group, entity, size = rows.group[counted], rows.entity[counted], len(value)
     total = np.bincount(group, minlength=size).astype(np.float64)
-    each, of_pair = np.unique(group * (len(rows.entity) + 1) + entity, return_inverse=True)
-    entities = np.bincount(each // (len(rows.entity) + 1), minlength=size)
+    several = len(rows.entity) + 1  # more than there are entities
+    each, of_pair = np.unique(group * several + entity, return_inverse=True)
+    entities = np.bincount(each // several, minlength=size)
     sums = np.bincount(of_pair, weights=hit - value[group], minlength=len(each))
-    squares = np.bincount(each // (len(rows.entity) + 1), weights=sums**2, minlength=size)
+    squares = np.bincount(each // several, weights=sums**2, minlength=size)
     with np.errstate(invalid="ignore", divide="ignore"):
         robust = squares * entities / (entities - 1) / total**2
         worth = np.minimum(value * (1 - value) / robust, total)

@@ -14,13 +14,9 @@ from numpy.typing import NDArray
 
 from mlops_pipeline.config.modelling import Fairness, is_intersection
 from mlops_pipeline.core.fairness.audit import GroupAudit, audit_attributes
-from mlops_pipeline.core.metrics.metrics import Estimate
+from mlops_pipeline.core.metrics.metrics import SEVERITY, Estimate, Outcome, hold
 
 Action = Literal["within_limits", "alert", "uncertain", "not_computable"]
-
-
-Outcome = Literal["passed", "failed", "uncertain", "not computable"]
-SEVERITY: tuple[Outcome, ...] = ("failed", "not computable", "uncertain", "passed")
 
 
 @dataclass(frozen=True)
@@ -54,7 +50,7 @@ def evaluate_parity(
     if not figures:
         return Parity("not computable", None, (), "there is no protected attribute")
     ranked = sorted(figures.items(), key=lambda pair: -(pair[1].value or 0.0))
-    outcomes = {name: _outcome(one, at_most) for name, one in ranked}
+    outcomes = {name: hold(one, at_most, is_floor=False) for name, one in ranked}
     known = [(name, one.value) for name, one in ranked if one.value is not None]
     words = [_words(name, one, outcomes[name]) for name, one in ranked]
     return Parity(
@@ -66,16 +62,8 @@ def evaluate_parity(
     )
 
 
-def _outcome(figure: Estimate, at_most: float) -> Outcome:
-    if figure.value is None or figure.lower is None or figure.upper is None:
-        return "not computable"
-    if figure.upper <= at_most:
-        return "passed"
-    return "failed" if figure.lower > at_most else "uncertain"
-
-
 def _words(name: str, figure: Estimate, outcome: Outcome) -> str:
-    if figure.value is None or figure.lower is None or figure.upper is None:
+    if outcome == "not computable":
         return f"{name} not computable ({figure.reason})"
     said = f"{name} {figure.value:.3f} ({figure.lower:.3f} to {figure.upper:.3f})"
     return said + (", which so many rows cannot tell" if outcome == "uncertain" else "")

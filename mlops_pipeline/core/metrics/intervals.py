@@ -300,7 +300,8 @@ def calibration_gaps(y: Floats, p: Floats, entities: Codes) -> list[Estimate]:
     signs = np.where(gaps < 0, -1.0, 1.0)[bins]
     counted = clustered_error(signs * residuals - np.abs(gaps).sum(), codes)
     # the bins' own errors, as much larger as those of the whole are for its entities
-    effect = clustered_error(residuals - mean, codes) / max(float(np.sqrt((errors**2).sum())), TINY)
+    of_mean = clustered_error(residuals - mean, codes)
+    effect = of_mean / max(float(np.sqrt((errors**2).sum())), TINY)
     noise = np.random.default_rng(0).normal(size=(NOISE_DRAWS, len(errors))) * errors
     noise *= max(1.0, effect)
     alone = np.abs(noise).sum(axis=1)
@@ -308,7 +309,7 @@ def calibration_gaps(y: Floats, p: Floats, entities: Codes) -> list[Estimate]:
     lower, low = np.clip(plug_in - np.quantile(alone, [ONE_SIDED, 0.975]), 0, value)
     upper, high = np.clip(plug_in + counted * np.array([Z_ONE_SIDED, Z_TWO_SIDED]), value, 1)
     by_chance = np.quantile(debiased_gap(noise, errors).sum(axis=1), ONE_SIDED)
-    difference = normal_interval(mean, clustered_error(residuals - mean, codes), bounds=(-1, 1))
+    difference = normal_interval(mean, of_mean, bounds=(-1, 1))
     error = Estimate(
         value,
         float(low),

@@ -7,6 +7,7 @@ O(n). Intervals, and differences between models, belong to `intervals`.
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -48,6 +49,21 @@ class Estimate:
     def width(self) -> float | None:
         """From the lower to the upper bound."""
         return None if self.lower is None or self.upper is None else self.upper - self.lower
+
+
+Outcome = Literal["passed", "failed", "uncertain", "not computable"]
+SEVERITY: tuple[Outcome, ...] = ("failed", "not computable", "uncertain", "passed")
+
+
+def hold(figure: Estimate, limit: float, *, is_floor: bool) -> Outcome:
+    """Hold the one-sided bounds of a figure against the least, or the most, that it may be."""
+    if figure.value is None or figure.lower is None or figure.upper is None:
+        return "not computable"
+    sign = 1 if is_floor else -1
+    good, bad = (figure.lower, figure.upper) if is_floor else (figure.upper, figure.lower)
+    if sign * good >= sign * limit:
+        return "passed"
+    return "failed" if sign * bad < sign * limit else "uncertain"
 
 
 def _floats(values: ArrayLike, what: str) -> Floats:

@@ -57,8 +57,8 @@ def variants(
     context: MitigationContext, base: Candidate, within: Mapping[str, float]
 ) -> Iterable[Candidate]:
     """Yield the base model with thresholds tuned on the validation part, and cross-fitted."""
-    rule, tune = _threshold_rule(context, within)
     aim = min(within[name] for name in context.trigger.above)
+    rule, tune = _threshold_rule(context, within, aim)
     held, document = context.held, base.model.document
     scores, kind = base.model.raw_scores(context.held_matrix), document["calibration"]["kind"]
     every = np.ones(len(scores), dtype=np.bool_)
@@ -96,11 +96,10 @@ def refit(rows: GroupedRows, _recipe: MitigationRecipe) -> ScoringModel:
 
 
 def _threshold_rule(
-    context: MitigationContext, within: Mapping[str, float]
+    context: MitigationContext, within: Mapping[str, float], aim: float
 ) -> tuple[dict[str, Any], Tune]:
     """Return how thresholds are applied to a row, and how they are found on given rows."""
     least, costs = context.use_case.fairness.min_group_rows, context.costs
-    aim = min(within[name] for name in context.trigger.above)
     if context.use_case.fairness.attribute_at_decision == "allowed":
         attributes, groups = context.groups.attributes, context.groups.values
         if len(attributes) > 1:

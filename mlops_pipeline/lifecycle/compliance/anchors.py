@@ -8,8 +8,9 @@ Belongs here: reading and writing the two witnesses. What they mean is in core/a
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -88,21 +89,25 @@ def verify_audit(settings: Settings) -> tuple[ChainCheck, int]:
     for text in wrong:
         check.report(text)
     with OpsDatabase.open(settings.database_url) as ops:
-        known, _ = ops.audit_head()
-        rows = stored_records(ops), stored_digests(ops)
-        records = RecordCheck(*rows, known, AUDITED_KINDS, check.report)
-        for event in stored_events(ops):
-            check.add(event)
-            records.add(event)
-        for text in (
-            *altered_guards(ops),
-            *_impossible_changes(ops),
-            *altered_evidence(ops, settings),
-        ):
-            check.report(text)
+        verify_rows(ops, check, chain(_impossible_changes(ops), altered_evidence(ops, settings)))
+    return check, len(lines)
+
+
+def verify_rows(ops: OpsDatabase, check: ChainCheck, beside: Iterable[str] = ()) -> None:
+    """Read the whole chain, the rows it vouches for and what guards them; end the check.
+
+    `beside` is what is wrong elsewhere.
+    """
+    known, _ = ops.audit_head()
+    rows = stored_records(ops), stored_digests(ops)
+    records = RecordCheck(*rows, known, AUDITED_KINDS, check.report)
+    for event in stored_events(ops):
+        check.add(event)
+        records.add(event)
+    for text in (*altered_guards(ops), *beside):
+        check.report(text)
     check.finish()
     records.finish()
-    return check, len(lines)
 
 
 def _impossible_changes(ops: OpsDatabase) -> Iterator[str]:

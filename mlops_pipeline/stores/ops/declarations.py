@@ -198,12 +198,12 @@ class Declared:
             name: self.table.c[name] if name in own else read[name] for name in hints
         }
         self.tuples = [name for name in own if get_origin(hints[name]) is tuple]
-        told = {"use_case", *(name for name in own if self._is_told(name))}
+        told = {"use_case", *(name for name in own if self._is_audited(name))}
         is_covered = bool(self.recorded) or (bool(self.audited) and told >= {*own} - {*foreign})
         if is_covered == bool(self.uncovered):
             raise TypeError(f"{self.name}: every column is covered by events, or `uncovered`")
 
-    def _is_told(self, name: str) -> bool:
+    def _is_audited(self, name: str) -> bool:
         """Whether every event of a row says what a column holds."""
         return all(name in (*item.detail, item.at, item.actor) for item in self.audited)
 

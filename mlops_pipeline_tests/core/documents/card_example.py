@@ -16,8 +16,7 @@ from mlops_pipeline.core.documents.records import (
 from mlops_pipeline.core.evaluation.evaluation import Evaluation, Slice
 from mlops_pipeline.core.evaluation.gates import Gate, RuleResult
 from mlops_pipeline.core.fairness.audit import GroupAudit, GroupRates
-from mlops_pipeline.core.fairness.parity import Outcome
-from mlops_pipeline.core.metrics.metrics import Estimate
+from mlops_pipeline.core.metrics.metrics import Estimate, Outcome
 from mlops_pipeline.core.modelling.calibration import ReliabilityCurve
 from mlops_pipeline.core.modelling.explanations import Explanation
 from mlops_pipeline.spec.rules import Effect

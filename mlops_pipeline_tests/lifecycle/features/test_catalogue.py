@@ -3,10 +3,9 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,17 +58,6 @@ DERIVED = {
 def case_of(**sections: Any) -> UseCase:
     sources = {"visits": VISITS, "plans": PLANS}
     return shop(**{"sources": sources, "views": VIEWS, "derived": DERIVED, **sections})
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings.from_environment({"MLOPS_DATA_DIR": str(tmp_path)})
-
-
-@pytest.fixture
-def ops(settings: Settings) -> Iterator[OpsDatabase]:
-    with OpsDatabase.open(settings.database_url) as opened:
-        yield opened
 
 
 def release(settings: Settings, version: int, inputs: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from mlops_pipeline.core.audit.anchors import Anchor
-from mlops_pipeline.core.audit.chain import AuditEvent, ChainCheck, RecordCheck
+from mlops_pipeline.core.audit.chain import AuditEvent, ChainCheck
 from mlops_pipeline.lifecycle.alerts import NewAlert, raise_alert, resolve_alert
 from mlops_pipeline.lifecycle.api_keys import create_key, revoke_key
 from mlops_pipeline.lifecycle.bookkeeping import (
@@ -27,17 +27,12 @@ from mlops_pipeline.lifecycle.bookkeeping import (
     set_pointer,
     start_lifecycle,
 )
+from mlops_pipeline.lifecycle.compliance.anchors import verify_rows
 from mlops_pipeline.lifecycle.compliance.erasure import finish_tombstone, set_tombstone
 from mlops_pipeline.lifecycle.exceptions import grant_exception, revoke_exception
 from mlops_pipeline.stores.ops import HeldLease, OpsDatabase, Projection
-from mlops_pipeline.stores.ops.audit import (
-    altered_guards,
-    stored_digests,
-    stored_events,
-    stored_records,
-)
 from mlops_pipeline.stores.ops.declarations import Declared, JsonText, metadata
-from mlops_pipeline.stores.ops.tables import AUDITED_KINDS, DECLARED
+from mlops_pipeline.stores.ops.tables import DECLARED
 from mlops_pipeline.stores.settings import PACKAGE_PARENT
 from mlops_pipeline_tests.lifecycle.rollout_steps import approve, open_version
 from mlops_pipeline_tests.stores.ops.timestamps import NOON, later
@@ -105,16 +100,9 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def problems(path: Path, anchor: Anchor) -> list[str]:
     with OpsDatabase.open(f"sqlite:///{path}") as database:
-        chain = ChainCheck([anchor])
-        known, _ = database.audit_head()
-        rows = stored_records(database), stored_digests(database)
-        records = RecordCheck(*rows, known, AUDITED_KINDS, chain.report)
-        for event in stored_events(database):
-            chain.add(event)
-            records.add(event)
-        chain.finish()
-        records.finish()
-        return [*map(str, chain.problems), *altered_guards(database)]
+        check = ChainCheck([anchor])
+        verify_rows(database, check)
+        return [*map(str, check.problems)]
 
 
 def anchored(path: Path) -> Anchor:
