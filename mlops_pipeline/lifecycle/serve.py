@@ -94,20 +94,20 @@ class PredictionService(Closing):
         return self._log.waiting
 
     def predict(
-        self, asked: Sequence[EntityRow], *, caller: str, request_id: str | None = None
+        self, entity_rows: Sequence[EntityRow], *, caller: str, request_id: str | None = None
     ) -> list[LoggedPrediction]:
         """Answer for each entity, in their order, when the answers are stored.
 
         The same `request_id` of a caller again gets the same answers; RequestConflictError with
         another body. DataError when the request cannot be used as it is.
         """
-        digest = _digest(asked)
-        _check(asked, request_id)
+        digest = _digest(entity_rows)
+        _check(entity_rows, request_id)
         if request_id is not None:
             stored = self._log.of_request(self._use_case.name, caller, request_id)
             if stored:
                 return _same(stored, digest)
-        made = self._answers(asked, caller, request_id or secrets.token_hex(16), digest)
+        made = self._answers(entity_rows, caller, request_id or secrets.token_hex(16), digest)
         try:
             self._log.append(made).result()
         except RequestConflictError:  # the same request came twice at once: the first counts
@@ -165,7 +165,7 @@ class PredictionService(Closing):
         self._ops.close()
 
     def _answers(
-        self, asked: Sequence[EntityRow], caller: str, request_id: str, digest: str
+        self, entity_rows: Sequence[EntityRow], caller: str, request_id: str, digest: str
     ) -> list[LoggedPrediction]:
         at_us = to_us(self._settings.now())
         default = Default(self._use_case.serving.default_decision)
@@ -186,24 +186,24 @@ class PredictionService(Closing):
                 features=dict(item.values),
                 feature_time_us=item.time_us,
             )
-            for place, item in enumerate(self._decided(asked))
+            for place, item in enumerate(self._decided(entity_rows))
         ]
 
-    def _decided(self, asked: Sequence[EntityRow]) -> "list[_Found]":
+    def _decided(self, entity_rows: Sequence[EntityRow]) -> "list[_Found]":
         """Let the champion decide, and where it fails the version before it.
 
         What has reasons and no role is the default's.
         """
-        found = [_Found(self._key(one)) for one in asked]
+        found = [_Found(self._key(one)) for one in entity_rows]
         roles: tuple[Role, Role] = ("champion", "previous")
         failures: tuple[str, ...] = ()
-        left = list(range(len(asked)))
+        left = list(range(len(entity_rows)))
         for role, model in zip(roles, (self._live, self._previous), strict=True):
             if isinstance(model, NoModel):
                 failures = failures or (model.reason,)  # why no champion, rather than no other
                 break
             if model.guard.admits():
-                items = self._found(model, [asked[place] for place in left])
+                items = self._found(model, [entity_rows[place] for place in left])
                 for place, item in zip(left, items, strict=True):
                     found[place] = item.decided_by(model, role, failures)
             left = [place for place in left if not (found[place].decision or found[place].reasons)]
@@ -214,34 +214,36 @@ class PredictionService(Closing):
             found[place] = found[place]._replace(reasons=failures)
         return found
 
-    def _found(self, live: LiveModel, asked: Sequence[EntityRow]) -> "list[_Found]":
+    def _found(self, live: LiveModel, entity_rows: Sequence[EntityRow]) -> "list[_Found]":
         """Return the features of each entity, and why a model may not decide on them."""
-        read = iter(self._read(live, [one for one in asked if one.features is None]))
+        read = iter(self._read(live, [one for one in entity_rows if one.features is None]))
         found = [
             next(read) if one.features is None else _Found(self._key(one), one.features)
-            for one in asked
+            for one in entity_rows
         ]
         rules = self._use_case.serving.inputs
         return [
             item._replace(
                 reasons=item.reasons + broken_inputs(rules, {**one.request, **item.values})
             )
-            for one, item in zip(asked, found, strict=True)
+            for one, item in zip(entity_rows, found, strict=True)
         ]
 
-    def _read(self, live: LiveModel, asked: Sequence[EntityRow]) -> "list[_Found]":
+    def _read(self, live: LiveModel, entity_rows: Sequence[EntityRow]) -> "list[_Found]":
         """Read the store once, for all."""
-        if not asked:
+        if not entity_rows:
             return []
         online = [name for name in live.names if name in self._reader.names]
         try:
             read = self._reader.read(
-                [one.entity or "" for one in asked], online, request=[one.request for one in asked]
+                [one.entity or "" for one in entity_rows],
+                online,
+                request=[one.request for one in entity_rows],
             )
         except OnlineStoreError as error:
             logger.warning("the online store failed: %s", error)
             reasons = (f"features cannot be read: {error.what}",)
-            return [_Found(self._key(one), reasons=reasons) for one in asked]
+            return [_Found(self._key(one), reasons=reasons) for one in entity_rows]
         return [self._fit(live, item) for item in read]
 
     def _key(self, one: EntityRow) -> str:
@@ -313,9 +315,9 @@ def answer(found: LoggedPrediction) -> dict[str, Any]:
     }
 
 
-def _digest(asked: Sequence[EntityRow]) -> str:
+def _digest(entity_rows: Sequence[EntityRow]) -> str:
     """Return the hash of what a request asks, to tell another one of the same id."""
-    text = json.dumps([vars(one) for one in asked], sort_keys=True, default=str)
+    text = json.dumps([vars(one) for one in entity_rows], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -331,17 +333,17 @@ def _same(stored: list[LoggedPrediction], digest: str) -> list[LoggedPrediction]
     return stored
 
 
-def _check(asked: Sequence[EntityRow], request_id: str | None) -> None:
+def _check(entity_rows: Sequence[EntityRow], request_id: str | None) -> None:
     """Refuse what is too long before anything is read."""
-    if not 0 < len(asked) <= ENTITIES_AT_ONCE:
+    if not 0 < len(entity_rows) <= ENTITIES_AT_ONCE:
         raise DataError(
             "a request asks for one entity or more",
             expected=f"1 to {ENTITIES_AT_ONCE:,}",
-            found=f"{len(asked):,}",
+            found=f"{len(entity_rows):,}",
         )
     ids = [
         ("entity_id", "" if one.entity is None else str(one.entity))
-        for one in asked
+        for one in entity_rows
         if one.entity is not None or one.features is None
     ]
     ids.append(("request_id", request_id or "-"))

@@ -181,9 +181,11 @@ async def infer(
     service, live = _live(request, name, version)
     raw = await request.body()
     body, rows = _read(raw, json_length)
-    asked = _entity_rows(rows)
+    entity_rows = _entity_rows(rows)
     made = await run_in_threadpool(
-        partial(service.predict, asked, caller=caller(request.scope), request_id=body.id or None)
+        partial(
+            service.predict, entity_rows, caller=caller(request.scope), request_id=body.id or None
+        )
     )
     request.app.state.metrics.decided(made)
     wanted = [item.name for item in body.outputs or ()] or ["score", "decision"]

@@ -59,7 +59,7 @@ class PredictBody(_Body):
     features: dict[str, Value] | None = None
     entities: list[Instance] | None = None
 
-    def asked(self) -> list[EntityRow]:
+    def entity_rows(self) -> list[EntityRow]:
         """Return whom the request is about; DataError unless it is one way or the other."""
         one = self.entity_id is not None
         if one == (self.entities is not None):
@@ -109,7 +109,9 @@ def predict(request: Request, body: PredictBody) -> Response:
     `reasons` say why.
     """
     service = _service(request, body.use_case)
-    made = service.predict(body.asked(), caller=caller(request.scope), request_id=body.request_id)
+    made = service.predict(
+        body.entity_rows(), caller=caller(request.scope), request_id=body.request_id
+    )
     request.app.state.metrics.decided(made)
     answers = [answer(item) for item in made]
     document = answers[0] if body.entities is None else {"predictions": answers}
