@@ -252,6 +252,8 @@ def config_check(
     for item in list(found):  # all are read before the first is checked
         check_live_models(item, Settings.from_environment())
         say(f"{item.name}: {len(item.features)} features from {len(item.sources)} sources")
+        for name, source in item.sources.items():
+            say(f"  sources.{name}: {source.uri}, read as {source.format}")
         for note in notes(item):
             say(f"  {note}")
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from mlops_pipeline.config.tables import SUFFIXES
 from mlops_pipeline.errors import did_you_mean, nearest_names
 from mlops_pipeline.spec.rules import (
     Check,
@@ -65,6 +66,15 @@ def source_problems(use_case: "UseCase") -> Problems:
 
 
 def _source(where: str, source: "Source") -> Problems:
+    if "://" in source.uri:
+        scheme = source.uri.partition("://")[0]
+        yield (
+            f"{where}.uri: {scheme}:// is not read; expected a path of this machine (mount the "
+            "bucket, or copy a table's rows into files)"
+        )
+    ends_like = [name for name, endings in SUFFIXES.items() if source.uri.endswith(endings)]
+    if ends_like and source.format not in ends_like:
+        yield f"{where}.format: {source.format}, but the uri {source.uri} is of {ends_like[0]}"
     for column in source.columns:
         if column.startswith("_"):
             yield f"{where}.columns: {column!r}: names with a leading _ are the lake's"

@@ -1,7 +1,7 @@
 """Configuration of the data: sources, population, label, feature views, protected attributes."""
 
 from datetime import date, timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,12 @@ from mlops_pipeline.spec.section import Days, Fraction, Name, OneOf, Scalar, Sec
 ColumnType = Literal["string", "int64", "float64", "boolean", "timestamp", "date"]
 Aggregate = Annotated[str, OneOf(tuple(AGGREGATES))]
 ALWAYS = "_always"  # the column of a table without time: 1970, before every as_of
+Format = Literal["parquet", "csv", "delta"]
+SUFFIXES: dict[Format, tuple[str, ...]] = {  # of the files in a folder; a Delta table is the folder
+    "parquet": (".parquet",),
+    "csv": (".csv", ".csv.gz"),
+    "delta": (),
+}
 Refresh = Literal["continuous", "daily"]
 FeatureType = Literal["float64", "int64", "string", "boolean"]
 Direction = Literal["increasing", "decreasing"]
@@ -39,8 +45,13 @@ class SourceColumn(Section):
 class Source(Section):
     """One input table: where it is, what it holds, when its rows could be known."""
 
-    uri: str = Field(description="File, folder or glob; a relative path is below MLOPS_DATA_DIR.")
-    format: Literal["parquet", "csv"] = "parquet"
+    uri: str = Field(
+        description="File, folder (with those below it) or glob; a relative path is below "
+        "MLOPS_DATA_DIR."
+    )
+    format: Format = Field(
+        "parquet", description="Default: by the ending of the uri; `parquet` where it has none."
+    )
     delimiter: str = Field(",", min_length=1, max_length=1, description="Of a CSV file.")
     description: str = ""
     columns: dict[str, ColumnType | SourceColumn] = Field(min_length=1)
@@ -66,6 +77,15 @@ class Source(Section):
     max_quarantined: Fraction = Field(
         0.05, description="The source is refused when a larger share of its rows break a rule."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _format_of_ending(cls, given: Any) -> Any:
+        """Take the format from the ending of the uri, where it is not given."""
+        if isinstance(given, dict) and "format" not in given and isinstance(given.get("uri"), str):
+            found = [name for name, ends in SUFFIXES.items() if given["uri"].endswith(ends)]
+            return {**given, "format": found[0]} if found else given
+        return given
 
     def column(self, name: str) -> SourceColumn:
         """Return the full description of a column."""

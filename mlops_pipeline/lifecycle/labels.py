@@ -99,7 +99,7 @@ def _check_source(settings: Settings, name: str, source: Source) -> None:
             expected="a Parquet source whose available_at names a column, which is the arrival",
             found=f"format {source.format}, available_at {source.available_at}",
         )
-    if "://" in source.uri or not (settings.data_dir / source.uri).is_dir():
+    if not (settings.data_dir / source.uri).is_dir():
         raise DataError(
             "this source takes no rows over HTTP",
             where=f"source {name}",

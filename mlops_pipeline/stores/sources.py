@@ -1,22 +1,27 @@
-"""Source files as they are delivered: found, readable, of the declared schema; read as SQL.
+"""Source files as they are delivered: of the declared schema, and read as SQL.
 
 Every problem is an error that names file, column, expected and found. A format is its functions
-here and a line in FORMATS. What follows from the rows is lifecycle/ingest's.
+here, a line in FORMATS and its endings in `config/tables.py`. Which files there are is
+source_files.py's, what follows from the rows lifecycle/ingest's.
 """
 
-import glob
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from mlops_pipeline.config.tables import ColumnType, Source
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.errors import MachineError, SourceError, masked, nearest_name, shape
+from mlops_pipeline.errors import SourceError, nearest_name, shape
 from mlops_pipeline.stores.lake.engine import Engine, file_list, literal, quoted
 from mlops_pipeline.stores.settings import Settings
+from mlops_pipeline.stores.source_files import (
+    REDELIVER,
+    Found,
+    delivered_version,
+    find_files,
+    readable,
+)
 
 SQL_TYPES: dict[ColumnType, str] = {
     "string": "VARCHAR",
@@ -38,9 +43,9 @@ PARQUET_TYPES: dict[ColumnType, set[str]] = {  # what loses nothing when it is r
     "date": TIMES,
 }
 NO_VALUE = '"NULL"'  # a column without a single value has no type of its own in some writers
+FOLDER = "FOLDER"  # the type of a column whose values are in names of folders, as text
 TESTED = 100  # columns of a CSV file in one pass; planning a query of thousands takes longer
 FILE_ROWS = 2**40  # more than a file has
-REDELIVER = "deliver the file again; nothing of it was ingested"
 Columns = Mapping[str, str]  # {column: SQL type}
 
 
@@ -54,11 +59,11 @@ class Format:
     and types, `check_values` of all files; values of hidden columns are never shown.
     """
 
-    scan: Callable[[Source, Sequence[str]], str]
+    scan: Callable[[Source, Found], str]
     place: str
     read: Callable[[Source, str, Columns], str]
     check_columns: Callable[[str, Source, str, Columns], None]
-    check_values: Callable[[Engine, Source, Mapping[str, Columns], frozenset[str]], None]
+    check_values: Callable[[Engine, Source, Found, Mapping[str, Columns], frozenset[str]], None]
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ class Delivery:
     has to `keep_order` for it.
     """
 
-    files: tuple[str, ...]
+    found: Found
     select: str
     placed: str
 
@@ -78,20 +83,19 @@ def open_delivery(engine: Engine, settings: Settings, use_case: UseCase, name: s
     """Check every file of a source and return how to read them."""
     source = use_case.sources[name]
     kind = FORMATS[source.format]
-    files = find_files(settings, name, source)
-    described = {path: _describe(engine, kind, source, path) for path in files}
-    for path in files:
-        version = "remote"  # what tells two deliveries of a file apart without reading it
-        if "://" not in path:
-            facts = Path(path).stat()
-            written = datetime.fromtimestamp(facts.st_mtime, UTC).isoformat()
-            version = f"{facts.st_size} bytes, {written}"
+    found = find_files(settings, name, source)
+    for path in found.paths:
+        with readable(source, [path]):
+            is_table = source.format == "delta"
+            version = engine.attach(path) if is_table else delivered_version(path)
         engine.reads.setdefault(path, set()).add(version)
+    described = {path: _describe(engine, kind, source, found.only(path)) for path in found.paths}
     for path, columns in described.items():
         kind.check_columns(name, source, path, columns)
-    kind.check_values(engine, source, described, use_case.hidden_columns(name))
-    with readable(source, ", ".join(files)):
-        types = engine.columns(kind.scan(source, files))
+    kind.check_values(engine, source, found, described, use_case.hidden_columns(name))
+    scan = kind.scan(source, found)
+    with readable(source, found.paths):
+        types = engine.columns(scan) | dict.fromkeys(found.partitions, FOLDER)
     read = {
         column: kind.read(source, column, types)
         if column in types
@@ -100,51 +104,13 @@ def open_delivery(engine: Engine, settings: Settings, use_case: UseCase, name: s
     }
     values = {column: read.get(column, "TIMESTAMP '1970-01-01'") for column in source.stored}
     fields = ", ".join(f"{value} AS {quoted(column)}" for column, value in values.items())
-    rows = f"FROM {kind.scan(source, files)}"
-    placed = f"SELECT {fields}, {kind.place} AS _place {rows}"
-    return Delivery(files, f"SELECT {fields} {rows}", placed)
+    placed = f"SELECT {fields}, {kind.place} AS _place FROM {scan}"
+    return Delivery(found, f"SELECT {fields} FROM {scan}", placed)
 
 
-def find_files(settings: Settings, name: str, source: Source) -> tuple[str, ...]:
-    """Return the files of a source, in order of name; SourceError when there is none."""
-    if "://" in source.uri:
-        return (source.uri,)
-    path = settings.data_dir / source.uri
-    if path.is_file():
-        return (str(path),)
-    where = str(path / f"*.{source.format}") if path.is_dir() else str(path)
-    files = sorted(glob.glob(where))  # noqa: PTH207 # the pattern may be absolute
-    if not files:
-        raise SourceError(
-            f"source {name}: there is no such file",
-            where=where,
-            expected=f"a {source.format} file, a folder of them, or a glob",
-            found="nothing there",
-            way_out="fetch or simulate the data first (mlops fetch, mlops simulate), or mend "
-            f"sources.{name}.uri",
-        )
-    return tuple(files)
-
-
-@contextmanager
-def readable(source: Source, where: str) -> Iterator[None]:
-    """Raise a SourceError that names the file in place of whatever DuckDB says while it reads."""
-    import duckdb
-
-    try:
-        yield
-    except duckdb.Error as error:
-        raise MachineError.of(error) or SourceError(
-            f"the file cannot be read as {source.format}",
-            where=where,
-            expected=f"a whole {source.format} file",
-            found=masked(str(error)),
-            way_out=REDELIVER,
-        ) from error
-
-
-def _describe(engine: Engine, kind: Format, source: Source, path: str) -> dict[str, str]:
-    if Path(path).exists() and Path(path).stat().st_size == 0:
+def _describe(engine: Engine, kind: Format, source: Source, found: Found) -> dict[str, str]:
+    (path,) = found.paths
+    if Path(path).stat().st_size == 0:
         raise SourceError(
             "the file is empty (0 bytes)",
             where=path,
@@ -152,9 +118,10 @@ def _describe(engine: Engine, kind: Format, source: Source, path: str) -> dict[s
             found="0 bytes",
             way_out=REDELIVER,
         )
-    with readable(source, path):
-        found = engine.columns(kind.scan(source, [path]))
-    return {name: re.sub(r"\(.*\)$", "", base) for name, base in found.items()}
+    with readable(source, found.paths):
+        columns = engine.columns(kind.scan(source, found))
+    types = {name: re.sub(r"\(.*\)$", "", base) for name, base in columns.items()}
+    return types | dict.fromkeys(found.partitions, FOLDER)
 
 
 def _check_names(name: str, source: Source, path: str, found: Columns) -> None:
@@ -237,11 +204,18 @@ def known_at(source: Source, column: str) -> str:
 # CSV: everything is text with a header; a missing value is an empty field
 
 
-def _scan_csv(source: Source, files: Sequence[str]) -> str:
+def _scan_csv(source: Source, found: Found) -> str:
+    """Return how to read CSV as RFC 4180 has it: nothing but the columns is guessed."""
     return (
-        f"read_csv({file_list(files)}, delim = {literal(source.delimiter)}, header = true, "
-        "all_varchar = true, union_by_name = true)"
+        f"read_csv({file_list(found.paths)}, delim = {literal(source.delimiter)}, header = true, "
+        "all_varchar = true, union_by_name = true, quote = '\"', escape = '\"', comment = '', "
+        f"skip = 0, {_folders(found)})"
     )
+
+
+def _folders(found: Found) -> str:
+    is_partitioned = str(bool(found.partitions)).lower()
+    return f"hive_partitioning = {is_partitioned}, hive_types_autocast = false"
 
 
 def _read_csv(source: Source, column: str, _types: Columns) -> str:
@@ -262,59 +236,68 @@ def _check_csv_columns(name: str, source: Source, path: str, found: Columns) -> 
 
 
 def _check_csv_values(
-    engine: Engine, source: Source, described: Mapping[str, Columns], hidden: frozenset[str]
+    engine: Engine,
+    source: Source,
+    found: Found,
+    described: Mapping[str, Columns],
+    hidden: frozenset[str],
 ) -> None:
     """Look at many columns in one pass of a file: one pass a column would be quadratic."""
-    typed = {
-        column: f"trim({quoted(column)}) <> '' AND NOT ({text_fits(quoted(column), kind)})"
-        for column in source.columns
-        if (kind := source.column(column).type) != "string"
-    }
-    for path in described:
-        with readable(source, path):
-            tests = {name: test for name, test in typed.items() if name in described[path]}
-            counts = _counts(engine, source, [path], tests)
-            for column in [name for name, count in counts.items() if count][:1]:
-                is_hidden = column in hidden
-                _refuse_value(engine, source, path, column, typed[column], is_hidden=is_hidden)
+    for path in found.paths:
+        _check_texts(engine, source, found.only(path), list(described[path]), hidden)
     present_in = frozenset().union(*described.values())
     times = [column for column in _of_type(source, "timestamp") if column in present_in]
-    zones = "regexp_matches({0}, '(Z|[+-]\\d\\d(:?\\d\\d)?)$') AND {0} LIKE '%:%'"
+    zones = "regexp_matches(trim({0}), '(Z|[+-]\\d\\d(:?\\d\\d)?|[A-Za-z_/]+)$') AND {0} LIKE '%:%'"
     zoned = {column: zones.format(quoted(column)) for column in times}
     present = {column: f"trim({quoted(column)}) <> ''" for column in times}
-    rows = _counts(engine, source, list(described), present)
-    for column, some in _counts(engine, source, list(described), zoned).items():
+    rows = _counts(engine, source, found, present)
+    for column, some in _counts(engine, source, found, zoned).items():
         if 0 < some < rows[column]:
-            scan = _scan_csv(source, list(described)).removesuffix(")") + ", filename = true)"
+            scan = _scan_csv(source, found).removesuffix(")") + ", filename = true)"
             first = engine.query(f"SELECT min(filename) FROM {scan} WHERE {zoned[column]}")[0][0]
             raise _mixed_zones(column, f"{some} of {rows[column]} values have one ({first})")
 
 
+def _check_texts(
+    engine: Engine, source: Source, found: Found, columns: Sequence[str], hidden: frozenset[str]
+) -> None:
+    """Refuse a text that is no value of its column's type."""
+    bad = {
+        column: f"trim({quoted(column)}) <> '' AND NOT ({text_fits(quoted(column), kind)})"
+        for column in source.columns
+        if column in columns and (kind := source.column(column).type) != "string"
+    }
+    with readable(source, found.paths):
+        for column, count in _counts(engine, source, found, bad).items():
+            if count:
+                is_hidden = column in hidden
+                _refuse_value(engine, source, found, column, bad[column], is_hidden=is_hidden)
+
+
 def _counts(
-    engine: Engine, source: Source, files: Sequence[str], tests: Mapping[str, str]
+    engine: Engine, source: Source, found: Found, tests: Mapping[str, str]
 ) -> dict[str, int]:
-    """Return {column: rows of CSV files that satisfy its test}."""
-    found: dict[str, int] = {}
-    names = list(tests)
+    """Return {column: rows that satisfy its test}."""
+    counted: dict[str, int] = {}
+    names, scan = list(tests), FORMATS[source.format].scan(source, found)
     for start in range(0, len(names), TESTED):
         block = names[start : start + TESTED]
         counts = ", ".join(f"count(*) FILTER ({tests[name]})" for name in block)
-        row = engine.query(f"SELECT {counts} FROM {_scan_csv(source, files)}")[0]
-        found |= zip(block, row, strict=True)
-    return found
+        counted |= zip(block, engine.query(f"SELECT {counts} FROM {scan}")[0], strict=True)
+    return counted
 
 
 def _refuse_value(
-    engine: Engine, source: Source, path: str, column: str, bad: str, *, is_hidden: bool
+    engine: Engine, source: Source, found: Found, column: str, bad: str, *, is_hidden: bool
 ) -> None:
     value, count = engine.query(
-        f"SELECT {quoted(column)}, count(*) OVER () FROM {_scan_csv(source, [path])} "
-        f"WHERE {bad} LIMIT 1"
+        f"SELECT {quoted(column)}, count(*) OVER () "
+        f"FROM {FORMATS[source.format].scan(source, found)} WHERE {bad} LIMIT 1"
     )[0]
     shown = f"a value like {shape(value)}" if is_hidden else repr(value)
     raise SourceError(
         "a column holds values of another type",
-        where=f"{path}: column {column!r}",
+        where=f"{', '.join(found.paths)}: column {column!r}",
         expected=source.column(column).type,
         found=f"{shown} ({count} such values)",
         way_out="mend the delivery, or the type of the column in the configuration; "
@@ -325,12 +308,14 @@ def _refuse_value(
 # Parquet: columns have types, which have to hold the declared ones without loss
 
 
-def _scan_parquet(_source: Source, files: Sequence[str]) -> str:
-    return f"read_parquet({file_list(files)}, union_by_name = true)"
+def _scan_parquet(_source: Source, found: Found) -> str:
+    return f"read_parquet({file_list(found.paths)}, union_by_name = true, {_folders(found)})"
 
 
 def _read_parquet(source: Source, column: str, types: Columns) -> str:
     field = quoted(column)
+    if types[column] == FOLDER:
+        return text_as(field, source.column(column).type)
     if types[column].endswith("_NS"):  # cut off, never rounded up: no row is known later or earlier
         nanos = f"epoch_ns({field})"
         field = f"make_timestamp(({nanos} - ({nanos} % 1000 + 1000) % 1000) // 1000)"
@@ -342,7 +327,7 @@ def _check_parquet_columns(name: str, source: Source, path: str, found: Columns)
     for column in [column for column in source.columns if column in found]:
         kind = source.column(column).type
         base = "DECIMAL" if found[column].startswith("DECIMAL") else found[column]
-        if base not in PARQUET_TYPES[kind] and base != NO_VALUE:
+        if base not in {*PARQUET_TYPES[kind], NO_VALUE, FOLDER}:
             raise SourceError(
                 f"source {name}: a column has another type",
                 where=f"{path}: column {column!r}",
@@ -353,13 +338,25 @@ def _check_parquet_columns(name: str, source: Source, path: str, found: Columns)
 
 
 def _check_parquet_values(
-    _engine: Engine, source: Source, described: Mapping[str, Columns], _hidden: frozenset[str]
+    engine: Engine,
+    source: Source,
+    found: Found,
+    described: Mapping[str, Columns],
+    hidden: frozenset[str],
 ) -> None:
+    _check_texts(engine, source, found, found.partitions, hidden)
     for column in _of_type(source, "timestamp"):
         zoned = [path for path, columns in described.items() if columns.get(column) in ZONED]
         if zoned and len(zoned) < len(described):
             other = next(path for path in described if path not in zoned)
             raise _mixed_zones(column, f"a zone in {zoned[0]}, none in {other}")
+
+
+# Delta: a version of a table, through its log; types are Parquet's
+
+
+def _scan_delta(_source: Source, found: Found) -> str:
+    return quoted(found.paths[0])  # attached under the name of its folder
 
 
 FORMATS: Mapping[str, Format] = {
@@ -368,6 +365,10 @@ FORMATS: Mapping[str, Format] = {
     ),
     "parquet": Format(
         *(_scan_parquet, f"file_index * {FILE_ROWS} + file_row_number", _read_parquet),
+        *(_check_parquet_columns, _check_parquet_values),
+    ),
+    "delta": Format(
+        *(_scan_delta, "row_number() OVER ()", _read_parquet),
         *(_check_parquet_columns, _check_parquet_values),
     ),
 }

@@ -38,7 +38,8 @@ from mlops_pipeline.stores.online.interface import OnlineStore, OnlineTable
 from mlops_pipeline.stores.ops import HeldLease, Ledger, OpsDatabase, Tombstone
 from mlops_pipeline.stores.predictions import PredictionLog
 from mlops_pipeline.stores.settings import Settings, pseudonymiser
-from mlops_pipeline.stores.sources import open_delivery, readable
+from mlops_pipeline.stores.source_files import readable
+from mlops_pipeline.stores.sources import open_delivery
 
 HASHED = "entity_hash"  # the first column of an MLflow file that holds rows of entities
 
@@ -312,7 +313,7 @@ def _rows_delivered(context: Context, entity_id: str) -> dict[str, int | None]:
             continue
         try:
             delivery = open_delivery(context.engine, context.settings, context.use_case, name)
-            with readable(source, ", ".join(delivery.files)):
+            with readable(source, delivery.found.paths):
                 count = context.engine.query(
                     f"SELECT count(*) FROM ({delivery.select}) "
                     f"WHERE {quoted(key)}::VARCHAR = {literal(entity_id)}"

@@ -88,20 +88,20 @@ def refuse_jump(
     )
 
 
-def say_left_out(run: RunContext, left_out: dict[str, int]) -> None:
-    """Raise an alert while deliveries hold rows that were left out as too late."""
-    names = [name for name, count in left_out.items() if count]
-    what = ", ".join(f"{name}: {left_out[name]:,}" for name in names)
+def say_left_out(run: RunContext, left_out: dict[str, str]) -> None:
+    """Raise an alert while deliveries hold rows or files that were left out; {source: what}."""
+    names = [name for name, what in left_out.items() if what]
+    what = "; ".join(f"{name}: {left_out[name]}" for name in names)
     alert = NewAlert(
         LEFT_OUT,
         "warning",
-        f"rows were left out, further behind the newest row than lateness_days allows: {what}",
-        f"take them in once: mlops run {run.use_case.name} --restate SOURCE --reason TEXT; or "
-        "raise lateness_days (docs/runbook.md#deliveries)",
+        f"parts of deliveries were left out: {what}",
+        f"take late rows in once: mlops run {run.use_case.name} --restate SOURCE --reason TEXT; "
+        "or raise lateness_days; remove copies of files (docs/runbook.md#deliveries)",
         run_id=run.run_id,
         dedupe_key=LEFT_OUT,
     )
-    over = "no delivered row is left out any more"
+    over = "nothing delivered is left out any more"
     alert_while(bool(names), run.ops, run.use_case.name, alert, by=run.run_id, over=over,
                 now=run.now)  # fmt: skip
     if names:

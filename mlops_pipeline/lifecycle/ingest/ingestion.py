@@ -36,7 +36,8 @@ from mlops_pipeline.stores.lake.engine import Engine, content_hash, quoted, sql_
 from mlops_pipeline.stores.lake.tables import TableState
 from mlops_pipeline.stores.ops import Ledger, Tombstone
 from mlops_pipeline.stores.settings import LENGTH, pads
-from mlops_pipeline.stores.sources import known_at, open_delivery, readable
+from mlops_pipeline.stores.source_files import readable
+from mlops_pipeline.stores.sources import known_at, open_delivery
 
 INTERNAL = ("_row_no", "_available_at", "_ingested_at", "_superseded_at")
 NONE = Permits()
@@ -59,7 +60,14 @@ class Ingested:
     rows_erased: int
     watermark: datetime | None
     content_hash: str
-    files: tuple[str, ...]
+    copies: tuple[tuple[str, str], ...]
+
+    @property
+    def left_out(self) -> str:
+        """What of the delivery is not in the table though it is known already; empty: nothing."""
+        late = [f"{self.rows_too_late:,} rows too late"] if self.rows_too_late else []
+        copies = [f"{file}, whose content is that of {first}" for file, first in self.copies]
+        return "; ".join([*late, *copies])
 
 
 def ingest_sources(run: RunContext, permits: Permits = NONE) -> list[Ingested]:
@@ -74,7 +82,7 @@ def ingest_sources(run: RunContext, permits: Permits = NONE) -> list[Ingested]:
         )
         run.log.info(f"{name}: {found.rows_added:,} of {found.rows:,} rows new")
         done.append(found)
-    say_left_out(run, {item.source: item.rows_too_late for item in done})
+    say_left_out(run, {item.source: item.left_out for item in done})
     return done
 
 
@@ -94,7 +102,7 @@ def ingest(
     delivery = open_delivery(engine, context.settings, context.use_case, name)
     uri = context.lake.table_uri(context.use_case.name, "raw", name)
     state = evolve(context, name, uri)
-    with readable(source, ", ".join(delivery.files)):
+    with readable(source, delivery.found.paths):
         kept, dropped = without_erased(context, name, delivery.placed, erased)
         held_back = _hold_back(engine, source, kept, now)
         too_late = _stage(engine, source, state, restate=name in permits.restate)
@@ -119,7 +127,7 @@ def ingest(
         rows_erased=dropped,
         watermark=_parse(facts.get("watermark")),
         content_hash=str(facts["content_hash"]),
-        files=delivery.files,
+        copies=delivery.found.copies,
     )
 
 

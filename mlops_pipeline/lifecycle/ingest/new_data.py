@@ -8,7 +8,6 @@ import hashlib
 from collections.abc import Collection
 from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.data.periods import default_as_of, periods
@@ -23,19 +22,19 @@ from mlops_pipeline.lifecycle.ingest.ingestion import forgotten_pseudonyms, with
 from mlops_pipeline.stores.lake.engine import quoted, sql_timestamp
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
-from mlops_pipeline.stores.sources import find_files, known_at, open_delivery
+from mlops_pipeline.stores.source_files import delivered_version, find_files
+from mlops_pipeline.stores.sources import known_at, open_delivery
 
 
 def sources_state(use_case: UseCase, settings: Settings) -> str:
-    """Return a hash of the names, sizes and times of every source file."""
+    """Return a hash of the names of every source file, and of what tells its deliveries apart."""
     digest = hashlib.sha256()
     for name, source in use_case.sources.items():
         files: tuple[str, ...] = ()
         with suppress(SourceError):  # nothing was delivered yet
-            files = find_files(settings, name, source)
+            files = find_files(settings, name, source).paths
         for path in files:
-            stat = Path(path).stat()
-            digest.update(f"{name}|{path}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
+            digest.update(f"{name}|{path}|{delivered_version(path)}\n".encode())
     return digest.hexdigest()[:16]
 
 

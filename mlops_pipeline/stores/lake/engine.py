@@ -118,6 +118,14 @@ class Engine:
         self.ibis._register_in_memory_tables(expression)
         return str(self.ibis.compile(expression))
 
+    def attach(self, uri: str) -> str:
+        """Make the newest version of a Delta table a table named by its address; say which."""
+        from deltalake import DeltaTable
+
+        table = DeltaTable(uri)
+        self.sql.register(uri, table.to_pyarrow_dataset())
+        return f"version {table.version()}"
+
     def scan(self, state: TableState) -> str:
         """Return the FROM item that reads a table version."""
         self.reads.setdefault(state.uri, set()).add(str(state.version))

@@ -1,5 +1,6 @@
 """Files that cannot be read or break the schema: what, where, expected, found and the way out."""
 
+import deltalake
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -31,9 +32,47 @@ def test_missing_file_names_the_place_and_how_to_get_one(world: World) -> None:
     assert "sources.visits.uri" in str(error.way_out)
 
 
-def test_folder_without_a_file_of_the_format_names_the_pattern(csv_world: World) -> None:
-    csv_world.deliver("visits", ROWS)
-    assert str(refused(csv_world).where).endswith("visits/*.csv")
+def test_folder_without_a_file_names_the_patterns(csv_world: World) -> None:
+    (csv_world.folder / "visits").mkdir(parents=True)
+    assert str(refused(csv_world).where).endswith(
+        f"visits/*.csv or {csv_world.folder}/visits/*.csv.gz"
+    )
+
+
+def test_folder_with_a_file_of_another_format_names_it(csv_world: World) -> None:
+    csv_world.deliver_csv("visits", HEADER + GOOD_LINE)
+    path = csv_world.deliver("visits", ROWS)
+    error = refused(csv_world)
+    assert error.what == "source visits: its folder holds a file of another format"
+    assert error.where == str(path)
+    assert "move it elsewhere" in str(error.way_out)
+
+
+def test_folder_that_is_a_delta_table_asks_for_the_format(world: World) -> None:
+    deltalake.write_deltalake(world.folder / "visits", arrow(TYPES, ROWS))
+    error = refused(world)
+    assert error.what == "source visits: the folder is a Delta table"
+    assert error.way_out == "sources.visits.format: delta"
+
+
+def test_files_below_folders_of_different_columns_are_refused(world: World) -> None:
+    (world.folder / "visits/month=1").mkdir(parents=True)
+    pq.write_table(arrow(TYPES, ROWS), world.folder / "visits/a.parquet")
+    path = world.folder / "visits/month=1/b.parquet"
+    pq.write_table(arrow(TYPES, ROWS[:2]), path)
+    error = refused(world)
+    assert error.where == str(path)
+    assert error.expected == f"below folders of no column, as {world.folder}/visits/a.parquet"
+    assert error.found == "month"
+
+
+def test_partition_value_of_another_type_names_it(world: World) -> None:
+    path = world.folder / "visits/units=few/a.parquet"
+    path.parent.mkdir(parents=True)
+    pq.write_table(arrow(TYPES, ROWS).drop_columns(["units"]), path)
+    error = refused(world)
+    assert error.where == f"{path}: column 'units'"
+    assert (error.expected, error.found) == ("int64", "'few' (8 such values)")
 
 
 @pytest.mark.parametrize("kept", [0, 100, 0.5, -1])
@@ -80,6 +119,35 @@ def test_csv_file_with_a_torn_line_is_named(csv_world: World) -> None:
     error = refused(csv_world)
     assert error.what == "the file cannot be read as csv"
     assert str(path) in str(error.where)
+
+
+@pytest.mark.parametrize(
+    ("line", "where", "found"),
+    [
+        ("1,2025-01-02 10:00:00\n", "line 30002", "2 fields, where the header has 6"),
+        ("1,2,3,4,5,6,7\n", "line 30002", "7 fields, where the header has 6"),
+        (f"1,2,3,4,5,{'x' * 3_000_000}\n", "line 30002", "a field of over 2,000,000 bytes"),
+        (
+            GOOD_LINE.encode().replace(b"shop", b"Caf\xe9"),
+            "line 30002",
+            "bytes that are not UTF-8 (invalid",
+        ),
+        (b'1,2,3,4,5,"x"y\n', "line 30002", "',' expected after '\"'"),
+        ('1,2,3,4,5,"never closed', "line 30002", "unexpected end of data"),
+    ],
+)
+def test_csv_fault_names_its_line_and_cause_but_no_value(
+    csv_world: World, line: str | bytes, where: str, found: str
+) -> None:
+    path = csv_world.deliver_csv("visits", HEADER)
+    bad = line.encode() if isinstance(line, str) else line
+    path.write_bytes((HEADER + GOOD_LINE * 30_000).encode() + bad)
+    error = refused(csv_world)
+    assert error.what == "the file cannot be read as csv"
+    assert error.where == f"{path}: {where}"
+    assert str(error.found).startswith(found)
+    assert "never closed" not in str(error)
+    assert "Caf" not in str(error)
 
 
 # columns
@@ -181,8 +249,13 @@ def test_csv_whose_header_is_a_row_of_values_names_none_of_them(
     extra = "" if not head else f"{GOOD_LINE.strip()},more,Rumpelstilzchen\n"
     csv_world.deliver_csv("visits", f"{head}{GOOD_LINE}{GOOD_LINE}{extra}")
     error = refused(csv_world)
-    assert_complete(error)
-    assert "no header that names a declared column" in error.what
+    if head:
+        assert (str(error.where)[-6:], error.found) == (
+            "line 4",
+            "8 fields, where the header has 6",
+        )
+    else:
+        assert "no header that names a declared column" in error.what
     shown = str(error)
     assert not [
         value for value in GOOD_LINE.strip().split(",") if len(value) > 3 and value in shown
@@ -236,6 +309,12 @@ def test_times_with_and_without_a_zone_in_one_csv_file_are_refused(csv_world: Wo
     assert error.what == "times with and without a time zone are mixed"
     assert error.where == "column 'at'"
     assert error.found == f"1 of 3 values have one ({path})"
+
+
+def test_time_with_a_named_zone_beside_one_without_is_refused(csv_world: World) -> None:
+    zoned = GOOD_LINE.replace("10:00:00,", "10:00:00 Europe/Berlin,", 1)
+    csv_world.deliver_csv("visits", HEADER + GOOD_LINE * 2 + zoned)
+    assert refused(csv_world).what == "times with and without a time zone are mixed"
 
 
 def test_times_with_and_without_a_zone_across_csv_files_are_refused(csv_world: World) -> None:
