@@ -154,9 +154,8 @@ def run(  # noqa: PLR0913 # an option each
         key: named for key, named in (("accept_jump", accept_jump), ("restate", restate)) if named
     }:
         ops["raw_data"] = {**permits, "by": name, "reason": reason}
-    tags = {"mlops/by": name}
     seconds = execute_job(
-        use_case, "lifecycle", ops, tags=tags, multiprocess=multiprocess, verbose=verbose
+        use_case, "lifecycle", ops, by=name, multiprocess=multiprocess, verbose=verbose
     )
     print_summary(use_case, wall_seconds=seconds)
 

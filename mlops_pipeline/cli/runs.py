@@ -1,5 +1,6 @@
 """A job as a Dagster process, what it left in words, and the servers of `mlops dev`."""
 
+import getpass
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from mlops_pipeline.cli.console import console, errors, print_table, project, say
+from mlops_pipeline.core.rollout.approvals import person_name
 from mlops_pipeline.errors import visible
 from mlops_pipeline.lifecycle.alerts import list_alerts
 from mlops_pipeline.lifecycle.bookkeeping import get_pointer
@@ -31,6 +33,7 @@ LOG_LINE = re.compile(  # what an asset says: level, job, run, op, text
     r" - (?P<level>INFO|WARNING|ERROR) - \S+ - [0-9a-f-]{36} - \w+?__(?P<asset>\w+) - (?P<text>.*)"
 )
 COLOURS = {"passed": "green", "failed": "red"}  # of a rule's outcome; any other waits for somebody
+BY = "mlops/by"  # the tag of a run that says who started it
 HOST = "127.0.0.1"
 STOP_SECONDS = 15
 FAILURE_LINES = 25  # of Dagster's log, shown when a run fails
@@ -41,13 +44,14 @@ def execute_job(
     job: str,
     ops: Mapping[str, Mapping[str, Any]],
     *,
-    tags: Mapping[str, str] | None = None,
+    by: str | None = None,
     multiprocess: bool = False,
     verbose: bool = False,
 ) -> float:
     """Execute a job of the code location, showing what its assets say; return its seconds.
 
-    `ops` is the configuration by asset. A job that fails ends the command, saying what it left.
+    `ops` is the configuration by asset, `by` who starts it (default: the system's user). A job that
+    fails ends the command, saying what it left.
     """
     begun = time.perf_counter()
     config: dict[str, Any] = {
@@ -55,12 +59,13 @@ def execute_job(
     }
     if multiprocess:
         config["execution"] = {"config": {"multiprocess": {"max_concurrent": os.cpu_count() or 1}}}
+    tags = json.dumps({BY: by or person_name(getpass.getuser())})
     with tempfile.TemporaryDirectory(prefix="mlops-") as folder:
         path = Path(folder) / "run.yaml"
         path.write_text(yaml.safe_dump(config), encoding="utf-8")
         command = [
             sys.executable, "-m", "dagster", "job", "execute", "-m", "mlops_pipeline.definitions",
-            "-j", f"{use_case}_{job}", "-c", str(path), "--tags", json.dumps(dict(tags or {})),
+            "-j", f"{use_case}_{job}", "-c", str(path), "--tags", tags,
         ]  # fmt: skip
         process = subprocess.Popen(  # noqa: S603 # our own interpreter and words
             command,
@@ -197,8 +202,8 @@ def _number(value: float | None, instead: str = "") -> str:
 def _headline(state: dict[str, Any]) -> None:
     run = state["last_run"]
     if run is not None:
-        ended = run["verdict"] or "not finished"
-        console.print(f"last run: as_of {run['as_of'][:10]}, [bold]{ended}[/]")
+        as_of = f"as_of {run['as_of'][:10]}, " if run["as_of"] else ""
+        say(f": {as_of}{run['state'].replace('_', ' ')}", lead="last run", colour="bold")
     champion = state["champion"]
     say(f"champion: version {champion['version']}" if champion else "no champion")
     if champion and champion["approval_expires"]:

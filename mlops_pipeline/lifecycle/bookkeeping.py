@@ -5,10 +5,11 @@ Belongs here: what is written down. What is decided is in the module of its step
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Literal
 
-from mlops_pipeline.core.audit.chain import NewAuditEvent
+from mlops_pipeline.core.audit.chain import UNKNOWN, AuditEvent, NewAuditEvent
+from mlops_pipeline.core.rollout.records import Rollout
 from mlops_pipeline.errors import NotFoundError, StateError
 from mlops_pipeline.stores.ops import (
     NEW,
@@ -19,10 +20,14 @@ from mlops_pipeline.stores.ops import (
     LifecycleRun,
     Pointer,
     StepSeconds,
+    get_lease,
+    is_at_work,
 )
 
 CONFIGURATION = "configuration"  # the name of the pointer, and the kind of the event
 NEWEST = ("-started_at", "-id")
+LIFECYCLE_BEGUN, RUN_BEGUN, RUN_ENDED = "lifecycle_begun", "run_begun", "run_ended"  # of events
+Outcome = Literal["running", "finished", "failed", "interrupted"]  # of the process of a run
 
 
 def set_pointer(
@@ -89,6 +94,63 @@ def list_decisions(
     """List decisions, the last recorded first."""
     wanted = {} if kind is None else {"kind": kind}
     return ops.all(Decision, order=("-id",), limit=limit, use_case=use_case, **wanted)
+
+
+def begin_run(
+    ops: Ledger,
+    use_case: str,
+    run_id: str,
+    *,
+    is_lifecycle: bool,
+    trigger: str,
+    by: str | None,
+    now: datetime,
+) -> None:
+    """Note who started a run, and what did, before it does anything; again changes nothing."""
+    kind = LIFECYCLE_BEGUN if is_lifecycle else RUN_BEGUN
+    with ops.write(use_case) as tx:
+        if _event_of(tx, use_case, kind, run_id) is None:
+            detail = {"run_id": run_id, "trigger": trigger}
+            tx.append([NewAuditEvent(kind, detail, use_case, by or UNKNOWN, now)])
+
+
+def end_run(ops: Ledger, use_case: str, run_id: str, outcome: Outcome, *, now: datetime) -> None:
+    """Note that the process of a run has ended, and how; a killed one cannot."""
+    detail = {"run_id": run_id, "outcome": outcome}
+    ops.append_audit(RUN_ENDED, detail, use_case=use_case, actor=f"run {run_id}", now=now)
+
+
+def run_state(ops: Ledger, use_case: str, run_id: str) -> str:
+    """Return what became of a run.
+
+    `running`; `failed`; `interrupted`: it was stopped or killed; `finished`: it was no lifecycle;
+    of a lifecycle `refused`, `waiting` or `champion`, or what the version has become since.
+    """
+    row = ops.find(LifecycleRun, use_case=use_case, run_id=run_id)
+    if row is not None and row.verdict == "refused":
+        return row.verdict
+    if row is not None and row.verdict is not None:
+        made = ops.find(Rollout, use_case=use_case, fingerprint=row.fingerprint)
+        state = made.state if made else row.verdict
+        return "waiting" if state == "awaiting_approval" else state
+    return run_outcome(ops, use_case, run_id)
+
+
+def run_outcome(ops: Ledger, use_case: str, run_id: str) -> Outcome:
+    """Return how the process of a run ended; a killed one is interrupted."""
+    ended = _event_of(ops, use_case, RUN_ENDED, run_id)
+    if ended is not None:
+        found: Outcome = ended.detail["outcome"]
+        return found
+    lease = get_lease(ops, f"lifecycle:{use_case}")
+    is_running = lease and lease.holder == run_id and is_at_work(lease, datetime.now(UTC))
+    return "running" if is_running else "interrupted"
+
+
+def _event_of(ops: Ledger, use_case: str, kind: str, run_id: str) -> AuditEvent | None:
+    """Return the newest event of a kind that tells of a run."""
+    events = ops.audit_events(use_case=use_case, kind=kind)
+    return next((event for event in events if event.detail["run_id"] == run_id), None)
 
 
 def start_lifecycle(

@@ -1,17 +1,17 @@
-"""What lies outside of the ledger follows it: MLflow's aliases and tags, alerts, anchors.
+"""What lies outside of the ledger follows it: MLflow's runs, aliases and tags, alerts, anchors.
 
 Writers only write the ledger. `project` compares each target with the ledger and completes what
 is missing, so it may run at any time and twice, and the next process completes what a killed one
 left. It runs at the end of every lifecycle and in commands that change a rollout.
 """
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.rollout.approvals import approval_state, has_ended, last_approval
 from mlops_pipeline.core.rollout.records import RolloutState
 from mlops_pipeline.lifecycle.alerts import NewAlert, alert_while
-from mlops_pipeline.lifecycle.bookkeeping import get_pointer
+from mlops_pipeline.lifecycle.bookkeeping import get_pointer, run_outcome
 from mlops_pipeline.lifecycle.compliance.anchors import anchor_chain, anchored_events
 from mlops_pipeline.lifecycle.rollouts import (
     find_champion,
@@ -19,13 +19,14 @@ from mlops_pipeline.lifecycle.rollouts import (
     list_rollouts,
 )
 from mlops_pipeline.stores.models.address import is_in_use
-from mlops_pipeline.stores.models.mlflow import Registry, open_tracking
-from mlops_pipeline.stores.ops import Ledger, OpsDatabase, Projection
+from mlops_pipeline.stores.models.mlflow import Registry, Tracking, open_tracking
+from mlops_pipeline.stores.ops import Ledger, OpsDatabase, Projection, get_lease, is_at_work
 from mlops_pipeline.stores.settings import Settings
 
 REGISTRY = "registry"  # the target of a projection: MLflow; and the pointer to the newest version
 FOLLOWED = ("rollout", "approval")  # kinds of events that MLflow and the anchors follow
 APPROVAL_ENDED = "approval_ended"  # the kind of the alert
+STATUSES = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}  # in MLflow
 
 
 def project(
@@ -33,11 +34,23 @@ def project(
 ) -> None:
     """Let alerts, MLflow and the anchors follow the ledger; `reason` stands in a new anchor."""
     check_approval(ops, use_case, now=now)
-    is_known = get_pointer(ops, use_case.name, REGISTRY) or list_rollouts(ops, use_case.name)
-    if is_in_use(settings) and is_known:
-        registry = Registry(open_tracking(settings, use_case.name), use_case.name)
-        project_registry(ops, registry, now=now)
+    name = use_case.name
+    if is_in_use(settings):
+        tracking = open_tracking(settings, name)
+        project_runs(ops, tracking, name)
+        if get_pointer(ops, name, REGISTRY) or list_rollouts(ops, name):
+            project_registry(ops, Registry(tracking, name), now=now)
     anchor_chain(ops, settings, use_case, reason=reason, now=now)
+
+
+def project_runs(ops: OpsDatabase, tracking: Tracking, use_case: str) -> None:
+    """End MLflow's runs of Dagster runs that ended or were killed."""
+    for run_id, owner in tracking.running().items():
+        lease = get_lease(ops, f"lifecycle:{use_case}")
+        is_unknown = owner is None and is_at_work(lease, datetime.now(UTC))
+        outcome = "running" if is_unknown else run_outcome(ops, use_case, owner or "")
+        if outcome != "running":
+            tracking.end(run_id, STATUSES[outcome])
 
 
 def project_registry(ops: OpsDatabase, registry: Registry, *, now: datetime) -> None:

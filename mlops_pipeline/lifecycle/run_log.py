@@ -40,7 +40,6 @@ def log_training(
 ) -> Mapping[str, bytes]:
     """Log a training below a run, each candidate as a run of its own; return the chosen's plots."""
     tracking, now = context.models.tracking, context.now
-    tracking.end_abandoned(but=run_id)
     # not the Dagster run's id: by that tag dagster-mlflow finds the parent, and only the parent
     common = {
         "git_commit": git.commit,

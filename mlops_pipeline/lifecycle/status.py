@@ -17,8 +17,10 @@ from mlops_pipeline.core.rollout.approvals import approval_state, has_ended, las
 from mlops_pipeline.core.rollout.records import Approval, Rollout
 from mlops_pipeline.lifecycle.alerts import list_alerts
 from mlops_pipeline.lifecycle.bookkeeping import (
+    LIFECYCLE_BEGUN,
     get_pointer,
     last_lifecycle,
+    run_state,
     seconds_by_run,
     step_seconds,
 )
@@ -26,12 +28,12 @@ from mlops_pipeline.lifecycle.exceptions import list_exceptions
 from mlops_pipeline.lifecycle.rollouts import list_approvals, list_rollouts, rollout_events
 from mlops_pipeline.spec.metrics import shown_in
 from mlops_pipeline.stores.lake.tables import REWRITTEN, Lake
-from mlops_pipeline.stores.ops import OpsDatabase
+from mlops_pipeline.stores.ops import LifecycleRun, OpsDatabase
 from mlops_pipeline.stores.settings import Settings
 
 RULE = ("name", "value", "threshold", "outcome", "effect", "reason", "excepted")
 EXCEPTION = ("id", "rule", "attribute", "by", "reason", "expires_at")
-RUN = ("run_id", "as_of", "trigger", "started_at", "finished_at", "verdict")
+RUN = ("run_id", "as_of", "trigger", "started_at", "finished_at", "verdict")  # from `features` on
 COSTS = ("total", "per_training_run", "per_1000_predictions", "per_accepted_improvement")
 
 
@@ -42,8 +44,8 @@ def use_case_status(use_case: UseCase, settings: Settings) -> dict[str, Any]:
         rollouts, approvals = list_rollouts(ops, name), list_approvals(ops, name)
         trained = get_pointer(ops, name, "trained_model")
         accepted = get_pointer(ops, name, "accepted")
-        last = last_lifecycle(ops, name)
-        seconds = step_seconds(ops, name, last.run_id) if last else {}
+        last = _last_run(ops, name)
+        seconds = step_seconds(ops, name, last["run_id"]) if last else {}
         cost = use_case_costs(use_case, ops, lake)
         alerts = list_alerts(ops, name, open_only=True)
         exceptions = [item for item in list_exceptions(ops, name) if item.is_in_force(now)]
@@ -70,7 +72,7 @@ def use_case_status(use_case: UseCase, settings: Settings) -> dict[str, Any]:
             source: {key: item[key] for key in ("version", "rows", "quarantined")}
             for source, item in (accepted.value if accepted else {}).items()
         },
-        "last_run": last and _keys(last, *RUN) | {"seconds": spent},
+        "last_run": last and last | {"seconds": spent},
         "cost": {"currency": cost.currency, "last_run": last_run, **prices},
         "alerts": [_keys(item, "severity", "message", "action", "raised_at") for item in alerts],
     }
@@ -94,6 +96,22 @@ def use_case_costs(use_case: UseCase, ops: OpsDatabase, lake: Lake) -> CostSheet
         predictions=sum(int(facts.get("rows", 0)) for facts in scored if REWRITTEN not in facts),
         accepted=len(accepted),
     )
+
+
+def _last_run(ops: OpsDatabase, name: str) -> dict[str, Any] | None:
+    """Return the lifecycle that began last, also when it never came to an as_of."""
+    begun = ops.audit_events(use_case=name, kind=LIFECYCLE_BEGUN, limit=1)
+    run: dict[str, Any] = dict.fromkeys(RUN)
+    for event in begun:
+        run |= {**event.detail, "started_at": plain(event.at)}
+    row = ops.find(LifecycleRun, use_case=name, run_id=run["run_id"])
+    if not begun:  # a database from before such events
+        row = last_lifecycle(ops, name)
+    if row is not None:
+        run |= _keys(row, *RUN)
+    elif not begun:
+        return None
+    return run | {"state": run_state(ops, name, run["run_id"])}
 
 
 def _champion(

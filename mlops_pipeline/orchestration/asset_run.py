@@ -18,6 +18,7 @@ from mlops_pipeline.orchestration.jobs import LIFECYCLE
 from mlops_pipeline.orchestration.resources import MlflowRun
 
 if TYPE_CHECKING:
+    from mlops_pipeline.lifecycle.bookkeeping import Outcome
     from mlops_pipeline.lifecycle.context import RunContext
     from mlops_pipeline.stores.ops import OpsDatabase
 
@@ -26,7 +27,7 @@ HEARTBEAT_SECONDS = 5.0
 LINGER_SECONDS = 30.0  # between two steps of one run: the next process has to start
 BESIDE_SECONDS = 3_600.0  # what looks at the live model waits so long: for a lifecycle to end
 DOCS, RUNBOOK = "docs/assets.md", "docs/runbook.md"
-TRIGGERED_BY = "mlops/by"  # the tag of a run that says who started it
+TRIGGER, TRIGGERED_BY = "mlops/trigger", "mlops/by"  # tags of a run: what started it, and who
 # what these say is about code, files and Dagster, never about a row
 HARMLESS = (MlopsError, AttributeError, ImportError, NameError, NotImplementedError)
 
@@ -69,12 +70,16 @@ def asset_run(
 ) -> "Iterator[RunContext]":
     """Hold the use case's lease while an asset works; record its seconds, alert on failure.
 
-    Between two assets of a run the lease lingers; after the run's last one it is given back. What
-    was read is an audit event; when the run ends, MLflow and the anchors follow the ledger. Another
-    run at work is waited for up to `wait_s` seconds.
+    Who started the run is on record before its first asset does anything. Between two assets of a
+    run the lease lingers; after the run's last one it is given back. What was read is an audit
+    event; when the run ends, MLflow and the anchors follow the ledger. Another run at work is
+    waited for up to `wait_s` seconds.
     """
-    from mlops_pipeline.lifecycle.bookkeeping import record_configuration, record_step_seconds
-    from mlops_pipeline.lifecycle.compliance.anchors import anchor_chain
+    from mlops_pipeline.lifecycle.bookkeeping import (
+        end_run,
+        record_configuration,
+        record_step_seconds,
+    )
     from mlops_pipeline.lifecycle.context import RunContext, open_context
     from mlops_pipeline.lifecycle.project import check_approval, project
     from mlops_pipeline.stores.models.mlflow import quiet
@@ -85,9 +90,11 @@ def asset_run(
     keep_private()
     settings = context.resources.platform.settings()
     asset = context.op_def.name.removeprefix(f"{use_case.name}__")
-    begun, is_ending, outcome = time.perf_counter(), False, ""
+    begun: float = time.perf_counter()
+    outcome: Outcome | None = None  # of the run, when it ends here
     with without_values(), open_context(use_case, settings) as opened:
         ops, by = opened.ops, f"run {context.run_id}"
+        _note_beginning(context, ops, use_case, now=settings.now())
         lease = HeldLease(
             ops,
             f"lifecycle:{use_case.name}",
@@ -113,20 +120,40 @@ def asset_run(
                     yield run
                 finally:
                     run.record_reads(asset)
-            is_ending, outcome = lease.linger_s == 0, "FINISHED"
+            outcome = None if lease.linger_s else "finished"
         except Exception as error:
-            is_ending, outcome = True, "FAILED"
+            outcome = "failed"
             _alert(context, ops, use_case, asset, error, now=settings.now())
+            raise
+        except BaseException:
+            outcome = "interrupted"
             raise
         finally:
             seconds = time.perf_counter() - begun
             record_step_seconds(ops, use_case.name, context.run_id, asset, seconds)
             tracked: MlflowRun | None = getattr(context.resources, f"mlflow_{use_case.name}", None)
-            if tracked is not None and outcome:
-                tracked.end(outcome)
-            if is_ending:
-                follow = project if outcome == "FINISHED" else anchor_chain
-                follow(ops, settings, use_case, reason=by, now=settings.now())
+            if tracked is not None:
+                tracked.leave()
+            if outcome is not None:
+                end_run(ops, use_case.name, context.run_id, outcome, now=settings.now())
+                project(ops, settings, use_case, reason=by, now=settings.now())
+
+
+def _note_beginning(
+    context: dg.AssetExecutionContext, ops: "OpsDatabase", use_case: UseCase, *, now: datetime
+) -> None:
+    from mlops_pipeline.lifecycle.bookkeeping import begin_run
+
+    tags = context.run.tags
+    begin_run(
+        ops,
+        use_case.name,
+        context.run_id,
+        is_lifecycle=is_whole_lifecycle(context, use_case),
+        trigger=tags.get(TRIGGER, "manual"),
+        by=tags.get(TRIGGERED_BY),
+        now=now,
+    )
 
 
 def mlflow_run(context: dg.AssetExecutionContext, use_case: UseCase) -> str:

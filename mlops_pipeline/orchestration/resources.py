@@ -40,15 +40,13 @@ def mlflow_resource(use_case: str) -> dg.ResourceDefinition:
         description=f"MLflow tracking of {use_case} (dagster-mlflow): one run per Dagster run.",
     )
     def mlflow(context: dg.InitResourceContext) -> Iterator[MlflowRun]:
-        run = MlflowRun(
+        yield MlflowRun(
             log=context.log,
             dagster_run=context.run,
             run_id=context.run_id,
             experiment=use_case,
             settings=context.resources.platform.settings(),
         )
-        yield run
-        run.end("FINISHED")
 
     return mlflow
 
@@ -83,10 +81,10 @@ class MlflowRun:
         # MLflow's active one.
         return str(self._tracked.mlflow_run_id or self._tracked.active_run().info.run_id)
 
-    def end(self, status: str) -> None:
-        """End the run between steps, if this process has it open; the next step resumes it."""
+    def leave(self) -> None:
+        """Leave the run running, if this process has it open; it ends as the ledger says."""
         if self._tracked is not None:
-            self._tracked.end_run(status)
+            self._tracked.end_run("RUNNING")
             self._tracked = None
 
     @property

@@ -59,6 +59,7 @@ def test_status_json_has_stable_keys(mlops: Mlops) -> None:
         "started_at",
         "finished_at",
         "verdict",
+        "state",
         "seconds",
     ]
     assert document["alerts"] == []

@@ -98,6 +98,8 @@ def test_run_after_every_kill_ends_as_without_them(hit: World, template: World) 
     assert hit.trained_files() == template.trained_files()
     assert _features(hit) == _features(template)
     assert hit.mlflow("SELECT name FROM runs WHERE status = 'RUNNING'") == []
+    assert len(hit.mlflow("SELECT 1 FROM runs WHERE status = 'KILLED' AND name LIKE 'churn_%'")) > 0
+    assert len([*hit.data.glob("mlflow/artifacts/churn/models/*")]) == 1
     assert _leftovers(hit.data) == []
 
 

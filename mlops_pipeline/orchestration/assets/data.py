@@ -8,6 +8,7 @@ from pydantic import Field
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.orchestration.asset_run import (
+    TRIGGER,
     TRIGGERED_BY,
     asset_run,
     is_whole_lifecycle,
@@ -284,7 +285,7 @@ def _features(use_case: UseCase) -> dg.AssetsDefinition:
             snapshot = snapshot_for(run, parse_time(config.as_of) if config.as_of else None)
             if is_whole_lifecycle(context, use_case):
                 tags = context.run.tags
-                trigger = tags.get("mlops/trigger", "manual")
+                trigger = tags.get(TRIGGER, "manual")
                 start_lifecycle(
                     run.ops,
                     use_case.name,

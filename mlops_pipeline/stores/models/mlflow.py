@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -144,11 +145,19 @@ class Tracking:
                         yield run.info.run_id, item.path, path.read_text(encoding="utf-8")
             token = runs.token or None
 
-    def end_abandoned(self, *, but: str) -> None:
-        """Mark runs that a killed process left open (the lease keeps other runs away)."""
-        for run in self.client.search_runs([self.experiment_id], "attributes.status = 'RUNNING'"):
-            if run.info.run_id != but:
-                self.client.set_terminated(run.info.run_id, "KILLED")
+    def running(self) -> dict[str, str | None]:
+        """Return the Dagster run behind each run that is not ended; a nested run has a parent's."""
+        found = self.client.search_runs([self.experiment_id], "attributes.status = 'RUNNING'")
+        owners: dict[str, str | None] = {}
+        for run in found:
+            parent = run.data.tags.get("mlflow.parentRunId")
+            tags = self.client.get_run(parent).data.tags if parent else run.data.tags
+            owners[run.info.run_id] = tags.get("dagster_run_id")
+        return owners
+
+    def end(self, run_id: str, status: str) -> None:
+        """End a run."""
+        self.client.set_terminated(run_id, status)
 
 
 def quiet() -> None:
@@ -218,10 +227,19 @@ class Registry:
         raise NotFoundError(f"version {version} of {self.name} is not in the registry")
 
     def sweep(self) -> None:
-        """Remove versions that a killed run left incomplete."""
+        """Remove versions that a killed run left incomplete, and model folders of no version."""
+        used = set()
         for version in self._versions():
-            if COMPLETE not in version.tags:
+            if COMPLETE in version.tags:
+                used.add(version.source)
+            else:
                 self.client.delete_model_version(self.name, version.version)
+        for model in self.client.search_logged_models([self.tracking.experiment_id]):
+            if FINGERPRINT in model.tags and model.model_uri not in used:
+                folder = Path(model.artifact_location.removeprefix("file://")).parent
+                if folder.name == model.model_id:  # a local store
+                    shutil.rmtree(folder, ignore_errors=True)
+                self.client.delete_logged_model(model.model_id)
 
     def create(self, package: Package, *, run_id: str, fingerprint: str) -> RegisteredVersion:
         """Store the model as a models-from-code pyfunc and create its version (not complete)."""
@@ -243,6 +261,7 @@ class Registry:
                 pip_requirements=list(package.requirements),
                 signature=_signature(package.inputs),
                 run_id=run_id,
+                tags={FINGERPRINT: fingerprint},
             )
         try:
             self.client.create_registered_model(self.name)
