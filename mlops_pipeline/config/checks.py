@@ -136,7 +136,7 @@ def _leaks_of_feature(use_case: "UseCase", read: "Read", feature: "FeatureColumn
 
 
 def _features(use_case: "UseCase") -> Problems:
-    seen: dict[str, str] = {**RESERVED, use_case.entity.key: "entity"}
+    seen: dict[str, str] = {**RESERVED, use_case.entity.key.lower(): "entity"}
     reserved = set(seen)
     for view_name, view in use_case.views.items():
         for name, column in view.columns.items():

@@ -121,7 +121,11 @@ class Entity(Section):
     """Whom or what a prediction is about."""
 
     name: Name
-    key: Name = Field(description="The column that identifies it, in every source.")
+    key: str = Field(
+        pattern=r"^[A-Za-z][A-Za-z0-9_]*$",
+        max_length=60,
+        description="The column that identifies it, in every source.",
+    )
 
 
 class Grid(Section):
