@@ -94,7 +94,9 @@ class World:
                 connection.execute(f'DROP TRIGGER "{name}"')
             for table in ("rollout_event", "approval", "rollout"):
                 connection.execute(f"DELETE FROM {table}")
-            connection.execute("DELETE FROM pointer WHERE name = 'registry'")
+            connection.execute(
+                "DELETE FROM pointer WHERE name = 'registry' OR name LIKE 'release/%'"
+            )
 
     def mlflow(self, statement: str) -> list[tuple[Any, ...]]:
         """Look into MLflow's database without importing MLflow."""

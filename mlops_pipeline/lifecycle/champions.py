@@ -1,14 +1,18 @@
 """Loading a model for scoring: only what its approval state allows (core/rollout/approvals.py).
 
 The files in the release folder of the lake are the model; MLflow's are a copy, and not read. The
-digest of every file was pinned in the ledger before the version was complete.
+digest of every file was pinned in the ledger before the version was complete; what lets it go on, a
+promotion or a person's approval, is bound to the digest of those.
 """
 
+import hashlib
 import json
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, Literal
 
 from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.core.audit.anchors import canonical
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.core.rollout.approvals import approval_state, has_ended, last_approval
 from mlops_pipeline.core.rollout.records import ApprovalState, Rollout
@@ -17,10 +21,11 @@ from mlops_pipeline.lifecycle.bookkeeping import get_pointer
 from mlops_pipeline.lifecycle.rollouts import get_rollout, list_approvals
 from mlops_pipeline.stores.lake.tables import Lake
 from mlops_pipeline.stores.models.files import read_checked
-from mlops_pipeline.stores.ops import OpsDatabase
+from mlops_pipeline.stores.ops import Decision, Ledger, OpsDatabase
 from mlops_pipeline.stores.settings import Settings
 
 NAMES = {"champion": "champion", "previous": "champion before the present one"}
+BINDING, FILES = ("approval", "promotion"), "files"  # decisions about a version, and its files
 RELEASE = "release/"  # pointers to the files of a version, by fingerprint
 MODEL = "model"  # the folder in the release folder that holds a version's text and JSON
 WAYS_OUT: dict[ApprovalState, str] = {
@@ -72,6 +77,34 @@ def trial_rollout(ops: OpsDatabase, use_case: UseCase, version: int, *, now: dat
     return found
 
 
+def pinned_digest(ops: Ledger, use_case: str, fingerprint: str) -> str | None:
+    """Return the sha256 of what is pinned of a version: the digest of every file."""
+    pinned = get_pointer(ops, use_case, f"{RELEASE}{fingerprint}")
+    if pinned is None:
+        return None
+    return hashlib.sha256(canonical(pinned.value).encode()).hexdigest()
+
+
+def decided_digests(ops: Ledger, use_case: str, **wanted: Any) -> Iterator[tuple[Decision, str]]:
+    """Yield the decisions that let a version go on, with the pinned digest that they were about."""
+    for made in ops.all(Decision, use_case=use_case, kind=BINDING):
+        if made.evidence.get(FILES) and wanted.items() <= made.evidence.items():
+            yield made, made.evidence[FILES]
+
+
+def _check_decided(ops: Ledger, use_case: str, fingerprint: str) -> None:
+    found = pinned_digest(ops, use_case, fingerprint)
+    for made, digest in decided_digests(ops, use_case, fingerprint=fingerprint):
+        if digest != found:
+            raise ModelFilesError(
+                "the pinned files of the version are not those that were decided about",
+                where=f"{use_case}: pointer {RELEASE}{fingerprint}",
+                expected=f"{digest}, of decision {made.id} ({made.kind}: {made.action})",
+                found=str(found),
+                way_out="mlops audit verify says what was altered; restore it from a backup",
+            )
+
+
 def released_model(
     ops: OpsDatabase, settings: Settings, use_case: UseCase, fingerprint: str
 ) -> ScoringModel:
@@ -89,6 +122,7 @@ def released_model(
             way_out="restore the database from a backup; of a version that is older than such "
             "pointers, run the lifecycle at its as_of again",
         )
+    _check_decided(ops, use_case.name, fingerprint)
     recorded = {
         name.removeprefix(within): digest
         for name, digest in pinned.value["files"].items()

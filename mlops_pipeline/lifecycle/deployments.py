@@ -13,6 +13,7 @@ from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.documents.records import Provenance
 from mlops_pipeline.core.rollout.records import MEANINGS, OpeningState, Rollout, RolloutEvent
 from mlops_pipeline.lifecycle.bookkeeping import NewDecision, record_configuration, record_decision
+from mlops_pipeline.lifecycle.champions import FILES, pinned_digest
 from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.lifecycle.project import project
 from mlops_pipeline.lifecycle.rollouts import (
@@ -83,7 +84,13 @@ def decide_approval(
                 "approval",
                 said.verdict,
                 f"{said.by}: {said.reason}",
-                {"version": version, "stage": said.stage, "four_eyes": four_eyes},
+                {
+                    "version": version,
+                    "stage": said.stage,
+                    "four_eyes": four_eyes,
+                    "fingerprint": rollout.fingerprint,
+                    FILES: pinned_digest(tx, name, rollout.fingerprint),
+                },
                 actor=said.by,
             ),
             now=now,

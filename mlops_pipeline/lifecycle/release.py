@@ -43,7 +43,7 @@ from mlops_pipeline.lifecycle.bookkeeping import (
     last_lifecycle,
     record_decision,
 )
-from mlops_pipeline.lifecycle.champions import MODEL, RELEASE
+from mlops_pipeline.lifecycle.champions import FILES, MODEL, RELEASE, pinned_digest
 from mlops_pipeline.lifecycle.compliance.cards import (
     CONFIG,
     MARKDOWN,
@@ -175,7 +175,11 @@ def end_lifecycle(run: RunContext, outcome: str, fingerprint: str, reason: str) 
             "promotion",
             outcome,
             reason,
-            {"fingerprint": fingerprint, "run_id": run.run_id},
+            {
+                "fingerprint": fingerprint,
+                "run_id": run.run_id,
+                FILES: pinned_digest(run.ops, name, fingerprint),
+            },
             run_key=run.run_id,
         ),
         now=run.now,

@@ -25,7 +25,7 @@ from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.core.recipe import train_candidates, training_facts
 from mlops_pipeline.errors import NotFoundError
 from mlops_pipeline.lifecycle.bookkeeping import get_pointer
-from mlops_pipeline.lifecycle.champions import release_document
+from mlops_pipeline.lifecycle.champions import RELEASE, release_document
 from mlops_pipeline.lifecycle.context import AcceptedSource, RunContext, Snapshot
 from mlops_pipeline.lifecycle.features.offline import load_frame
 from mlops_pipeline.lifecycle.ingest.accepted import accepted_sources
@@ -109,12 +109,11 @@ def train_model(run: RunContext, *, start_mlflow_run: Callable[[], str]) -> Stor
 
 def is_registered(run: RunContext, fingerprint: str) -> bool:
     """Whether a complete version was made of this fingerprint, and its evidence is still there."""
-    entry = get_pointer(run.ops, run.use_case.name, "registry")
-    made = {item.fingerprint for item in list_rollouts(run.ops, run.use_case.name)}
-    if entry is not None:  # complete, and not deployed yet
-        made.add(str(entry.value["fingerprint"]))
-    folder = run.lake.artifact_folder(run.use_case.name, fingerprint)
-    return fingerprint in made and (folder / EVALUATION).is_file()
+    name = run.use_case.name
+    is_made = any(item.fingerprint == fingerprint for item in list_rollouts(run.ops, name))
+    if not is_made and get_pointer(run.ops, name, f"{RELEASE}{fingerprint}") is not None:
+        is_made = run.models.find(fingerprint) is not None  # complete, and not deployed yet
+    return is_made and (run.lake.artifact_folder(name, fingerprint) / EVALUATION).is_file()
 
 
 def _registered(run: RunContext, snapshot: Snapshot) -> StoredTraining | None:

@@ -4,12 +4,13 @@ What is written stands beside its place, under a name that begins with a dot, an
 it at the end. One process at a time writes to a place.
 """
 
+import hashlib
 import json
 import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,16 @@ def new_file(target: Path) -> Iterator[Path]:
         work.replace(target)
     finally:
         work.unlink(missing_ok=True)
+
+
+def file_digests(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """Return the sha256 of those of the files that are there, by name."""
+    found = {}
+    for name in names:
+        if (folder / name).is_file():
+            with (folder / name).open("rb") as file:
+                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
 
 
 def write_json(path: Path, document: Mapping[str, Any], *, is_sorted: bool = True) -> None:

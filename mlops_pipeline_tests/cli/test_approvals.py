@@ -5,10 +5,16 @@ import shutil
 
 import pytest
 
-from mlops_pipeline.errors import StateError
+from mlops_pipeline.errors import ModelFilesError, StateError
 from mlops_pipeline.lifecycle.alerts import list_alerts
 from mlops_pipeline.lifecycle.bookkeeping import get_pointer, list_decisions, set_pointer
-from mlops_pipeline.lifecycle.champions import RELEASE, champion_rollout, trial_rollout
+from mlops_pipeline.lifecycle.champions import (
+    RELEASE,
+    champion_rollout,
+    pinned_digest,
+    released_model,
+    trial_rollout,
+)
 from mlops_pipeline.lifecycle.predictions import predictions_uri
 from mlops_pipeline.lifecycle.project import check_approval
 from mlops_pipeline.lifecycle.rollouts import get_rollout
@@ -105,7 +111,26 @@ def test_configuration_that_changed_before_an_approval_is_an_event(
         (approval, *_) = list_decisions(ops, "churn", kind="approval")
     assert before.detail["document"]["rollout"]["four_eyes"] is True
     assert after.detail == {"changed": {"rollout.four_eyes": {"old": True, "new": False}}}
-    assert approval.evidence == {"version": 1, "stage": "production", "four_eyes": False}
+    assert (approval.evidence["version"], approval.evidence["four_eyes"]) == (1, False)
+
+
+def test_approval_is_bound_to_the_digest_of_every_file_of_the_version(
+    waiting: World, mlops: Mlops
+) -> None:
+    assert mlops("approve", "churn", "1", *SIGNED).exit_code == 0
+    with waiting.ops() as ops:
+        made = get_rollout(ops, "churn", 1)
+        (approval, *_) = list_decisions(ops, "churn", kind="approval")
+        assert approval.evidence["files"] == pinned_digest(ops, "churn", made.fingerprint)
+        assert released_model(ops, waiting.settings, waiting.use_case, made.fingerprint)
+        pin = get_pointer(ops, "churn", f"{RELEASE}{made.fingerprint}")
+        assert pin is not None
+        moved = {**pin.value, "files": {**pin.value["files"], "more.txt": "0"}}
+        set_pointer(ops, "churn", pin.name, moved, run_id="run", now=SPRING)
+        with pytest.raises(ModelFilesError, match="not those that were decided about"):
+            released_model(ops, waiting.settings, waiting.use_case, made.fingerprint)
+    said = mlops("audit", "verify").output
+    assert f"decision {approval.id} (approval: approved) was about" in said
 
 
 def test_history_of_the_registry_as_a_table_and_as_a_document(waiting: World, mlops: Mlops) -> None:

@@ -14,11 +14,13 @@ import pytest
 from mlops_pipeline.errors import MlopsError
 from mlops_pipeline.lifecycle.champions import champion_rollout, released_model
 from mlops_pipeline.lifecycle.compliance.anchors import verify_audit
+from mlops_pipeline.lifecycle.compliance.erasure import forget, person_of
 from mlops_pipeline.lifecycle.compliance.evidence import NOTE_OF_LOADING
-from mlops_pipeline_tests.world import World
+from mlops_pipeline.stores.ops import Pointer
+from mlops_pipeline_tests.world import FIRST_ID, World
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own
-FOLDERS = ("*-release", "[0-9a-f]*[0-9a-f]", "mlflow")
+FOLDERS = ("*-release", "[0-9a-f]*[0-9a-f]", "mlflow", "features/*", "raw/accounts")
 LINKS = {
     "an alias elsewhere": "UPDATE registered_model_aliases SET version = 9",
     "an alias gone": "DELETE FROM registered_model_aliases",
@@ -55,6 +57,9 @@ def decides_as(world: World) -> dict[str, str] | None:
 
 
 def folder(world: World, place: str) -> Path:
+    if "/" in place:
+        (table,) = (world.data / "lake" / "churn").glob(place)
+        return table
     if place != "mlflow":
         found = sorted(path for path in world.artifacts.glob(place) if path.is_dir())
         return next(path for path in found if path.name not in ("data_docs", "fairness_audit"))
@@ -85,6 +90,23 @@ def files(world: World, place: str) -> Iterator[Path]:
 def test_evidence_that_nobody_touched_is_no_problem(attacked: World) -> None:
     assert problems(attacked) == []
     assert decides_as(attacked)
+
+
+def test_evidence_without_a_person_who_was_forgotten_is_no_problem(
+    template: World, tmp_path: Path
+) -> None:
+    world = template.copy_to(tmp_path / "world")
+    person = person_of(world.settings, [world.use_case], str(FIRST_ID + 7), "*")
+    with world.ops() as ops:
+        before = ops.find(Pointer, name="tables")
+        forget(person, world.settings, ops, by="Ann", reason="asked")
+        after = ops.find(Pointer, name="tables")
+    assert before is not None
+    assert after is not None
+    assert before.value.keys() == after.value.keys()
+    changed = {name for name in before.value if before.value[name] != after.value[name]}
+    assert {"raw/accounts"} < changed
+    assert problems(world) == []
 
 
 @pytest.mark.parametrize("attack", [flip, cut, exchange, Path.unlink])

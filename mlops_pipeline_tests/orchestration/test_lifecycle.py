@@ -24,6 +24,7 @@ from mlops_pipeline.lifecycle.bookkeeping import (
     last_finished_lifecycle,
     last_lifecycle,
     list_decisions,
+    set_pointer,
     step_seconds,
 )
 from mlops_pipeline.lifecycle.exceptions import grant_exception
@@ -212,6 +213,28 @@ def test_run_again_of_what_is_registered_changes_no_evidence(template: World, wo
     judged = [_pointer(item, "evaluation") for item in (template, world)]
     assert judged[0]["needs_review"] == judged[1]["needs_review"]
     assert world.complete_versions() == [1]
+
+
+def test_run_killed_between_complete_and_the_pointer_keeps_the_evidence_of_its_version(
+    world: World,
+) -> None:
+    folder = world.artifacts / _pointer(world, "trained_model")["fingerprint"]
+    pin = _pointer(world, f"release/{folder.name}")
+    world.forget_registration()  # so much is there when a version is just complete
+    with world.ops() as ops:
+        set_pointer(
+            ops, "churn", f"release/{folder.name}", pin, run_id="run", now=world.settings.now()
+        )
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+    done = world.lifecycle()
+
+    assert done.has_said("its evidence is final")
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    with world.ops() as ops:
+        champion = find_champion(ops, "churn")
+    assert champion is not None
+    assert (world.complete_versions(), champion.version) == ([1], 1)
 
 
 @pytest.mark.campaign

@@ -18,11 +18,11 @@ from typing import Any
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.audit.chain import NewAuditEvent
-from mlops_pipeline.core.rollout.approvals import signed
+from mlops_pipeline.core.rollout.approvals import Signed, signed
 from mlops_pipeline.errors import DataError, NotFoundError, SourceError
 from mlops_pipeline.lifecycle.bookkeeping import get_pointer, set_pointer
 from mlops_pipeline.lifecycle.compliance.erasure_lake import PersonRows
-from mlops_pipeline.lifecycle.context import AcceptedSource, Context, open_context
+from mlops_pipeline.lifecycle.context import Accepted, AcceptedSource, Context, open_context
 from mlops_pipeline.lifecycle.features.online.layout import (
     RecordsCheckpoint,
     checkpoint_text,
@@ -31,6 +31,7 @@ from mlops_pipeline.lifecycle.features.online.layout import (
 )
 from mlops_pipeline.lifecycle.features.online.materialize import open_writer, stored_tables
 from mlops_pipeline.lifecycle.ingest.ingestion import EVERY
+from mlops_pipeline.lifecycle.table_pins import TABLES, accepted_tables, pinned_tables
 from mlops_pipeline.stores.lake.engine import literal, quoted
 from mlops_pipeline.stores.models.address import is_in_use
 from mlops_pipeline.stores.models.mlflow import open_tracking
@@ -41,6 +42,7 @@ from mlops_pipeline.stores.settings import Settings, pseudonymiser
 from mlops_pipeline.stores.source_files import readable
 from mlops_pipeline.stores.sources import open_delivery
 
+KEY = ("entity", "pseudonym", "use_case")  # of a tombstone
 HASHED = "entity_hash"  # the first column of an MLflow file that holds rows of entities
 
 
@@ -141,23 +143,25 @@ def forget(
             model_versions={
                 item.use_case: list(item.model_versions) for item in found if item.model_versions
             },
-            by=said.by,
-            reason=said.reason,
-            now=said.at,
+            found=_counts(found),
+            said=said,
         )
         erased = []
         for use_case, item, lease in zip(person.use_cases, found, leases, strict=True):
             online = _erase(person, use_case, settings, ops, lease)
             versions = tuple(tombstone.model_versions.get(use_case.name, ()))
             erased.append(Erased(item, online, versions))
-        removed = {
-            "rows": sum(sum(item.rows.values()) for item in found),
-            "online": sum(item.online for item in erased),
-            "mlflow": sum(item.in_mlflow for item in found),
-            "predictions": sum(item.logged for item in found),
-        }
+        removed = {**_counts(found), "online": sum(item.online for item in erased)}
         finish_tombstone(ops, tombstone, removed, by=said.by, now=settings.now())
         return erased
+
+
+def _counts(found: Sequence[Found]) -> dict[str, int]:
+    return {
+        "rows": sum(sum(item.rows.values()) for item in found),
+        "mlflow": sum(item.in_mlflow for item in found),
+        "predictions": sum(item.logged for item in found),
+    }
 
 
 # tombstones: whom a use case has forgotten
@@ -170,17 +174,17 @@ def set_tombstone(
     *,
     use_case: str,
     model_versions: Mapping[str, Sequence[int]],
-    by: str,
-    reason: str,
-    now: datetime,
+    found: Mapping[str, int],
+    said: Signed,
 ) -> Tombstone:
     """Say that a person is being forgotten, with an audit event; again adds model versions.
 
-    `use_case` is a name, or `EVERY`; `model_versions` those made from data that held the person.
+    `use_case` is a name, or `EVERY`; `model_versions` those made from data that held the person;
+    `found` how many rows there are to remove.
     """
     with ops.write(f"tombstone:{entity}") as tx:
         row = get_tombstone(tx, entity, pseudonym, use_case)
-        row = row or Tombstone(entity, pseudonym, use_case, {}, by, reason, now, None)
+        row = row or Tombstone(entity, pseudonym, use_case, {}, said.by, said.reason, said.at, None)
         before = row.model_versions
         named = {
             name: sorted({*before.get(name, ()), *model_versions.get(name, ())})
@@ -188,18 +192,31 @@ def set_tombstone(
         }
         row = replace(row, model_versions=named, finished_at=None)
         tx.replace(row)
-        tx.append([_event("forget", row, {"reason": reason, "model_versions": named}, by, now)])
+        detail = {"reason": said.reason, "model_versions": named, "found": dict(found)}
+        tx.append([_event("forget", row, detail, said.by, said.at)])
         return row
 
 
 def finish_tombstone(
-    ops: Ledger, held: Tombstone, detail: Mapping[str, Any], *, by: str, now: datetime
+    ops: Ledger, held: Tombstone, removed: Mapping[str, int], *, by: str, now: datetime
 ) -> Tombstone:
-    """Say that every store was cleaned, with an audit event that has `detail`."""
+    """Say that every store was cleaned, with an audit event that counts what was removed.
+
+    What attempts that were killed had found counts too: they may have removed it.
+    """
     with ops.write(f"tombstone:{held.entity}") as tx:
+        counts = dict(removed)
+        for event in tx.events_after(0, kind=("forget", "forgotten")):
+            if all(event.detail[name] == getattr(held, name) for name in KEY):
+                found = event.detail.get("found", {}) if event.kind == "forget" else None
+                counts = dict(removed) if found is None else _larger(counts, found)
         done = tx.change(held, finished_at=now)
-        tx.append([_event("forgotten", held, detail, by, now)])
+        tx.append([_event("forgotten", held, counts, by, now)])
         return done
+
+
+def _larger(counts: Mapping[str, int], found: Mapping[str, int]) -> dict[str, int]:
+    return {name: max(count, found.get(name, 0)) for name, count in counts.items()}
 
 
 def get_tombstone(ops: Ledger, entity: str, pseudonym: str, use_case: str) -> Tombstone | None:
@@ -210,7 +227,7 @@ def get_tombstone(ops: Ledger, entity: str, pseudonym: str, use_case: str) -> To
 def _event(
     kind: str, row: Tombstone, detail: Mapping[str, Any], by: str, now: datetime
 ) -> NewAuditEvent:
-    key = {"entity": row.entity, "pseudonym": row.pseudonym, "use_case": row.use_case}
+    key = {name: getattr(row, name) for name in KEY}
     scope = None if row.use_case == EVERY else row.use_case
     return NewAuditEvent(kind, {**key, **detail}, scope, by, now)
 
@@ -254,12 +271,28 @@ def _erase(
                 ops, use_case.name, "accepted", document, run_id=lease.lease.holder, now=now
             )
         rows.erase_periods()
+        _pin_tables(context, ops, renewed, lease)
         rows.purge(renewed)
+        _pin_tables(context, ops, renewed, lease)  # values were taken out of logs
     with open_writer(settings) as store:
         online = _erase_online(use_case, store, person.entity_id)
     _rows_in_mlflow(settings, use_case, person.pseudonym, erase=True)
     _logged(settings, use_case, person.entity_id, erase=True)
     return online
+
+
+def _pin_tables(context: Context, ops: OpsDatabase, accepted: Accepted, lease: HeldLease) -> None:
+    """Pin the tables that were pinned, as they are without the person."""
+    name, lake = context.use_case.name, context.lake
+    before = get_pointer(ops, name, TABLES)
+    if before is None:
+        return
+    newest = {table: lake.state(lake.table_uri(name, table)) for table in before.value}
+    versions = {table: state.version for table, state in newest.items() if state}
+    pins = pinned_tables(ops, lake, name, {**versions, **accepted_tables(accepted)}, fresh=True)
+    lease.check()
+    now, holder = context.settings.now(), lease.lease.holder
+    set_pointer(ops, name, TABLES, pins, run_id=holder, now=now)
 
 
 def _logged(settings: Settings, use_case: UseCase, entity_id: str, *, erase: bool = False) -> int:

@@ -5,10 +5,13 @@ Belongs here: what `mlops audit verify` looks at besides the chain and the rows 
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 
 from mlops_pipeline.core.rollout.approvals import approval_state
 from mlops_pipeline.core.rollout.records import MEANINGS, Approval, Rollout
-from mlops_pipeline.lifecycle.champions import RELEASE
+from mlops_pipeline.lifecycle.champions import RELEASE, decided_digests, pinned_digest
+from mlops_pipeline.lifecycle.table_pins import TABLES
+from mlops_pipeline.stores.files import file_digests
 from mlops_pipeline.stores.lake.tables import Lake
 from mlops_pipeline.stores.models.address import is_in_use
 from mlops_pipeline.stores.models.files import pinned_digests
@@ -39,6 +42,12 @@ def altered_evidence(ops: OpsDatabase, settings: Settings) -> Iterator[str]:
             found = {name: digest for name, digest in pinned_digests(folder).items()
                      if name in files["files"]}  # fmt: skip
             yield from _differences(str(folder), files["files"], found)
+        elif pin.name == TABLES:
+            for name, table in pin.value.items():
+                folder = Path(lake.table_uri(pin.use_case, name))
+                found = file_digests(folder, table["files"])
+                yield from _differences(str(folder), table["files"], found)
+    yield from _undecided(ops)
     if is_in_use(settings):
         packages = {
             (pin.use_case, pin.name.removeprefix(RELEASE)): pin.value["package"]
@@ -47,6 +56,16 @@ def altered_evidence(ops: OpsDatabase, settings: Settings) -> Iterator[str]:
         }
         for name in sorted({item.use_case for item in ops.all(Rollout)}):
             yield from _registry(ops, settings, name, packages)
+
+
+def _undecided(ops: OpsDatabase) -> Iterator[str]:
+    """Yield the versions whose pinned files are not those that were promoted or approved."""
+    for use_case in sorted({item.use_case for item in ops.all(Rollout)}):
+        for made, digest in decided_digests(ops, use_case):
+            fingerprint = str(made.evidence["fingerprint"])
+            if pinned_digest(ops, use_case, fingerprint) != digest:
+                yield (f"{use_case}: the files pinned of {fingerprint} are not those that "
+                       f"decision {made.id} ({made.kind}: {made.action}) was about")  # fmt: skip
 
 
 def _registry(

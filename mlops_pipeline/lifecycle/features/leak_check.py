@@ -47,6 +47,7 @@ from mlops_pipeline.lifecycle.ingest.accepted import (
     row_guarantees,
     take_snapshot,
 )
+from mlops_pipeline.lifecycle.table_pins import TABLES, pinned_tables
 from mlops_pipeline.stores.lake.engine import literal, quoted, sql_timestamp
 
 MAX_ROWS = 20_000  # compared: a leak shows in nearly every row, so more would only cost
@@ -143,6 +144,8 @@ def accept_features(run: RunContext, checked: CheckedFeatures) -> None:
             way_out="mend the definitions (other ones are another table); where the code was "
             "mended, remove the folder of the table: it is built again",
         )
+    table = {f"features/{built.definitions}": built.version}
+    run.set_pointer(TABLES, pinned_tables(run.ops, run.lake, run.use_case.name, table))
     run.set_pointer(
         "features",
         {

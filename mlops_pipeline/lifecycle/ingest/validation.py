@@ -22,6 +22,7 @@ from mlops_pipeline.core.data.rules import (
 from mlops_pipeline.errors import NotFoundError, ValidationError
 from mlops_pipeline.lifecycle.context import Accepted, AcceptedSource, Context, RunContext
 from mlops_pipeline.lifecycle.ingest.accepted import has_key
+from mlops_pipeline.lifecycle.table_pins import TABLES, accepted_tables, pinned_tables
 from mlops_pipeline.spec.rules import ClassBalance
 from mlops_pipeline.stores.lake.engine import Engine, literal, quoted
 from mlops_pipeline.stores.lake.tables import TableState
@@ -104,7 +105,9 @@ def accept_sources(run: RunContext, validations: Sequence[SourceValidation]) -> 
             "or the rule, and run again",
         )
     accepted = {item.source: item.accepted for item in validations}
+    pins = pinned_tables(run.ops, run.lake, run.use_case.name, accepted_tables(accepted))
     run.set_pointer("accepted", {name: item.to_dict() for name, item in accepted.items()})
+    run.set_pointer(TABLES, pins)
     return accepted
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mlops_pipeline.errors import NotFoundError, StateError
-from mlops_pipeline.stores.files import new_file, new_folder
+from mlops_pipeline.stores.files import file_digests, new_file, new_folder
 
 FACTS = "mlops_facts"  # the key of our own facts in a commit's metadata
 REWRITTEN = "rewritten"  # the key that marks facts of a period written again without a person
@@ -91,6 +91,19 @@ class Lake:
         """Return the addresses of a layer's tables, also of sources that are configured no more."""
         folder = self.local() / use_case / layer
         return [str(path.parent) for path in sorted(folder.glob("**/_delta_log"))]
+
+    def digests(self, uri: str, version: int, known: Mapping[str, str]) -> dict[str, str]:
+        """Return the sha256 of the files that a version is read from, by path in the table.
+
+        They are its data and the log up to it; what is `known` is not read.
+        """
+        state = self.state(uri, version)
+        if state is None:
+            raise NotFoundError("files of an accepted version are gone", where=f"{uri} @ {version}")
+        paths = [*map(Path, state.files), *Path(uri, "_delta_log").glob("*[0-9].*")]
+        names = {str(path.relative_to(uri)) for path in paths if _number(path) <= version}
+        new = file_digests(Path(uri), names - {*known})
+        return {**{name: known[name] for name in names & {*known}}, **new}
 
     def commit_metadata(self, uri: str) -> list[dict[str, Any]]:
         """Return the facts of every commit, oldest first; each with its `version`."""
@@ -190,6 +203,11 @@ class Lake:
                 way_out="object storage holds tables today; set MLOPS_LAKE_URI to a folder",
             )
         return Path(self.uri)
+
+
+def _number(path: Path) -> int:
+    """Return the version that a file of the log belongs to; -1 for a data file."""
+    return int(path.name.partition(".")[0]) if path.parent.name == "_delta_log" else -1
 
 
 def _encoding(schema: Any) -> Any:

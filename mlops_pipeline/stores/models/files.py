@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mlops_pipeline.errors import ModelFilesError
+from mlops_pipeline.stores.files import file_digests
 
 
 def write_files(folder: Path, files: Mapping[str, str]) -> dict[str, str]:
@@ -40,8 +41,9 @@ def texts(files: Mapping[str, bytes], within: str = "") -> dict[str, str]:
 
 def pinned_digests(folder: Path) -> dict[str, str]:
     """Return the sha256 of every file below a folder, by path."""
-    paths = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*"))}
-    return {name: _digest(path.read_bytes()) for name, path in paths.items() if path.is_file()}
+    return file_digests(
+        folder, [str(path.relative_to(folder)) for path in sorted(folder.rglob("*"))]
+    )
 
 
 def _checked(

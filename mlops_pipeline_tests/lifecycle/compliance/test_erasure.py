@@ -274,6 +274,9 @@ def test_forget_that_was_killed_is_finished_by_the_next(
         held = get_tombstone(ops, "customer", pseudonym, EVERY)
         assert held is not None
         assert held.finished_at == NOW
+        (done,) = ops.audit_events(kind="forgotten")
+        first, *_ = reversed(ops.audit_events(kind="forget"))
+    assert done.detail["rows"] == first.detail["found"]["rows"] > 0
 
 
 def test_forget_of_an_unknown_id_says_so_and_records_nothing(world: World) -> None:

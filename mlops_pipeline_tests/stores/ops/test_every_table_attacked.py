@@ -16,6 +16,7 @@ import pytest
 
 from mlops_pipeline.core.audit.anchors import Anchor
 from mlops_pipeline.core.audit.chain import AuditEvent, ChainCheck
+from mlops_pipeline.core.rollout.approvals import Signed
 from mlops_pipeline.lifecycle.alerts import NewAlert, raise_alert, resolve_alert
 from mlops_pipeline.lifecycle.api_keys import create_key, revoke_key
 from mlops_pipeline.lifecycle.bookkeeping import (
@@ -71,8 +72,9 @@ def fill(database: OpsDatabase) -> None:
         record_step_seconds(database, "churn", run, "features", number)
         record_feature_use(database, "churn", [f"f{number}"], "training", now=NOON)
         named: dict[str, Any] = {"use_case": "churn", "model_versions": {"churn": [number]}}
+        said = Signed("cy", "asked", NOON)
         grave = set_tombstone(
-            database, "customer", f"{number:016}", **named, by="cy", reason="asked", now=NOON
+            database, "customer", f"{number:016}", **named, found={"rows": 2}, said=said
         )
         until = {"expires_at": end, "now": NOON}
         create_key(database, f"key-{number}", ["predict"], by="ada", **until)
