@@ -6,7 +6,7 @@ source_files.py's, what follows from the rows lifecycle/ingest's.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,8 +43,9 @@ PARQUET_TYPES: dict[ColumnType, set[str]] = {  # what loses nothing when it is r
     "date": TIMES,
 }
 NO_VALUE = '"NULL"'  # a column without a single value has no type of its own in some writers
+FILE = "_file"  # the column with the name of the file, beside those in it
 FOLDER = "FOLDER"  # the type of a column whose values are in names of folders, as text
-TESTED = 100  # columns of a CSV file in one pass; planning a query of thousands takes longer
+TESTED = 100  # columns in one pass; planning a query of thousands takes longer
 FILE_ROWS = 2**40  # more than a file has
 Columns = Mapping[str, str]  # {column: SQL type}
 
@@ -55,15 +56,15 @@ class Format:
 
     `scan` is the FROM item that reads files with their columns as they are, `place` SQL that orders
     its rows as they were delivered, `read` SQL of a column as its declared type, NULL where the
-    value is missing. `check_columns` is of one file's names
-    and types, `check_values` of all files; values of hidden columns are never shown.
+    value is missing. `check_columns` is of one file's names and types, `check_values` of the rows
+    of all files (a FROM item); values of hidden columns are never shown.
     """
 
     scan: Callable[[Source, Found], str]
     place: str
     read: Callable[[Source, str, Columns], str]
     check_columns: Callable[[str, Source, str, Columns], None]
-    check_values: Callable[[Engine, Source, Found, Mapping[str, Columns], frozenset[str]], None]
+    check_values: Callable[[Engine, Source, str, Mapping[str, Columns], frozenset[str]], None]
 
 
 @dataclass(frozen=True)
@@ -92,9 +93,12 @@ def open_delivery(engine: Engine, settings: Settings, use_case: UseCase, name: s
     described = {path: _describe(engine, kind, source, found.only(path)) for path in found.paths}
     for path, columns in described.items():
         kind.check_columns(name, source, path, columns)
-    kind.check_values(engine, source, found, described, use_case.hidden_columns(name))
     scan = kind.scan(source, found)
     with readable(source, found.paths):
+        if source.format == "csv":  # parsed once, however often its rows are looked at
+            engine.create_table(f"_csv_{name}", f"SELECT * FROM {scan}")
+            scan = quoted(f"_csv_{name}")
+        kind.check_values(engine, source, scan, described, use_case.hidden_columns(name))
         types = engine.columns(scan) | dict.fromkeys(found.partitions, FOLDER)
     read = {
         column: kind.read(source, column, types)
@@ -120,6 +124,7 @@ def _describe(engine: Engine, kind: Format, source: Source, found: Found) -> dic
         )
     with readable(source, found.paths):
         columns = engine.columns(kind.scan(source, found))
+    columns.pop(FILE, None)
     types = {name: re.sub(r"\(.*\)$", "", base) for name, base in columns.items()}
     return types | dict.fromkeys(found.partitions, FOLDER)
 
@@ -208,14 +213,17 @@ def _scan_csv(source: Source, found: Found) -> str:
     """Return how to read CSV as RFC 4180 has it: nothing but the columns is guessed."""
     return (
         f"read_csv({file_list(found.paths)}, delim = {literal(source.delimiter)}, header = true, "
-        "all_varchar = true, union_by_name = true, quote = '\"', escape = '\"', comment = '', "
-        f"skip = 0, {_folders(found)})"
+        "all_varchar = true, quote = '\"', escape = '\"', comment = '', "
+        f"skip = 0, {_paths(found)})"
     )
 
 
-def _folders(found: Found) -> str:
+def _paths(found: Found) -> str:
     is_partitioned = str(bool(found.partitions)).lower()
-    return f"hive_partitioning = {is_partitioned}, hive_types_autocast = false"
+    return (
+        f"union_by_name = true, hive_partitioning = {is_partitioned}, hive_types_autocast = false, "
+        f"filename = '{FILE}'"
+    )
 
 
 def _read_csv(source: Source, column: str, _types: Columns) -> str:
@@ -238,28 +246,24 @@ def _check_csv_columns(name: str, source: Source, path: str, found: Columns) -> 
 def _check_csv_values(
     engine: Engine,
     source: Source,
-    found: Found,
+    scan: str,
     described: Mapping[str, Columns],
     hidden: frozenset[str],
 ) -> None:
-    """Look at many columns in one pass of a file: one pass a column would be quadratic."""
-    for path in found.paths:
-        _check_texts(engine, source, found.only(path), list(described[path]), hidden)
-    present_in = frozenset().union(*described.values())
-    times = [column for column in _of_type(source, "timestamp") if column in present_in]
-    zones = "regexp_matches(trim({0}), '(Z|[+-]\\d\\d(:?\\d\\d)?|[A-Za-z_/]+)$') AND {0} LIKE '%:%'"
-    zoned = {column: zones.format(quoted(column)) for column in times}
-    present = {column: f"trim({quoted(column)}) <> ''" for column in times}
-    rows = _counts(engine, source, found, present)
-    for column, some in _counts(engine, source, found, zoned).items():
+    present = frozenset().union(*described.values())
+    _check_texts(engine, source, scan, present, hidden)
+    times = [column for column in _of_type(source, "timestamp") if column in present]
+    zone = "regexp_matches(trim({0}), '(Z|[+-]\\d\\d(:?\\d\\d)?|[A-Za-z_/]+)$') AND {0} LIKE '%:%'"
+    zoned = {column: zone.format(quoted(column)) for column in times}
+    rows = _counts(engine, scan, {column: f"trim({quoted(column)}) <> ''" for column in times})
+    for column, some in _counts(engine, scan, zoned).items():
         if 0 < some < rows[column]:
-            scan = _scan_csv(source, found).removesuffix(")") + ", filename = true)"
-            first = engine.query(f"SELECT min(filename) FROM {scan} WHERE {zoned[column]}")[0][0]
+            first = engine.query(f"SELECT min({FILE}) FROM {scan} WHERE {zoned[column]}")[0][0]
             raise _mixed_zones(column, f"{some} of {rows[column]} values have one ({first})")
 
 
 def _check_texts(
-    engine: Engine, source: Source, found: Found, columns: Sequence[str], hidden: frozenset[str]
+    engine: Engine, source: Source, scan: str, columns: Collection[str], hidden: frozenset[str]
 ) -> None:
     """Refuse a text that is no value of its column's type."""
     bad = {
@@ -267,19 +271,27 @@ def _check_texts(
         for column in source.columns
         if column in columns and (kind := source.column(column).type) != "string"
     }
-    with readable(source, found.paths):
-        for column, count in _counts(engine, source, found, bad).items():
-            if count:
-                is_hidden = column in hidden
-                _refuse_value(engine, source, found, column, bad[column], is_hidden=is_hidden)
+    for column, count in _counts(engine, scan, bad).items():
+        if not count:
+            continue
+        path, value = engine.query(
+            f"SELECT {FILE}, {quoted(column)} FROM {scan} WHERE {bad[column]} ORDER BY ALL LIMIT 1"
+        )[0]
+        shown = f"a value like {shape(value)}" if column in hidden else repr(value)
+        raise SourceError(
+            "a column holds values of another type",
+            where=f"{path}: column {column!r}",
+            expected=source.column(column).type,
+            found=f"{shown} ({count} such values)",
+            way_out="mend the delivery, or the type of the column in the configuration; "
+            "a missing value is an empty field",
+        )
 
 
-def _counts(
-    engine: Engine, source: Source, found: Found, tests: Mapping[str, str]
-) -> dict[str, int]:
+def _counts(engine: Engine, scan: str, tests: Mapping[str, str]) -> dict[str, int]:
     """Return {column: rows that satisfy its test}."""
     counted: dict[str, int] = {}
-    names, scan = list(tests), FORMATS[source.format].scan(source, found)
+    names = list(tests)
     for start in range(0, len(names), TESTED):
         block = names[start : start + TESTED]
         counts = ", ".join(f"count(*) FILTER ({tests[name]})" for name in block)
@@ -287,29 +299,11 @@ def _counts(
     return counted
 
 
-def _refuse_value(
-    engine: Engine, source: Source, found: Found, column: str, bad: str, *, is_hidden: bool
-) -> None:
-    value, count = engine.query(
-        f"SELECT {quoted(column)}, count(*) OVER () "
-        f"FROM {FORMATS[source.format].scan(source, found)} WHERE {bad} LIMIT 1"
-    )[0]
-    shown = f"a value like {shape(value)}" if is_hidden else repr(value)
-    raise SourceError(
-        "a column holds values of another type",
-        where=f"{', '.join(found.paths)}: column {column!r}",
-        expected=source.column(column).type,
-        found=f"{shown} ({count} such values)",
-        way_out="mend the delivery, or the type of the column in the configuration; "
-        "a missing value is an empty field",
-    )
-
-
 # Parquet: columns have types, which have to hold the declared ones without loss
 
 
 def _scan_parquet(_source: Source, found: Found) -> str:
-    return f"read_parquet({file_list(found.paths)}, union_by_name = true, {_folders(found)})"
+    return f"read_parquet({file_list(found.paths)}, {_paths(found)})"
 
 
 def _read_parquet(source: Source, column: str, types: Columns) -> str:
@@ -340,11 +334,13 @@ def _check_parquet_columns(name: str, source: Source, path: str, found: Columns)
 def _check_parquet_values(
     engine: Engine,
     source: Source,
-    found: Found,
+    scan: str,
     described: Mapping[str, Columns],
     hidden: frozenset[str],
 ) -> None:
-    _check_texts(engine, source, found, found.partitions, hidden)
+    (columns, *_) = described.values()
+    in_names = [column for column, kind in columns.items() if kind == FOLDER]
+    _check_texts(engine, source, scan, in_names, hidden)
     for column in _of_type(source, "timestamp"):
         zoned = [path for path, columns in described.items() if columns.get(column) in ZONED]
         if zoned and len(zoned) < len(described):
@@ -360,9 +356,7 @@ def _scan_delta(_source: Source, found: Found) -> str:
 
 
 FORMATS: Mapping[str, Format] = {
-    "csv": Format(
-        *(_scan_csv, "row_number() OVER ()", _read_csv, _check_csv_columns, _check_csv_values)
-    ),
+    "csv": Format(*(_scan_csv, "rowid", _read_csv, _check_csv_columns, _check_csv_values)),
     "parquet": Format(
         *(_scan_parquet, f"file_index * {FILE_ROWS} + file_row_number", _read_parquet),
         *(_check_parquet_columns, _check_parquet_values),

@@ -13,7 +13,8 @@ import pytest
 
 from mlops_pipeline.lifecycle.alerts import list_alerts
 from mlops_pipeline.lifecycle.ingest.ingestion import ingest_sources
-from mlops_pipeline_tests.lifecycle.ingest.good_visits import TYPES
+from mlops_pipeline.stores.sources import open_delivery
+from mlops_pipeline_tests.lifecycle.ingest.good_visits import GOOD_LINE, HEADER, TYPES
 from mlops_pipeline_tests.lifecycle.ingest.test_ingestion import raw
 from mlops_pipeline_tests.worlds import World, arrow, in_run, ingest_all, on, shop_with, visit
 
@@ -121,3 +122,11 @@ def test_equal_files_below_folders_of_other_values_are_two_deliveries(world: Wor
         pq.write_table(TABLE.drop_columns(["units"]), folder / "a.parquet")
     with world.open() as work:
         assert ingest_all(work)["visits"].rows == 16
+
+
+def test_csv_file_is_parsed_once_however_often_its_rows_are_looked_at(csv_world: World) -> None:
+    path = csv_world.deliver_csv("visits", HEADER + GOOD_LINE * 3)
+    with csv_world.open() as work:
+        delivery = open_delivery(work.engine, work.settings, work.use_case, "visits")
+        path.unlink()
+        assert len(work.engine.query(delivery.placed)) == 3
