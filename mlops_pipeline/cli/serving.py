@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mlops_pipeline.cli.console import AsJson, all_use_cases, errors, print_json, print_table, say
+from mlops_pipeline.cli.console import (
+    AsJson,
+    all_use_cases,
+    errors,
+    find_use_case,
+    print_json,
+    print_table,
+    say,
+)
 from mlops_pipeline.errors import ConfigError
 from mlops_pipeline.stores.settings import Settings, parse_time
 
@@ -26,6 +34,10 @@ Expires = Annotated[str | None, typer.Option(help="Its end (ISO, UTC); default i
 
 
 def serve(
+    use_case: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[USE_CASE]...", help="Which use cases; default: every one."),
+    ] = None,
     port: Annotated[int, typer.Option(min=1, max=65_535, help="Where it listens.")] = 8000,
     host: Annotated[str, typer.Option(help="Another address needs keys.")] = "127.0.0.1",
     *,
@@ -36,9 +48,9 @@ def serve(
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain (PEM).")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its private key (PEM).")] = None,
 ) -> None:
-    """Serve predictions and online features of all use cases over HTTP."""
+    """Serve predictions and online features over HTTP."""
     http = import_module("mlops_pipeline.serving.http")  # entrances do not import each other
-    use_cases = all_use_cases()
+    use_cases = {name: find_use_case(name) for name in use_case} if use_case else all_use_cases()
     if (tls_cert is None) != (tls_key is None):
         raise ConfigError("a certificate and its key go together", way_out="--tls-cert, --tls-key")
     server = http.http_server(

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from mlops_pipeline.cli.app import app
-from mlops_pipeline.errors import ConfigError
+from mlops_pipeline.errors import ConfigError, NotFoundError
 from mlops_pipeline_tests.documentation import CONFIGS
 
 
@@ -40,6 +40,12 @@ def test_keys_are_created_rotated_and_revoked(mlops: Callable[[str], Result]) ->
     ]
     assert mlops("keys revoke shop --by Cat").output == "shop: 2 keys revoked\n"
     assert mlops("keys list").output.count("revoked by Cat") == 2
+
+
+def test_server_of_an_unknown_use_case_names_the_nearest(mlops: Callable[[str], Result]) -> None:
+    refused = mlops("serve chrun").exception
+    assert isinstance(refused, NotFoundError)
+    assert "churn" in str(refused)
 
 
 def test_server_on_a_network_without_keys_does_not_start(mlops: Callable[[str], Result]) -> None:

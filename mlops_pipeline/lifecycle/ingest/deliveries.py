@@ -7,12 +7,12 @@ rows are compared and written is ingestion.py's.
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from mlops_pipeline.config.tables import ALWAYS, Source
+from mlops_pipeline.config.tables import ALWAYS
 from mlops_pipeline.core.rollout.approvals import signed
 from mlops_pipeline.errors import NotFoundError, SourceError
 from mlops_pipeline.lifecycle.alerts import NewAlert, alert_while
-from mlops_pipeline.lifecycle.context import RunContext
-from mlops_pipeline.stores.lake.engine import Engine, quoted, sql_timestamp
+from mlops_pipeline.lifecycle.context import Context, RunContext
+from mlops_pipeline.stores.lake.engine import quoted, sql_timestamp
 from mlops_pipeline.stores.lake.tables import TableState
 
 JUMP = 3  # times the longest pause so far: what is longer looks like a wrong date
@@ -47,14 +47,13 @@ def record_permits(run: RunContext, given: Permits) -> None:
         )
 
 
-def refuse_jump(
-    engine: Engine, name: str, source: Source, state: TableState | None, *, now: datetime
-) -> None:
+def refuse_jump(context: Context, name: str, state: TableState | None, *, now: datetime) -> None:
     """Refuse new rows after a pause far longer than every one before.
 
     A single wrong date would move the watermark, and leave out whatever comes behind it. First
     deliveries, static sources and tables without time have no rhythm that could be broken.
     """
+    engine, source = context.engine, context.use_case.sources[name]
     if state is None or source.static or source.availability == ALWAYS:
         return
     watermark = state.facts.get("watermark")
@@ -83,8 +82,8 @@ def refuse_jump(
         where=f"sources.{name}: column {source.availability!r}",
         expected=f"a pause of at most {JUMP} times {longest} days, the longest so far",
         found=f"no row between {before} and {after} ({pause} days)",
-        way_out="mend the dates in the delivery; if the pause is right: mlops run USE_CASE "
-        f"--accept-jump {name} --reason TEXT (docs/runbook.md#deliveries)",
+        way_out="mend the dates in the delivery; if the pause is right: mlops run "
+        f"{context.use_case.name} --accept-jump {name} --reason TEXT (docs/runbook.md#deliveries)",
     )
 
 

@@ -107,7 +107,7 @@ def ingest(
         held_back = _hold_back(engine, source, kept, now)
         too_late = _stage(engine, source, state, restate=name in permits.restate)
         if name not in permits.accept_jump:
-            refuse_jump(engine, name, source, state, now=now)
+            refuse_jump(context, name, state, now=now)
         increment = _facts(engine, source, state, now=now, finished_through=finished_through)
     added = int(increment["rows_added"])
     if state is not None and added == 0:

@@ -66,7 +66,7 @@ def test_watermark_that_jumps_is_refused_and_nothing_is_ingested(
             take(work, on(5))
         assert len(raw(work)) == 10
     assert_complete(caught.value)
-    assert "--accept-jump visits" in str(caught.value)
+    assert "mlops run shop --accept-jump visits" in str(caught.value)
 
 
 @pytest.mark.parametrize(
