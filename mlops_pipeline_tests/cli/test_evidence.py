@@ -21,18 +21,29 @@ from mlops_pipeline_tests.world import FIRST_ID, World
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own
 FOLDERS = ("*-release", "[0-9a-f]*[0-9a-f]", "mlflow", "features/*", "raw/accounts")
+TAGS = ("approval_state", "as_of", "complete", "dagster_run_id", "metadata_uri", "mlflow_run_id",
+        "run_fingerprint")  # fmt: skip
 LINKS = {
     "an alias elsewhere": "UPDATE registered_model_aliases SET version = 9",
     "an alias gone": "DELETE FROM registered_model_aliases",
     "an alias more": "INSERT INTO registered_model_aliases (alias, version, name) "
     "VALUES ('challenger', 1, 'churn')",
-    "a tag of approval": "UPDATE model_version_tags SET value = 'staging' "
-    "WHERE key = 'approval_state'",
-    "a fingerprint": "UPDATE model_version_tags SET value = 'x' WHERE key = 'run_fingerprint'",
-    "not complete": "DELETE FROM model_version_tags WHERE key = 'complete'",
     "another run": "UPDATE model_versions SET run_id = 'x'",
+    "another source": "UPDATE model_versions SET source = '{elsewhere}'",
     "another location": "UPDATE model_versions SET storage_location = '{elsewhere}'",
+    "another location of the model": "UPDATE logged_models SET artifact_location = '{elsewhere}'",
+    "another name": "UPDATE model_versions SET version = 7",
+    "another version": "INSERT INTO model_versions (name, version, source, run_id, "
+    "storage_location, current_stage, status, workspace) SELECT name, 8, source, run_id, "
+    "'{elsewhere}', current_stage, status, workspace FROM model_versions; "
+    "INSERT INTO model_version_tags (key, value, name, version, workspace) "
+    "SELECT key, value, name, 8, workspace FROM model_version_tags",
     "a version gone": "UPDATE model_versions SET current_stage = 'Deleted_Internal'",
+    **{
+        f"{tag}, changed": f"UPDATE model_version_tags SET value = 'x' WHERE key = '{tag}'"
+        for tag in TAGS
+    },
+    **{f"{tag}, gone": f"DELETE FROM model_version_tags WHERE key = '{tag}'" for tag in TAGS},
 }
 
 
@@ -90,6 +101,8 @@ def files(world: World, place: str) -> Iterator[Path]:
 def test_evidence_that_nobody_touched_is_no_problem(attacked: World) -> None:
     assert problems(attacked) == []
     assert decides_as(attacked)
+    tags = attacked.mlflow("SELECT key FROM model_version_tags ORDER BY key")
+    assert tuple(tag for (tag,) in tags) == TAGS  # each is attacked below
 
 
 def test_evidence_without_a_person_who_was_forgotten_is_no_problem(
@@ -144,7 +157,7 @@ def test_link_of_mlflow_that_was_bent_is_named(attacked: World, tmp_path: Path, 
     path = attacked.data / "mlflow" / "mlflow.db"
     with closing(sqlite3.connect(path)) as live, closing(sqlite3.connect(tmp_path / "db")) as kept:
         live.backup(kept)
-        live.execute(LINKS[link].format(elsewhere=elsewhere))
+        live.executescript(LINKS[link].format(elsewhere=elsewhere))
         live.commit()
         found, now = problems(attacked), decides_as(attacked)
         kept.backup(live)

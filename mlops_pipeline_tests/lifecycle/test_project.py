@@ -49,8 +49,11 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     client.create_registered_model(case.name)
     for _ in range(2):
         made = client.create_model_version(case.name, str(folder), run_id="m")
-        client.set_model_version_tag(case.name, made.version, "complete", "true")
-        client.set_model_version_tag(case.name, made.version, "run_fingerprint", f"f{made.version}")
+        mark = f"f{made.version}"
+        tags = {"run_fingerprint": mark, "mlflow_run_id": "m", "dagster_run_id": "d"}
+        tags |= {"metadata_uri": f"/lake/{mark}-release/metadata.json", "complete": "true"}
+        for key, value in tags.items():
+            client.set_model_version_tag(case.name, made.version, key, value)
     with OpsDatabase.open(settings.database_url) as ops:
         for version in (1, 2):
             waits = version == 2

@@ -18,12 +18,13 @@ from mlops_pipeline.stores.models.files import pinned_digests
 from mlops_pipeline.stores.models.mlflow import (
     ALIASES,
     APPROVAL,
+    COMPLETE,
     FINGERPRINT,
     RegisteredVersion,
     Registry,
     open_tracking,
 )
-from mlops_pipeline.stores.ops import OpsDatabase, Pointer
+from mlops_pipeline.stores.ops import LifecycleRun, OpsDatabase, Pointer
 from mlops_pipeline.stores.settings import Settings
 
 NOTE_OF_LOADING = "registered_model_meta"  # MLflow leaves it beside a version that it loads
@@ -86,12 +87,20 @@ def _registry(
         if held.get(alias) != wanted.get(alias):
             yield (f"MLflow's alias {alias} of {name} names {held.get(alias)}, the ledger says "
                    f"{wanted.get(alias)}")  # fmt: skip
+    made = {rollout.fingerprint for rollout in rollouts}
+    for number, shown in versions.items():
+        mark = shown.tags.get(FINGERPRINT, "")  # one without a rollout may be just complete
+        if number not in states and (mark in made or (name, mark) not in packages):
+            yield f"MLflow has a version {number} of {name} that the ledger does not know"
     for rollout in rollouts:
         what, version = f"version {rollout.version} of {name}", versions.get(rollout.version)
         if version is None:
             yield f"MLflow has no complete {what}"
             continue
         yield from _version(what, rollout, version, approvals, now=settings.now())
+        run = ops.find(LifecycleRun, use_case=name, run_id=rollout.dagster_run_id)
+        if run is not None and version.tags.get("as_of") != run.as_of.isoformat():
+            yield f"MLflow's as_of of {what} is not that of its run"
         package = packages.get((name, rollout.fingerprint))
         if package is not None:
             found = {
@@ -116,10 +125,18 @@ def _version(
     states.add(MEANINGS[rollout.state].approval)
     if version.tags.get(APPROVAL) not in states:
         yield f"MLflow shows {what} as {version.tags.get(APPROVAL)}, the ledger does not"
-    if version.tags.get(FINGERPRINT) != rollout.fingerprint:
-        yield f"MLflow's {FINGERPRINT} of {what} is not the rollout's"
+    wanted = {FINGERPRINT: rollout.fingerprint, COMPLETE: "true"}
+    wanted |= {key: getattr(rollout, key) for key in ("mlflow_run_id", "dagster_run_id")}
+    for key, value in wanted.items():
+        if version.tags.get(key) != value:
+            yield f"MLflow's {key} of {what} is not the rollout's"
     if version.mlflow_run_id != rollout.mlflow_run_id:
         yield f"MLflow's run of {what} is not the rollout's"
+    document = f"{rollout.fingerprint}-release/metadata.json"  # where the lake is, a setting says
+    if not str(version.tags.get("metadata_uri")).endswith(f"/{document}"):
+        yield f"MLflow's metadata_uri of {what} does not lead to {document}"
+    if not version.is_in_place:
+        yield f"MLflow's addresses of {what} lead to different places"
 
 
 def _differences(where: str, pinned: Mapping[str, str], found: Mapping[str, str]) -> Iterator[str]:

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -195,13 +195,14 @@ class Package:
 
 @dataclass(frozen=True)
 class RegisteredVersion:
-    """A model version with where its files are."""
+    """A model version with where its files are; whether MLflow's addresses of them agree."""
 
     name: str
     version: int
     model_folder: Path
     tags: Mapping[str, str]
     mlflow_run_id: str
+    is_in_place: bool = True
 
 
 class Registry:
@@ -304,7 +305,7 @@ class Registry:
         aliases = self.client.get_registered_model(self.name).aliases
         return (
             {name: int(held) for name, held in aliases.items()},
-            {number: self._describe(item) for number, item in versions.items()},
+            {number: self._placed(item) for number, item in versions.items()},
         )
 
     def set_alias(self, alias: str, version: int) -> None:
@@ -314,6 +315,14 @@ class Registry:
     def _versions(self) -> list[Any]:
         found = self.client.search_model_versions(f"name = '{self.name}'")
         return sorted(found, key=lambda item: -int(item.version))
+
+    def _placed(self, version: Any) -> RegisteredVersion:
+        """Describe a version, and compare its address with that of the model it was made of."""
+        address = self.client.get_model_version_download_uri(self.name, version.version)
+        models = self.client.search_logged_models([self.tracking.experiment_id])
+        places = {item.model_uri: item.artifact_location for item in models}
+        is_in_place = places.get(version.source, version.source) == address
+        return replace(self._describe(version), is_in_place=is_in_place)
 
     def _describe(self, version: Any) -> RegisteredVersion:
         import mlflow.artifacts
