@@ -15,6 +15,7 @@ MlopsError
  |    +-- ModelFilesError  a model's files are not those that were recorded
  +-- PredictionLogError    the log of predictions cannot be written or read
  +-- RequestConflictError  an id of a request came again with another body
+ +-- ReviewedError         a person decided about an answer before, in another way
  +-- OnlineStoreError      the online feature store did not do what it was asked
       +-- OnlineUnavailableError  it is gone, or refuses
       +-- OnlineTimeoutError      it did not answer within its time limit
@@ -246,6 +247,10 @@ class PredictionLogError(MlopsError):
 
 class RequestConflictError(MlopsError):
     """An id of a request came again with another body."""
+
+
+class ReviewedError(MlopsError):
+    """A person decided about an answer before, in another way."""
 
 
 class OnlineStoreError(MlopsError):

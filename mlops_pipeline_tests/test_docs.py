@@ -164,12 +164,14 @@ def test_no_command_is_documented_that_is_not_there() -> None:
     assert headings == real
     words = re.findall(
         r"(?:`|^ +)mlops "
-        r"((?:simulate |config |features |exception |audit |registry |keys |card (?=show|review))?"
+        r"((?:simulate |config |features |exception |audit |registry |keys |review |clock "
+        r"|card (?=show|review))?"
         r"[a-z-]+)\b",
         all_of_it(),
         flags=re.M,
     )
-    groups = {"simulate", "config", "features", "exception", "audit", "registry", "card", "keys"}
+    groups = {"simulate", "config", "features", "exception", "audit", "registry", "card", "keys",
+              "review", "clock"}  # fmt: skip
     assert {f"mlops {word}" for word in words if word not in groups} <= real
 
 

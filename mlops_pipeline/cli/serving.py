@@ -1,4 +1,4 @@
-"""`mlops serve`, and the keys of its clients."""
+"""`mlops serve`, the keys of its clients, and what people say about its answers."""
 
 import getpass
 from collections.abc import Iterator
@@ -12,6 +12,9 @@ import typer
 
 from mlops_pipeline.cli.console import (
     AsJson,
+    By,
+    Name,
+    Reason,
     all_use_cases,
     errors,
     find_use_case,
@@ -24,6 +27,7 @@ from mlops_pipeline.stores.settings import Settings, parse_time
 
 if TYPE_CHECKING:
     from mlops_pipeline.stores.ops import OpsDatabase
+    from mlops_pipeline.stores.predictions import PredictionLog
 
 keys_app = typer.Typer(help="Keys of the service's clients.", no_args_is_help=True)
 
@@ -66,6 +70,79 @@ def serve(
     say(f"predictions: POST {scheme}://{host}:{port}/v1/predict")
     say(f"features: {scheme}://{host}:{port}/features/ENTITY/ID?features=a,b")
     server.run()
+
+
+review_app = typer.Typer(help="Answers that a person looks at.", no_args_is_help=True)
+
+
+@review_app.command("list")
+def list_waiting(
+    use_case: Name,
+    limit: Annotated[int, typer.Option(min=1, help="How many, the oldest first.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List the answers that wait for a person."""
+    from mlops_pipeline.lifecycle.serve import answer
+    from mlops_pipeline.stores.reviews import waiting_for_review
+
+    with _log(use_case) as (log, _):
+        found = waiting_for_review(log, use_case, limit)
+    if as_json:
+        print_json([{**answer(one), "features": dict(one.features)} for one in found])
+        return
+    heads = ("prediction_id", "entity_id", "predicted_at", "probability", "threshold", "decision")
+    rows = ([document[head] for head in heads] for document in map(answer, found))
+    if found:
+        print_table(heads, rows)
+    else:
+        say("nothing waits for a person")
+
+
+@review_app.command("decide")
+def decide(
+    use_case: Name,
+    prediction_id: Annotated[str, typer.Argument(help="From the list.")],
+    verdict: Annotated[str, typer.Argument(help="confirmed or overturned.")],
+    by: By,
+    reason: Reason,
+) -> None:
+    """Confirm or overturn an answer: in its receipt from then on, and in the audit chain."""
+    from mlops_pipeline.lifecycle.reviews import Said, review_answer
+
+    with _log(use_case) as (log, settings), _ops() as (ops, _):
+        said = Said(verdict, by, reason)
+        made = review_answer(log, ops, use_case, prediction_id, said, now=settings.now())
+    decision = "positive" if made.decision else "negative"
+    say(f"{prediction_id}: {made.verdict}, the decision is {decision}; recorded: {made.by}")
+
+
+@review_app.command("sample")
+def sample(
+    use_case: Name,
+    at_random: Annotated[int, typer.Option("--random", min=0, help="Each equally likely.")] = 100,
+    uncertain: Annotated[int, typer.Option(min=0, help="Those nearest to their threshold.")] = 100,
+    days: Annotated[int, typer.Option(min=1, help="Of the last so many days.")] = 30,
+    seed: Annotated[int, typer.Option(help="Same log, same seed, same rows.")] = 7,
+) -> None:
+    """Print answers to label as CSV, with their features and an empty column `label`."""
+    from mlops_pipeline.lifecycle.reviews import labelling_sample
+
+    with _log(use_case) as (log, settings):
+        text = labelling_sample(
+            *(log, use_case), at_random=at_random, uncertain=uncertain, days=days, seed=seed,
+            now=settings.now(),
+        )  # fmt: skip
+    typer.echo(text, nl=False)
+
+
+@contextmanager
+def _log(use_case: str) -> "Iterator[tuple[PredictionLog, Settings]]":
+    from mlops_pipeline.stores.predictions import PredictionLog
+
+    find_use_case(use_case)
+    settings = Settings.from_environment()
+    with PredictionLog(settings.predictions_url) as log:
+        yield log, settings
 
 
 @keys_app.command("create")

@@ -236,3 +236,6 @@ def _serving(use_case: "UseCase") -> Problems:
         names = rule.columns if isinstance(rule, NotNull) else (rule.column,)
         what = "feature or column of a request"
         yield from unknown(f"serving.inputs.{index}", names, given, what)
+    if use_case.serving.high_impact is not None:
+        used = sorted(use_case.serving.high_impact.columns)
+        yield from unknown("serving.high_impact", used, given, "feature or column of a request")

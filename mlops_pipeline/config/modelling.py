@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from mlops_pipeline.spec.grammar import Expression
 from mlops_pipeline.spec.kinds import KINDS, MethodName, Parameters
 from mlops_pipeline.spec.metrics import MetricName
 from mlops_pipeline.spec.rules import InputRule
@@ -227,6 +228,11 @@ class Serving(Section):
         (),
         description="What features and columns of a request have to hold; else the default "
         "decision is given, with the rule as its reason.",
+    )
+    high_impact: Expression | None = Field(
+        None,
+        description="Over features and columns of a request: where it is true, a person looks at "
+        "the answer (`needs_review`).",
     )
     log_durability: Literal["disk", "process"] = Field(
         "disk",

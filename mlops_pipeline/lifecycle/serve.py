@@ -10,13 +10,13 @@ import hashlib
 import json
 import logging
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.core.data.inputs import broken_inputs
+from mlops_pipeline.core.data.inputs import broken_inputs, condition
 from mlops_pipeline.core.modelling.row_scorer import Decision, RowScorer
 from mlops_pipeline.errors import (
     DataError,
@@ -34,15 +34,18 @@ from mlops_pipeline.lifecycle.features.online.layout import from_us, to_us
 from mlops_pipeline.lifecycle.features.online.reader import OnlineFeatures, OnlineReader
 from mlops_pipeline.lifecycle.follow import Repeating
 from mlops_pipeline.lifecycle.live_models import LiveModel, NoModel
+from mlops_pipeline.lifecycle.reviews import Said, review_answer, review_document
 from mlops_pipeline.lifecycle.rollouts import get_rollout
 from mlops_pipeline.stores import Closing
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.predictions import LoggedPrediction, PredictionLog, Role
+from mlops_pipeline.stores.reviews import LoggedReview, find_review, waiting_for_review
 from mlops_pipeline.stores.settings import Settings
 
 ENTITIES_AT_ONCE = 1_000  # of one request
 MAX_ID = 100  # letters of an entity's or a request's id
 ID_BYTES = 8  # of chance, behind the time, in the id of a prediction
+HIGH_IMPACT = "high impact"  # among the reasons of an answer that a person looks at for it
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +75,7 @@ class PredictionService(Closing):
         self._use_case, self._settings = use_case, settings
         self._reader, self._log = reader, log
         self._ops = OpsDatabase.open(settings.database_url)
+        self._has_impact = _high_impact(use_case)
         self._live: LiveModel | NoModel = NoModel("no version was looked for yet")
         self._previous: LiveModel | NoModel = NoModel("no version was looked for yet")
         self.refresh()
@@ -126,6 +130,7 @@ class PredictionService(Closing):
             )
         document = answer(found)
         document["features"] = dict(found.features)
+        document["review"] = review_document(find_review(self._log, found.id))
         if found.model_version is not None:
             rollout = get_rollout(self._ops, self._use_case.name, found.model_version)
             released = release_document(self._settings, self._use_case, rollout.fingerprint)
@@ -138,6 +143,16 @@ class PredictionService(Closing):
                 "training": released.get("training", {}),
             }
         return document
+
+    def waiting(self, limit: int) -> list[LoggedPrediction]:
+        """Return the oldest answers that wait for a person to look at them."""
+        return waiting_for_review(self._log, self._use_case.name, limit)
+
+    def review(self, prediction_id: str, said: Said) -> LoggedReview:
+        """Record what a person says about an answer."""
+        now = self._settings.now()
+        name = self._use_case.name
+        return review_answer(self._log, self._ops, name, prediction_id, said, now=now)
 
     def refresh(self) -> None:
         """Load the versions that the ledger says may decide, unless they are loaded."""
@@ -181,13 +196,21 @@ class PredictionService(Closing):
                 request_digest=digest,
                 model_version=item.version,
                 role=item.role,
-                **(item.decision or default)._asdict(),
-                reasons=item.reasons,
+                **{**(item.decision or default)._asdict(), **flag},
+                reasons=(*item.reasons, *([HIGH_IMPACT] if flag else [])),
                 features=dict(item.values),
                 feature_time_us=item.time_us,
             )
-            for place, item in enumerate(self._decided(entity_rows))
+            for place, (item, flag) in enumerate(self._flagged(entity_rows))
         ]
+
+    def _flagged(
+        self, entity_rows: Sequence[EntityRow]
+    ) -> "Iterator[tuple[_Found, dict[str, Any]]]":
+        """Yield what was decided about each entity, and what high impact changes in it."""
+        for one, item in zip(entity_rows, self._decided(entity_rows), strict=True):
+            is_high = self._has_impact({**one.request, **item.values})
+            yield item, {"needs_review": True} if is_high else {}
 
     def _decided(self, entity_rows: Sequence[EntityRow]) -> "list[_Found]":
         """Let the champion decide, and where it fails the version before it.
@@ -294,6 +317,15 @@ class _Found(NamedTuple):
         if decision is None:
             return self
         return self._replace(decision=decision, role=role, version=model.version, reasons=failures)
+
+
+def _high_impact(use_case: UseCase) -> Callable[[Mapping[str, Any]], bool]:
+    """Return whether a person has to look at an answer because of its inputs."""
+    expression = use_case.serving.high_impact
+    if expression is None:
+        return lambda _: False
+    kinds: dict[str, Any] = {name: use_case.feature_type(name) for name in use_case.features}
+    return condition(expression, {**kinds, **use_case.request_columns})
 
 
 def answer(found: LoggedPrediction) -> dict[str, Any]:

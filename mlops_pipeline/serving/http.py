@@ -41,7 +41,7 @@ from mlops_pipeline.lifecycle.features.online.reader import (
     read_entity,
 )
 from mlops_pipeline.lifecycle.serve import PredictionService
-from mlops_pipeline.serving import inference_v2, metrics, predict
+from mlops_pipeline.serving import inference_v2, metrics, predict, reviews
 from mlops_pipeline.serving.key_uses import CountedRequests, KeyUses
 from mlops_pipeline.serving.metrics import Metrics, Now
 from mlops_pipeline.serving.problems import (
@@ -145,7 +145,7 @@ def create_app(
     app.add_middleware(CountedRequests)  # what is refused is counted too
     app.include_router(health)
     app.include_router(inference_v2.health)
-    for one in (router, predict.router, inference_v2.router, metrics.router):
+    for one in (router, predict.router, reviews.router, inference_v2.router, metrics.router):
         app.include_router(one, responses=problem_responses(*GUARDED))
     add_handlers(app)
     return app

@@ -5,6 +5,8 @@ kept elsewhere can be held against the audit chain. A line is
 
     2025-01-01T12:00:00.000001+00:00 /features/{entity}/{entity_id} 200 <pseudonym of the id>
 
+(of a list of people the pseudonyms with commas between them; `-` of nobody).
+
 Belongs here: counting and flushing. A process that is killed loses at most what was not flushed:
 the minute that was not over, and the five seconds until it is written.
 """
@@ -13,7 +15,7 @@ import hashlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
@@ -53,9 +55,12 @@ class KeyUses:
         self._flusher.close()
         self.flush(everything=True)
 
-    def note(self, route: str, status: int, entity_id: str | None, key: str = NO_KEY) -> None:
-        """Count a request."""
-        whom = "-" if entity_id is None else self._pseudonym(entity_id)
+    def note(
+        self, route: str, status: int, entity_id: str | Sequence[str] | None, key: str = NO_KEY
+    ) -> None:
+        """Count a request about one entity, several or none."""
+        whose = (entity_id,) if isinstance(entity_id, str) else entity_id
+        whom = ",".join(map(self._pseudonym, whose or ())) or "-"
         with self._lock:
             now = self._clock()  # inside: lines are in the order of their times
             minute = now.replace(second=0, microsecond=0)

@@ -61,7 +61,7 @@ class Metrics:
             version = "" if one.model_version is None else str(one.model_version)
             decision = "true" if one.decision else "false"
             self._decisions.labels(one.use_case, one.role, version, decision).inc()
-            for reason in one.reasons:
+            for reason in one.reasons if one.role != "champion" else ():
                 self._reasons.labels(one.use_case, reason).inc()
 
 

@@ -29,11 +29,13 @@ Found = TypeVar("Found")
 router = APIRouter(prefix="/v1")
 
 
-class _Body(BaseModel):
+class Body(BaseModel):
+    """A body without unknown keys, NaN and infinity."""
+
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
-class Instance(_Body):
+class Instance(Body):
     """Whom a prediction is about."""
 
     entity_id: EntityId
@@ -45,7 +47,7 @@ class Instance(_Body):
     )
 
 
-class PredictBody(_Body):
+class PredictBody(Body):
     """One entity (`entity_id`) or several (`entities`)."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
@@ -108,7 +110,7 @@ def predict(request: Request, body: PredictBody) -> Response:
     The answer leaves when it is in the log. Where no model may decide, `role` is `default`, and
     `reasons` say why.
     """
-    service = _service(request, body.use_case)
+    service = service_of(request, body.use_case)
     made = service.predict(
         body.entity_rows(), caller=caller(request.scope), request_id=body.request_id
     )
@@ -121,12 +123,12 @@ def predict(request: Request, body: PredictBody) -> Response:
 @router.get("/predictions/{prediction_id}", responses=problem_responses(404, 422, 503))
 def read_receipt(request: Request, prediction_id: str, use_case: str | None = None) -> Response:
     """Return an answer with its features, and the version with its runs, data and code."""
-    document = _service(request, use_case).receipt(prediction_id)
+    document = service_of(request, use_case).receipt(prediction_id)
     request.state.entity_id = document["entity_id"]  # whose features were shown, for the chain
     return JSONResponse(document, headers=NEVER_STORE)
 
 
-class LabelsBody(_Body):
+class LabelsBody(Body):
     """Rows of one source."""
 
     use_case: str | None = Field(None, description="Needed where several are served.")
@@ -155,7 +157,8 @@ def take_labels(request: Request, body: LabelsBody) -> Response:
     return JSONResponse(said, 202, headers=NEVER_STORE)
 
 
-def _service(request: Request, use_case: str | None) -> PredictionService:
+def service_of(request: Request, use_case: str | None) -> PredictionService:
+    """Return the service of a use case; of the only one, where none is named."""
     services: Mapping[str, PredictionService] = request.app.state.services
     return _named(services, use_case)
 

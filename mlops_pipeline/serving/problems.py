@@ -27,6 +27,7 @@ from mlops_pipeline.errors import (
     OnlineUnavailableError,
     PredictionLogError,
     RequestConflictError,
+    ReviewedError,
 )
 
 MEDIA_TYPE = "application/problem+json"
@@ -51,6 +52,7 @@ PROBLEMS: dict[type[Exception], Problem] = {  # the nearest class of an error co
     NotFoundError: Problem("not-found", 404, "Something named does not exist"),
     DataError: Problem("unusable-request", 422, "The request cannot be used as it is"),
     RequestConflictError: Problem("request-conflict", 409, "The id was used for another request"),
+    ReviewedError: Problem("reviewed", 409, "A person decided about this answer before"),
     PredictionLogError: Problem("log-unavailable", 503, "Answers cannot be stored", SOON_S),
     OnlineTimeoutError: Problem("store-timeout", 503, "The store did not answer in time", SOON_S),
     OnlineUnavailableError: Problem("store-unavailable", 503, "The store is away", SOON_S),

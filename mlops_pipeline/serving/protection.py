@@ -2,6 +2,7 @@
 
     /health/, /v2/health/         anybody
     POST /v1/labels               label
+    /v1/reviews                   review: they show features of people, as receipts do
     POST, and PUT, DELETE ...     predict
     GET                           read: features and receipts of people, metrics, descriptions
 
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 OPEN_PATHS = ("/health/", "/v2/health/")
-LABELS = "/v1/labels"
+LABELS, REVIEWS = "/v1/labels", "/v1/reviews"
 READING = ("GET", "HEAD")
 CHALLENGE = {"WWW-Authenticate": "Bearer"}
 SHARED = ("redis://", "rediss://")
@@ -201,6 +202,8 @@ def needed_scope(method: str, path: str) -> str:
     """Return the scope that a key needs for a request."""
     if path == LABELS:
         return "label"
+    if path == REVIEWS or path.startswith(f"{REVIEWS}/"):
+        return "review"
     return "read" if method in READING else "predict"
 
 

@@ -10,8 +10,9 @@ is stored once, whoever comes second is told.
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from queue import SimpleQueue
@@ -25,6 +26,7 @@ from sqlalchemy import (
     Double,
     Index,
     MetaData,
+    Select,
     Table,
     Text,
     delete,
@@ -94,7 +96,22 @@ _TABLE = Table(
 )
 Index("prediction_request", *(_TABLE.c[name] for name in
       ("use_case", "caller", "request_id", "place")), unique=True)  # fmt: skip
+PREDICTION = _TABLE
 Index("prediction_entity", _TABLE.c.use_case, _TABLE.c.entity)
+Index("prediction_flagged", _TABLE.c.use_case,
+      sqlite_where=_TABLE.c.needs_review, postgresql_where=_TABLE.c.needs_review)  # fmt: skip
+
+
+REVIEW = Table(
+    "review",
+    _metadata,
+    Column("prediction_id", Text, primary_key=True),
+    *(Column(name, Text, nullable=False) for name in ("use_case", "entity", "verdict")),
+    Column("decision", Boolean, nullable=False),
+    *(Column(name, Text, nullable=False) for name in ("by", "reason")),
+    Column("at_us", BigInteger, nullable=False),
+)
+Index("review_entity", REVIEW.c.use_case, REVIEW.c.entity)
 
 
 @dataclass
@@ -152,18 +169,25 @@ class PredictionLog(Closing):
 
     def count(self, use_case: str, entity: str) -> int:
         """Return how many answers about an entity are stored."""
-        query = select(func.count()).where(*_of_entity(use_case, entity))
-        with self._reported(), self._engine.connect() as connection:
+        query = select(func.count()).where(*_of_entity(_TABLE, use_case, entity))
+        with self.transaction() as connection:
             return connection.scalar(query) or 0
 
     def forget(self, use_case: str, entity: str) -> int:
-        """Remove every answer about an entity; return how many there were."""
+        """Remove every answer about an entity, with its review; return how many there were."""
+        with self.transaction(writes=True) as connection:
+            connection.execute(delete(REVIEW).where(*_of_entity(REVIEW, use_case, entity)))
+            return connection.execute(
+                delete(_TABLE).where(*_of_entity(_TABLE, use_case, entity))
+            ).rowcount
+
+    @contextmanager
+    def transaction(self, *, writes: bool = False) -> Iterator[Connection]:
+        """Yield a connection in a transaction; what the database says is a PredictionLogError."""
         with self._reported(), self._engine.connect() as connection:
-            connection.execution_options(**{WRITES: True})
+            connection.execution_options(**{WRITES: writes})
             with connection.begin():
-                return connection.execute(
-                    delete(_TABLE).where(*_of_entity(use_case, entity))
-                ).rowcount
+                yield connection
 
     def close(self) -> None:
         """Store what waits, and close the database."""
@@ -172,10 +196,13 @@ class PredictionLog(Closing):
             self._writer.join()
         self._engine.dispose()
 
-    def _rows(self, *where: Any) -> list[LoggedPrediction]:
-        query = select(_TABLE).where(*where).order_by(_TABLE.c.place)
-        with self._reported(), self._engine.connect() as connection:
+    def select(self, query: Select[Any]) -> list[LoggedPrediction]:
+        """Return the answers that a query of PREDICTION finds."""
+        with self.transaction() as connection:
             return [LoggedPrediction(**row) for row in connection.execute(query).mappings()]
+
+    def _rows(self, *where: Any) -> list[LoggedPrediction]:
+        return self.select(select(_TABLE).where(*where).order_by(_TABLE.c.place))
 
     def _prepare(self) -> None:
         """Make the table where there is none, and note which file it is in."""
@@ -260,8 +287,8 @@ def _insert(connection: Connection, rows: Sequence[LoggedPrediction]) -> MlopsEr
     return None
 
 
-def _of_entity(use_case: str, entity: str) -> tuple[Any, ...]:
-    return _TABLE.c.use_case == use_case, _TABLE.c.entity == entity
+def _of_entity(table: Table, use_case: str, entity: str) -> tuple[Any, ...]:
+    return table.c.use_case == use_case, table.c.entity == entity
 
 
 def _without_sync(connection: Any, record: object) -> None:  # noqa: ARG001 - fixed by SQLAlchemy

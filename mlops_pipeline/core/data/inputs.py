@@ -1,10 +1,41 @@
-"""Which of the configured rules the inputs of one prediction break."""
+"""Which of the configured rules the inputs of one prediction break, and what they satisfy."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from mlops_pipeline.core.expressions.to_row import row_function
+from mlops_pipeline.core.expressions.types import Kind, Value
+from mlops_pipeline.spec.grammar import Expression
 from mlops_pipeline.spec.rules import InputRule, InSet, NotNull, Range
+
+TYPES: Mapping[str, tuple[type, ...]] = {  # of a value as JSON has it; times are not compared
+    "float64": (float, int), "int64": (int,), "string": (str,), "boolean": (bool,),
+}  # fmt: skip
+
+
+def condition(
+    expression: Expression, kinds: Mapping[str, Kind]
+) -> Callable[[Mapping[str, Any]], bool]:
+    """Return whether inputs satisfy an expression: not so where it is missing.
+
+    A value of another type than its column's is missing; ExpressionError when types do not fit.
+    """
+    columns = {name: kinds[name] for name in sorted(expression.columns)}
+    holds = row_function(expression, columns, is_condition=True).of_row
+
+    def satisfied(values: Mapping[str, Any]) -> bool:
+        return bool(holds([_typed(values.get(name), kind) for name, kind in columns.items()]))
+
+    return satisfied
+
+
+def _typed(value: Any, kind: Kind) -> Value:
+    is_right = isinstance(value, TYPES.get(kind, ()))
+    if not is_right or isinstance(value, bool) != (kind == "boolean"):
+        return None
+    found: Value = value
+    return float(value) if kind == "float64" else found
 
 
 def broken_inputs(rules: Sequence[InputRule], values: Mapping[str, Any]) -> tuple[str, ...]:
@@ -25,7 +56,7 @@ def _broken(rule: InputRule, values: Mapping[str, Any]) -> Iterator[str]:
             value: Any = values.get(rule.column)
             low = -math.inf if rule.min is None else rule.min
             high = math.inf if rule.max is None else rule.max
-            if not _is_missing(value) and not low <= value <= high:
+            if isinstance(value, int | float) and not low <= value <= high:
                 yield f"{rule.column} is outside of [{low:g}, {high:g}]"
         case InSet():
             value = values.get(rule.column)
