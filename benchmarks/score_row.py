@@ -30,8 +30,8 @@ def main() -> None:
     """Print the medians and both ratios."""
     import lightgbm
 
-    columns, label = _columns()
-    model = _model(columns, label)
+    columns, label = made_columns()
+    model = made_model(columns, label)
     matrix = np.ascontiguousarray(model.encode(columns)[:SCORED])
     rows = [_plain(columns, index) for index in range(SCORED)]
     scorer = RowScorer(model)
@@ -79,7 +79,7 @@ def _us(call: Callable[[int], Any], count: int, rows: int) -> float:
     return (time.process_time() - begun) / count * 1e6
 
 
-def _columns() -> tuple[dict[str, Any], Any]:
+def made_columns() -> tuple[dict[str, Any], Any]:
     rng = np.random.default_rng(1)
     columns: dict[str, Any] = {}
     for number in range(NUMBERS):
@@ -93,7 +93,7 @@ def _columns() -> tuple[dict[str, Any], Any]:
     return columns, (rng.random(ROWS) < 1 / (1 + np.exp(-score))).astype(np.int8)
 
 
-def _model(columns: Mapping[str, Any], label: Any) -> ScoringModel:
+def made_model(columns: Mapping[str, Any], label: Any) -> ScoringModel:
     every = np.arange(ROWS)
     inputs = learn_inputs(columns, list(columns), every)
     parameters = LightGBM(

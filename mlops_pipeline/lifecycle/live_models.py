@@ -50,12 +50,13 @@ class Guard:
 
 @dataclass(frozen=True)
 class LiveModel:
-    """A version that answers, and what it needs; `views` of each feature."""
+    """A version that answers, and what it needs; `views` of each feature, `online` of them."""
 
     version: int
     fingerprint: str
     model: ScoringModel
     use_case: UseCase
+    readable: tuple[str, ...]
     guard: Guard = field(default_factory=Guard, compare=False)
     _scorers: threading.local = field(default_factory=threading.local, compare=False)
 
@@ -63,6 +64,16 @@ class LiveModel:
     def names(self) -> tuple[str, ...]:
         """The features that it reads."""
         return tuple(dict.fromkeys((*self.model.input_names, *self.model.attributes)))
+
+    @cached_property
+    def online(self) -> tuple[str, ...]:
+        """Those of them that can be read."""
+        return tuple(name for name in self.names if name in self.readable)
+
+    @cached_property
+    def offline_reasons(self) -> tuple[str, ...]:
+        """Why it cannot decide on what is read, where it needs other features."""
+        return tuple(f"{name} is not online" for name in self.names if name not in self.readable)
 
     @cached_property
     def views(self) -> Mapping[str, tuple[str, ...]]:

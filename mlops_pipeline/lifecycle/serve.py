@@ -6,12 +6,9 @@ answers. When the champion fails, the version before it answers while it may; wh
 decide, the configured default does. The reasons are in the answer.
 """
 
-import hashlib
-import json
+import asyncio
 import logging
-import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
@@ -19,7 +16,6 @@ from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.data.inputs import broken_inputs, condition
 from mlops_pipeline.core.modelling.row_scorer import Decision, RowScorer
 from mlops_pipeline.errors import (
-    DataError,
     MlopsError,
     NotFoundError,
     OnlineStoreError,
@@ -30,6 +26,7 @@ from mlops_pipeline.lifecycle.champions import (
     release_document,
     released_model,
 )
+from mlops_pipeline.lifecycle.entity_rows import Chance, EntityRow, check, digest_of
 from mlops_pipeline.lifecycle.features.online.layout import from_us, to_us
 from mlops_pipeline.lifecycle.features.online.reader import OnlineFeatures, OnlineReader
 from mlops_pipeline.lifecycle.follow import Repeating
@@ -42,25 +39,9 @@ from mlops_pipeline.stores.predictions import LoggedPrediction, PredictionLog, R
 from mlops_pipeline.stores.reviews import LoggedReview, find_review, waiting_for_review
 from mlops_pipeline.stores.settings import Settings
 
-ENTITIES_AT_ONCE = 1_000  # of one request
-MAX_ID = 100  # letters of an entity's or a request's id
-ID_BYTES = 8  # of chance, behind the time, in the id of a prediction
 HIGH_IMPACT = "high impact"  # among the reasons of an answer that a person looks at for it
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class EntityRow:
-    """Whom a prediction is about; `request` has the columns of request-time features.
-
-    With `features`, a whole row of the model's inputs, the store is not read, and `entity` may be
-    None: then the answer is nobody's.
-    """
-
-    entity: int | str | None
-    request: Mapping[str, Any] = field(default_factory=dict)
-    features: Mapping[str, Any] | None = None
 
 
 class PredictionService(Closing):
@@ -76,6 +57,7 @@ class PredictionService(Closing):
         self._reader, self._log = reader, log
         self._ops = OpsDatabase.open(settings.database_url)
         self._has_impact = _high_impact(use_case)
+        self._chance = Chance()
         self._live: LiveModel | NoModel = NoModel("no version was looked for yet")
         self._previous: LiveModel | NoModel = NoModel("no version was looked for yet")
         self.refresh()
@@ -105,19 +87,42 @@ class PredictionService(Closing):
         The same `request_id` of a caller again gets the same answers; RequestConflictError with
         another body. DataError when the request cannot be used as it is.
         """
-        digest = _digest(entity_rows)
-        _check(entity_rows, request_id)
-        if request_id is not None:
-            stored = self._log.of_request(self._use_case.name, caller, request_id)
-            if stored:
-                return _same(stored, digest)
-        made = self._answers(entity_rows, caller, request_id or secrets.token_hex(16), digest)
+        made = self.answers(entity_rows, caller=caller, request_id=request_id)
         try:
             self._log.append(made).result()
-        except RequestConflictError:  # the same request came twice at once: the first counts
-            stored = self._log.of_request(self._use_case.name, caller, made[0].request_id)
-            return _same(stored, digest)
+        except RequestConflictError:
+            return self.stored(made)
         return made
+
+    @property
+    def is_local(self) -> bool:
+        """Whether features are read from this machine: one entity's in less than a thread costs."""
+        return self._reader.is_local
+
+    def store(
+        self,
+        made: Sequence[LoggedPrediction],
+        tell: Callable[[Exception | None], None],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        """Store answers, and tell in the loop what became of them; see `PredictionLog.append`."""
+        self._log.append_then(made, tell, loop)
+
+    def stored(self, made: Sequence[LoggedPrediction]) -> list[LoggedPrediction]:
+        """Return what the request of these answers was answered before: the first answers count.
+
+        RequestConflictError when its body was another.
+        """
+        stored = self._log.of_request(self._use_case.name, made[0].caller, made[0].request_id)
+        if any(one.request_digest != made[0].request_digest for one in stored):
+            raise RequestConflictError(
+                "the id of this request was used for another one",
+                where="request_id",
+                expected="the same body as before, or a new id",
+                found="another body",
+                way_out="give each request an id of its own",
+            )
+        return stored
 
     def receipt(self, prediction_id: str) -> dict[str, Any]:
         """Return an answer with all that it was made of, down to data and runs."""
@@ -172,21 +177,27 @@ class PredictionService(Closing):
             RowScorer(model)  # warm and whole before it takes traffic
         except MlopsError as error:
             return NoModel(error.what)
-        return LiveModel(rollout.version, rollout.fingerprint, model, self._use_case)
+        return LiveModel(
+            rollout.version, rollout.fingerprint, model, self._use_case, self._reader.names
+        )
 
     def close(self) -> None:
         """Stop following the ledger."""
         self._follower.close()
         self._ops.close()
 
-    def _answers(
-        self, entity_rows: Sequence[EntityRow], caller: str, request_id: str, digest: str
+    def answers(
+        self, entity_rows: Sequence[EntityRow], *, caller: str, request_id: str | None = None
     ) -> list[LoggedPrediction]:
+        """Answer for each entity; nothing is stored yet."""
+        check(entity_rows, request_id)
+        digest = "" if request_id is None else digest_of(entity_rows)
         at_us = to_us(self._settings.now())
+        request_id = request_id or f"{at_us:014x}{self._chance.next()}"
         default = Default(self._use_case.serving.default_decision)
         return [
             LoggedPrediction(
-                id=f"{at_us:014x}{secrets.token_hex(ID_BYTES)}",
+                id=f"{at_us:014x}{self._chance.next()}",
                 use_case=self._use_case.name,
                 entity=item.entity,
                 at_us=at_us,
@@ -209,7 +220,8 @@ class PredictionService(Closing):
     ) -> "Iterator[tuple[_Found, dict[str, Any]]]":
         """Yield what was decided about each entity, and what high impact changes in it."""
         for one, item in zip(entity_rows, self._decided(entity_rows), strict=True):
-            is_high = self._has_impact({**one.request, **item.values})
+            has_impact = self._has_impact
+            is_high = has_impact is not None and has_impact({**one.request, **item.values})
             yield item, {"needs_review": True} if is_high else {}
 
     def _decided(self, entity_rows: Sequence[EntityRow]) -> "list[_Found]":
@@ -245,6 +257,8 @@ class PredictionService(Closing):
             for one in entity_rows
         ]
         rules = self._use_case.serving.inputs
+        if not rules:
+            return found
         return [
             item._replace(
                 reasons=item.reasons + broken_inputs(rules, {**one.request, **item.values})
@@ -256,11 +270,10 @@ class PredictionService(Closing):
         """Read the store once, for all."""
         if not entity_rows:
             return []
-        online = [name for name in live.names if name in self._reader.names]
         try:
             read = self._reader.read(
                 [one.entity or "" for one in entity_rows],
-                online,
+                live.online,
                 request=[one.request for one in entity_rows],
             )
         except OnlineStoreError as error:
@@ -277,18 +290,17 @@ class PredictionService(Closing):
         """Return what was read of an entity, with what is missing or stale as reasons."""
         if not item.is_known:
             return _Found(item.entity, reasons=("the entity is not known",))
-        reasons = [f"{name} is not online" for name in live.names if name not in item.values]
-        on_missing, unfit = self._use_case.serving.on_missing, dict[str, None]()
-        for name, value in item.values.items():
-            if value.status != "fresh":
-                unfit |= {
-                    f"features of {view} are {value.status}": None
-                    for view in live.views[name]
-                    if on_missing.get(view, "default") == "default"
-                }
-        times = [value.feature_time for value in item.values.values() if value.feature_time]
-        time_us = to_us(min(times)) if times else None
-        return _Found(item.entity, item.values.plain(), time_us, (*reasons, *unfit))
+        summary, unfit = item.values.summary, dict[str, None]()
+        on_missing = self._use_case.serving.on_missing
+        for name, status in summary.not_fresh:
+            unfit |= {
+                f"features of {view} are {status}": None
+                for view in live.views[name]
+                if on_missing.get(view, "default") == "default"
+            }
+        time_us = None if summary.oldest is None else to_us(summary.oldest)
+        reasons = (*live.offline_reasons, *unfit)
+        return _Found(item.entity, item.values.plain(), time_us, reasons)
 
 
 class Default(NamedTuple):
@@ -319,11 +331,11 @@ class _Found(NamedTuple):
         return self._replace(decision=decision, role=role, version=model.version, reasons=failures)
 
 
-def _high_impact(use_case: UseCase) -> Callable[[Mapping[str, Any]], bool]:
-    """Return whether a person has to look at an answer because of its inputs."""
+def _high_impact(use_case: UseCase) -> Callable[[Mapping[str, Any]], bool] | None:
+    """Return whether a person has to look at an answer because of its inputs; None: never."""
     expression = use_case.serving.high_impact
     if expression is None:
-        return lambda _: False
+        return None
     kinds: dict[str, Any] = {name: use_case.feature_type(name) for name in use_case.features}
     return condition(expression, {**kinds, **use_case.request_columns})
 
@@ -345,45 +357,3 @@ def answer(found: LoggedPrediction) -> dict[str, Any]:
         "predicted_at": from_us(found.at_us).isoformat(),
         "feature_time": None if time_us is None else from_us(time_us).isoformat(),
     }
-
-
-def _digest(entity_rows: Sequence[EntityRow]) -> str:
-    """Return the hash of what a request asks, to tell another one of the same id."""
-    text = json.dumps([vars(one) for one in entity_rows], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _same(stored: list[LoggedPrediction], digest: str) -> list[LoggedPrediction]:
-    if any(one.request_digest != digest for one in stored):
-        raise RequestConflictError(
-            "the id of this request was used for another one",
-            where="request_id",
-            expected="the same body as before, or a new id",
-            found="another body",
-            way_out="give each request an id of its own",
-        )
-    return stored
-
-
-def _check(entity_rows: Sequence[EntityRow], request_id: str | None) -> None:
-    """Refuse what is too long before anything is read."""
-    if not 0 < len(entity_rows) <= ENTITIES_AT_ONCE:
-        raise DataError(
-            "a request asks for one entity or more",
-            expected=f"1 to {ENTITIES_AT_ONCE:,}",
-            found=f"{len(entity_rows):,}",
-        )
-    ids = [
-        ("entity_id", "" if one.entity is None else str(one.entity))
-        for one in entity_rows
-        if one.entity is not None or one.features is None
-    ]
-    ids.append(("request_id", request_id or "-"))
-    for name, text in ids:
-        if not 0 < len(text) <= MAX_ID:
-            raise DataError(
-                "an id is empty or too long",
-                where=name,
-                expected=f"1 to {MAX_ID} letters",
-                found=f"{len(text):,}",
-            )

@@ -42,6 +42,7 @@ from mlops_pipeline.lifecycle.features.online.reader import (
 )
 from mlops_pipeline.lifecycle.serve import PredictionService
 from mlops_pipeline.serving import inference_v2, metrics, predict, reviews
+from mlops_pipeline.serving.direct import Direct, ServingProtocol
 from mlops_pipeline.serving.key_uses import CountedRequests, KeyUses
 from mlops_pipeline.serving.metrics import Metrics, Now
 from mlops_pipeline.serving.problems import (
@@ -132,6 +133,7 @@ def create_app(
                 for name, reader in opened.items()
             }
             app.state.metrics.registry.register(Now(app.state.services, app.state.gate.load))
+            app.state.direct = Direct(app.state)
             yield
 
     app = FastAPI(
@@ -170,10 +172,8 @@ def http_server(
 
     from mlops_pipeline.serving.limits import (
         CONNECTIONS,
-        HEADER_BYTES,
         IDLE_SECONDS,
         FewLines,
-        LimitedProtocol,
     )
 
     certificate, private_key = tls or (None, None)
@@ -182,9 +182,9 @@ def http_server(
         create_app(use_cases, settings, asks_for_keys=keys),
         host=host,
         port=port,
-        http=LimitedProtocol,
+        http=ServingProtocol,
+        proxy_headers=False,
         timeout_keep_alive=IDLE_SECONDS,
-        h11_max_incomplete_event_size=HEADER_BYTES,
         backlog=CONNECTIONS,
         ssl_certfile=certificate,
         ssl_keyfile=private_key,

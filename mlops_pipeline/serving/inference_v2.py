@@ -26,8 +26,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from mlops_pipeline.errors import DataError, NotFoundError
+from mlops_pipeline.lifecycle.entity_rows import EntityRow
 from mlops_pipeline.lifecycle.live_models import LiveModel
-from mlops_pipeline.lifecycle.serve import EntityRow, PredictionService
+from mlops_pipeline.lifecycle.serve import PredictionService
 from mlops_pipeline.serving.key_uses import caller
 from mlops_pipeline.serving.problems import NEVER_STORE, NOT_READY, answer, problem_responses
 from mlops_pipeline.stores.predictions import LoggedPrediction

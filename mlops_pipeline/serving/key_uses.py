@@ -23,6 +23,7 @@ from mlops_pipeline.lifecycle.follow import Repeating
 from mlops_pipeline.stores.settings import Settings, pseudonymiser
 
 if TYPE_CHECKING:
+    from starlette.datastructures import State
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from mlops_pipeline.serving.metrics import Metrics
@@ -121,13 +122,18 @@ class CountedRequests:
             await self._app(scope, receive, observe)
         finally:
             route = getattr(scope.get("route"), "path", NO_ROUTE)
-            state = scope.get("state", {})
-            entity_id = scope.get("path_params", {}).get("entity_id") or state.get("entity_id")
-            uses: KeyUses = scope["app"].state.key_uses
-            key = caller(scope)
-            uses.note(route, status, entity_id, key)
-            metrics: Metrics = scope["app"].state.metrics
-            metrics.request(route, status, key, time.monotonic() - began)
+            count(scope["app"].state, scope, route, status, began)
+
+
+def count(state: "State", scope: "Scope", route: str, status: int, began: float) -> None:
+    """Count a request that was answered, in the key's uses and the figures of the app."""
+    asked = scope.get("state", {})
+    entity_id = scope.get("path_params", {}).get("entity_id") or asked.get("entity_id")
+    key = caller(scope)
+    uses: KeyUses = state.key_uses
+    uses.note(route, status, entity_id, key)
+    metrics: Metrics = state.metrics
+    metrics.request(route, status, key, time.monotonic() - began)
 
 
 def caller(scope: "Scope") -> str:

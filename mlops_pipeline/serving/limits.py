@@ -11,8 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-import h11
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 REQUEST_SECONDS = 10.0  # from its first byte, or the opening of the connection, to its last byte
 IDLE_SECONDS = 5  # between two requests
@@ -31,10 +30,12 @@ REFUSAL = (
 LINES_A_MINUTE = 10  # about requests that are no HTTP
 
 
-class LimitedProtocol(H11Protocol):
-    """uvicorn's protocol, with a limit to the time that a request takes to arrive."""
+class LimitedProtocol(HttpToolsProtocol):
+    """uvicorn's protocol, with limits to the time that a request takes to arrive, and its head."""
 
     _late: asyncio.TimerHandle | None = None
+    _is_whole = False  # the request that is under way has arrived
+    _head_bytes = 0  # received of a head that is not complete
     _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
@@ -61,11 +62,29 @@ class LimitedProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take a piece of a request; what comes after an answer is a new one."""
-        if self._late is None:
-            self._expect()
+        self._head_bytes += len(data)
         super().data_received(data)
-        if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
+        if self._is_whole:
             self._arrived()
+        elif self._head_bytes > 4 * HEADER_BYTES:  # what is less is refused with a problem
+            self.transport.abort()
+        elif self._late is None:
+            self._expect()
+
+    def on_headers_complete(self) -> None:
+        """Count no longer: what follows is the body, which is counted where it is read."""
+        super().on_headers_complete()
+        self._head_bytes = 0
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of the body."""
+        super().on_body(body)
+        self._head_bytes = 0
+
+    def on_message_complete(self) -> None:
+        """Expect nothing more of this request."""
+        super().on_message_complete()
+        self._is_whole, self._head_bytes = True, 0
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Expect nothing any more."""
@@ -77,6 +96,7 @@ class LimitedProtocol(H11Protocol):
     def on_response_complete(self) -> None:
         """Leave the connection to the limit of idle ones."""
         self._arrived()
+        self._is_whole = False
         super().on_response_complete()
 
     def _expect(self) -> None:

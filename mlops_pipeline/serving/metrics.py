@@ -33,6 +33,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._known: dict[tuple[str, int, str], tuple[Counter, Histogram]] = {}
         self._requests = Counter(
             "mlops_requests", "Requests answered.", ("route", "status", "key"),
             registry=self.registry,
@@ -52,8 +53,12 @@ class Metrics:
 
     def request(self, route: str, status: int, key: str, seconds: float) -> None:
         """Count a request."""
-        self._requests.labels(route, str(status), key).inc()
-        self._seconds.labels(route).observe(seconds)
+        known = self._known.get((route, status, key))
+        if known is None:
+            counter = self._requests.labels(route, str(status), key)
+            known = self._known[route, status, key] = counter, self._seconds.labels(route)
+        known[0].inc()
+        known[1].observe(seconds)
 
     def decided(self, made: "Sequence[LoggedPrediction]") -> None:
         """Count predictions."""

@@ -3,21 +3,25 @@
 POST /v1/predict              what the model says of one entity, or of each in a list
 GET  /v1/predictions/{id}     the receipt: an answer with all that it was made of
 POST /v1/labels               rows of a source that are known now
+
+Predictions that come as uvicorn's connections bring them are answered by direct.py, in the same
+words; here is what describes them, and answers where another server runs the app.
 """
 
-from collections.abc import Mapping
-from typing import Annotated, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from starlette.responses import JSONResponse, Response
 
 from mlops_pipeline.errors import DataError, NotFoundError
+from mlops_pipeline.lifecycle.entity_rows import EntityRow
 from mlops_pipeline.lifecycle.labels import deliver_labels
-from mlops_pipeline.lifecycle.serve import EntityRow, PredictionService, answer
+from mlops_pipeline.lifecycle.serve import PredictionService, answer
 from mlops_pipeline.serving.key_uses import caller
 from mlops_pipeline.serving.problems import NEVER_STORE, problem_responses
-from mlops_pipeline.stores.predictions import Role
+from mlops_pipeline.stores.predictions import LoggedPrediction, Role
 from mlops_pipeline.stores.settings import Settings
 
 Value = float | int | bool | str | None
@@ -71,11 +75,14 @@ class PredictBody(Body):
                 expected="entity_id, or entities",
                 found="both" if one else "neither",
             )
-        instances = self.entities
-        if instances is None:
-            given = {"request": self.request, "features": self.features}
-            instances = [Instance(entity_id=self.entity_id or "", **given)]
-        return [EntityRow(item.entity_id, item.request, item.features) for item in instances]
+        if self.entities is None:
+            return [EntityRow(self.entity_id or "", self.request, self.features)]
+        return [EntityRow(item.entity_id, item.request, item.features) for item in self.entities]
+
+    def document(self, made: Sequence[LoggedPrediction]) -> dict[str, Any]:
+        """Return what is answered: one answer, or the list of them."""
+        answers = [answer(item) for item in made]
+        return answers[0] if self.entities is None else {"predictions": answers}
 
 
 class Answer(BaseModel):
@@ -115,9 +122,7 @@ def predict(request: Request, body: PredictBody) -> Response:
         body.entity_rows(), caller=caller(request.scope), request_id=body.request_id
     )
     request.app.state.metrics.decided(made)
-    answers = [answer(item) for item in made]
-    document = answers[0] if body.entities is None else {"predictions": answers}
-    return JSONResponse(document, headers=NEVER_STORE)
+    return JSONResponse(body.document(made), headers=NEVER_STORE)
 
 
 @router.get("/predictions/{prediction_id}", responses=problem_responses(404, 422, 503))
@@ -149,7 +154,7 @@ class Delivered(BaseModel):
 )
 def take_labels(request: Request, body: LabelsBody) -> Response:
     """Store rows as a delivery, which the next lifecycle ingests."""
-    use_case = _named(request.app.state.served.use_cases, body.use_case)
+    use_case = named(request.app.state.served.use_cases, body.use_case)
     settings: Settings = request.app.state.gate.settings
     now = settings.now()
     path = deliver_labels(use_case, settings, body.source, body.rows, now=now)
@@ -160,10 +165,10 @@ def take_labels(request: Request, body: LabelsBody) -> Response:
 def service_of(request: Request, use_case: str | None) -> PredictionService:
     """Return the service of a use case; of the only one, where none is named."""
     services: Mapping[str, PredictionService] = request.app.state.services
-    return _named(services, use_case)
+    return named(services, use_case)
 
 
-def _named(known: Mapping[str, Found], use_case: str | None) -> Found:
+def named(known: Mapping[str, Found], use_case: str | None) -> Found:
     """Return what is of a use case; of the only one, where none is named."""
     if use_case is None and len(known) == 1:
         return next(iter(known.values()))

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
@@ -142,7 +142,19 @@ def problem_of(error: Exception) -> Problem:
     return next(PROBLEMS[kind] for kind in type(error).__mro__ if kind in PROBLEMS)
 
 
-def _known(_request: Request, error: Exception) -> Response:
+def refusal(error: Exception) -> Response:
+    """Return what is answered to an error, outside of the app that has the handlers."""
+    if isinstance(error, ValidationError):
+        found = error.errors(include_url=False, include_input=False)
+        located = [{**item, "loc": ("body", *item["loc"])} for item in found]
+        return _unreadable(None, RequestValidationError(located))
+    if isinstance(error, MlopsError):
+        return _known(None, error)
+    logger.error("a request failed", exc_info=error)
+    return _unforeseen(None, error)
+
+
+def _known(_request: Request | None, error: Exception) -> Response:
     problem = problem_of(error)
     if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         logger.error("%s: %s", problem.slug, error)
@@ -166,7 +178,7 @@ def _refused(_request: Request, error: Exception) -> Response:
     return JSONResponse(body, status, headers=headers, media_type=MEDIA_TYPE)
 
 
-def _unreadable(_request: Request, error: Exception) -> Response:
+def _unreadable(_request: Request | None, error: Exception) -> Response:
     """Answer a body or parameter that is not of its type; the value is not repeated."""
     found = error.errors() if isinstance(error, RequestValidationError) else []
     where = ", ".join(".".join(map(str, item["loc"])) for item in found)
@@ -178,5 +190,5 @@ def _unreadable(_request: Request, error: Exception) -> Response:
     )
 
 
-def _unforeseen(_request: Request, _error: Exception) -> Response:
+def _unforeseen(_request: Request | None, _error: Exception) -> Response:
     return answer(PROBLEMS[Exception])

@@ -84,8 +84,12 @@ class Gate(Closing):
         """Count no longer."""
         self._stack.close()
 
-    def admit(self, scope: "Scope") -> "Response | None":
-        """Note who asks; return why they may not."""
+    def refusal(self, scope: "Scope") -> "Response | None":
+        """Note who asks; return why they are not answered."""
+        refused = _too_large(scope) or self._not_admitted(scope)
+        return answer(OVERLOADED) if refused is None and not self.load.has_room() else refused
+
+    def _not_admitted(self, scope: "Scope") -> "Response | None":
         shown = _shown_key(scope)
         if shown is None and not self.asks_for_keys:
             return None
@@ -119,9 +123,7 @@ class Protected:
         if scope["path"].startswith(OPEN_PATHS):
             await self._app(scope, exchange.receive, exchange.send)
             return
-        refused = exchange.too_large() or gate.admit(scope)
-        if refused is None and not gate.load.has_room():
-            refused = answer(OVERLOADED)
+        refused = gate.refusal(scope)
         if refused is not None:
             await refused(scope, receive, exchange.send)
             return
@@ -149,15 +151,6 @@ class _Exchange:
         self._left, self._is_over = BODY_BYTES, False
         self._timer: asyncio.TimerHandle | None = None
         self._said: asyncio.Task[None] | None = None
-
-    def too_large(self) -> "Response | None":
-        """Refuse headers, or a body by what it says of itself; what arrives is counted too."""
-        left = HEADER_BYTES
-        for name, value in self._scope["headers"]:
-            left -= len(name) + len(value)
-            if name == b"content-length" and int(value) > BODY_BYTES:
-                return answer(TOO_LARGE)
-        return answer(HEADERS_TOO_LARGE) if left < 0 else None
 
     def expect_within(self, seconds: float) -> None:
         """Answer with a problem when nothing else was answered by then."""
@@ -196,6 +189,16 @@ class _Exchange:
     def _cancel(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+
+
+def _too_large(scope: "Scope") -> "Response | None":
+    """Refuse headers, or a body by what it says of itself; what arrives is counted too."""
+    left = HEADER_BYTES
+    for name, value in scope["headers"]:
+        left -= len(name) + len(value)
+        if name == b"content-length" and int(value) > BODY_BYTES:
+            return answer(TOO_LARGE)
+    return answer(HEADERS_TOO_LARGE) if left < 0 else None
 
 
 def needed_scope(method: str, path: str) -> str:

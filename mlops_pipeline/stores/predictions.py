@@ -8,15 +8,16 @@ process (`process`). One call's rows are stored together or not at all; a `reque
 is stored once, whoever comes second is told.
 """
 
+import asyncio
 import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
@@ -32,13 +33,13 @@ from sqlalchemy import (
     delete,
     event,
     func,
-    insert,
     select,
 )
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
-from mlops_pipeline.errors import MlopsError, PredictionLogError, RequestConflictError
+from mlops_pipeline.errors import PredictionLogError, RequestConflictError
 from mlops_pipeline.stores import Closing
+from mlops_pipeline.stores.group_insert import GroupInsert, Row, rows_of
 from mlops_pipeline.stores.ops.declarations import JsonText, UnstorableValueError
 from mlops_pipeline.stores.ops.engine import WRITES, make_engine, shown
 
@@ -114,10 +115,16 @@ REVIEW = Table(
 Index("review_entity", REVIEW.c.use_case, REVIEW.c.entity)
 
 
-@dataclass
-class _Waiting:
-    rows: Sequence[LoggedPrediction]
-    done: Future[None]
+_row_of = rows_of(_TABLE)
+Tell = Callable[[Exception | None], None]
+
+
+class _Waiting(NamedTuple):
+    """The rows of a request, and who is told what became of them, in which event loop if in one."""
+
+    rows: Sequence[Row]
+    tell: Tell
+    loop: asyncio.AbstractEventLoop | None
 
 
 class PredictionLog(Closing):
@@ -126,9 +133,11 @@ class PredictionLog(Closing):
     def __init__(self, url: str, *, durability: Durability = "disk") -> None:
         self._engine = make_engine(url, setting=SETTING, what="log of predictions")
         self._shown = shown(self._engine.url)
+        self._insert = GroupInsert(self._engine, _TABLE)
         if durability == "process":
             event.listen(self._engine, "connect", _without_sync)
-        self._waiting: SimpleQueue[_Waiting | None] = SimpleQueue()
+        self._waiting: SimpleQueue[list[_Waiting] | None] = SimpleQueue()
+        self._collected: list[_Waiting] = []  # of one event loop
         self._writer = threading.Thread(target=self._write, name="prediction log", daemon=True)
         is_file = self._engine.dialect.name == "sqlite"
         self._file = Path(str(self._engine.url.database)) if is_file else None
@@ -143,11 +152,43 @@ class PredictionLog(Closing):
         It fails with RequestConflictError when their request is stored already, with
         PredictionLogError when nothing could be stored.
         """
+        done: Future[None] = Future()
+
+        def tell(failed: Exception | None) -> None:
+            if failed is None:
+                done.set_result(None)
+            else:
+                done.set_exception(failed)
+
+        self.append_then(rows, tell, None)
+        return done
+
+    def append_then(
+        self,
+        rows: Sequence[LoggedPrediction],
+        tell: Tell,
+        loop: asyncio.AbstractEventLoop | None,
+    ) -> None:
+        """Store rows as `append` does, and tell why they are not stored, or None, in the loop."""
         if not self._writer.is_alive():
             raise PredictionLogError("the log of predictions is closed", where=self._shown)
-        waiting = _Waiting(rows, Future())
-        self._waiting.put(waiting)
-        return waiting.done
+        try:
+            stored = [_row_of(row) for row in rows]
+        except UnstorableValueError as error:
+            tell(error)
+            return
+        if loop is None:
+            self._waiting.put([_Waiting(stored, tell, None)])
+        elif self._collected:
+            self._collected.append(_Waiting(stored, tell, loop))
+        else:
+            self._collected.append(_Waiting(stored, tell, loop))
+            loop.call_soon(self._hand_over)
+
+    def _hand_over(self) -> None:
+        """Wake the writer once for all that came in one turn of the event loop."""
+        collected, self._collected = self._collected, []
+        self._waiting.put(collected)
 
     @property
     def waiting(self) -> int:
@@ -194,6 +235,7 @@ class PredictionLog(Closing):
         if self._writer.is_alive():
             self._waiting.put(None)
             self._writer.join()
+        self._insert.disconnect()
         self._engine.dispose()
 
     def select(self, query: Select[Any]) -> list[LoggedPrediction]:
@@ -222,6 +264,7 @@ class PredictionLog(Closing):
             self._file.exists() and self._file.stat().st_ino == self._inode
         ):
             logger.warning("the file of the log of predictions was replaced: %s", self._file)
+            self._insert.disconnect()
             self._engine.dispose()
             self._prepare()
 
@@ -229,31 +272,34 @@ class PredictionLog(Closing):
         """Store what waits, many requests in one transaction, until None comes."""
         is_open = True
         while is_open:
-            taken = [self._waiting.get()]
-            while len(taken) < REQUESTS_AT_ONCE and not self._waiting.empty():
-                taken.append(self._waiting.get())
-            is_open = None not in taken
-            self._store([item for item in taken if item is not None])
+            found = [self._waiting.get()]
+            while len(found) < REQUESTS_AT_ONCE and not self._waiting.empty():
+                found.append(self._waiting.get())
+            is_open = None not in found
+            self._store([item for group in found if group is not None for item in group])
 
     def _store(self, taken: Sequence[_Waiting]) -> None:
         failures: Sequence[Exception | None]
+        if not taken:
+            return
         try:
             with self._reported():
                 self._open_replaced()
-                with self._engine.connect() as connection:
-                    connection.execution_options(**{WRITES: True})
-                    with connection.begin():
-                        failures = [_insert(connection, item.rows) for item in taken]
+                are_new = self._insert.insert([item.rows for item in taken])
+            failures = [None if is_new else _conflict() for is_new in are_new]
         except Exception as error:  # noqa: BLE001 # whoever waits is told, whatever it is
             failures = [error] * len(taken)
+        in_loops: dict[asyncio.AbstractEventLoop, list[tuple[Tell, Exception | None]]] = {}
         for item, failed in zip(taken, failures, strict=True):
-            if failed is None:
-                item.done.set_result(None)
+            if item.loop is None:
+                item.tell(failed)
             else:
-                item.done.set_exception(failed)
+                in_loops.setdefault(item.loop, []).append((item.tell, failed))
+        for loop, found in in_loops.items():  # one call for all: each wakes the loop
+            loop.call_soon_threadsafe(_tell, found)
 
     def _reported(self) -> "_Reported":
-        return _Reported(self._shown)
+        return _Reported(self._shown, self._engine.dialect.loaded_dbapi.Error)
 
 
 @dataclass(frozen=True)
@@ -261,12 +307,13 @@ class _Reported:
     """Turns what the database says into a PredictionLogError."""
 
     where: str
+    driver_error: type[Exception]
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (SQLAlchemyError, OSError)):
+        if isinstance(error, (SQLAlchemyError, OSError, self.driver_error)):
             raise PredictionLogError(
                 "the log of predictions cannot be used",
                 where=self.where,
@@ -275,16 +322,13 @@ class _Reported:
             ) from error
 
 
-def _insert(connection: Connection, rows: Sequence[LoggedPrediction]) -> MlopsError | None:
-    """Insert the rows of one request; return why they cannot be stored: others can."""
-    try:
-        with connection.begin_nested():
-            connection.execute(insert(_TABLE), [vars(row) for row in rows])
-    except IntegrityError:
-        return RequestConflictError("a request with this id is stored already", where="request_id")
-    except UnstorableValueError as error:
-        return error
-    return None
+def _tell(found: Sequence[tuple[Tell, Exception | None]]) -> None:
+    for tell, failed in found:
+        tell(failed)
+
+
+def _conflict() -> RequestConflictError:
+    return RequestConflictError("a request with this id is stored already", where="request_id")
 
 
 def _of_entity(table: Table, use_case: str, entity: str) -> tuple[Any, ...]:

@@ -13,9 +13,10 @@ import pytest
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.core.data.inputs import condition
 from mlops_pipeline.errors import DataError, NotFoundError, ReviewedError
+from mlops_pipeline.lifecycle.entity_rows import EntityRow
 from mlops_pipeline.lifecycle.features.online.reader import open_reader
 from mlops_pipeline.lifecycle.reviews import Said, labelling_sample
-from mlops_pipeline.lifecycle.serve import EntityRow, PredictionService
+from mlops_pipeline.lifecycle.serve import PredictionService
 from mlops_pipeline.spec.grammar import Expression
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.predictions import PredictionLog

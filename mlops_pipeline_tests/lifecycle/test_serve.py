@@ -17,9 +17,10 @@ from mlops_pipeline.core.modelling.row_scorer import RowScorer
 from mlops_pipeline.core.rollout.breaker import MIN_REQUESTS, OPEN_SECONDS, TRIALS, Breaker
 from mlops_pipeline.errors import DataError, NotFoundError, RequestConflictError
 from mlops_pipeline.lifecycle.champions import MODEL
+from mlops_pipeline.lifecycle.entity_rows import EntityRow
 from mlops_pipeline.lifecycle.features.online.reader import open_reader
 from mlops_pipeline.lifecycle.live_models import LiveModel, NoModel
-from mlops_pipeline.lifecycle.serve import EntityRow, PredictionService
+from mlops_pipeline.lifecycle.serve import PredictionService
 from mlops_pipeline.stores.lake.tables import Lake
 from mlops_pipeline.stores.predictions import LoggedPrediction, PredictionLog
 from mlops_pipeline.stores.settings import Settings

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2 as httpx
 import pytest
-from fastapi.testclient import TestClient
 
 from mlops_pipeline_tests.serving.client import client_at, problem_of
 from mlops_pipeline_tests.serving.served_shop import release
 from mlops_pipeline_tests.serving.shops import settings_at
+from mlops_pipeline_tests.serving.test_server import running
 
 HEAVY = ("mlflow", "sklearn", "pandas", "lightgbm", "dagster")
 ROW = {"visits": 2, "spent": 12.5, "last_kind": "web", "spent_a_visit": 6.25}
@@ -32,18 +33,18 @@ print(json.dumps([answer["role"], sorted(set(sys.argv[3:]) & set(sys.modules))])
 """
 
 
-@pytest.fixture
-def client(changed: Path) -> Iterator[TestClient]:
+@pytest.fixture(params=["app", "server"])  # the server's protocol answers by itself
+def client(request: pytest.FixtureRequest, changed: Path) -> Iterator[httpx.Client]:
     release(settings_at(changed))
-    with client_at(changed) as opened:
+    with client_at(changed) if request.param == "app" else running(changed) as opened:
         yield opened
 
 
-def post(client: TestClient, **body: Any) -> Any:
+def post(client: httpx.Client, **body: Any) -> Any:
     return client.post("/v1/predict", json={"use_case": "shop", **body})
 
 
-def test_one_entity_gets_an_answer_and_its_receipt(client: TestClient) -> None:
+def test_one_entity_gets_an_answer_and_its_receipt(client: httpx.Client) -> None:
     said = post(client, entity_id=1)
     assert said.status_code == 200
     assert said.headers["cache-control"] == "no-store"
@@ -55,14 +56,14 @@ def test_one_entity_gets_an_answer_and_its_receipt(client: TestClient) -> None:
     assert receipt["model"]["provenance"]["git_commit"] == "c0ffee"
 
 
-def test_list_is_answered_one_by_one(client: TestClient) -> None:
+def test_list_is_answered_one_by_one(client: httpx.Client) -> None:
     entities = [{"entity_id": 2}, {"entity_id": "99"}, {"entity_id": 9, "features": ROW}]
     found = post(client, entities=entities).json()["predictions"]
     assert [(one["entity_id"], one["role"]) for one in found] == [
         ("2", "champion"), ("99", "default"), ("9", "champion")]  # fmt: skip
 
 
-def test_request_id_is_answered_once_and_refused_for_another_body(client: TestClient) -> None:
+def test_request_id_is_answered_once_and_refused_for_another_body(client: httpx.Client) -> None:
     first = post(client, entity_id=1, request_id="a").json()
     assert post(client, entity_id=1, request_id="a").json() == first
     assert problem_of(post(client, entity_id=2, request_id="a")) == (409, "request-conflict")
@@ -84,24 +85,24 @@ def test_request_id_is_answered_once_and_refused_for_another_body(client: TestCl
     ],
 )
 def test_body_that_cannot_be_used_is_a_problem_and_not_logged(
-    client: TestClient, body: dict[str, Any]
+    client: httpx.Client, body: dict[str, Any]
 ) -> None:
     assert problem_of(post(client, **body)) == (422, "unusable-request")
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"use_case": "shop", "entity_id": NaN}', "[1]"])
-def test_body_that_is_no_json_object_is_a_problem(client: TestClient, text: str) -> None:
+def test_body_that_is_no_json_object_is_a_problem(client: httpx.Client, text: str) -> None:
     headers = {"content-type": "application/json"}
     said = client.post("/v1/predict", content=text, headers=headers)
     assert problem_of(said) == (422, "unusable-request")
 
 
-def test_problem_of_a_body_does_not_repeat_its_values(client: TestClient) -> None:
+def test_problem_of_a_body_does_not_repeat_its_values(client: httpx.Client) -> None:
     said = post(client, entity_id={"name": "Grace Hopper"})
     assert "Hopper" not in said.text
 
 
-def test_use_case_is_needed_and_has_to_be_served(client: TestClient) -> None:
+def test_use_case_is_needed_and_has_to_be_served(client: httpx.Client) -> None:
     assert problem_of(client.post("/v1/predict", json={"entity_id": 1})) == (
         422, "unusable-request")  # fmt: skip
     said = client.post("/v1/predict", json={"use_case": "shpo", "entity_id": 1})
@@ -109,13 +110,13 @@ def test_use_case_is_needed_and_has_to_be_served(client: TestClient) -> None:
     assert "shop" in said.json()["expected"]
 
 
-def test_prediction_that_is_not_there_is_not_found(client: TestClient) -> None:
+def test_prediction_that_is_not_there_is_not_found(client: httpx.Client) -> None:
     said = client.get("/v1/predictions/0123?use_case=shop")
     assert problem_of(said) == (404, "not-found")
     assert "0123" not in said.text
 
 
-def test_request_time_columns_reach_the_features(client: TestClient) -> None:
+def test_request_time_columns_reach_the_features(client: httpx.Client) -> None:
     said = client.post("/v1/predict", json={"use_case": "till", "entity_id": 1, "request": {}})
     assert said.json()["reasons"] == ["till has no champion"]
 

@@ -1,6 +1,7 @@
 """The app as a whole: readiness, no pages, and a real server."""
 
 import logging
+import re
 import socket
 import sqlite3
 import subprocess
@@ -93,6 +94,45 @@ def locked_log(root: Path) -> Iterator[None]:
 
 
 BODY = {"use_case": "shop", "entity_id": 1, "request_id": "a"}
+
+
+def written(method: str, path: str, body: bytes = b"", *headers: str) -> bytes:
+    """A request as it is on the wire."""
+    lines = [f"{method} {path} HTTP/1.1", "Host: shop", f"Content-Length: {len(body)}", *headers]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def test_requests_sent_at_once_are_answered_in_their_order(changed: Path) -> None:
+    json_type = "Content-Type: application/json"
+    body = b'{"use_case": "shop", "entity_id": 1}'
+    asked = [
+        written("POST", "/v1/predict", body, json_type),
+        written("POST", "/v1/predict", b"{", json_type),
+        written("GET", "/health/live"),
+        written("POST", "/v1/predict", body, json_type, "Connection: close"),
+    ]
+    with running(changed) as client:
+        address = (HOST, client.base_url.port)
+        with socket.create_connection(address, timeout=20) as connection:
+            connection.sendall(b"".join(asked))
+            said = b"".join(iter(lambda: connection.recv(65_536), b""))
+        with socket.create_connection(address, timeout=20) as connection:
+            connection.sendall(asked[0][:-5])  # gone before its request was whole
+        assert client.get("/health/live").status_code == 200
+    assert re.findall(rb"HTTP/1.1 (\d+)", said) == [b"200", b"422", b"200", b"200"]
+    assert said.count(b"prediction_id") == 2
+
+
+def test_head_without_end_is_hung_up(shops: Path) -> None:
+    with (
+        running(shops) as client,
+        socket.create_connection((HOST, client.base_url.port), timeout=20) as connection,
+    ):
+        connection.sendall(b"GET /health/live HTTP/1.1\r\n")
+        with suppress(ConnectionError):
+            for number in range(200):
+                connection.sendall(b"x-%d: " % number + b"y" * 1_000 + b"\r\n")
+            assert connection.recv(1_024) == b""
 
 
 def test_answer_that_takes_too_long_is_a_problem_and_kept_for_the_same_id(changed: Path) -> None:

@@ -103,6 +103,21 @@ def test_row_that_cannot_be_stored_keeps_none_of_the_others(log: PredictionLog) 
     ]
 
 
+def test_connection_that_broke_while_idle_is_replaced(postgres_schema_url: str) -> None:
+    named = "&" if "?" in postgres_schema_url else "?"
+    with PredictionLog(f"{postgres_schema_url}{named}application_name=test_broken") as log:
+        log.append([replace(ONE, id="b1", request_id="b1")]).result()
+        with log._engine.connect() as other:
+            ended = other.exec_driver_sql(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE query = 'COMMIT' AND datname = current_database()"
+                " AND application_name = 'test_broken'"
+            )
+            assert ended.all()
+        log.append([replace(ONE, id="b2", request_id="b2")]).result()
+        assert log.find("b2") is not None
+
+
 def test_who_is_forgotten_has_no_rows(log: PredictionLog) -> None:
     others = [replace(ONE, id=f"p{n}", request_id=f"r{n}", entity=str(n)) for n in (2, 3)]
     for row in (ONE, *others, replace(ONE, id="other", use_case="till")):

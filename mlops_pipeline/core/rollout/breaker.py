@@ -53,4 +53,4 @@ def record(breaker: Breaker, is_error: bool, now: float) -> Breaker:
     requests, errors = breaker.requests + 1, breaker.errors + is_error
     if requests >= MIN_REQUESTS and errors >= ERROR_SHARE * requests:
         return Breaker("open", now)
-    return replace(breaker, requests=requests, errors=errors)
+    return Breaker("closed", breaker.since, breaker.admitted, requests, errors)

@@ -70,7 +70,10 @@ class OnlineStore(Protocol):
     """Newest records and recent events, by entity.
 
     Every method may raise one of the `OnlineStoreError`: unavailable, timeout, full, corrupt.
+    `is_local`: a read is answered by this machine alone, in less time than a thread costs.
     """
+
+    is_local: bool
 
     def write_records(
         self,

@@ -111,6 +111,8 @@ class RedisOnlineStore(Closing):
     The address is ``redis://user:password@host:port/db``: a database of its own, and no eviction.
     """
 
+    is_local = False
+
     def __init__(self, url: str, *, timeout_ms: int) -> None:
         self._server = RedisServer(url, timeout_ms=timeout_ms)
 

@@ -29,6 +29,11 @@ class SharedLibrary:
         getattr(loaded, self.last_error).restype = ctypes.c_char_p
         return loaded
 
+    @cached_property
+    def undivided(self) -> ctypes.PyDLL:
+        """The library for calls of microseconds: no other thread runs meanwhile."""
+        return ctypes.PyDLL(self.loaded._name)
+
     def call(self, name: str, *arguments: Any) -> None:
         """Call a function of the library."""
         if getattr(self.loaded, name)(*arguments) != 0:

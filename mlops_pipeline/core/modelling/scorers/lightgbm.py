@@ -55,7 +55,7 @@ class Trees:
             *(self._handle, PROBABILITY, 0, ALL_TREES, FLOAT32, self.width),
             *(b"num_threads=1", ctypes.byref(config)),
         )
-        predict = LIBRARY.loaded.LGBM_BoosterPredictForMatSingleRowFast
+        predict = LIBRARY.undivided.LGBM_BoosterPredictForMatSingleRowFast
         inputs = (config, ctypes.c_void_p(buffer.ctypes.data))
         results = (ctypes.byref(length), ctypes.byref(found))
 

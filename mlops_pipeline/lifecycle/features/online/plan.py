@@ -29,7 +29,6 @@ WHOLE = re.compile(r"-?[0-9]{1,19}")  # an int64 has no more digits
 SUMMARIES_KEPT = 1_024  # one for each combination of times that entities have at a read
 FeatureStatus = Literal["fresh", "stale", "missing"]
 State = tuple[FeatureStatus, int]  # status and feature time of a view's values
-Summary = tuple[tuple[FeatureStatus, ...], tuple[datetime | None, ...]]  # by place in a row
 Request = Mapping[str, Any]
 
 
@@ -47,6 +46,18 @@ class FeatureValue(NamedTuple):
     feature_time: datetime | None
 
 
+class Summary(NamedTuple):
+    """Status and time by place in a row; of the features asked for, what is not fresh, and since.
+
+    `not_fresh` has names and statuses, `oldest` is the oldest time among all that are not missing.
+    """
+
+    statuses: tuple[FeatureStatus, ...]
+    times: tuple[datetime | None, ...]
+    not_fresh: tuple[tuple[str, FeatureStatus], ...]
+    oldest: datetime | None
+
+
 class FeatureValues(Mapping[str, FeatureValue]):
     """The features of one entity by name, in the order in which they were asked for.
 
@@ -54,15 +65,15 @@ class FeatureValues(Mapping[str, FeatureValue]):
     objects.
     """
 
-    __slots__ = ("_places", "_summary", "_values")
+    __slots__ = ("_places", "_values", "summary")
 
     def __init__(self, places: Mapping[str, int], values: Sequence[Any], summary: Summary) -> None:
-        self._places, self._values, self._summary = places, values, summary
+        self._places, self._values, self.summary = places, values, summary
 
     def __getitem__(self, name: str) -> FeatureValue:
         place = self._places[name]
-        statuses, times = self._summary
-        return FeatureValue(self._values[place], statuses[place], times[place])
+        summary = self.summary
+        return FeatureValue(self._values[place], summary.statuses[place], summary.times[place])
 
     def plain(self) -> dict[str, Scalar]:
         """Return the values alone, by name: for who has looked at the statuses, or need not."""
@@ -178,6 +189,8 @@ class Plan:
             place_of[name] = len(self._origins)
             self._origins.append(tuple({index for origins in used for index in origins}))
         self._places = {name: place_of[name] for name in names}
+        now = len(parts) - 1  # the state of what is requested is of each read's own time
+        self._is_timed = any(now in used or not used for used in self._origins)
         self._summaries: dict[tuple[int, tuple[State | None, ...]], Summary] = {}
 
     def values(self, found: Found, request: Request, at_us: int) -> FeatureValues:
@@ -194,13 +207,13 @@ class Plan:
             states.append(state)
         if self._is_requested:
             row.extend(self._requested(self._request_row(request)))
-        states.append(("fresh", at_us))
+        states.append(("fresh", at_us if self._is_timed else 0))
         row.extend(self._derived(row))
-        summary = self._summary(tuple(states), at_us)
+        summary = self._summary(tuple(states), at_us if self._is_timed else 0)
         if None in states:  # what is not to be used is left out
             row = [
                 None if status == "missing" else value
-                for value, status in zip(row, summary[0], strict=True)
+                for value, status in zip(row, summary.statuses, strict=True)
             ]
         return FeatureValues(self._places, row, summary)
 
@@ -233,7 +246,10 @@ class Plan:
                 for used in self._origins
             ]
             statuses, times = zip(*made, strict=True) if made else ((), ())
-            found = self._summaries[key] = (statuses, times)
+            asked = [(name, *made[place]) for name, place in self._places.items()]
+            not_fresh = tuple((name, status) for name, status, _ in asked if status != "fresh")
+            oldest = min((time for _, _, time in asked if time is not None), default=None)
+            found = self._summaries[key] = Summary(statuses, times, not_fresh, oldest)
         return found
 
 

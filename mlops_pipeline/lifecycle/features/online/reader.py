@@ -88,6 +88,11 @@ class OnlineReader(Closing):
         self._is_numbered = source.column(use_case.entity.key).type == "int64"
 
     @property
+    def is_local(self) -> bool:
+        """Whether the store is on this machine, and answers without a network."""
+        return self._store.is_local
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The features that can be read."""
         return self._layout.features
