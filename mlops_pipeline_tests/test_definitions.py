@@ -82,6 +82,7 @@ def test_materialize_runs_online_features_only(defs: dg.Definitions) -> None:
 def test_sensors_and_what_is_on_by_default(defs: dg.Definitions) -> None:
     sensors = {sensor.name: sensor.default_status.value for sensor in defs.sensors or ()}
     assert sensors == {
+        "calendar": "STOPPED",
         "run_failures": "RUNNING",
         **{
             f"{case}_{kind}": "STOPPED" for case in USE_CASES for kind in ("new_labels", "new_data")

@@ -22,6 +22,7 @@ from mlops_pipeline.cli.approvals import (
     reject,
     rollback,
 )
+from mlops_pipeline.cli.clock import clock_app
 from mlops_pipeline.cli.console import (
     AsJson,
     Name,
@@ -53,7 +54,7 @@ config_app = typer.Typer(help="Check and describe configuration files.", no_args
 for name, group in {
     "simulate": simulate_app, "config": config_app, "features": features_app, "audit": audit_app,
     "registry": registry_app, "exception": exception_app, "card": card_app, "keys": keys_app,
-    "review": review_app,
+    "review": review_app, "clock": clock_app,
 }.items():  # fmt: skip
     app.add_typer(group, name=name)
 for command in (approve, reject, rollback, reproduce, forget, pack, serve):

@@ -23,6 +23,7 @@ from mlops_pipeline.cli.console import (
     say,
 )
 from mlops_pipeline.errors import ConfigError
+from mlops_pipeline.stores.clock import machine_now
 from mlops_pipeline.stores.settings import Settings, parse_time
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def decide(
     """Confirm or overturn an answer: in its receipt from then on, and in the audit chain."""
     from mlops_pipeline.lifecycle.reviews import Said, review_answer
 
-    with _log(use_case) as (log, settings), _ops() as (ops, _):
+    with _log(use_case) as (log, settings), _ops() as ops:
         said = Said(verdict, by, reason)
         made = review_answer(log, ops, use_case, prediction_id, said, now=settings.now())
     decision = "positive" if made.decision else "negative"
@@ -156,10 +157,10 @@ def create(
     from mlops_pipeline.lifecycle.api_keys import create_key
 
     wanted = tuple(filter(None, (word.strip() for word in scopes.split(","))))
-    with _ops() as (ops, settings):
-        end = _end(expires, settings)
+    with _ops() as ops:
+        end = _end(expires)
         key = create_key(
-            ops, name, wanted, by=by or getpass.getuser(), expires_at=end, now=settings.now()
+            ops, name, wanted, by=by or getpass.getuser(), expires_at=end, now=machine_now()
         )
     _print_key(key, name, f"for {', '.join(wanted)}, until {end.isoformat()}")
 
@@ -169,8 +170,8 @@ def list_all(as_json: AsJson = False) -> None:
     """List the keys, also those that ended; never their text."""
     from mlops_pipeline.lifecycle.api_keys import list_keys
 
-    with _ops() as (ops, settings):
-        found, now = list_keys(ops), settings.now()
+    with _ops() as ops:
+        found, now = list_keys(ops), machine_now()
     rows = []
     for key in found:
         ended = "expired" if key.revoked_by is None else f"revoked by {key.revoked_by}"
@@ -191,8 +192,8 @@ def revoke(name: KeyName, by: KeyBy = None) -> None:
     """End every key of a name; servers refuse it within two seconds."""
     from mlops_pipeline.lifecycle.api_keys import revoke_key
 
-    with _ops() as (ops, settings):
-        count = revoke_key(ops, name, by=by or getpass.getuser(), now=settings.now())
+    with _ops() as ops:
+        count = revoke_key(ops, name, by=by or getpass.getuser(), now=machine_now())
     say(f"{name}: {count} key{'s' if count > 1 else ''} revoked")
 
 
@@ -208,8 +209,8 @@ def rotate(
     """Make another key of a name and print it; the one before ends soon."""
     from mlops_pipeline.lifecycle.api_keys import rotate_key
 
-    with _ops() as (ops, settings):
-        end, now = _end(expires, settings), settings.now()
+    with _ops() as ops:
+        end, now = _end(expires), machine_now()
         old_end = now + timedelta(hours=overlap_hours)
         key = rotate_key(
             ops, name, by=by or getpass.getuser(), ends_at=old_end, expires_at=end, now=now
@@ -218,16 +219,15 @@ def rotate(
 
 
 @contextmanager
-def _ops() -> "Iterator[tuple[OpsDatabase, Settings]]":
+def _ops() -> "Iterator[OpsDatabase]":
     from mlops_pipeline.stores.ops import OpsDatabase
 
-    settings = Settings.from_environment()
-    with OpsDatabase.open(settings.database_url) as ops:
-        yield ops, settings
+    with OpsDatabase.open(Settings.from_environment().database_url) as ops:
+        yield ops
 
 
-def _end(expires: str | None, settings: Settings) -> datetime:
-    return settings.now() + YEAR if expires is None else parse_time(expires)
+def _end(expires: str | None) -> datetime:
+    return machine_now() + YEAR if expires is None else parse_time(expires)
 
 
 def _print_key(key: str, name: str, about: str) -> None:

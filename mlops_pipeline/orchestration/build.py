@@ -10,16 +10,20 @@ from mlops_pipeline.config import UseCase, load_use_cases
 from mlops_pipeline.orchestration.assets.data import data_assets, feature_assets
 from mlops_pipeline.orchestration.assets.model import model_assets, release_assets
 from mlops_pipeline.orchestration.assets.scoring import scoring_assets
-from mlops_pipeline.orchestration.jobs import asset_job, card_review_job, lifecycle_executor
+from mlops_pipeline.orchestration.calendar import calendar
+from mlops_pipeline.orchestration.jobs import (
+    ASSETS,
+    asset_job,
+    card_review_job,
+    lifecycle_executor,
+)
 from mlops_pipeline.orchestration.resources import Platform, mlflow_resource
 from mlops_pipeline.orchestration.triggers import (
     INTERVAL_SECONDS,
-    hourly_online_features,
-    model_card_review,
-    monthly_fairness_audit,
-    monthly_retrain,
+    planned_work,
     retraining_sensors,
     run_failures,
+    schedule,
 )
 from mlops_pipeline.stores.settings import project_root
 
@@ -32,27 +36,32 @@ def build_definitions(
 ) -> dg.Definitions:
     """Return fresh definitions for every configs/*.yaml."""
     use_cases = load_use_cases(config_dir or project_root() / "configs")
-    parts = [_of_use_case(item, sensor_interval_seconds) for item in use_cases.values()]
+    resources = {
+        "platform": Platform(),
+        **{f"mlflow_{name}": mlflow_resource(name) for name in use_cases},
+        **(resource_overrides or {}),
+    }
+    parts = [
+        _of_use_case(item, resources["platform"], sensor_interval_seconds)
+        for item in use_cases.values()
+    ]
+    planned = [item for part in parts for item in part["planned"]]
     return dg.Definitions(
         assets=[asset for part in parts for asset in part["assets"]],
         jobs=[job for part in parts for job in part["jobs"]],
         sensors=[sensor for part in parts for sensor in part["sensors"]]
-        + [run_failures(tuple(use_cases), sensor_interval_seconds)],
-        schedules=[schedule for part in parts for schedule in part["schedules"]],
-        resources={
-            "platform": Platform(),
-            **{f"mlflow_{name}": mlflow_resource(name) for name in use_cases},
-            **(resource_overrides or {}),
-        },
+        + [run_failures(tuple(use_cases), sensor_interval_seconds)]
+        + [calendar(planned, sensor_interval_seconds)],
+        schedules=[schedule(item) for item in planned],
+        resources=resources,
         executor=lifecycle_executor,
     )
 
 
-def _of_use_case(use_case: UseCase, interval_seconds: int) -> dict[str, Any]:
-    lifecycle, online = asset_job(use_case, "lifecycle"), asset_job(use_case, "materialize")
-    # without a protected attribute there is nothing to audit
-    audits = [asset_job(use_case, "fairness_audit")] if use_case.protected else []
-    review = card_review_job(use_case)
+def _of_use_case(use_case: UseCase, platform: Any, interval_seconds: int) -> dict[str, Any]:
+    kinds = [kind for kind in ASSETS if kind != "fairness_audit" or use_case.protected]
+    jobs = {kind: asset_job(use_case, kind) for kind in kinds}
+    jobs["card_review"] = card_review_job(use_case, platform)
     return {
         "assets": [
             *data_assets(use_case),
@@ -61,12 +70,7 @@ def _of_use_case(use_case: UseCase, interval_seconds: int) -> dict[str, Any]:
             *release_assets(use_case),
             *scoring_assets(use_case),
         ],
-        "jobs": [lifecycle, online, asset_job(use_case, "batch_score"), *audits, review],
-        "sensors": retraining_sensors(use_case, lifecycle, interval_seconds),
-        "schedules": [
-            monthly_retrain(use_case, lifecycle),
-            hourly_online_features(use_case, online),
-            *(monthly_fairness_audit(use_case, job) for job in audits),
-            model_card_review(use_case, review),
-        ],
+        "jobs": [*jobs.values()],
+        "sensors": retraining_sensors(use_case, jobs["lifecycle"], interval_seconds),
+        "planned": planned_work(use_case, jobs),
     }

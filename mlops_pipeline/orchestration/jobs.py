@@ -55,8 +55,11 @@ def asset_job(use_case: UseCase, kind: str) -> Any:
     )
 
 
-def card_review_job(use_case: UseCase) -> dg.JobDefinition:
-    """Return `<use_case>_card_review`: an alert when the champion's card is due for review."""
+def card_review_job(use_case: UseCase, platform: Any) -> dg.JobDefinition:
+    """Return `<use_case>_card_review`: an alert when the champion's card is due for review.
+
+    It is given its resource: to bind one later, Dagster would copy every sensor that has the job.
+    """
 
     @dg.op(name=f"{use_case.name}__card_review", required_resource_keys={"platform"})
     def card_review(context: dg.OpExecutionContext) -> None:
@@ -74,6 +77,7 @@ def card_review_job(use_case: UseCase) -> dg.JobDefinition:
         name=f"{use_case.name}_card_review",
         description="Raises an alert when nobody reviewed the champion's model card in time.",
         tags={"use_case": use_case.name, "mlops/kind": "card_review"},
+        resource_defs={"platform": platform},
     )
     def job() -> None:
         card_review()

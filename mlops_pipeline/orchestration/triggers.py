@@ -4,13 +4,14 @@ What they decide is lifecycle/retrain.py's; evidence is decided on once, and its
 Schedules are in UTC, and off until somebody turns them on.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dagster as dg
 
 from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.core.monitoring.calendar import Plan, plans
 from mlops_pipeline.core.monitoring.retraining import Trigger
 from mlops_pipeline.orchestration.asset_run import TRIGGERED_BY, without_values
 from mlops_pipeline.stores.settings import Settings
@@ -18,6 +19,8 @@ from mlops_pipeline.stores.settings import Settings
 if TYPE_CHECKING:
     from mlops_pipeline.stores.ops import OpsDatabase
 
+Request = dg.RunRequest | dg.SkipReason
+Decide = Callable[[Settings, dg.DagsterInstance], Request]
 INTERVAL_SECONDS = 60  # a tick looks at file times first and counts only when something changed
 STARTING = (
     dg.DagsterRunStatus.QUEUED,
@@ -26,10 +29,6 @@ STARTING = (
     dg.DagsterRunStatus.STARTED,
 )
 STARTING_MINUTES = 5  # a run takes the lease within this time; one killed before never does
-HOUR_UTC = 3  # after nightly loads
-AUDIT_HOUR_UTC = 5  # after a retraining of the same day
-REVIEW_HOUR_UTC = 6  # before people come to work on a Monday
-MINUTE = 30  # of every hour: not when the monthly run starts
 
 
 def retraining_sensors(
@@ -86,74 +85,97 @@ def run_failures(names: tuple[str, ...], interval_seconds: int) -> dg.SensorDefi
     return failed
 
 
-def monthly_retrain(use_case: UseCase, job: Any) -> dg.ScheduleDefinition:
-    """Return `<use_case>_monthly_retrain`: once a month, if as_of has moved on."""
-    cron = f"0 {HOUR_UTC} {use_case.retraining.monthly_day} * *"
+class Planned(NamedTuple):
+    """Work that is due by the calendar; `decide` returns its run, or why there is none."""
 
-    @dg.schedule(
-        name=f"{use_case.name}_monthly_retrain",
-        description="Runs the lifecycle once a month when there is a newer as_of; the decision is "
-        "stored, also to skip.",
-        **_plan(job, cron),
-    )
-    def monthly(
-        context: dg.ScheduleEvaluationContext, platform: dg.ResourceParam[Any]
-    ) -> dg.RunRequest | dg.SkipReason:
-        settings = platform.settings()
-        return request_retraining(use_case, settings, context.instance, "monthly")
-
-    return monthly
+    plan: Plan
+    job: Any
+    description: str
+    decide: Decide
 
 
-def hourly_online_features(use_case: UseCase, job: Any) -> dg.ScheduleDefinition:
-    """Return `<use_case>_online_features`: every hour, unless a run of the use case works."""
+def planned_work(use_case: UseCase, jobs: Mapping[str, Any]) -> list[Planned]:
+    """Return what is planned of a use case; `jobs` are by kind."""
 
-    @dg.schedule(
-        name=f"{use_case.name}_online_features",
-        description="Brings the online store up to the newest accepted features; there is nothing "
-        "to do while a lifecycle runs, which does it itself, or before the first one.",
-        **_plan(job, f"{MINUTE} * * * *"),
-    )
-    def hourly(
-        context: dg.ScheduleEvaluationContext, platform: dg.ResourceParam[Any]
-    ) -> dg.RunRequest | dg.SkipReason:
-        from mlops_pipeline.lifecycle.features.online.materialize import accepted_through
-        from mlops_pipeline.stores.ops import OpsDatabase
+    def retrain(settings: Settings, instance: dg.DagsterInstance) -> Request:
+        return request_retraining(use_case, settings, instance, "monthly")
 
-        with OpsDatabase.open(platform.settings().database_url) as ops:
-            if accepted_through(ops, use_case) is None:
-                return dg.SkipReason("no features of the present definitions are accepted yet")
-            if is_under_way(use_case, ops, context.instance):
-                return dg.SkipReason("a run is under way")
+    def refresh(settings: Settings, instance: dg.DagsterInstance) -> Request:
+        return _request_online(use_case, settings, instance)
+
+    def always(_settings: Settings, _instance: dg.DagsterInstance) -> Request:
         return dg.RunRequest()
 
-    return hourly
-
-
-def monthly_fairness_audit(use_case: UseCase, job: Any) -> dg.ScheduleDefinition:
-    """Return `<use_case>_fairness_audit`: once a month, whatever else happened."""
-    return dg.ScheduleDefinition(
-        name=f"{use_case.name}_fairness_audit",
-        description="Audits the champion's live decisions by protected attribute once a month.",
-        **_plan(job, f"0 {AUDIT_HOUR_UTC} {use_case.fairness.audit_day} * *"),
-    )
-
-
-def model_card_review(use_case: UseCase, job: Any) -> dg.ScheduleDefinition:
-    """Return `<use_case>_model_card_review`: looks every Monday whether the card is due."""
     months = use_case.governance.review.card_months
-    return dg.ScheduleDefinition(
-        name=f"{use_case.name}_model_card_review",
-        description="Raises an alert while the champion's model card was not reviewed for "
-        f"{months} months; `mlops card review` resolves it.",
-        **_plan(job, f"0 {REVIEW_HOUR_UTC} * * 1"),
+    known: dict[str, tuple[str, str, Decide]] = {  # the kind of the job, what it does, whether
+        "monthly_retrain": (
+            "lifecycle",
+            "Runs the lifecycle once a month when there is a newer as_of; the decision is stored, "
+            "also to skip.",
+            retrain,
+        ),
+        "online_features": (
+            "materialize",
+            "Brings the online store up to the newest accepted features, unless a run of the use "
+            "case works: there is nothing to do while a lifecycle runs, which does it itself, or "
+            "before the first one.",
+            refresh,
+        ),
+        "fairness_audit": (
+            "fairness_audit",
+            "Audits the champion's live decisions by protected attribute once a month.",
+            always,
+        ),
+        "model_card_review": (
+            "card_review",
+            "Looks every Monday; raises an alert while the champion's model card was not reviewed "
+            f"for {months} months; `mlops card review` resolves it.",
+            always,
+        ),
+    }
+    found = []
+    for kind, plan in plans(use_case).items():
+        job, description, decide = known[kind]
+        found.append(Planned(plan, jobs[job], description, decide))
+    return found
+
+
+def schedule(planned: Planned) -> dg.ScheduleDefinition:
+    """Return planned work as a schedule of the system's clock; the calendar has the others."""
+
+    @dg.schedule(
+        name=planned.plan.name,
+        job=planned.job,
+        cron_schedule=planned.plan.cron,
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.STOPPED,
+        description=planned.description,
     )
+    def due(context: dg.ScheduleEvaluationContext, platform: dg.ResourceParam[Any]) -> Request:
+        settings: Settings = platform.settings()
+        if settings.moving_clock() is not None:
+            return dg.SkipReason("the Clock moves by itself: the sensor `calendar` has what is due")
+        return planned.decide(settings, context.instance)
+
+    return due
+
+
+def _request_online(use_case: UseCase, settings: Settings, instance: dg.DagsterInstance) -> Request:
+    from mlops_pipeline.lifecycle.features.online.materialize import accepted_through
+    from mlops_pipeline.stores.ops import OpsDatabase
+
+    with OpsDatabase.open(settings.database_url) as ops:
+        if accepted_through(ops, use_case) is None:
+            return dg.SkipReason("no features of the present definitions are accepted yet")
+        if is_under_way(use_case, ops, instance):
+            return dg.SkipReason("a run is under way")
+    return dg.RunRequest()
 
 
 @without_values()
 def request_retraining(
     use_case: UseCase, settings: Settings, instance: dg.DagsterInstance, trigger: Trigger
-) -> dg.RunRequest | dg.SkipReason:
+) -> Request:
     """Decide, and return the run that the decision asks for, or why there is none."""
     from mlops_pipeline.lifecycle.context import open_context
     from mlops_pipeline.lifecycle.retrain import decide_retraining
@@ -240,12 +262,3 @@ def _state(use_case: UseCase, settings: Settings, instance: dg.DagsterInstance) 
         f"{sources_state(use_case, settings)}:{last.run_id if last else None}:{holders}:{busy}:"
         f"{settings.now().date()}"
     )
-
-
-def _plan(job: Any, cron: str) -> Mapping[str, Any]:
-    return {
-        "job": job,
-        "cron_schedule": cron,
-        "execution_timezone": "UTC",
-        "default_status": dg.DefaultScheduleStatus.STOPPED,
-    }

@@ -20,6 +20,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from mlops_pipeline.lifecycle.follow import Repeating
+from mlops_pipeline.stores.clock import machine_now
 from mlops_pipeline.stores.settings import Settings, pseudonymiser
 
 if TYPE_CHECKING:
@@ -37,12 +38,12 @@ FLUSH_SECONDS = 5.0
 class KeyUses:
     """Counts requests in memory and appends the minutes that are over; may be shared by threads.
 
-    `clock` is the time, timezone-aware; default the settings' clock.
+    `clock` is the time, timezone-aware; default the machine's.
     """
 
     def __init__(self, settings: Settings, clock: Callable[[], datetime] | None = None) -> None:
         self._settings = settings
-        self._clock = clock or settings.now
+        self._clock = clock or machine_now
         self._pseudonym = pseudonymiser(settings)
         self._lock = threading.Lock()
         self._minutes: dict[tuple[datetime, str], tuple[Counter[str], Any]] = {}
@@ -84,8 +85,9 @@ class KeyUses:
                 if everything or name[0] < now.replace(second=0, microsecond=0)
             )
             taken = {name: self._minutes.pop(name) for name in ended}
+        at = self._settings.now()
         events = [
-            NewAuditEvent("key_use", _detail(*name, *found), None, "service", now)
+            NewAuditEvent("key_use", _detail(*name, *found), None, "service", at)
             for name, found in taken.items()
         ]
         if events:

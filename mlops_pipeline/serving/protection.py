@@ -34,6 +34,7 @@ from mlops_pipeline.serving.problems import (
     answer,
 )
 from mlops_pipeline.stores import Closing
+from mlops_pipeline.stores.clock import machine_now
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
 
@@ -93,7 +94,7 @@ class Gate(Closing):
         shown = _shown_key(scope)
         if shown is None and not self.asks_for_keys:
             return None
-        key = None if shown is None else self.keys.find(shown, self.settings.now())
+        key = None if shown is None else self.keys.find(shown, machine_now())
         if key is None:
             return answer(KEY_UNKNOWN, headers=CHALLENGE)
         needed = needed_scope(scope["method"], scope["path"])
@@ -220,7 +221,7 @@ def requires_keys(
     if is_insecure or (_is_loopback(host) and not is_strict):
         return False
     with OpsDatabase.open(settings.database_url) as ops:
-        is_openable = any(key.is_valid(settings.now()) for key in list_keys(ops))
+        is_openable = any(key.is_valid(machine_now()) for key in list_keys(ops))
     if not is_openable:
         raise ConfigError(
             "nobody could be answered: there is no valid key of the service",

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops_pipeline.errors import ConfigError, visible, without_secrets
+from mlops_pipeline.stores.clock import MovingClock, machine_now, read_clock
 
 ONLINE_TIMEOUT_MS = 50  # a hundred times what a read takes; a prediction still has time left
 FIRST_YEAR, LAST_YEAR = 1970, 2200  # of the Clock: times are kept as nanoseconds, up to 2262
@@ -79,8 +80,15 @@ class Settings:
         )
 
     def now(self) -> datetime:
-        """Return the Clock's time (UTC, aware): MLOPS_NOW when set, else the system's."""
-        return self.fixed_now or datetime.now(UTC)
+        """Return the Clock's time (UTC, aware): MLOPS_NOW when set, else clock.py's."""
+        if self.fixed_now is not None:
+            return self.fixed_now
+        clock, now = self.moving_clock(), machine_now()
+        return now if clock is None else clock.at(now)
+
+    def moving_clock(self) -> MovingClock | None:
+        """Return the Clock that `mlops clock` moves; None: it is fixed, or the system's."""
+        return None if self.fixed_now else read_clock(self.data_dir)
 
 
 def project_root() -> Path:

@@ -15,7 +15,7 @@ from mlops_pipeline.lifecycle.features.online.reader import open_reader
 from mlops_pipeline.orchestration.assets.data import feature_assets
 from mlops_pipeline.orchestration.jobs import asset_job
 from mlops_pipeline.orchestration.resources import Platform
-from mlops_pipeline.orchestration.triggers import hourly_online_features
+from mlops_pipeline.orchestration.triggers import planned_work, schedule
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline_tests.worlds import (
     NOW,
@@ -75,8 +75,10 @@ def test_online_features_fills_the_store_once(world: World) -> None:
 
 
 def test_hourly_schedule_waits_for_features_and_for_runs(world: World, tmp_path: Path) -> None:
-    schedule = hourly_online_features(world.use_case, asset_job(world.use_case, "materialize"))
-
+    jobs = {"materialize": asset_job(world.use_case, "materialize")}
+    jobs |= dict.fromkeys(("lifecycle", "fairness_audit", "card_review"), jobs["materialize"])
+    planned = planned_work(world.use_case, jobs)
+    (due,) = (schedule(item) for item in planned if item.plan.name == "shop_online_features")
     (tmp_path / "dagster").mkdir()
 
     def tick() -> Any:
@@ -85,7 +87,7 @@ def test_hourly_schedule_waits_for_features_and_for_runs(world: World, tmp_path:
             dg.DagsterInstance.local_temp(str(tmp_path / "dagster")) as instance,
             dg.build_schedule_context(instance=instance, resources=resources) as context,
         ):
-            return schedule(context)
+            return due(context)
 
     assert tick() == dg.SkipReason("no features of the present definitions are accepted yet")
     accept_features(world, "2025-02-01T00:00:00+00:00", definitions="of other code")

@@ -11,13 +11,13 @@ from mlops_pipeline.errors import ConfigError
 from mlops_pipeline.lifecycle.api_keys import SCOPES, create_key, revoke_key
 from mlops_pipeline.serving.http import create_app
 from mlops_pipeline.serving.protection import requires_keys
+from mlops_pipeline.stores.clock import machine_now
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
 from mlops_pipeline_tests.documentation import rows, sections, text_of
 from mlops_pipeline_tests.serving.client import client_at, problem_of
 from mlops_pipeline_tests.serving.served_shop import release
 from mlops_pipeline_tests.serving.shops import CASES, settings_at
-from mlops_pipeline_tests.worlds import NOW
 
 FEATURES = "/features/customer/1?features=spent"
 BODY = {"use_case": "shop", "entity_id": 1}
@@ -26,9 +26,10 @@ BODY = {"use_case": "shop", "entity_id": 1}
 def keys_of(settings: Settings) -> dict[str, str]:
     """A key of each scope, named like it."""
     with OpsDatabase.open(settings.database_url) as ops:
-        end = NOW + timedelta(days=1)
+        now = machine_now()  # by which keys end, whatever the Clock says
+        end = now + timedelta(days=1)
         return {
-            scope: create_key(ops, scope, [scope], by="Ann", expires_at=end, now=NOW)
+            scope: create_key(ops, scope, [scope], by="Ann", expires_at=end, now=now)
             for scope in SCOPES
         }
 
@@ -84,7 +85,7 @@ def test_revoked_key_is_refused_when_the_ledger_was_looked_at(
 ) -> None:
     assert client.get(FEATURES, headers=bearer(keys["read"])).status_code == 200
     with OpsDatabase.open(settings_at(changed).database_url) as ops:
-        revoke_key(ops, "read", by="Ann", now=NOW)
+        revoke_key(ops, "read", by="Ann", now=machine_now())
     client.app.state.gate.keys.refresh()  # type: ignore[attr-defined] # of Starlette's app
     assert client.get(FEATURES, headers=bearer(keys["read"])).status_code == 401
 

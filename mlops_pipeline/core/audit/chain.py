@@ -1,6 +1,6 @@
 """The audit chain: one hash for each event, over the event and the hash of the one before.
 
-    hash = sha256(JSON of {actor, at, detail, kind, previous_hash, seq, use_case})
+    hash = sha256(JSON of {actor, at, detail, kind, previous_hash, recorded_at, seq, use_case})
 
 JSON is written with sorted keys, without blanks, in ASCII. `ChainCheck` shows that nobody changed
 the events, `RecordCheck` that the rows which the program goes by (rollouts, approvals, exceptions)
@@ -19,7 +19,8 @@ from mlops_pipeline.core.audit.anchors import GENESIS, SOURCES, Anchor, canonica
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
-HASHED = ("actor", "at", "detail", "kind", "previous_hash", "seq", "use_case")
+HASHED = ("actor", "at", "detail", "kind", "previous_hash", "recorded_at", "seq", "use_case")
+LATER = "recorded_at"  # the one that events of older versions lack
 UNKNOWN = "unknown"  # an actor who did not say who they are
 RECORD = "record"  # the kind of an event that vouches for a row by its digest
 Place = tuple[str, str]  # a table, and the canonical JSON of a row's key
@@ -43,7 +44,10 @@ class NewAuditEvent:
 
 @dataclass(frozen=True)
 class AuditEvent:
-    """What happened, chained: `hash` covers every other field, `previous_hash` the event before."""
+    """What happened, chained: `hash` covers every other field, `previous_hash` the event before.
+
+    `at` is the Clock's time, `recorded_at` the machine's; None in events of older versions.
+    """
 
     seq: int
     at: datetime
@@ -51,6 +55,7 @@ class AuditEvent:
     kind: str
     actor: str
     detail: Mapping[str, Any]
+    recorded_at: datetime | None
     previous_hash: str
     hash: str
 
@@ -76,6 +81,7 @@ class StoredEvent:
     kind: Any
     actor: Any
     detail: Any
+    recorded_at_us: Any
     previous_hash: Any
     hash: Any
 
@@ -89,18 +95,22 @@ class StoredEvent:
 
         A damaged time or detail stands as it is stored, and no longer gives the hash.
         """
-        values = vars(self) | {"at": _time(self.at_us), "detail": _detail(self.detail)}
-        del values["at_us"]
+        values = vars(self) | self._times() | {"detail": _detail(self.detail)}
+        for name in ("at_us", "recorded_at_us", *([LATER] if values[LATER] is None else [])):
+            del values[name]
         return {name: str(value) if isinstance(value, bytes) else value
                 for name, value in values.items()}  # fmt: skip
 
     def hash_as(self, seq: int, previous_hash: str) -> str | None:
         """Return the hash that the content has in a place; None if it is not even text."""
-        placed = {"at": _time(self.at_us), "seq": seq, "previous_hash": previous_hash}
+        placed = {**self._times(), "seq": seq, "previous_hash": previous_hash}
         try:
             return event_hash(vars(self) | placed)
         except TypeError:
             return None
+
+    def _times(self) -> dict[str, Any]:
+        return {"at": _time(self.at_us), LATER: _time(self.recorded_at_us)}
 
 
 class ChainCheck:
@@ -293,10 +303,12 @@ def row_digest(row: Mapping[str, Any]) -> str | None:
 def event_hash(event: Mapping[str, Any]) -> str:
     """Return the hash of an event: of its canonical JSON, into which the detail's is put.
 
-    `at` is from `time_text`, `detail` from `canonical`; TypeError for what has no place in JSON.
+    Times are from `time_text`, `detail` from `canonical`; TypeError for what has no place in JSON.
     """
     parts = (
-        f'"{name}":{event[name] if name == "detail" else canonical(event[name])}' for name in HASHED
+        f'"{name}":{event[name] if name == "detail" else canonical(event[name])}'
+        for name in HASHED
+        if name != LATER or event[name] is not None
     )
     return hashlib.sha256(f"{{{','.join(parts)}}}".encode()).hexdigest()
 

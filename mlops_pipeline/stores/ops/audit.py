@@ -19,6 +19,7 @@ from mlops_pipeline.stores.ops.ledger import OpsDatabase, canonical_detail
 from mlops_pipeline.stores.ops.tables import ROLLOUT, TABLES
 
 ROWS_AT_ONCE = 1_000
+TIMES = ("at", "recorded_at")  # of an event
 
 
 def stored_events(ops: OpsDatabase) -> Iterator[StoredEvent]:
@@ -28,7 +29,7 @@ def stored_events(ops: OpsDatabase) -> Iterator[StoredEvent]:
     with reading_damaged(ops.engine) as connection:
         streaming = connection.execution_options(yield_per=ROWS_AT_ONCE)
         for row in streaming.execute(query).mappings():
-            values = {"at_us" if name == "at" else name: value for name, value in row.items()}
+            values = {f"{name}_us" if name in TIMES else name: row[name] for name in row}
             yield StoredEvent(**values)
 
 

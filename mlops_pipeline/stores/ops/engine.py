@@ -44,7 +44,8 @@ CONNECT_TIMEOUT_S = 10
 WRITES = "opsdb_writes"
 POSTGRES_DRIVER = "postgresql+psycopg"
 # 2: PostgreSQL's append-only tables refuse to be truncated; 3: keys of the service; 4: records
-REVISION = 4
+# 5: when an audit event was written, by the machine's time
+REVISION = 5
 NUMBER = Table("ledger_schema", MetaData(), Column("revision", Integer, nullable=False))
 POSTGRES_REFUSAL = " BEGIN RAISE EXCEPTION '% is append-only', TG_TABLE_NAME; END "
 _POSTGRES_CHANGES = {"update": "ROW", "delete": "ROW", "truncate": "STATEMENT"}
@@ -169,6 +170,7 @@ def create(engine: Engine, record_all: Callable[[Connection], None]) -> None:
             _create_tables(connection)
         elif revision != REVISION:  # no other process was first
             metadata.create_all(connection)
+            _add_columns(connection)
             _refuse_changes(connection)
             record_all(connection)
             connection.execute(NUMBER.update().values(revision=REVISION))
@@ -202,6 +204,18 @@ def _create_tables(connection: Connection) -> None:
     NUMBER.create(connection)
     connection.execute(NUMBER.insert().values(revision=REVISION))
     _refuse_changes(connection)
+
+
+def _add_columns(connection: Connection) -> None:
+    """Add the columns that tables of an older revision lack; each may be missing in their rows."""
+    look = inspect(connection)
+    for declared in TABLES.values():
+        name, kind = declared.table.name, connection.dialect.type_compiler_instance
+        known = {column["name"] for column in look.get_columns(name)}
+        for column in declared.table.c:
+            if column.name not in known:
+                added = f"ADD COLUMN {column.name} {kind.process(column.type)}"
+                connection.execute(text(f"ALTER TABLE {name} {added}"))
 
 
 def _refuse_changes(connection: Connection) -> None:

@@ -32,6 +32,7 @@ from mlops_pipeline.core.audit.chain import (
 )
 from mlops_pipeline.errors import ConfigError, StateError
 from mlops_pipeline.stores import Closing
+from mlops_pipeline.stores.clock import machine_now
 from mlops_pipeline.stores.ops.declarations import Declared, plain_json
 from mlops_pipeline.stores.ops.engine import (
     create,
@@ -110,11 +111,13 @@ class Ledger(ABC):
         details = [canonical_detail(event.detail) for event in events]
         rows: list[dict[str, Any]] = []
         with self.write(AUDIT) as tx:
-            seq, previous = tx.audit_head()
+            (seq, previous), machine = tx.audit_head(), machine_now()
             for event, detail in zip(events, details, strict=True):
                 seq += 1
                 row = {**vars(event), "seq": seq, "detail": detail, "previous_hash": previous}
-                previous = event_hash({**row, "at": time_text(event.at)})
+                row["recorded_at"] = machine
+                times = {"at": time_text(event.at), "recorded_at": time_text(machine)}
+                previous = event_hash({**row, **times})
                 rows.append({**row, "detail": json.loads(detail), "hash": previous})
             tx.connection.execute(insert(AUDIT_EVENT), rows)
         return [AuditEvent(**row) for row in rows]

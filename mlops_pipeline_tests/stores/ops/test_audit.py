@@ -27,9 +27,12 @@ def test_head_of_empty_chain_is_no_event_and_zeros(database: OpsDatabase) -> Non
 
 def test_append_hashes_the_event_and_the_hash_before(database: OpsDatabase) -> None:
     first, second = append(database), append(database, 2)
+    assert second.recorded_at is not None
+    recorded = second.recorded_at.isoformat(timespec="microseconds")
     text = (
         '{"actor":"ada","at":"2024-05-01T12:00:02.000000+00:00","detail":{"number":2},'
-        f'"kind":"decision","previous_hash":"{first.hash}","seq":2,"use_case":"churn"}}'
+        f'"kind":"decision","previous_hash":"{first.hash}","recorded_at":"{recorded}",'
+        '"seq":2,"use_case":"churn"}'
     )
     assert second.hash == hashlib.sha256(text.encode()).hexdigest()
     assert (first.previous_hash, second.previous_hash) == ("0" * 64, first.hash)
