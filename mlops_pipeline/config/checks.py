@@ -21,7 +21,7 @@ from mlops_pipeline.config.data_checks import (
     unknown_columns,
 )
 from mlops_pipeline.spec.kinds import AGGREGATES
-from mlops_pipeline.spec.rules import NotNull, ParityRule
+from mlops_pipeline.spec.rules import NaiveRule, NotNull, ParityRule
 
 if TYPE_CHECKING:
     from mlops_pipeline.config.tables import DerivedFeature, FeatureColumn, FeatureView
@@ -227,6 +227,8 @@ def _evaluation(use_case: "UseCase") -> Problems:
         if isinstance(rule, ParityRule):
             where = f"gates.{index}.attributes"
             yield from unknown(where, rule.attributes, use_case.audited, "audited attribute")
+        if isinstance(rule, NaiveRule) and rule.column is not None:
+            yield from unknown(f"gates.{index}.column", [rule.column], use_case.inputs, "input")
 
 
 def _serving(use_case: "UseCase") -> Problems:

@@ -25,16 +25,14 @@ from mlops_pipeline.core.evaluation.evaluation import (
     Evaluation,
     compare_missing,
     compare_with_champion,
-    evaluate_model,
-)
-from mlops_pipeline.core.evaluation.gates import (
-    Gate,
     compared_metrics,
     comparison_level,
-    evaluate_gate,
+    evaluate_model,
 )
+from mlops_pipeline.core.evaluation.gates import Gate, evaluate_gate
+from mlops_pipeline.core.evaluation.naive import compare_naive, learn_naive, naive_columns
 from mlops_pipeline.core.evaluation.records import GateException
-from mlops_pipeline.core.fairness.variants import Mitigated
+from mlops_pipeline.core.fairness.variants import Mitigated, missed_targets
 from mlops_pipeline.core.metrics.metrics import Estimate, point_metrics
 from mlops_pipeline.core.mitigation.context import (
     Candidate,
@@ -186,6 +184,14 @@ def training_facts(
             }
         ),
         importance=dict(chosen.fitted.importance),
+        naive=tuple(
+            learn_naive(
+                name,
+                {name: frame.columns[name][parts.train]} if name else {},
+                frame.label[parts.train],
+            )
+            for name in naive_columns(use_case.gates)
+        ),
     )
 
 
@@ -208,13 +214,13 @@ def evaluate(
     if champion is not None:
         trained_at = np.datetime64(champion.as_of.replace(tzinfo=None))
         comparison = compare_with_champion(
+            use_case,
             champion.version,
             model,
             champion.model,
             test,
-            test.known_at > trained_at,
+            unseen=test.known_at > trained_at,
             metrics=compared_metrics(use_case.gates),
-            seed=use_case.training.seed,
             level=comparison_level(use_case.gates),
         )
     pair = None if champion is None else (champion.version, champion.model)
@@ -228,7 +234,11 @@ def evaluate(
         champion=comparison,
         explanations=explain_model(use_case, model, test, champion=pair),
     )
-    evaluation = replace(evaluation, missing=compare_missing(facts.train_missing, test.columns))
+    evaluation = replace(
+        evaluation,
+        missing=compare_missing(facts.train_missing, test.columns),
+        naive=compare_naive(use_case, facts.naive, test, decided),
+    )
     gate = evaluate_gate(use_case.gates, evaluation, against.exceptions, now=against.now)
     return Examined(evaluation, gate, decided)
 
@@ -267,6 +277,11 @@ def mitigate_refused(
     variant = evaluate(use_case, facts, chosen.model, against)
     position = next(at for at, item in enumerate(outcome.variants) if item.chosen)
     outcome = _with_test_figures(use_case, outcome, position, variant, against.test)
+    on_test = {
+        audit.attribute: audit.demographic_parity_difference
+        for audit in variant.evaluation.fairness
+    }
+    outcome = replace(outcome, reason=outcome.reason + missed_targets(outcome, on_test))
     if not variant.gate.passed:
         blocking = (rule for rule in variant.gate.rules if rule.blocks)
         reasons = "; ".join(f"{rule.name}: {rule.reason}" for rule in blocking)

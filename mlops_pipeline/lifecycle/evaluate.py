@@ -32,9 +32,10 @@ from mlops_pipeline.core.documents.records import (
     from_plain,
     plain,
 )
-from mlops_pipeline.core.evaluation.evaluation import Evaluation
-from mlops_pipeline.core.evaluation.gates import Gate, missing_words
+from mlops_pipeline.core.evaluation.evaluation import Evaluation, missing_words
+from mlops_pipeline.core.evaluation.gates import Gate
 from mlops_pipeline.core.mitigation.context import Candidate, MitigationRecipe
+from mlops_pipeline.core.modelling.calibration import calibration_notes
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.core.monitoring.cost import price_text
 from mlops_pipeline.core.recipe import (
@@ -318,6 +319,9 @@ def _notes(
     missing = [item for item in examined.evaluation.missing if item.change >= MISSING_NOTED]
     if missing:
         notes.append(f"Missing values: {missing_words(missing[:WORST_COLUMNS])}.")
+    held = facts.parts["validation"]
+    kind = "none" if facts.kind == "dummy" else run.use_case.training.calibration
+    notes += calibration_notes(kind, held.rows, round(held.rows * held.positive_rate))
     mitigation = examined.evaluation.mitigation
     if mitigation is not None and mitigation.chosen is not None:
         notes.append(

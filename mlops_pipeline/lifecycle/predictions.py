@@ -13,8 +13,12 @@ import numpy as np
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.documents.records import from_plain, plain
-from mlops_pipeline.core.evaluation.evaluation import MissingShare, compare_missing
-from mlops_pipeline.core.evaluation.gates import missing_limit, missing_words
+from mlops_pipeline.core.evaluation.evaluation import (
+    MissingShare,
+    compare_missing,
+    missing_limit,
+    missing_words,
+)
 from mlops_pipeline.core.modelling.explanations import give_reasons, word_inputs
 from mlops_pipeline.core.modelling.scoring import Decisions, ScoringModel
 from mlops_pipeline.errors import DataError

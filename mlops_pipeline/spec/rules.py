@@ -144,6 +144,20 @@ class BetterRule(Section):
     effect: Effect = "review"
 
 
+class NaiveRule(Section):
+    """The model is better than a naive rule by at least a margin, with confidence."""
+
+    rule: Literal["better_than_naive"]
+    metric: MetricName = "roc_auc"
+    column: str | None = Field(
+        None,
+        description="An input: the rule knows it alone. Default: the share of positive rows for "
+        "everyone, and the most frequent class as decision.",
+    )
+    by: float = Field(0.0, ge=0)
+    effect: Effect = "block"
+
+
 class SliceRule(Bounded):
     """No computable slice is worse than a value."""
 
@@ -195,6 +209,7 @@ GateRule = Annotated[
     | GapRule
     | NotWorseRule
     | BetterRule
+    | NaiveRule
     | SliceRule
     | ParityRule
     | ConsistencyRule

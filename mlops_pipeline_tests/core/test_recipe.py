@@ -112,7 +112,7 @@ def test_variant_that_the_gate_refuses_too_leaves_the_refusal_and_says_why(
 
     def refusing(*given: Any) -> recipe.Examined:
         seen.append(evaluate(*given))
-        return replace(seen[-1], gate=seen[0].gate)
+        return replace(seen[-1], gate=replace(seen[0].gate, passed=False))
 
     monkeypatch.setattr(recipe, "evaluate", refusing)
     examined, final = evaluated(case)

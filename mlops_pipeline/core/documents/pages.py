@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from mlops_pipeline.config.modelling import is_intersection
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.documents.records import SourceFacts, TrainingFacts
-from mlops_pipeline.core.evaluation.evaluation import Evaluation, worst_slices
-from mlops_pipeline.core.evaluation.gates import Gate, RuleResult, comparison_level
+from mlops_pipeline.core.evaluation.evaluation import Evaluation, comparison_level, worst_slices
+from mlops_pipeline.core.evaluation.gates import Gate, RuleResult
 from mlops_pipeline.core.fairness.audit import GroupAudit
 from mlops_pipeline.core.fairness.disparities import DISPARITIES
 from mlops_pipeline.core.metrics.metrics import Estimate
@@ -274,7 +274,7 @@ def headline(gate: Gate, use_case: UseCase) -> Headline:
     elif warnings:
         sentence = f"Accepted, with a warning: {_names(warnings)} did not pass."
     elif notes:
-        sentence = f"Accepted, with a note: so many rows cannot tell {_names(notes)}."
+        sentence = f"Accepted, with a note: too few rows to tell {_names(notes)}."
     return Headline(tone, sentence)
 
 

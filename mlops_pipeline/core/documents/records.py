@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from mlops_pipeline.core.evaluation.evaluation import Evaluation, worst_slices
 from mlops_pipeline.core.evaluation.gates import Gate
+from mlops_pipeline.core.evaluation.naive import NaiveScores
 from mlops_pipeline.core.metrics.metrics import Estimate
 from mlops_pipeline.errors import ContractError
 from mlops_pipeline.spec.metrics import GATE_METRICS
@@ -72,6 +73,7 @@ class TrainingFacts:
     train_maxima: Mapping[str, float]
     train_missing: Mapping[str, float]
     importance: Mapping[str, float]
+    naive: tuple[NaiveScores, ...] = ()
 
     @property
     def kind(self) -> str:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.data.frame import LabelledFrame, missing_shares
+from mlops_pipeline.core.evaluation.naive import NaiveComparison
 from mlops_pipeline.core.fairness.audit import GroupAudit, audit_attributes
 from mlops_pipeline.core.fairness.variants import Mitigated
 from mlops_pipeline.core.metrics.intervals import bootstrap_metrics, paired_difference
@@ -19,7 +20,14 @@ from mlops_pipeline.core.metrics.metrics import Estimate, point_metrics
 from mlops_pipeline.core.modelling.calibration import ReliabilityCurve, reliability_curve
 from mlops_pipeline.core.modelling.explanations import Explanation
 from mlops_pipeline.core.modelling.scoring import Decisions, ScoringModel
-from mlops_pipeline.spec.metrics import GATE_METRICS, METRICS
+from mlops_pipeline.spec.metrics import GATE_METRICS, METRICS, shown_in
+from mlops_pipeline.spec.rules import (
+    MISSING_CHANGE,
+    BetterRule,
+    GateRule,
+    MissingRule,
+    NotWorseRule,
+)
 
 SLICE_REPLICATES = 200
 SLICE_ROWS = 50_000  # of a slice, drawn for its interval; its value uses all rows
@@ -44,7 +52,7 @@ class Slice:
 class ChampionComparison:
     """Challenger minus champion on rows that neither has seen; or why there is no figure.
 
-    The metrics of the two are points on the same rows.
+    The metrics of the two are points on the same rows, and so are the disparities, by attribute.
     """
 
     version: int
@@ -53,6 +61,8 @@ class ChampionComparison:
     reason: str | None
     challenger_metrics: Mapping[str, Estimate] = field(default_factory=dict)
     champion_metrics: Mapping[str, Estimate] = field(default_factory=dict)
+    challenger_disparities: Mapping[str, Estimate] = field(default_factory=dict)
+    champion_disparities: Mapping[str, Estimate] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -93,6 +103,20 @@ def compare_missing(
     return tuple(sorted(found, key=lambda item: (-item.change, item.feature)))
 
 
+def missing_words(changed: Sequence[MissingShare]) -> str:
+    """Name the inputs whose share of missing values changed, and from what to what."""
+    return ", ".join(
+        f"{item.feature} {item.train:.0%} missing in training, now {item.now:.0%}"
+        for item in changed
+    )
+
+
+def missing_limit(rules: Sequence[GateRule]) -> float:
+    """Return by how much a missing share may change before it is said: as the rules say, if any."""
+    limits = [rule.at_most for rule in rules if isinstance(rule, MissingRule)]
+    return min(limits, default=MISSING_CHANGE)
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """What was measured on the test part; `mitigation` was tried before, on the validation part."""
@@ -105,9 +129,15 @@ class Evaluation:
     champion: ChampionComparison | None
     reliability: ReliabilityCurve
     explanations: Explanation
+    naive: tuple[NaiveComparison, ...] = ()
     missing: tuple[MissingShare, ...] = ()
     review_band: ReviewBand | None = None
     mitigation: Mitigated | None = None
+
+    @property
+    def rows(self) -> int:
+        """Number of rows of the test part."""
+        return sum(self.reliability.rows)
 
 
 def evaluate_model(
@@ -152,14 +182,14 @@ def evaluate_model(
 
 
 def compare_with_champion(
+    use_case: UseCase,
     version: int,
     challenger: ScoringModel,
     champion: ScoringModel,
     test: LabelledFrame,
-    unseen: npt.NDArray[np.bool_],
     *,
+    unseen: npt.NDArray[np.bool_],
     metrics: Sequence[str],
-    seed: int,
     level: float,
 ) -> ChampionComparison:
     """Compare two models on the `unseen` rows: no label known when the champion was trained."""
@@ -184,7 +214,7 @@ def compare_with_champion(
             threshold_a=ours.threshold,
             threshold_b=theirs.threshold,
             entities=test.entity[unseen],
-            seed=seed,
+            seed=use_case.training.seed,
             level=level,
         )
         for metric in metrics
@@ -193,7 +223,28 @@ def compare_with_champion(
         point_metrics(test.label[unseen], said.probability, said.threshold, metrics=GATE_METRICS)
         for said in (ours, theirs)
     ]
-    return ChampionComparison(version, rows, differences, None, *of_each)
+    seen = test.take(unseen)
+    disparities = [_disparities(use_case, seen, said) for said in (ours, theirs)]
+    return ChampionComparison(version, rows, differences, None, *of_each, *disparities)
+
+
+def _disparities(use_case: UseCase, rows: LabelledFrame, decided: Decisions) -> dict[str, Estimate]:
+    audits = audit_attributes(
+        *(use_case.fairness, rows.protected, rows.label, decided.decision), entities=rows.entity
+    )
+    return {audit.attribute: audit.demographic_parity_difference for audit in audits}
+
+
+def compared_metrics(rules: Sequence[GateRule]) -> tuple[str, ...]:
+    """Return the metrics compared with the champion: those always shown, and those of rules."""
+    named = [rule.metric for rule in rules if isinstance(rule, NotWorseRule | BetterRule)]
+    return tuple(dict.fromkeys((*shown_in("comparison"), *named)))
+
+
+def comparison_level(rules: Sequence[GateRule]) -> float:
+    """Return the two-sided level whose lower end is the one-sided bound of the strictest rule."""
+    confidences = [rule.confidence for rule in rules if isinstance(rule, NotWorseRule)]
+    return 2 * max(confidences, default=0.95) - 1
 
 
 def worst_slices(slices: Sequence[Slice], metric: str, count: int = 3) -> list[Slice]:

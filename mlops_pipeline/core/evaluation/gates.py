@@ -3,18 +3,22 @@
 A rule is a class in spec/rules.py and a function registered here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import singledispatch
 
-from mlops_pipeline.core.evaluation.evaluation import Evaluation, MissingShare, worst_slices
+from mlops_pipeline.core.evaluation.evaluation import (
+    ChampionComparison,
+    Evaluation,
+    missing_words,
+    worst_slices,
+)
 from mlops_pipeline.core.evaluation.records import GateException, rule_key
 from mlops_pipeline.core.fairness.parity import evaluate_parity
 from mlops_pipeline.core.metrics.metrics import SEVERITY, Estimate, Outcome, hold
-from mlops_pipeline.spec.metrics import METRICS, shown_in
+from mlops_pipeline.spec.metrics import METRICS
 from mlops_pipeline.spec.rules import (
-    MISSING_CHANGE,
     BetterRule,
     Bounded,
     ConsistencyRule,
@@ -24,6 +28,7 @@ from mlops_pipeline.spec.rules import (
     GateRule,
     MetricRule,
     MissingRule,
+    NaiveRule,
     NotWorseRule,
     ParityRule,
     SliceRule,
@@ -38,7 +43,7 @@ class RuleResult:
     """One rule's outcome.
 
     A figure with an interval passes when its one-sided 95 % bound clears the limit, fails when the
-    opposite bound is beyond it, and is uncertain between: so many rows cannot tell. `clears` says
+    opposite bound is beyond it, and is uncertain between: so few rows cannot tell. `clears` says
     on which side the figure itself is. `effect` is that of the rule, unless the reason says why
     another one counts. `power` is how far beyond the limit the truth must lie for 80 of 100
     samples of this size to pass; a truth at the limit passes, and fails, in at most 5.
@@ -107,18 +112,6 @@ def evaluate_gate(
     return Gate(passed=not blocked, needs_review=review and not blocked, rules=results)
 
 
-def compared_metrics(rules: Sequence[GateRule]) -> tuple[str, ...]:
-    """Return the metrics compared with the champion: those always shown, and those of rules."""
-    named = [rule.metric for rule in rules if isinstance(rule, NotWorseRule | BetterRule)]
-    return tuple(dict.fromkeys((*shown_in("comparison"), *named)))
-
-
-def comparison_level(rules: Sequence[GateRule]) -> float:
-    """Return the two-sided level whose lower end is the one-sided bound of the strictest rule."""
-    confidences = [rule.confidence for rule in rules if isinstance(rule, NotWorseRule)]
-    return 2 * max(confidences, default=0.95) - 1
-
-
 @singledispatch
 def evaluate_rule(rule: GateRule, _evaluation: Evaluation) -> RuleResult:
     """Hold one rule against the evaluation, by its type."""
@@ -127,7 +120,43 @@ def evaluate_rule(rule: GateRule, _evaluation: Evaluation) -> RuleResult:
 
 @evaluate_rule.register
 def _metric(rule: MetricRule, evaluation: Evaluation) -> RuleResult:
-    return _bounded(rule, rule.metric, evaluation.metrics[rule.metric], "on test")
+    figure = evaluation.metrics[rule.metric]
+    where = f"on {evaluation.rows:,} test rows"
+    if figure.by_chance is not None:
+        where += f", where calibrated scores give up to {figure.by_chance:.4f} by chance"
+    return _bounded(rule, rule.metric, figure, where)
+
+
+@evaluate_rule.register
+def _naive(rule: NaiveRule, evaluation: Evaluation) -> RuleResult:
+    what = f"{rule.column} alone" if rule.column else "the base rate"
+    title = f"{rule.metric} better than {what}" + (f" by {rule.by:g}" if rule.by else "")
+    found = next(
+        item
+        for item in evaluation.naive
+        if (item.column, item.metric) == (rule.column, rule.metric)
+    )
+    difference = found.difference
+    gain = _gain(rule.metric, difference.value, difference.lower, difference.upper)
+    if gain is None:
+        return _unknown(title, rule.by, rule.effect, difference.reason)
+    said = f"{_words(gain)} over {what} on {evaluation.rows:,} test rows"
+    return _held(title, gain, rule.by, rule.effect, said, is_floor=True)
+
+
+def _gain(
+    metric: str, value: float | None, low: float | None, high: float | None
+) -> Estimate | None:
+    """Return a difference of two models with its bounds, so that more is better."""
+    if value is None or low is None or high is None:
+        return None
+    if METRICS[metric].greater_is_better:
+        return Estimate(value, lower=low, upper=high)
+    return Estimate(-value, lower=-high, upper=-low)
+
+
+def _words(gain: Estimate) -> str:
+    return f"a gain of {gain.value or 0.0:+.4f}{_between(gain)}"
 
 
 def _bound(rule: Bounded) -> tuple[float, str]:
@@ -136,11 +165,12 @@ def _bound(rule: Bounded) -> tuple[float, str]:
     return rule.at_most or 0.0, "at most"
 
 
-def _bounded(rule: Bounded, name: str, figure: Estimate, where: str) -> RuleResult:
+def _bounded(rule: Bounded, name: str, figure: Estimate, where: str, among: int = 1) -> RuleResult:
     threshold, word = _bound(rule)
     title = f"{name} {word} {threshold:g}"
     said = f"{name} is {figure.value or 0.0:.4f}{_between(figure)} {where}"
-    return _held(title, figure, threshold, rule.effect, said, is_floor=word == "at least")
+    is_floor = word == "at least"
+    return _held(title, figure, threshold, rule.effect, said, is_floor=is_floor, among=among)
 
 
 def _held(
@@ -151,25 +181,25 @@ def _held(
     said: str,
     *,
     is_floor: bool,
+    among: int = 1,
 ) -> RuleResult:
     """Hold a figure and its one-sided bounds against a limit."""
-    outcome, value, power = hold(figure, threshold, is_floor=is_floor), figure.value, _power(figure)
-    if value is None or power is None:
+    outcome = hold(figure, threshold, is_floor=is_floor, among=among)
+    value, width = figure.value, figure.width
+    if value is None or width is None:
         return _unknown(title, threshold, effect, figure.reason)
+    power = width * POWER_80
     if outcome == "uncertain":
-        said += f"; so many rows cannot tell (they would where it is {power:.2g} beyond the limit)"
+        said += f"; so few rows cannot tell: a truth {power:.2g} beyond the limit would pass in 80 "
+        said += "of 100 such samples"
     clears = value >= threshold if is_floor else value <= threshold
     return RuleResult(title, value, threshold, outcome, effect, said, clears=clears, power=power)
-
-
-def _power(figure: Estimate) -> float | None:
-    return None if figure.width is None else figure.width * POWER_80
 
 
 def _between(figure: Estimate) -> str:
     if figure.lower is None or figure.upper is None:
         return ""
-    return f" ({figure.lower:.4f} to {figure.upper:.4f})"
+    return f" (bounds {figure.lower:.4f} and {figure.upper:.4f})"
 
 
 @evaluate_rule.register
@@ -186,7 +216,10 @@ def _gap(rule: GapRule, evaluation: Evaluation) -> RuleResult:
         lower=min(ends, default=None),
         upper=max(ends, default=None),
     )
-    said = f"{train.value:.4f} on train, {test.value:.4f} on test: a gap of {gap.value:.4f}"
+    said = (
+        f"{train.value:.4f} on train, {test.value:.4f} on {evaluation.rows:,} test rows: a gap of "
+    )
+    said += f"{gap.value:.4f}"
     said += _between(gap)
     return _held(title, gap, rule.at_most, rule.effect, said, is_floor=False)
 
@@ -204,15 +237,12 @@ def _against_champion(rule: NotWorseRule | BetterRule, evaluation: Evaluation) -
     if comparison.reason is not None:
         return _unknown(title, threshold, rule.effect, comparison.reason)
     difference = comparison.differences[rule.metric]
-    value, low, high = difference.value, difference.low, difference.high
-    if value is None or low is None or high is None:
+    gain = _gain(rule.metric, difference.value, difference.low, difference.high)
+    if gain is None:
         return _unknown(title, threshold, rule.effect, difference.reason)
-    if not METRICS[rule.metric].greater_is_better:
-        value, low, high = -value, -high, -low
-    gain = Estimate(value, lower=low, upper=high)
     said = (
-        f"better by {value:.4f}{_between(gain)} than version {comparison.version} on "
-        f"{comparison.rows} rows that neither has seen"
+        f"{_words(gain)} over version {comparison.version} on {comparison.rows:,} rows that "
+        "neither has seen"
     )
     return _held(title, gain, threshold, rule.effect, said, is_floor=True)
 
@@ -227,11 +257,15 @@ def _worst_slice(rule: SliceRule, evaluation: Evaluation) -> RuleResult:
     ranked = worst_slices(evaluation.slices, rule.metric, len(evaluation.slices))
     if not ranked:
         return _unknown(name, _bound(rule)[0], rule.effect, "no slice is computable")
+    many = len(ranked)
     judged = [
-        _bounded(rule, name, item.metrics[rule.metric], f"in {item.column} = {item.group} "
-                 f"({item.rows} rows)")
+        _bounded(
+            *(rule, name, item.metrics[rule.metric]),
+            f"in {item.column} = {item.group} ({item.rows} rows), one of {many} slices",
+            among=many,
+        )
         for item in ranked
-    ]  # fmt: skip
+    ]
     return min(judged, key=lambda result: SEVERITY.index(result.outcome))
 
 
@@ -247,34 +281,53 @@ def _parity(rule: ParityRule, evaluation: Evaluation) -> RuleResult:
 
 
 def _in_context(rule: GateRule, result: RuleResult, evaluation: Evaluation) -> RuleResult:
-    """Say where another effect counts than the rule's own: of a first model, or beside a champion.
+    """Say where another effect counts than the rule's own.
 
     A rule that cannot tell is a note on the first model, if the figure clears the limit. A model
-    that breaks a limit by less than the champion is a person's decision: a gate must not keep the
-    worse model longest.
+    that breaks a limit by less than the champion (of disparities, in every attribute beyond it) is
+    a person's decision: a gate must not keep the worse model longest.
     """
     champion = evaluation.champion
     if result.outcome == "uncertain" and champion is None and result.clears:
         reason = f"{result.reason}; the figure clears it, which is enough for a first model"
         return replace(result, effect="warn", reason=reason)
-    if not (result.blocks and isinstance(rule, MetricRule) and champion is not None):
+    if champion is None or not result.blocks:
         return result
-    ours, theirs = (
-        figures[rule.metric].value if rule.metric in figures else None
-        for figures in (champion.challenger_metrics, champion.champion_metrics)
+    pairs = _same_figures(rule, result, champion)
+    sign = 1 if isinstance(rule, Bounded) and rule.at_least is not None else -1
+    if not pairs or not all(
+        sign * theirs < sign * result.threshold and sign * ours > sign * theirs
+        for _, ours, theirs in pairs
+    ):
+        return result
+    figures = ", ".join(
+        f"{name}{theirs:.4f} where this model has {ours:.4f}" for name, ours, theirs in pairs
     )
-    if ours is None or theirs is None:
-        return result
-    is_floor = rule.at_least is not None
-    is_broken = theirs < result.threshold if is_floor else theirs > result.threshold
-    is_less_bad = ours > theirs if is_floor else ours < theirs
-    if not (is_broken and is_less_bad):
-        return result
     reason = (
-        f"{result.reason}; the champion breaks it by more: {theirs:.4f} where this model has "
-        f"{ours:.4f}, on the same {champion.rows} rows"
+        f"{result.reason}; the champion breaks it by more: {figures}, on the same "
+        f"{champion.rows} rows"
     )
     return replace(result, effect="review", reason=reason)
+
+
+def _same_figures(
+    rule: GateRule, result: RuleResult, champion: ChampionComparison
+) -> list[tuple[str, float, float]]:
+    """Return the model's and the champion's figures of a rule on the same rows; empty: unknown."""
+    ours, theirs = champion.challenger_metrics, champion.champion_metrics
+    names: Mapping[str, str] = {}
+    if isinstance(rule, MetricRule):
+        names = {"": rule.metric}
+    elif isinstance(rule, ParityRule):
+        ours, theirs = champion.challenger_disparities, champion.champion_disparities
+        names = {f"{name} ": name for name in result.failing}
+    pairs = [
+        (said, ours[name].value if name in ours else None, theirs[name].value)
+        for said, name in names.items()
+        if name in theirs
+    ]
+    known = [(said, a, b) for said, a, b in pairs if a is not None and b is not None]
+    return known if len(known) == len(names) else []
 
 
 def _excepted(
@@ -340,20 +393,6 @@ def _missing(rule: MissingRule, evaluation: Evaluation) -> RuleResult:
     outcome: Outcome = "failed" if changed else "passed"
     reason = missing_words(changed) or f"the largest change is {value:.3f}"
     return RuleResult(title, value, rule.at_most, outcome, rule.effect, reason)
-
-
-def missing_words(changed: Sequence[MissingShare]) -> str:
-    """Name the inputs whose share of missing values changed, and from what to what."""
-    return ", ".join(
-        f"{item.feature} {item.train:.0%} missing in training, now {item.now:.0%}"
-        for item in changed
-    )
-
-
-def missing_limit(rules: Sequence[GateRule]) -> float:
-    """Return by how much a missing share may change before it is said: as the rules say, if any."""
-    limits = [rule.at_most for rule in rules if isinstance(rule, MissingRule)]
-    return min(limits, default=MISSING_CHANGE)
 
 
 def _unknown(name: str, threshold: float, effect: Effect, reason: str | None) -> RuleResult:

@@ -23,7 +23,8 @@ Action = Literal["within_limits", "alert", "uncertain", "not_computable"]
 class Parity:
     """Whether selection rates are within a limit: of several attributes, the most severe outcome.
 
-    An attribute passes or fails when a one-sided 95 % bound says so, and is uncertain between.
+    An attribute passes or fails when a one-sided 95 % bound says so, and is uncertain between; of
+    several, one fails by its bound at 1 - 0.05 / their number.
     `value` is the largest demographic parity difference, `above` the attributes beyond the limit.
     """
 
@@ -50,7 +51,7 @@ def evaluate_parity(
     if not figures:
         return Parity("not computable", None, (), "there is no protected attribute")
     ranked = sorted(figures.items(), key=lambda pair: -(pair[1].value or 0.0))
-    outcomes = {name: hold(one, at_most, is_floor=False) for name, one in ranked}
+    outcomes = {name: hold(one, at_most, is_floor=False, among=len(ranked)) for name, one in ranked}
     known = [(name, one.value) for name, one in ranked if one.value is not None]
     words = [_words(name, one, outcomes[name]) for name, one in ranked]
     return Parity(
@@ -65,8 +66,12 @@ def evaluate_parity(
 def _words(name: str, figure: Estimate, outcome: Outcome) -> str:
     if outcome == "not computable":
         return f"{name} not computable ({figure.reason})"
-    said = f"{name} {figure.value:.3f} ({figure.lower:.3f} to {figure.upper:.3f})"
-    return said + (", which so many rows cannot tell" if outcome == "uncertain" else "")
+    said = f"{name} {figure.value:.3f} (bounds {figure.lower:.3f} and {figure.upper:.3f})"
+    if outcome == "uncertain":
+        said += ", which so few rows cannot tell"
+        if figure.by_chance is not None:
+            said += f" (groups that are alike differ by up to {figure.by_chance:.3f} in them)"
+    return said
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,7 @@ def audit_decisions(settings: Fairness, found: LiveDecisions | None) -> LiveAudi
     outcomes: dict[Outcome, tuple[Action, str]] = {
         "passed": ("within_limits", f"within {limit:g}"),
         "failed": ("alert", f"above {limit:g} in {', '.join(parity.above)}"),
-        "uncertain": ("uncertain", f"not told apart from {limit:g} by so many rows"),
+        "uncertain": ("uncertain", f"not told apart from {limit:g} by so few rows"),
         "not computable": ("not_computable", "not computable"),
     }
     action, outcome = outcomes[parity.outcome]

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlops_pipeline.config.modelling import Mitigation
+from mlops_pipeline.core.metrics.metrics import Estimate
 from mlops_pipeline.spec.metrics import METRICS
 
 BASE = "base"
@@ -144,6 +145,21 @@ def choose_variant(
     reason = f"{best.name} is the best of {len(fair)} variants within the limits: {what}"
     marked = (replace(item, chosen=item.name == best.name) for item in measured)
     return tuple(marked), best.name, reason
+
+
+def missed_targets(outcome: Mitigated, on_test: Mapping[str, Estimate]) -> str:
+    """Say where thresholds by group miss what they aim at: their interval on test excludes it."""
+    chosen = next((item for item in outcome.variants if item.chosen), None)
+    if chosen is None or chosen.method != "group_thresholds":
+        return ""
+    missed = [
+        f"{name} is {found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
+        f" where its thresholds aim at {target:.3f}"
+        for name, target in outcome.within.items()
+        if (found := on_test.get(name)) is not None
+        if found.low is not None and found.high is not None and found.low > target
+    ]
+    return f"; on the test part {', '.join(missed)}: groups too small for it" if missed else ""
 
 
 def _with_outcome(

@@ -18,9 +18,11 @@ from mlops_pipeline.core.metrics.metrics import (
     debiased_gap,
     ece_bins,
     evaluate,
+    folded_mean,
     point_metrics,
     rank_scores,
 )
+from mlops_pipeline.core.metrics.shares import OF_DECISIONS, clustered_error, decision_interval
 from mlops_pipeline.errors import ConfigError, DataError
 from mlops_pipeline.spec.metrics import METRICS
 
@@ -29,8 +31,9 @@ MIN_COMPUTABLE_SHARE = 0.9  # of the resamples; fewer would be an interval of th
 ONE_ENTITY = "interval not computable: fewer than 2 entities"
 ONE_SIDED = 0.95  # level of `lower` and `upper`
 Z_ONE_SIDED, Z_TWO_SIDED = (NormalDist().inv_cdf(level) for level in (ONE_SIDED, 0.975))
-FEW = 20  # rows of the rarer class, from which on intervals are exact enough to say nothing
+FEW = 30  # rows of the rarer class, from which on intervals are exact enough to say nothing
 NOISE_DRAWS = 4000  # the standard error of a 95 % quantile is then 1.5 % of a standard deviation
+SURE_GAP = 3.0  # errors of a bin, beyond which its gap has the sign that was found
 TINY = 1e-12
 MISSING = -1
 Codes = NDArray[np.intp]
@@ -47,7 +50,9 @@ def bootstrap_metrics(
     seed: int,
     max_rows: int = MAX_ROWS,
 ) -> dict[str, Estimate]:
-    """Return each metric with its interval, by a bootstrap over entities; the ECE's is its own.
+    """Return each metric with its interval: of scores by a bootstrap over entities.
+
+    Figures of decisions, and the ECE, have closed forms.
 
     Beyond `max_rows` entities are subsampled; values always use all rows. There is no interval with
     fewer than 2 entities, or when over a tenth of the resamples lack the metric.
@@ -63,9 +68,14 @@ def bootstrap_metrics(
     codes, count = entity_codes(entities, len(labels))
     if count < 2:
         return estimates | {name: Estimate(one, reason=ONE_ENTITY) for name, one in values.items()}
+    scores = np.asarray(p, dtype=np.float64)
     if "ece" in values:
-        estimates["ece"] = calibration_gaps(labels, np.asarray(p, dtype=np.float64), codes)[1]
-    resampled = tuple(name for name in values if name != "ece")
+        estimates["ece"] = calibration_gaps(labels, scores, codes)[1]
+    for name in OF_DECISIONS:
+        if name in values:
+            chosen = scores >= np.asarray(threshold)
+            estimates[name] = decision_interval(name, values[name], labels, chosen, codes)
+    resampled = tuple(name for name in values if name not in ("ece", *OF_DECISIONS))
     drawn, reference, scale = _resample(
         labels, [(p, threshold)], codes, resampled, replicates, seed=seed, max_rows=max_rows
     )
@@ -76,6 +86,7 @@ def bootstrap_metrics(
             float(reference[0, column]),
             scale=scale,
             bounds=METRICS[name].bounds,
+            behind=_behind(labels, codes),
         )
     rarer = int(min(labels.sum(), len(labels) - labels.sum()))
     return (
@@ -91,12 +102,13 @@ def paired_difference(  # noqa: PLR0913 - the settings are keyword-only and have
     metric: str,
     threshold_a: ArrayLike | None = None,
     threshold_b: ArrayLike | None = None,
+    names: tuple[str, str] = ("challenger", "champion"),
     entities: ArrayLike | None = None,
     replicates: int = 500,
     seed: int,
     level: float = 0.95,
 ) -> Estimate:
-    """Return metric(a) - metric(b) on the same rows; a is the challenger, b the champion.
+    """Return metric(a) - metric(b) on the same rows, a the challenger and b the champion.
 
     Both see the same resamples, so that what they share cancels. `roc_auc` with one row per entity
     and at most 200,000 rows is `delong_difference`. The sign is that of the metric.
@@ -104,7 +116,7 @@ def paired_difference(  # noqa: PLR0913 - the settings are keyword-only and have
     check_at_least(2, replicates=replicates)
     _check_level(level)
     labels = binary_labels(y)
-    models = {"challenger": (p_a, threshold_a), "champion": (p_b, threshold_b)}
+    models = dict(zip(names, ((p_a, threshold_a), (p_b, threshold_b)), strict=True))
     points = {
         name: point_metrics(labels, p, threshold, metrics=[metric])[metric]
         for name, (p, threshold) in models.items()
@@ -123,7 +135,14 @@ def paired_difference(  # noqa: PLR0913 - the settings are keyword-only and have
         labels, tuple(models.values()), codes, [metric], replicates, seed=seed, max_rows=MAX_ROWS
     )
     differences, of_all = drawn[:, 0, 0] - drawn[:, 1, 0], float(reference[0, 0] - reference[1, 0])
-    return bootstrap_interval(value, differences, of_all, scale=scale, level=level)
+    return bootstrap_interval(
+        value, differences, of_all, scale=scale, level=level, behind=_behind(labels, codes)
+    )
+
+
+def _behind(labels: Floats, codes: Codes) -> int:
+    """Return how many entities have a row of the rarer class: so many a spread is known by."""
+    return min(len(np.unique(codes[labels == label])) for label in (0, 1))
 
 
 def _resample(
@@ -174,16 +193,20 @@ def bootstrap_interval(
     scale: float = 1.0,
     bounds: tuple[float, float] = (-np.inf, np.inf),
     level: float = 0.95,
+    behind: int,
 ) -> Estimate:
     """Return a value with the interval and bounds of its resamples, NaN where not computable.
 
-    Normal about the value less the resamples' bias, on a scale without ends: the logit of a figure
-    with two bounds, the logarithm of one with one. Simulated, it covers better than percentiles,
-    which are short and lean to the wrong side in small sets (docs/benchmarks.md).
+    By Student's t of `behind` entities about the value less the resamples' bias, on a scale without
+    ends: the logit of a figure with two bounds, the logarithm of one with one. Simulated, it covers
+    better than percentiles, which are short and lean to the wrong side in small sets
+    (docs/benchmarks.md).
 
     `reference` is the figure of the part of all entities that was resampled, where it was a part:
     deviations from it are scaled by `scale` = sqrt(entities resampled / all).
     """
+    from scipy.special import stdtrit
+
     reference = value if reference is None else reference
     computable = resamples[np.isfinite(resamples)]
     if len(computable) < MIN_COMPUTABLE_SHARE * len(resamples) or not np.isfinite(reference):
@@ -198,8 +221,10 @@ def bootstrap_interval(
     computable = np.clip(computable, low + margin, high - margin)
     drawn = _unbounded(computable, bounds) - _unbounded(np.array([reference]), bounds)
     spread, bias = float(drawn.std()) * scale, float(drawn.mean()) * scale**2
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    half = np.array([-z, z, -Z_ONE_SIDED, Z_ONE_SIDED]) * spread
+    wide, one_sided = (
+        float(stdtrit(max(1, behind - 1), one)) for one in ((1 + level) / 2, ONE_SIDED)
+    )
+    half = np.array([-wide, wide, -one_sided, one_sided]) * spread
     ends = _bounded(_unbounded(np.array([value]), bounds) - bias + half, bounds)
     low, high, lower, upper = (float(end) for end in ends)
     return Estimate(
@@ -285,10 +310,10 @@ def multiplicities(count: int, replicates: int, rng: np.random.Generator) -> Ite
 def calibration_gaps(y: Floats, p: Floats, entities: Codes) -> list[Estimate]:
     """Return the mean residual and the ECE of at least one row, with intervals over entities.
 
-    Variances are cluster-robust. Of the ECE, what its plug-in figure exceeds noise by is the lower
-    bound: |gap + noise| is at most |gap| + |noise| in every bin, so it is 0 unless calibration can
-    be excluded. The upper bound is the plug-in figure, which is biased upwards, plus its error
-    were no gap to change its sign, the largest that it can be.
+    Variances are cluster-robust. The ECE's bounds are of the sum of |gap + noise|. From it the
+    lower one takes what noise alone would give (of its own sign in bins beyond doubt), so that it
+    is 0 unless calibration is excluded. The upper one is the largest error of which 5 of 100
+    samples come out so small, wherever its gaps lie.
     """
     codes, count = entity_codes(entities, len(y))
     bins, residuals, rows = ece_bins(p), y - p, len(y)
@@ -297,39 +322,49 @@ def calibration_gaps(y: Floats, p: Floats, entities: Codes) -> list[Estimate]:
     mean, value = float(residuals.mean()), max(0.0, float(debiased_gap(gaps, errors).sum()))
     if count < 2:
         return [Estimate(one, reason=ONE_ENTITY) for one in (mean, value)]
-    signs = np.where(gaps < 0, -1.0, 1.0)[bins]
-    counted = clustered_error(signs * residuals - np.abs(gaps).sum(), codes)
     # the bins' own errors, as much larger as those of the whole are for its entities
     of_mean = clustered_error(residuals - mean, codes)
-    effect = of_mean / max(float(np.sqrt((errors**2).sum())), TINY)
-    noise = np.random.default_rng(0).normal(size=(NOISE_DRAWS, len(errors))) * errors
-    noise *= max(1.0, effect)
-    alone = np.abs(noise).sum(axis=1)
+    effect = max(1.0, of_mean / max(float(np.sqrt((errors**2).sum())), TINY))
+    wide = errors * effect
+    noise = np.random.default_rng(0).normal(size=(NOISE_DRAWS, len(errors))) * wide
+    is_sure = np.abs(gaps) > SURE_GAP * wide
+    below = np.where(is_sure, noise, np.abs(noise)).sum(axis=1)
     plug_in = float(np.abs(gaps).sum())
-    lower, low = np.clip(plug_in - np.quantile(alone, [ONE_SIDED, 0.975]), 0, value)
-    upper, high = np.clip(plug_in + counted * np.array([Z_ONE_SIDED, Z_TWO_SIDED]), value, 1)
+    lower, low = np.clip(plug_in - np.quantile(below, [ONE_SIDED, 0.975]), 0, value)
+    upper, high = (
+        min(1.0, max(value, _largest_error(plug_in, wide, z))) for z in (Z_ONE_SIDED, Z_TWO_SIDED)
+    )
     by_chance = np.quantile(debiased_gap(noise, errors).sum(axis=1), ONE_SIDED)
     difference = normal_interval(mean, of_mean, bounds=(-1, 1))
     error = Estimate(
         value,
         float(low),
-        float(high),
+        high,
         lower=float(lower),
-        upper=float(upper),
+        upper=upper,
         by_chance=max(0.0, float(by_chance)),
     )
     return [difference, error]
 
 
-def clustered_error(deviations: Floats, entities: Codes) -> float:
-    """Return the standard error of a mean whose rows' deviations from it are these.
+def _largest_error(plug_in: float, errors: Floats, z: float) -> float:
+    """Return the largest sum of |gap| of which the sum of |gap + noise| may be so small.
 
-    Rows of an entity count as one draw (Liang & Zeger, Biometrika 73, 1986), with the factor
-    n / (n - 1) of n entities.
+    That is smallest where each gap is as many of its errors as any other.
     """
-    sums = np.bincount(entities, weights=deviations)
-    count = len(sums)
-    return float(np.sqrt((sums**2).sum() * count / (count - 1))) / len(deviations)
+    from scipy.optimize import brentq
+
+    total, spread = float(errors.sum()), float(np.sqrt((errors**2).sum()))
+    if total <= TINY:
+        return plug_in
+
+    def excess(ratio: float) -> float:
+        mean = float(folded_mean(np.array([ratio]))[0])
+        return total * mean - z * spread * float(np.sqrt(1 + ratio**2 - mean**2)) - plug_in
+
+    if excess(0.0) >= 0:
+        return 0.0
+    return total * float(brentq(excess, 0.0, (plug_in + z * spread) / total + 1))
 
 
 def normal_interval(

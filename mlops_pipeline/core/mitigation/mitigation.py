@@ -32,17 +32,19 @@ from mlops_pipeline.core.mitigation.context import (
     method_of,
 )
 from mlops_pipeline.core.modelling.scoring import Floats, ScoringModel
-from mlops_pipeline.spec.rules import ParityRule
+from mlops_pipeline.spec.rules import GateRule, ParityRule
 
 
 def mitigation_trigger(use_case: UseCase, gate: Gate) -> MitigationTrigger | None:
     """Return what has to be mitigated, if every rule that blocks is a parity rule.
 
-    So is one that cannot tell, where the figure is beyond the limit. A rule that a person has
-    excepted for a time asks for nothing.
+    So is one that cannot tell, or that the champion breaks by more, where the figure is beyond the
+    limit. A rule that a person has excepted for a time asks for nothing.
     """
     judged = list(zip(use_case.gates, gate.rules, strict=True))
-    failed = [(rule, result) for rule, result in judged if result.blocks or _is_beyond(result)]
+    failed = [
+        (rule, result) for rule, result in judged if result.blocks or _is_beyond(rule, result)
+    ]
     is_fairness_only = failed and all(isinstance(rule, ParityRule) for rule, _ in failed)
     if not is_fairness_only or not use_case.fairness.mitigation.methods:
         return None
@@ -56,9 +58,10 @@ def mitigation_trigger(use_case: UseCase, gate: Gate) -> MitigationTrigger | Non
     return MitigationTrigger(because, tuple(above), limits)
 
 
-def _is_beyond(result: RuleResult) -> bool:
-    is_open = result.outcome == "uncertain" and result.effect == "block" and not result.excepted
-    return is_open and bool(result.failing)
+def _is_beyond(rule: GateRule, result: RuleResult) -> bool:
+    is_open = result.outcome in ("uncertain", "failed") and not result.excepted
+    is_blocking = rule.effect == "block" and result.effect != "warn"
+    return isinstance(rule, ParityRule) and is_open and is_blocking and bool(result.failing)
 
 
 def mitigate(

@@ -26,12 +26,13 @@ Kind = Literal["isotonic", "sigmoid", "none"]
 Calibration = dict[str, Any]  # kind; x and y of an isotonic one, a and b of a sigmoid
 FOLDS = 5  # of the validation part, when a calibration is judged on rows it did not see
 MAX_STEPS = 100
+ISOTONIC_ROWS = 1_000  # below which isotonic calibration overfits, by the same reference
 
 
 def fit_calibration(kind: Kind, scores: ArrayLike, y: ArrayLike) -> Calibration:
     """Fit a calibration on rows of both classes that the model was not trained on.
 
-    Isotonic (Zadrozny & Elkan 2002) needs about 1,000 rows or more, below that it overfits
+    Isotonic (Zadrozny & Elkan 2002) needs about ISOTONIC_ROWS or more, below that it overfits
     (Niculescu-Mizil & Caruana 2005): knots, x strictly increasing, y not decreasing, linear between
     them and constant beyond, as sklearn's IsotonicRegression(out_of_bounds="clip"). Sigmoid (Platt
     1999; Lin, Lin & Weng 2007) fits two numbers: 1 / (1 + exp(a * logit(score) + b)). Both keep the
@@ -57,6 +58,17 @@ def fit_calibration(kind: Kind, scores: ArrayLike, y: ArrayLike) -> Calibration:
         return {**found, **knots}
     a, b = _fit_sigmoid(logit(checked), labels)
     return {**found, "a": a, "b": b}
+
+
+def calibration_notes(kind: Kind, rows: int, positives: int) -> list[str]:
+    """Say what to know of a calibration that learned from so many rows."""
+    if kind != "isotonic" or rows >= ISOTONIC_ROWS:
+        return []
+    return [
+        f"Isotonic calibration learned from {rows:,} rows of the validation part, {positives:,} of "
+        f"them positive. Below about {ISOTONIC_ROWS:,} rows it tends to follow their noise "
+        "(Niculescu-Mizil & Caruana 2005); training.calibration: sigmoid has two numbers to learn."
+    ]
 
 
 def _fit_sigmoid(logits: Floats, labels: Floats) -> tuple[float, float]:

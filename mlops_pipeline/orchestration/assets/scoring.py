@@ -59,7 +59,7 @@ def _batch_predictions(use_case: UseCase) -> dg.AssetsDefinition:
     def batch_predictions(
         context: dg.AssetExecutionContext, config: ScoredPeriod
     ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[Any]]:
-        from mlops_pipeline.core.evaluation.gates import missing_words
+        from mlops_pipeline.core.evaluation.evaluation import missing_words
         from mlops_pipeline.lifecycle.predictions import predict_batch
 
         with asset_run(context, use_case, wait_s=BESIDE_SECONDS) as run:

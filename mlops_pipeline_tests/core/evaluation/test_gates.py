@@ -15,11 +15,11 @@ from mlops_pipeline.core.evaluation.evaluation import (
     ChampionComparison,
     Evaluation,
     compare_missing,
+    compared_metrics,
 )
 from mlops_pipeline.core.evaluation.gates import (
     Gate,
     RuleResult,
-    compared_metrics,
     evaluate_gate,
     evaluate_rule,
 )
@@ -242,7 +242,10 @@ def test_metric_rule_is_decided_by_the_bounds_of_the_figure(
 def test_uncertain_rule_says_so_and_what_so_many_rows_could_tell() -> None:
     (rule,) = gate_of(auc(0.71), at_least=0.7).rules
     assert rule.power == pytest.approx(0.04 * (1.645 + 0.842) / (2 * 1.645), rel=0.001)
-    assert rule.reason.startswith("roc_auc is 0.7100 (0.6900 to 0.7300) on test; so many rows")
+    assert rule.reason.startswith(
+        "roc_auc is 0.7100 (bounds 0.6900 and 0.7300) on 4,000 test rows; so few rows cannot "
+        "tell: a truth 0.03 beyond the limit would pass in 80 of 100 such samples"
+    )
     assert rule.effect == "warn"
 
 
@@ -264,6 +267,56 @@ def test_limit_that_the_champion_breaks_by_more_is_a_persons_decision(
     )
     assert (gate.passed, gate.needs_review) == (passed, passed)
     assert ("the champion breaks it by more" in gate.rules[0].reason) == passed
+
+
+def parity_gate(theirs: float | None, ours: float = 0.09, attribute: str = "region") -> Gate:
+    ours_on_all = evaluation().fairness[0].demographic_parity_difference.value
+    assert ours_on_all is not None
+    assert ours_on_all > 0.05
+    found = {} if theirs is None else {attribute: Estimate(theirs)}
+    changed = replace(
+        evaluation(),
+        champion=champion(
+            challenger_disparities={attribute: Estimate(ours)}, champion_disparities=found
+        ),
+    )
+    return evaluate_gate(example.use_case((PARITY,)).gates, changed)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "passed"), [(0.2, True), (0.08, False), (0.04, False), (None, False)]
+)
+def test_disparity_that_the_champion_exceeds_by_more_is_a_persons_decision(
+    theirs: float | None, passed: bool
+) -> None:
+    gate = parity_gate(theirs)
+    assert (gate.passed, gate.needs_review) == (passed, passed)
+    words = "the champion breaks it by more: region 0.2000 where this model has 0.0900, on the same"
+    assert (words in gate.rules[0].reason) == passed
+
+
+def test_disparity_of_another_attribute_is_no_excuse() -> None:
+    assert not parity_gate(0.2, attribute="gender").passed
+
+
+def slices_gate(lower: float, count: int) -> Gate:
+    one = evaluation().slices[0]
+    worst = Estimate(0.6, 0.5, 0.7, lower=0.55, upper=0.69 + lower)
+    good = Estimate(0.9, 0.8, 0.95, lower=0.85, upper=0.94)
+    slices = [replace(one, metrics={**one.metrics, "roc_auc": figure})
+              for figure in (worst, *[good] * (count - 1))]  # fmt: skip
+    rule = {"rule": "worst_slice", "at_least": 0.7, "effect": "block"}
+    changed = replace(evaluation(), slices=tuple(slices))
+    return evaluate_gate(example.use_case((rule,)).gates, changed)
+
+
+def test_worst_of_many_slices_fails_by_a_bound_that_holds_for_all_of_them() -> None:
+    # alone, the upper bound of 0.69 is below 0.7; of ten, it lies 0.09 * 2.576 / 1.645 above 0.6
+    assert slices_gate(0.0, 1).rules[0].outcome == "failed"
+    (rule,) = slices_gate(0.0, 10).rules
+    assert rule.outcome == "uncertain"
+    assert "rows), one of 10 slices" in rule.reason
+    assert slices_gate(-0.04, 10).rules[0].outcome == "failed"  # 0.6 + 0.05 * 1.566 = 0.678
 
 
 def test_models_that_so_many_rows_cannot_tell_apart_ask_a_person() -> None:

@@ -133,9 +133,16 @@ def test_evaluate_parity_names_every_attribute_above_the_limit() -> None:
     found = evaluate_parity(parity(age=0.06, region=0.2, gender=0.05), 0.05)
     assert (found.outcome, found.value, found.above) == ("failed", 0.2, ("region", "age"))
     assert found.reason == (
-        "region 0.200 (0.195 to 0.205), age 0.060 (0.055 to 0.065), "
-        "gender 0.050 (0.045 to 0.055), which so many rows cannot tell"
+        "region 0.200 (bounds 0.195 and 0.205), age 0.060 (bounds 0.055 and 0.065), "
+        "gender 0.050 (bounds 0.045 and 0.055), which so few rows cannot tell"
     )
+
+
+def test_one_of_several_attributes_fails_by_a_bound_that_holds_for_all_of_them() -> None:
+    alone = parity(age=0.0555)  # 0.0505 is above 0.05
+    assert evaluate_parity(alone, 0.05).outcome == "failed"
+    three = parity(age=0.0555, region=0.01, gender=0.01)  # 0.0555 - 0.005 * 2.128 / 1.645
+    assert evaluate_parity(three, 0.05).outcome == "uncertain"
 
 
 def test_evaluate_parity_intersection_counts_only_when_named() -> None:
@@ -148,7 +155,7 @@ def test_evaluate_parity_not_computable_is_said_beside_what_is() -> None:
     found = evaluate_parity(parity(gender=0.01, region=None), 0.05)
     assert found.outcome == "not computable"  # nobody knows of the region
     assert found.value == 0.01
-    assert found.reason == "gender 0.010 (0.005 to 0.015), region not computable (few rows)"
+    assert found.reason == "gender 0.010 (bounds 0.005 and 0.015), region not computable (few rows)"
     assert evaluate_parity(parity(gender=0.1, region=None), 0.05).outcome == "failed"
     assert evaluate_parity(parity(region=None), 0.05).outcome == "not computable"
     assert evaluate_parity([], 0.05).reason == "there is no protected attribute"

@@ -1,9 +1,17 @@
 """The choice among mitigated variants, from figures alone."""
 
+import dataclasses
+
 import pytest
 
 from mlops_pipeline.config.modelling import Mitigation
-from mlops_pipeline.core.fairness.variants import Variant, choose_variant
+from mlops_pipeline.core.fairness.variants import (
+    Mitigated,
+    Variant,
+    choose_variant,
+    missed_targets,
+)
+from mlops_pipeline.core.metrics.metrics import Estimate
 
 WITHIN = {"region": 0.035, "gender": 0.035}
 
@@ -72,3 +80,21 @@ def test_choose_variant_says_of_each_why() -> None:
     judged, _, _ = choose_variant([BASE, variant("a", 0.2, 0.01)], WITHIN, ["region"], Mitigation())
     assert [item.reason for item in judged] == ["region 0.090 above 0.035", "within the limits"]
     assert [item.disparity for item in judged] == [0.09, 0.01]
+
+
+@pytest.mark.parametrize(
+    ("method", "low", "words"),
+    [
+        ("group_thresholds", 0.05, "; on the test part region is 0.090 (0.050 to 0.130) where its "
+         "thresholds aim at 0.035: groups too small for it"),
+        ("group_thresholds", 0.03, ""),  # the aim is within the interval
+        ("reweighing", 0.05, ""),  # has no thresholds
+    ],
+)  # fmt: skip
+def test_thresholds_whose_aim_the_test_part_excludes_had_too_small_groups(
+    method: str, low: float, words: str
+) -> None:
+    chosen = dataclasses.replace(variant("a", 0.2, 0.01), method=method, chosen=True)
+    outcome = Mitigated("", ("region",), 0.05, WITHIN, WITHIN, "log_loss", (chosen,), "a", "")
+    found = {"region": Estimate(0.09, low, 0.13), "gender": Estimate(None, reason="few rows")}
+    assert missed_targets(outcome, found) == words

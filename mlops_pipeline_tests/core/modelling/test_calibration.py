@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from mlops_pipeline.core.modelling.calibration import (
     Calibration,
     Kind,
+    calibration_notes,
     fit_calibration,
     folds,
     reliability_curve,
@@ -209,3 +210,13 @@ def test_folds_do_not_follow_a_pattern_in_the_keys() -> None:
     label = (entity % 5 == 0).astype(np.int8)  # every fifth, as folds by place would be
     shares = [label[inside].mean() for inside, _ in folds(label, entity)]
     assert shares == pytest.approx([0.2] * 5, abs=0.05)
+
+
+def test_isotonic_calibration_of_few_rows_is_noted_with_their_number_and_the_reason() -> None:
+    (note,) = calibration_notes("isotonic", 999, 123)
+    assert note.startswith(
+        "Isotonic calibration learned from 999 rows of the validation part, 123 of them "
+        "positive. Below about 1,000 rows it tends to follow their noise"
+    )
+    assert calibration_notes("isotonic", 1_000, 123) == []
+    assert calibration_notes("sigmoid", 200, 50) == calibration_notes("none", 200, 50) == []

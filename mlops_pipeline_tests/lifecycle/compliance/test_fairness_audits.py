@@ -246,14 +246,16 @@ def test_audit_within_the_limit_says_so(work: Context) -> None:
     score(work, 2, threshold=0.0)
     found = audited(read(work), demographic_parity_at_most=0.2)
     assert (found.action, found.parity.value) == ("within_limits", 0.0)
-    assert found.sentence.startswith("demographic parity difference within 0.2: region 0.000 (0.")
+    assert found.sentence.startswith(
+        "demographic parity difference within 0.2: region 0.000 (bounds 0."
+    )
 
 
 def test_audit_of_few_rows_does_not_say_that_groups_are_alike(work: Context) -> None:
     score(work, 2, threshold=0.0)
     found = audited(read(work))
     assert (found.action, found.parity.value) == ("uncertain", 0.0)
-    assert "not told apart from 0.05 by so many rows: region 0.000" in found.sentence
+    assert "not told apart from 0.05 by so few rows: region 0.000" in found.sentence
 
 
 @pytest.mark.parametrize("limit", [1.0, 0.05])
