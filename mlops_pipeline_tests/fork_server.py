@@ -216,18 +216,20 @@ def _command(root: str, environment: Mapping[str, str], words: Sequence[str], lo
 
     from mlops_pipeline.cli.app import main
     from mlops_pipeline.stores.models import mlflow
+    from mlops_pipeline_tests.killed import killed_at
 
     if FRESH not in environment:  # for most tests a fork is fresh enough
         vars(mlflow)["subprocess"] = SimpleNamespace(
             run=run_python, TimeoutExpired=subprocess.TimeoutExpired
         )
-    if words[0] == "mlops":
-        sys.argv = list(words)
-        main()
-    if words[0] == "daemon":
-        create_dagster_daemon_cli().main(args=list(words[1:]), prog_name="dagster-daemon")
-    cli = create_dagster_cli()  # type: ignore[no-untyped-call] # it has no annotation
-    cli.main(args=list(words), prog_name="dagster")
+    with killed_at(environment, Path(f"{log}.lines")):
+        if words[0] == "mlops":
+            sys.argv = list(words)
+            main()
+        if words[0] == "daemon":
+            create_dagster_daemon_cli().main(args=list(words[1:]), prog_name="dagster-daemon")
+        cli = create_dagster_cli()  # type: ignore[no-untyped-call] # it has no annotation
+        cli.main(args=list(words), prog_name="dagster")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from mlops_pipeline.lifecycle.bookkeeping import get_pointer
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import PACKAGE_PARENT, Settings
 from mlops_pipeline_tests.fork_server import FRESH, Forked, alone, fork
+from mlops_pipeline_tests.killed import KILL_AT
 
 CUSTOMERS, MONTHS, SEED = 1_500, 16, 7
 FIRST, LATER = "2024-02-01", "2024-05-01"  # as_of of the trained world, and of a challenger
@@ -152,7 +153,7 @@ class World:
         execution: Mapping[str, Any] | None = None,
         threads: int = 1,
         assets: Sequence[str] = (),
-        fresh: bool = False,
+        **options: Any,
     ) -> "Run":
         """Start a job, or the named assets, in a process group of its own."""
         number = len(list(self.root.glob("run-*.log")))
@@ -166,17 +167,21 @@ class World:
             words = ["asset", "materialize", "-m", "mlops_pipeline.definitions", "--select"]
             words += [",".join(f"key:churn/{name}" for name in assets)]
             words += ["--config-json", json.dumps(config)]
-        return self.command(*words, threads=threads, fresh=fresh)
+        return self.command(*words, threads=threads, **options)
 
-    def command(self, *words: str, threads: int = 1, fresh: bool = False) -> "Run":
+    def command(
+        self, *words: str, threads: int = 1, fresh: bool = False, kill_at: int | None = None
+    ) -> "Run":
         """Start `dagster ...`; the first word "daemon" or "mlops" is another command.
 
-        `fresh`: the contract test starts a new Python, and does not fork.
+        `fresh`: the contract test starts a new Python, and does not fork. `kill_at`: killed.py.
         """
         log = self.root / f"run-{len(list(self.root.glob('run-*.log')))}.log"
         environment = {**self.environment, "MLOPS_THREADS": str(threads)}
         if fresh:
             environment[FRESH] = "1"
+        if kill_at is not None:
+            environment[KILL_AT] = str(kill_at)
         return Run(fork("_command", str(self.root), environment, words, str(log)), log)
 
     def run(self, **options: Any) -> "Run":

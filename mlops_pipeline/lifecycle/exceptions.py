@@ -10,6 +10,8 @@ from mlops_pipeline.core.rollout.approvals import signed
 from mlops_pipeline.errors import NotFoundError, StateError
 from mlops_pipeline.stores.ops import NEW, Ledger
 
+SAID = ("rule", "attribute", "by", "reason", "expires_at")  # of an exception
+
 
 def list_exceptions(ops: Ledger, use_case: str) -> list[GateException]:
     """List exceptions in the order they were granted, also those that ended."""
@@ -27,14 +29,21 @@ def grant_exception(
     expires_at: datetime,
     now: datetime,
 ) -> GateException:
-    """Keep an exception; `check_exception` says whether one may be granted."""
+    """Keep an exception; `check_exception` says whether one may be granted.
+
+    Given again, just as it is in force, it stays the one that it is.
+    """
     said = signed(by, reason, now)
     entry = ExceptionEntry(
         NEW, use_case, rule, attribute, said.by, said.reason, now, expires_at, revokes=None
     )
     with ops.write(use_case) as tx:
-        (given,) = exceptions_of([tx.insert(entry)])
-    return given
+        for given in list_exceptions(tx, use_case):
+            is_same = all(getattr(entry, name) == getattr(given, name) for name in SAID)
+            if is_same and given.is_in_force(now):
+                return given
+        (made,) = exceptions_of([tx.insert(entry)])
+    return made
 
 
 def revoke_exception(

@@ -24,7 +24,8 @@ from mlops_pipeline.stores.ops import Ledger, OpsDatabase, Projection, get_lease
 from mlops_pipeline.stores.settings import Settings
 
 REGISTRY = "registry"  # the target of a projection: MLflow; and the pointer to the newest version
-FOLLOWED = ("rollout", "approval")  # kinds of events that MLflow and the anchors follow
+FOLLOWED = ("rollout", "approval")  # kinds of events that MLflow follows
+ANCHORED = (*FOLLOWED, "exception_granted", "exception_revoked")  # and those that anchors follow
 APPROVAL_ENDED = "approval_ended"  # the kind of the alert
 STATUSES = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}  # in MLflow
 
@@ -75,10 +76,11 @@ def project_registry(ops: OpsDatabase, registry: Registry, *, now: datetime) -> 
 
 
 def pending_effects(ops: Ledger, settings: Settings, use_case: str) -> int:
-    """Return how many changes of rollouts and approvals MLflow or the anchors do not show yet."""
+    """Return how many decisions about a use case MLflow or the anchors do not show yet."""
     shown = ops.find(Projection, use_case=use_case, target=REGISTRY)
-    seq = min(shown.seq if shown else 0, anchored_events(settings))
-    return len(ops.events_after(seq, use_case=use_case, kind=FOLLOWED))
+    followed = ops.events_after(shown.seq if shown else 0, use_case=use_case, kind=FOLLOWED)
+    anchored = ops.events_after(anchored_events(settings), use_case=use_case, kind=ANCHORED)
+    return len({event.seq for event in (*followed, *anchored)})
 
 
 def check_approval(ops: Ledger, use_case: UseCase, *, now: datetime) -> None:

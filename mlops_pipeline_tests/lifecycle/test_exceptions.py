@@ -26,8 +26,17 @@ def test_granted_exception_is_listed_and_in_force(database: OpsDatabase) -> None
     assert not given.is_in_force(END)
 
 
+def test_exception_granted_again_as_it_is_in_force_is_not_there_twice(
+    database: OpsDatabase,
+) -> None:
+    given = grant(database)
+    assert grant(database, now=later(60)) == given
+    revoke_exception(database, "churn", given.id, by="Bob", reason="mended", now=later(70))
+    assert grant(database, now=later(80)).id != given.id
+
+
 def test_revoked_exception_stays_with_who_ended_it(database: OpsDatabase) -> None:
-    given, other = grant(database), grant(database)
+    given, other = grant(database), grant(database, reason="something else")
     revoke_exception(database, "churn", given.id, by="Bob", reason="mended", now=later(60))
     found, kept = list_exceptions(database, "churn")
     assert (found.revoked_by, found.revocation, found.revoked_at) == ("Bob", "mended", later(60))

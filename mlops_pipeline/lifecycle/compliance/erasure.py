@@ -31,6 +31,7 @@ from mlops_pipeline.lifecycle.features.online.layout import (
 )
 from mlops_pipeline.lifecycle.features.online.materialize import open_writer, stored_tables
 from mlops_pipeline.lifecycle.ingest.ingestion import EVERY
+from mlops_pipeline.lifecycle.project import project
 from mlops_pipeline.lifecycle.table_pins import TABLES, accepted_tables, pinned_tables
 from mlops_pipeline.stores.lake.engine import literal, quoted
 from mlops_pipeline.stores.models.address import is_in_use
@@ -153,7 +154,9 @@ def forget(
             erased.append(Erased(item, online, versions))
         removed = {**_counts(found), "online": sum(item.online for item in erased)}
         finish_tombstone(ops, tombstone, removed, by=said.by, now=settings.now())
-        return erased
+    for use_case in person.use_cases:
+        project(ops, settings, use_case, reason=holder, now=settings.now())
+    return erased
 
 
 def _counts(found: Sequence[Found]) -> dict[str, int]:

@@ -52,7 +52,7 @@ def fill(database: OpsDatabase) -> None:
         approve(database, "churn", number, by="ada", reason="better", expires_at=end, now=later(9))
         given: dict[str, Any] = {
             "by": "bo",
-            "reason": "r",
+            "reason": f"r{number}",
             "expires_at": end,
             "now": later(10 + number),
         }
