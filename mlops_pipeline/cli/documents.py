@@ -19,6 +19,7 @@ from mlops_pipeline.cli.console import (
     Reason,
     errors,
     print_json,
+    print_pending,
     print_table,
     project,
     say,
@@ -135,7 +136,8 @@ def review_card(use_case: Name, by: By, reason: Reason) -> None:
         version = record_review(
             context.ops, context.use_case, by=by, reason=reason, now=context.now
         )
-    say(f"{use_case} version {version}: card reviewed; recorded: {by}")
+        say(f"{use_case} version {version}: card reviewed; recorded: {by}")
+        print_pending(context)
 
 
 def pack(

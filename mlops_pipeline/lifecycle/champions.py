@@ -105,6 +105,23 @@ def _check_decided(ops: Ledger, use_case: str, fingerprint: str) -> None:
             )
 
 
+def _check_told(ops: Ledger, use_case: str, fingerprint: str) -> None:
+    """Refuse a version whose state or approvals are not those that the audit chain tells of."""
+    for rollout in ops.all(Rollout, use_case=use_case, fingerprint=fingerprint):
+        rows = [row for row in list_approvals(ops, use_case) if row.version == rollout.version]
+        events = ops.events_after(0, use_case=use_case, kind="approval")
+        told = sum(event.detail["version"] == rollout.version for event in events)
+        if told != len(rows) or not all(map(ops.is_vouched_for, (rollout, *rows))):
+            raise StateError(
+                f"what the database says of {use_case} version {rollout.version} was altered",
+                where=f"rollout {rollout.id} and its approvals",
+                expected="what the audit chain tells of them",
+                found=f"state {rollout.state}, {len(rows)} approvals",
+                way_out="mlops audit verify says what was altered; nothing scores with it until "
+                "the database is restored from a backup",
+            )
+
+
 def released_model(
     ops: OpsDatabase, settings: Settings, use_case: UseCase, fingerprint: str
 ) -> ScoringModel:
@@ -122,6 +139,7 @@ def released_model(
             way_out="restore the database from a backup; of a version that is older than such "
             "pointers, run the lifecycle at its as_of again",
         )
+    _check_told(ops, use_case.name, fingerprint)
     _check_decided(ops, use_case.name, fingerprint)
     recorded = {
         name.removeprefix(within): digest

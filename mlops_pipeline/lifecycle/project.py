@@ -25,7 +25,8 @@ from mlops_pipeline.stores.settings import Settings
 
 REGISTRY = "registry"  # the target of a projection: MLflow; and the pointer to the newest version
 FOLLOWED = ("rollout", "approval")  # kinds of events that MLflow follows
-ANCHORED = (*FOLLOWED, "exception_granted", "exception_revoked")  # and those that anchors follow
+ANCHORED = (*FOLLOWED, "decision", "exception_granted", "exception_revoked")  # as anchors do
+NOBODY = "mlops"  # the actor of a decision that a sensor or a schedule made
 APPROVAL_ENDED = "approval_ended"  # the kind of the alert
 STATUSES = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}  # in MLflow
 
@@ -80,7 +81,7 @@ def pending_effects(ops: Ledger, settings: Settings, use_case: str) -> int:
     shown = ops.find(Projection, use_case=use_case, target=REGISTRY)
     followed = ops.events_after(shown.seq if shown else 0, use_case=use_case, kind=FOLLOWED)
     anchored = ops.events_after(anchored_events(settings), use_case=use_case, kind=ANCHORED)
-    return len({event.seq for event in (*followed, *anchored)})
+    return len({event.seq for event in (*followed, *anchored) if event.actor != NOBODY})
 
 
 def check_approval(ops: Ledger, use_case: UseCase, *, now: datetime) -> None:

@@ -121,6 +121,7 @@ def test_review_is_due_after_a_quarter_and_a_person_resolves_it(mlops: Mlops, wo
     done = mlops("card", "review", "churn", "--by", "Ann", "--reason", "read, still right")
 
     assert "churn version 1: card reviewed; recorded: Ann" in done.output
+    assert "1 effect pending" in done.output
     with world.ops() as ops:
         (closed,) = list_alerts(ops, "churn")
         assert (closed.resolved_by, closed.resolution) == ("Ann", "read, still right")

@@ -2,14 +2,17 @@
 
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mlops_pipeline.core.modelling.scoring import ScoringModel
-from mlops_pipeline.errors import ModelFilesError
+from mlops_pipeline.errors import ModelFilesError, StateError
 from mlops_pipeline.lifecycle.bookkeeping import set_pointer
 from mlops_pipeline.lifecycle.champions import MODEL, RELEASE, release_document, released_model
 from mlops_pipeline.stores.lake.tables import Lake
@@ -18,6 +21,8 @@ from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
 from mlops_pipeline_tests.core.evaluation.example_evaluation import use_case
 from mlops_pipeline_tests.core.modelling.example_models import RECIPES, fitted
+from mlops_pipeline_tests.lifecycle.rollout_steps import approve, open_waiting
+from mlops_pipeline_tests.stores.ops.timestamps import NOON, later
 from mlops_pipeline_tests.worlds import NOW
 
 HEAVY = ("mlflow", "sklearn", "pandas", "lightgbm", "xgboost")
@@ -108,6 +113,33 @@ def test_released_model_that_the_ledger_does_not_know_is_refused(tmp_path: Path)
     with pytest.raises(ModelFilesError, match="nothing says which files") as caught:
         loaded(settings, "f2")
     assert caught.value.way_out
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        "UPDATE rollout SET state = 'champion', stage = 0",
+        "UPDATE rollout SET fingerprint = 'f1', version = 2",
+        "UPDATE approval SET expires_at = NULL",
+        "UPDATE approval SET stage = 'production'",
+        "DELETE FROM approval",
+    ],
+)
+def test_version_whose_rows_are_not_as_the_chain_tells_is_not_loaded(
+    attack: str, tmp_path: Path
+) -> None:
+    settings = released(tmp_path, "logistic")
+    said: Any = {"by": "ada", "reason": "good", "now": NOON, "expires_at": later(99)}
+    with OpsDatabase.open(settings.database_url) as ops:
+        open_waiting(ops, 1, use_case().name, fingerprint="f1")
+        approve(ops, use_case().name, 1, stage="staging", **said)
+    assert loaded(settings)
+    with closing(sqlite3.connect(settings.data_dir / "ops.db")) as opened, opened:
+        for change in ("update", "delete"):
+            opened.execute(f"DROP TRIGGER approval_no_{change}")
+        opened.execute(attack)
+    with pytest.raises(StateError, match=r"version [12] was altered"):
+        loaded(settings)
 
 
 @pytest.mark.parametrize("held", [None, b"{", b"\xff", b"[]"])

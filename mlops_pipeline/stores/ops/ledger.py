@@ -18,7 +18,16 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Engine, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Text,
+    insert,
+    select,
+    type_coerce,
+    update,
+)
 from sqlalchemy.exc import DatabaseError
 
 from mlops_pipeline.core.audit.anchors import GENESIS, canonical
@@ -81,9 +90,15 @@ class Ledger(ABC):
             found = tx.connection.execute(query).mappings()
             return [declared.restored(dict(row)) for row in found]
 
-    def find(self, record: type[R], *, order: Sequence[str] = (), **equal: Any) -> R | None:
+    def find(
+        self,
+        record: type[R],
+        *where: ColumnElement[bool],
+        order: Sequence[str] = (),
+        **equal: Any,
+    ) -> R | None:
         """Return the first such row, or None."""
-        found = self.all(record, order=order, limit=1, **equal)
+        found = self.all(record, *where, order=order, limit=1, **equal)
         return found[0] if found else None
 
     def put(self, row: Any) -> None:
@@ -143,6 +158,22 @@ class Ledger(ABC):
         """List events, the newest first."""
         wanted = {name: value for name, value in (("use_case", use_case), ("kind", kind)) if value}
         return self.all(AuditEvent, order=("-seq",), limit=limit, **wanted)
+
+    def is_vouched_for(self, row: Any) -> bool:
+        """Whether the events of a row tell of it as it is."""
+        declared, detail = TABLES[type(row)], type_coerce(AUDIT_EVENT.c.detail, Text)
+        with self.read() as tx:
+            told = [declared.event(vars(row))] if declared.audited else []
+            states = tx._states(row)
+            found = [
+                tx.find(AuditEvent, detail == canonical_detail(event.detail), kind=event.kind)
+                for event in told
+            ]
+            for event in states:
+                place = f'{{"key":{canonical(event.detail["key"])},%"{event.detail["table"]}"}}'
+                newest = tx.find(AuditEvent, detail.like(place), order=("-seq",), kind=RECORD)
+                found.append(newest if newest and newest.detail == event.detail else None)
+        return None not in found
 
     def events_after(self, seq: int, **equal: Any) -> list[AuditEvent]:
         """List the events after one, oldest first: what a process that follows has not seen."""

@@ -1,11 +1,13 @@
 """Rows that the audit chain tells of are held against it: what was altered, put or taken shows."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta, timezone
 
 import pytest
 
 from mlops_pipeline.core.audit.chain import ChainCheck, RecordCheck
+from mlops_pipeline.core.rollout.records import Approval, Rollout
 from mlops_pipeline.lifecycle.bookkeeping import NewDecision, record_decision, start_lifecycle
 from mlops_pipeline.lifecycle.exceptions import grant_exception, revoke_exception
 from mlops_pipeline.stores.ops import OpsDatabase
@@ -44,6 +46,16 @@ def filled(database: OpsDatabase) -> OpsDatabase:
         database, "churn", "run-2", as_of=NOON, trigger="monthly", triggered_by="ada", now=later(61)
     )
     return database
+
+
+def test_row_is_vouched_for_while_it_is_as_its_newest_event_tells(filled: OpsDatabase) -> None:
+    rollout, (approval,) = filled.find(Rollout, version=2), filled.all(Approval)
+    assert filled.is_vouched_for(rollout)
+    assert filled.is_vouched_for(approval)
+    assert not filled.is_vouched_for(replace(approval, verdict="rejected"))
+    tamper(filled, "UPDATE rollout SET reason = 'none' WHERE version = 2")
+    assert not filled.is_vouched_for(rollout)
+    assert filled.is_vouched_for(filled.find(Rollout, version=1))
 
 
 def problems(database: OpsDatabase, *, meanwhile: Callable[[], object] | None = None) -> list[str]:
