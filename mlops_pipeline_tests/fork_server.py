@@ -215,11 +215,11 @@ def _command(root: str, environment: Mapping[str, str], words: Sequence[str], lo
     from dagster._daemon.cli import create_dagster_daemon_cli
 
     from mlops_pipeline.cli.app import main
-    from mlops_pipeline.stores.models import mlflow
+    from mlops_pipeline.stores.models import contract
     from mlops_pipeline_tests.killed import killed_at
 
     if FRESH not in environment:  # for most tests a fork is fresh enough
-        vars(mlflow)["subprocess"] = SimpleNamespace(
+        vars(contract)["subprocess"] = SimpleNamespace(
             run=run_python, TimeoutExpired=subprocess.TimeoutExpired
         )
     with killed_at(environment, Path(f"{log}.lines")):

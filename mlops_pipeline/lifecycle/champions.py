@@ -85,41 +85,24 @@ def pinned_digest(ops: Ledger, use_case: str, fingerprint: str) -> str | None:
     return hashlib.sha256(canonical(pinned.value).encode()).hexdigest()
 
 
-def decided_digests(ops: Ledger, use_case: str, **wanted: Any) -> Iterator[tuple[Decision, str]]:
-    """Yield the decisions that let a version go on, with the pinned digest that they were about."""
+def undecided(ops: Ledger, use_case: str, fingerprint: str | None = None) -> Iterator[str]:
+    """Yield where the files that are pinned of a version, or of any, are not those decided on."""
     for made in ops.all(Decision, use_case=use_case, kind=BINDING):
-        if made.evidence.get(FILES) and wanted.items() <= made.evidence.items():
-            yield made, made.evidence[FILES]
+        mark, bound = str(made.evidence.get("fingerprint")), made.evidence.get(FILES)
+        if bound and fingerprint in (None, mark) and pinned_digest(ops, use_case, mark) != bound:
+            yield (f"{use_case}: the files pinned of {mark} are not those that "
+                   f"decision {made.id} ({made.kind}: {made.action}) was about")  # fmt: skip
 
 
-def _check_decided(ops: Ledger, use_case: str, fingerprint: str) -> None:
-    found = pinned_digest(ops, use_case, fingerprint)
-    for made, digest in decided_digests(ops, use_case, fingerprint=fingerprint):
-        if digest != found:
-            raise ModelFilesError(
-                "the pinned files of the version are not those that were decided about",
-                where=f"{use_case}: pointer {RELEASE}{fingerprint}",
-                expected=f"{digest}, of decision {made.id} ({made.kind}: {made.action})",
-                found=str(found),
-                way_out="mlops audit verify says what was altered; restore it from a backup",
-            )
-
-
-def _check_told(ops: Ledger, use_case: str, fingerprint: str) -> None:
-    """Refuse a version whose state or approvals are not those that the audit chain tells of."""
+def _untold(ops: Ledger, use_case: str, fingerprint: str) -> Iterator[str]:
+    """Yield the version whose state or approvals are not those that the audit chain tells of."""
     for rollout in ops.all(Rollout, use_case=use_case, fingerprint=fingerprint):
-        rows = [row for row in list_approvals(ops, use_case) if row.version == rollout.version]
         events = ops.events_after(0, use_case=use_case, kind="approval")
-        told = sum(event.detail["version"] == rollout.version for event in events)
-        if told != len(rows) or not all(map(ops.is_vouched_for, (rollout, *rows))):
-            raise StateError(
-                f"what the database says of {use_case} version {rollout.version} was altered",
-                where=f"rollout {rollout.id} and its approvals",
-                expected="what the audit chain tells of them",
-                found=f"state {rollout.state}, {len(rows)} approvals",
-                way_out="mlops audit verify says what was altered; nothing scores with it until "
-                "the database is restored from a backup",
-            )
+        told = {item.detail["id"] for item in events if item.detail["version"] == rollout.version}
+        rows = [row for row in list_approvals(ops, use_case) if row.version == rollout.version]
+        is_whole = told <= {row.id for row in rows}  # a later one has its event, too
+        if not is_whole or not all(map(ops.is_vouched_for, (rollout, *rows))):
+            yield f"version {rollout.version}, {rollout.state}, or its approvals were altered"
 
 
 def released_model(
@@ -139,8 +122,15 @@ def released_model(
             way_out="restore the database from a backup; of a version that is older than such "
             "pointers, run the lifecycle at its as_of again",
         )
-    _check_told(ops, use_case.name, fingerprint)
-    _check_decided(ops, use_case.name, fingerprint)
+    wrong = (undecided, _untold)
+    if found := [text for say in wrong for text in say(ops, use_case.name, fingerprint)]:
+        raise ModelFilesError(
+            "the version is not what was decided on",
+            where=f"ops database: {use_case.name}, fingerprint {fingerprint}",
+            expected="what decisions and the audit chain tell of it",
+            found="; ".join(found),
+            way_out="mlops audit verify; restore what was altered from a backup",
+        )
     recorded = {
         name.removeprefix(within): digest
         for name, digest in pinned.value["files"].items()

@@ -15,7 +15,8 @@ import numpy as np
 from mlops_pipeline.core.modelling import scorers, scoring
 from mlops_pipeline.core.modelling.fitting import kind_of
 from mlops_pipeline.core.modelling.scoring import Columns, ScoringModel
-from mlops_pipeline.stores.models.mlflow import Package, model_script
+from mlops_pipeline.stores.models.contract import model_script
+from mlops_pipeline.stores.models.mlflow import Package
 
 QUANTILES = (0.1, 0.35, 0.65, 0.9)  # that the example takes of each number
 EXAMPLE_ROWS = 10_000  # that they are taken of

@@ -52,7 +52,7 @@ def project_runs(ops: OpsDatabase, tracking: Tracking, use_case: str) -> None:
         is_unknown = owner is None and is_at_work(lease, datetime.now(UTC))
         outcome = "running" if is_unknown else run_outcome(ops, use_case, owner or "")
         if outcome != "running":
-            tracking.end(run_id, STATUSES[outcome])
+            tracking.client.set_terminated(run_id, STATUSES[outcome])
 
 
 def project_registry(ops: OpsDatabase, registry: Registry, *, now: datetime) -> None:

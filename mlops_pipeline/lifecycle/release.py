@@ -74,8 +74,9 @@ from mlops_pipeline.lifecycle.run_log import log_costs
 from mlops_pipeline.lifecycle.status import use_case_costs
 from mlops_pipeline.lifecycle.train import TrainedModel, read_training, trained_model
 from mlops_pipeline.stores.files import write_json
+from mlops_pipeline.stores.models.contract import check_contract
 from mlops_pipeline.stores.models.files import digests, pinned_digests, write_files
-from mlops_pipeline.stores.models.mlflow import RegisteredVersion, check_contract
+from mlops_pipeline.stores.models.mlflow import RegisteredVersion
 
 EVIDENCE = ("training.json", "evaluation.json", "report.html", "evidently.html")
 # names of personal columns, extreme values of inputs; the model is among its own artifacts there

@@ -34,7 +34,7 @@ from mlops_pipeline.lifecycle.provenance import (
 from mlops_pipeline.lifecycle.release import read_metadata
 from mlops_pipeline.stores.files import scratch_folder
 from mlops_pipeline.stores.lake.tables import Lake
-from mlops_pipeline.stores.models.files import digests, folder_digests
+from mlops_pipeline.stores.models.files import digests, pinned_digests
 from mlops_pipeline.stores.models.mlflow import Registry
 from mlops_pipeline.stores.settings import Settings
 
@@ -258,7 +258,7 @@ def _check_files(context: Context, source: str, accepted: AcceptedSource) -> Non
 
 def _compare(record: _Record, rebuilt: ScoringModel) -> dict[str, tuple[str, str]]:
     """Compare digests with those that were released; name a stored file that has changed since."""
-    released, stored = record.metadata.model_files, folder_digests(record.model_folder)
+    released, stored = record.metadata.model_files, pinned_digests(record.model_folder)
     made = digests(rebuilt.files)
     pairs = {name: (released.get(name), made.get(name)) for name in {*released, *made}}
     for name in {*released, *stored}:

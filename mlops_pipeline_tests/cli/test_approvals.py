@@ -127,7 +127,7 @@ def test_approval_is_bound_to_the_digest_of_every_file_of_the_version(
         assert pin is not None
         moved = {**pin.value, "files": {**pin.value["files"], "more.txt": "0"}}
         set_pointer(ops, "churn", pin.name, moved, run_id="run", now=SPRING)
-        with pytest.raises(ModelFilesError, match="not those that were decided about"):
+        with pytest.raises(ModelFilesError, match="is not what was decided on"):
             released_model(ops, waiting.settings, waiting.use_case, made.fingerprint)
     said = mlops("audit", "verify").output
     assert f"decision {approval.id} (approval: approved) was about" in said

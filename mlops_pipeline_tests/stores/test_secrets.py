@@ -13,7 +13,7 @@ import pytest
 from mlops_pipeline.cli import runs
 from mlops_pipeline.errors import ConfigError, ContractError, MlopsError, masked, without_secrets
 from mlops_pipeline.stores.models.address import reach
-from mlops_pipeline.stores.models.mlflow import check_contract
+from mlops_pipeline.stores.models.contract import check_contract
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline_tests.stores.online.servers import free_port
 

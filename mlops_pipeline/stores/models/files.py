@@ -67,11 +67,6 @@ def _checked(
     return {name: data for name, data in held.items() if data is not None}
 
 
-def folder_digests(folder: Path) -> dict[str, str]:
-    """Return the sha256 of what lies in a folder, by name."""
-    return {name: _digest(data) for name, data in _held(folder).items()}
-
-
 def digests(files: Mapping[str, str]) -> dict[str, str]:
     """Return the sha256 of every file."""
     return {name: _digest(text.encode()) for name, text in files.items()}
