@@ -2,7 +2,8 @@
 
     python -m benchmarks.run [--only NAME] [--customers N] [--out FILE] [--date DATE]
 
-Each runs in a process of its own. None asserts a time.
+Each runs in a process of its own. None asserts a time. `serving` needs wrk, and shows the peers
+that are installed below BENCHMARK_PEERS.
 """
 
 import argparse
@@ -19,9 +20,10 @@ from benchmarks.result import Result
 NAMES = (
     *("lifecycle", "one_month", "imports", "demo", "real_sets"),
     *("history", "windows", "online", "score_row", "fraud", "fairness", "statistics"),
+    *("serving", "serving.soak"),
 )
 SIZED = frozenset(NAMES) - {
-    *("imports", "real_sets", "score_row", "fairness", "statistics")
+    *("imports", "real_sets", "score_row", "fairness", "statistics", "serving", "serving.soak")
 }  # take --customers
 
 

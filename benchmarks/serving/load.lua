@@ -21,6 +21,10 @@ function request()
   return wrk.format("POST", nil, headers, body)
 end
 
+if os.getenv("PAUSE_MS") then
+  function delay() return tonumber(os.getenv("PAUSE_MS")) end
+end
+
 function done(summary, latency)
   local errors = summary.errors
   print(string.format('{"requests": %d, "us": %d, "not_2xx": %d, "broken": %d, "p50_us": %d, "p99_us": %d}',

@@ -63,6 +63,7 @@ class PredictionService(Closing):
         self.refresh()
         failure = "the ledger cannot be followed; the present version answers on"
         self._follower = Repeating(self.refresh, failure)
+        self._log_watch = Repeating(self.look_at_log, "whether the log answers is not known")
 
     @property
     def live(self) -> LiveModel | NoModel:
@@ -73,6 +74,15 @@ class PredictionService(Closing):
     def previous(self) -> LiveModel | NoModel:
         """The version that answers when the champion fails."""
         return self._previous
+
+    def look_at_log(self) -> None:
+        """See whether the log answers; a thread does so every half second."""
+        self._log.look()
+
+    @property
+    def log_is_away(self) -> bool:
+        """Whether nothing can be answered, because it could not be stored."""
+        return self._log.is_away
 
     @property
     def log_queue(self) -> int:
@@ -184,6 +194,7 @@ class PredictionService(Closing):
     def close(self) -> None:
         """Stop following the ledger."""
         self._follower.close()
+        self._log_watch.close()
         self._ops.close()
 
     def answers(

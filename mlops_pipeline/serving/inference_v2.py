@@ -25,12 +25,18 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
-from mlops_pipeline.errors import DataError, NotFoundError
+from mlops_pipeline.errors import DataError, NotFoundError, PredictionLogError
 from mlops_pipeline.lifecycle.entity_rows import EntityRow
 from mlops_pipeline.lifecycle.live_models import LiveModel
 from mlops_pipeline.lifecycle.serve import PredictionService
 from mlops_pipeline.serving.key_uses import caller
-from mlops_pipeline.serving.problems import NEVER_STORE, NOT_READY, answer, problem_responses
+from mlops_pipeline.serving.problems import (
+    NEVER_STORE,
+    NOT_READY,
+    PROBLEMS,
+    answer,
+    problem_responses,
+)
 from mlops_pipeline.stores.predictions import LoggedPrediction
 
 ENTITY = "entity_id"
@@ -108,7 +114,10 @@ async def live() -> Response:
 @health.get("/health/ready", responses=problem_responses(503))
 async def ready(request: Request) -> Response:
     """Say that a model answers; one that does not keeps the others from nothing."""
-    if not any(isinstance(one.live, LiveModel) for one in _services(request).values()):
+    live = [one for one in _services(request).values() if isinstance(one.live, LiveModel)]
+    if live and all(one.log_is_away for one in live):
+        return answer(PROBLEMS[PredictionLogError])
+    if not live:
         return answer(NOT_READY)
     return JSONResponse({"ready": True}, headers=NEVER_STORE)
 

@@ -130,6 +130,9 @@ def test_log_that_is_away_refuses_the_answer(changed: Path) -> None:
             path.unlink()
         database.mkdir()
         said = post(client, entity_id=1)
+        ready: Any = client.app
+        ready.state.services["shop"].look_at_log()
+        assert problem_of(client.get("/v2/health/ready")) == (503, "log-unavailable")
     assert problem_of(said) == (503, "log-unavailable")
     assert said.headers["retry-after"] == "1"
 
