@@ -141,7 +141,9 @@ def test_asset_checks_and_which_block(defs: dg.Definitions) -> None:
         for name in sources[case]
     }
     leaks = {
-        dg.AssetCheckKey(dg.AssetKey([case, "features"]), "no_leak"): True for case in USE_CASES
+        dg.AssetCheckKey(dg.AssetKey([case, "features"]), name): name == "no_leak"
+        for case in USE_CASES
+        for name in ("no_leak", "precision_kept")
     }
     kept = {
         dg.AssetCheckKey(dg.AssetKey([case, "raw_data"]), "no_row_left_out"): False

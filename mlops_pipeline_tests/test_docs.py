@@ -269,7 +269,7 @@ def test_every_asset_has_a_section() -> None:
         f"{source}_rules"
         for path in CONFIGS.glob("*.yaml")
         for source in load_use_case(path).sources
-    } | {"no_leak", "no_row_left_out", "inputs_arrive", "fairness_within_limits"}
+    } | {"no_leak", "precision_kept", "no_row_left_out", "inputs_arrive", "fairness_within_limits"}
     assert "`<source>_rules`" in sections(text_of("docs/assets.md"))["validated_data"]
 
 

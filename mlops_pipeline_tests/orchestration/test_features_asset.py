@@ -72,8 +72,8 @@ def materialize(world: World, as_of: str) -> dg.ExecuteInProcessResult:
     )
 
 
-def check_of(done: dg.ExecuteInProcessResult) -> dg.AssetCheckEvaluation:
-    (found,) = done.get_asset_check_evaluations()
+def check_of(done: dg.ExecuteInProcessResult, name: str = "no_leak") -> dg.AssetCheckEvaluation:
+    (found,) = [item for item in done.get_asset_check_evaluations() if item.check_name == name]
     return found
 
 
@@ -120,6 +120,11 @@ def test_features_without_a_leak_pass_the_check_and_are_noted(world: World) -> N
     assert check.metadata["period"].value == "2025-05-01"
     assert check.metadata["rows_compared"].value == 10
     assert check.metadata["leaking"].value == []
+    kept = check_of(done, "precision_kept")
+    assert (kept.passed, kept.blocking, kept.description) == (
+        *(True, False),
+        "every feature keeps its values",
+    )
     with ops_of(world) as ops:
         uses = [(use.feature, use.reader, use.first_used_at) for use in feature_uses(ops, "shop")]
     assert uses == [("spent", "computation", NOW), ("visits", "computation", NOW)]

@@ -55,6 +55,25 @@ for name, kind in rows["types"].items():
     frame[name] = frame[name].astype("object" if kind == "category" else "float64")
 print("SCORES", json.dumps([float(value) for value in model.predict(frame)["probability"]]))
 """
+STORE_TO_CHAMPION = """
+import json, os, pathlib, sys
+import mlflow, pandas, pyarrow
+from mlops_pipeline.config import load_use_case
+from mlops_pipeline.lifecycle.features.history import get_historical_features
+from mlops_pipeline.stores.settings import Settings
+settings = Settings.from_environment(os.environ)
+case = load_use_case(pathlib.Path("configs/churn.yaml"))
+ids = pandas.read_parquet(sys.argv[1])["customer_id"].unique()[:50]
+rows = pandas.DataFrame({"customer_id": ids, "as_of": pandas.Timestamp("2024-02-01")})
+frame = get_historical_features(case, rows, case.features, settings=settings)
+table = get_historical_features(
+    case, pyarrow.Table.from_pandas(rows), case.features, settings=settings
+)
+mlflow.set_tracking_uri(settings.mlflow_uri)
+model = mlflow.pyfunc.load_model("models:/churn@champion")
+forms = [frame, table.to_pandas(), table.to_pandas(types_mapper=pandas.ArrowDtype)]
+print("SCORES", json.dumps([model.predict(form)["probability"].tolist() for form in forms]))
+"""
 TEXTS = {".csv", ".json", ".md", ".txt", ".yaml", ".yml", ".py", ".html", ".lock"}
 PRELOADED = {"forkserver": {"preload_modules": ["mlops_pipeline.orchestration.build"]}}
 PERSONAL = r"\b(gender|age_band|region)\b"  # "region" is a word of the pages' own scripts too
@@ -149,6 +168,23 @@ def test_champion_loads_with_plain_mlflow(template: World) -> None:
     assert done.returncode == 0, done.stderr
     scores = json.loads(done.stdout.split("SCORES ")[1])
     assert len(scores) == 5
+    assert all(0 < score < 1 for score in scores)
+
+
+def test_champion_takes_what_the_feature_store_hands_out(template: World) -> None:
+    source = template.data / "sources" / "churn" / "accounts.parquet"
+    done = subprocess.run(
+        [sys.executable, "-c", STORE_TO_CHAMPION, str(source)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=template.root,
+        env={**os.environ, **template.environment, "MLFLOW_DISABLE_TELEMETRY": "true"},
+    )
+    assert done.returncode == 0, done.stderr
+    scores, *others = json.loads(done.stdout.split("SCORES ")[1])
+    assert others == [scores, scores]
+    assert len(scores) == 50
     assert all(0 < score < 1 for score in scores)
 
 

@@ -30,6 +30,7 @@ from typing import Any
 
 from mlops_pipeline.core.data.periods import Period, following, step_of
 from mlops_pipeline.core.features.frames import EVENT_ROW, RowGuarantees, feature_frame
+from mlops_pipeline.core.features.rounding import PrecisionLoss
 from mlops_pipeline.errors import DataError, NotFoundError
 from mlops_pipeline.lifecycle.bookkeeping import get_pointer
 from mlops_pipeline.lifecycle.context import Accepted, Context, RunContext, Snapshot
@@ -41,6 +42,7 @@ from mlops_pipeline.lifecycle.features.offline import (
     finished_periods,
     row_key,
 )
+from mlops_pipeline.lifecycle.features.precision import precision_losses
 from mlops_pipeline.lifecycle.ingest.accepted import (
     accepted_sources,
     register_accepted,
@@ -82,6 +84,8 @@ class LeakCheck:
 class CheckedFeatures:
     """Built features with their leak check, and whether the period had passed one before.
 
+    `losses` are features whose precision is too low.
+
     What the accepted rows no longer give is a warning for a period that did pass (a rule may have
     changed since), and an error for one that never did: its values may be those of a leak.
     """
@@ -90,6 +94,7 @@ class CheckedFeatures:
     as_of: datetime
     leaks: LeakCheck
     has_passed_before: bool
+    losses: tuple[PrecisionLoss, ...] = ()
 
     @property
     def is_blocked(self) -> bool:
@@ -129,7 +134,10 @@ def build_checked(run: RunContext, snapshot: Snapshot) -> CheckedFeatures:
         and datetime.fromisoformat(before.value["as_of"]) >= snapshot.as_of
     )
     found = leak_check(run, snapshot.accepted, period=built.periods[-1].period)
-    return CheckedFeatures(built, snapshot.as_of, found, has_passed)
+    losses = tuple(precision_losses(run, snapshot.accepted, frame="_leak_stored"))
+    for item in losses:
+        run.log.warning(item.sentence)
+    return CheckedFeatures(built, snapshot.as_of, found, has_passed, losses)
 
 
 def accept_features(run: RunContext, checked: CheckedFeatures) -> None:

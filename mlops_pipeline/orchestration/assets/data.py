@@ -33,7 +33,7 @@ INGESTED = {  # column shown: field
     "hash": "content_hash",
 }
 NONE_LEFT_OUT = "no_row_left_out"  # the asset check of `raw_data`
-NO_LEAK = "no_leak"  # the asset check of `features`
+NO_LEAK, PRECISION = "no_leak", "precision_kept"  # the asset checks of `features`
 RULE = ("rule", "passed", "value", "threshold", "rows", "reason")
 
 
@@ -267,7 +267,13 @@ def _features(use_case: UseCase) -> dg.AssetsDefinition:
                 blocking=True,
                 description="Computed again with noise for a future, the newest period is the "
                 "same: no feature looks ahead.",
-            )
+            ),
+            dg.AssetCheckSpec(
+                PRECISION,
+                asset=key,
+                description="No feature's precision makes it a constant, or takes most of its "
+                "distinct values.",
+            ),
         ],
     )
     def features(
@@ -298,6 +304,7 @@ def _features(use_case: UseCase) -> dg.AssetsDefinition:
                 refuse_untrainable(run, snapshot)
             checked = build_checked(run, snapshot)
             yield _leak_result(key, checked)
+            yield _precision_result(key, checked)
             accept_features(run, checked)
             built = checked.built
             yield dg.MaterializeResult(
@@ -332,6 +339,18 @@ def _leak_result(key: dg.AssetKey, checked: "CheckedFeatures") -> dg.AssetCheckR
             "leaking": dg.MetadataValue.json(list(found.leaking)),
             "outdated": dg.MetadataValue.json(list(found.outdated)),
         },
+    )
+
+
+def _precision_result(key: dg.AssetKey, checked: "CheckedFeatures") -> dg.AssetCheckResult:
+    lost = {item.feature: item.sentence for item in checked.losses}
+    return dg.AssetCheckResult(
+        asset_key=key,
+        check_name=PRECISION,
+        passed=not lost,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="; ".join(lost.values()) or "every feature keeps its values",
+        metadata={"features": dg.MetadataValue.json(list(lost))},
     )
 
 
