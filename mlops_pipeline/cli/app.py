@@ -181,6 +181,16 @@ def score(
 
 
 @app.command()
+def archive(use_case: Name) -> None:
+    """Write the log of predictions into the lake; what is old leaves the log (idempotent)."""
+    from mlops_pipeline.cli.runs import execute_job
+
+    find_use_case(use_case)
+    execute_job(use_case, "archive", {})
+    say(f"{use_case}: the log of predictions is in the lake")
+
+
+@app.command()
 def status(
     use_case: Name,
     as_json: Annotated[bool, typer.Option("--json", help="The stable document.")] = False,

@@ -234,6 +234,12 @@ class Serving(Section):
         description="Over features and columns of a request: where it is true, a person looks at "
         "the answer (`needs_review`).",
     )
+    log_days: int = Field(
+        90,
+        ge=7,
+        description="After so many days an answer that is in the lake leaves the log; until then "
+        "its `request_id` is known.",
+    )
     log_durability: Literal["disk", "process"] = Field(
         "disk",
         description="An answer leaves when its log entry survives: `disk` a cut of power, "

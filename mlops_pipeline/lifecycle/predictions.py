@@ -23,6 +23,7 @@ from mlops_pipeline.core.modelling.explanations import give_reasons, word_inputs
 from mlops_pipeline.core.modelling.scoring import Decisions, ScoringModel
 from mlops_pipeline.errors import DataError
 from mlops_pipeline.lifecycle.alerts import NewAlert, alert_while
+from mlops_pipeline.lifecycle.batch_log import flag_high_impact, log_batch
 from mlops_pipeline.lifecycle.champions import champion_rollout, released_model, trial_rollout
 from mlops_pipeline.lifecycle.context import Context, RunContext
 from mlops_pipeline.lifecycle.features.offline import features_uri, finished_periods, row_key
@@ -126,7 +127,7 @@ def score_period(
             return Scored(uri, facts["version"], *said_before, False, missing)
     table = _features(context, chosen)
     columns = _columns(model, table)
-    said = model.decide(columns)
+    said, impacts = flag_high_impact(context, table, model.decide(columns))
     result = _predictions(
         context, table, said, model_version=model_version, run_id=run_id, now=now
     ).append_column("reasons", _reasons(context.use_case, model, columns, said.decision))
@@ -139,6 +140,8 @@ def score_period(
         "for_decisions": not is_trial,
         "missing": plain(missing),
     }
+    if not is_trial:  # first, so that a table that was written has all its rows in the log
+        log_batch(context, table, model, said, impacts, version=model_version, now=now)
     version = context.lake.write(uri, result, facts, "extend")
     return Scored(uri, version, chosen, len(result), int(said.decision.sum()), True, missing)
 

@@ -8,11 +8,13 @@ import csv
 import hashlib
 import io
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, get_args
 
+from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.core.data.inputs import condition
 from mlops_pipeline.core.rollout.approvals import signed
 from mlops_pipeline.errors import DataError, NotFoundError, ReviewedError, StateError
 from mlops_pipeline.lifecycle.features.online.layout import from_us, to_us
@@ -20,10 +22,20 @@ from mlops_pipeline.stores.ops import Ledger
 from mlops_pipeline.stores.predictions import LoggedPrediction, PredictionLog
 from mlops_pipeline.stores.reviews import LoggedReview, Verdict, add_review, distances, find_review
 
+HIGH_IMPACT = "high impact"  # among the reasons of an answer that a person looks at for it
 VERDICTS: tuple[str, ...] = get_args(Verdict)
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would compute such a text
 ABOUT = ("prediction_id", "entity_id", "predicted_at", "model_version", "probability", "threshold",
          "decision", "picked")  # fmt: skip
+
+
+def high_impact(use_case: UseCase) -> Callable[[Mapping[str, Any]], bool] | None:
+    """Return whether a person has to look at an answer because of its inputs; None: never."""
+    expression = use_case.serving.high_impact
+    if expression is None:
+        return None
+    kinds: dict[str, Any] = {name: use_case.feature_type(name) for name in use_case.features}
+    return condition(expression, {**kinds, **use_case.request_columns})
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.core.data.inputs import broken_inputs, condition
+from mlops_pipeline.core.data.inputs import broken_inputs
 from mlops_pipeline.core.modelling.row_scorer import Decision, RowScorer
 from mlops_pipeline.errors import (
     MlopsError,
@@ -21,6 +21,7 @@ from mlops_pipeline.errors import (
     OnlineStoreError,
     RequestConflictError,
 )
+from mlops_pipeline.lifecycle.archive import find_archived
 from mlops_pipeline.lifecycle.champions import (
     deciding_rollout,
     release_document,
@@ -31,15 +32,20 @@ from mlops_pipeline.lifecycle.features.online.layout import from_us, to_us
 from mlops_pipeline.lifecycle.features.online.reader import OnlineFeatures, OnlineReader
 from mlops_pipeline.lifecycle.follow import Repeating
 from mlops_pipeline.lifecycle.live_models import LiveModel, NoModel
-from mlops_pipeline.lifecycle.reviews import Said, review_answer, review_document
+from mlops_pipeline.lifecycle.reviews import (
+    HIGH_IMPACT,
+    Said,
+    high_impact,
+    review_answer,
+    review_document,
+)
 from mlops_pipeline.lifecycle.rollouts import get_rollout
 from mlops_pipeline.stores import Closing
+from mlops_pipeline.stores.lake.tables import Lake
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.predictions import LoggedPrediction, PredictionLog, Role
 from mlops_pipeline.stores.reviews import LoggedReview, find_review, waiting_for_review
 from mlops_pipeline.stores.settings import Settings
-
-HIGH_IMPACT = "high impact"  # among the reasons of an answer that a person looks at for it
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +62,7 @@ class PredictionService(Closing):
         self._use_case, self._settings = use_case, settings
         self._reader, self._log = reader, log
         self._ops = OpsDatabase.open(settings.database_url)
-        self._has_impact = _high_impact(use_case)
+        self._has_impact = high_impact(use_case)
         self._chance = Chance()
         self._live: LiveModel | NoModel = NoModel("no version was looked for yet")
         self._previous: LiveModel | NoModel = NoModel("no version was looked for yet")
@@ -136,7 +142,8 @@ class PredictionService(Closing):
 
     def receipt(self, prediction_id: str) -> dict[str, Any]:
         """Return an answer with all that it was made of, down to data and runs."""
-        found = self._log.find(prediction_id)
+        lake = Lake(self._settings.lake_uri)
+        found = self._log.find(prediction_id) or find_archived(lake, self._use_case, prediction_id)
         if found is None or found.use_case != self._use_case.name:
             raise NotFoundError(  # the id is not repeated
                 "there is no prediction with this id",
@@ -340,15 +347,6 @@ class _Found(NamedTuple):
         if decision is None:
             return self
         return self._replace(decision=decision, role=role, version=model.version, reasons=failures)
-
-
-def _high_impact(use_case: UseCase) -> Callable[[Mapping[str, Any]], bool] | None:
-    """Return whether a person has to look at an answer because of its inputs; None: never."""
-    expression = use_case.serving.high_impact
-    if expression is None:
-        return None
-    kinds: dict[str, Any] = {name: use_case.feature_type(name) for name in use_case.features}
-    return condition(expression, {**kinds, **use_case.request_columns})
 
 
 def answer(found: LoggedPrediction) -> dict[str, Any]:

@@ -37,6 +37,10 @@ ASSETS: Mapping[str, tuple[Sequence[str], str]] = {  # by kind: what a job makes
         ("batch_predictions",),
         "Scores a period with the champion, idempotent by period.",
     ),
+    "archive": (
+        ("prediction_archive",),
+        "Writes the log of predictions into the lake, and removes from it what is old.",
+    ),
     "fairness_audit": (
         ("fairness_audit",),
         "Audits the champion's live decisions by protected attribute.",

@@ -121,6 +121,11 @@ def planned_work(use_case: UseCase, jobs: Mapping[str, Any]) -> list[Planned]:
             "before the first one.",
             refresh,
         ),
+        "archive": (
+            "archive",
+            "Writes the log of predictions into the lake every night, and keeps it small.",
+            always,
+        ),
         "fairness_audit": (
             "fairness_audit",
             "Audits the champion's live decisions by protected attribute once a month.",

@@ -113,6 +113,7 @@ REVIEW = Table(
     Column("at_us", BigInteger, nullable=False),
 )
 Index("review_entity", REVIEW.c.use_case, REVIEW.c.entity)
+ARCHIVED = Table("archived", _metadata, Column("id", Text, primary_key=True))  # in the lake
 
 
 _row_of = rows_of(_TABLE)

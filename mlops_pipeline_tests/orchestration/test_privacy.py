@@ -11,11 +11,13 @@ import pyarrow.parquet as pq
 
 from mlops_pipeline.lifecycle.alerts import list_alerts
 from mlops_pipeline.stores.lake.tables import Lake
+from mlops_pipeline.stores.predictions import PredictionLog
 from mlops_pipeline.stores.settings import pseudonymiser
 from mlops_pipeline_tests.world import FIRST_ID, NAME, World
 
 PEOPLE = re.compile(rf"{NAME}|(?<![\d.]){str(FIRST_ID)[:9]}\d{{6}}\b")
 ROW_LEVEL = ("raw", "quarantine", "features", "predictions")  # tables of the lake, which may
+STORES = ("online.db", "predictions.db")  # and databases of people's rows
 
 
 def outside_the_lake(world: World) -> Iterator[tuple[Path, str]]:
@@ -23,7 +25,7 @@ def outside_the_lake(world: World) -> Iterator[tuple[Path, str]]:
     tables = [world.data / "lake" / "churn" / layer for layer in ROW_LEVEL]
     for path in world.root.rglob("*"):
         is_data = any(path.is_relative_to(item) for item in [*tables, world.data / "sources"])
-        if path.is_file() and not is_data and not path.name.startswith("online.db"):
+        if path.is_file() and not is_data and not path.name.startswith(STORES):
             text = path.read_bytes().decode("utf-8", errors="replace")
             if path.suffix == ".parquet":
                 text = str(pq.read_table(path).to_pylist())
@@ -114,6 +116,9 @@ def test_forget_takes_the_person_out_of_mlflow_and_predictions(world: World) -> 
         if pseudonymiser(world.settings)(key) == pseudonym
     )
     assert _rows(world, pseudonym) > 0
+    with PredictionLog(world.settings.predictions_url) as log:
+        logged = log.count("churn", str(person))
+    assert logged > 0  # the batch is in the log
 
     done = world.command("mlops", *_words(person))
 
@@ -125,6 +130,8 @@ def test_forget_takes_the_person_out_of_mlflow_and_predictions(world: World) -> 
     lake = Lake(world.settings.lake_uri)
     assert lake.commit_metadata(lake.table_uri("churn", "predictions"))[-1]["model_version"] == 1
     assert not done.has_said(str(person))
+    with PredictionLog(world.settings.predictions_url) as log:
+        assert log.count("churn", str(person)) == 0
     shutil.rmtree(world.data / "sources")
     assert named(world) == {}
 

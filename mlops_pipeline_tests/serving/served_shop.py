@@ -48,10 +48,12 @@ def release(settings: Settings, version: int = 1, use_case: str = "shop") -> Sco
     folder.mkdir(parents=True)
     write_files(folder / MODEL, model.files)
     document = {
+        "version": version,
         "provenance": {"git_commit": "c0ffee", "dataset_snapshot_uri": "snapshot.json"},
         "training": {"as_of": "2025-01-01T00:00:00+00:00"},
     }
     (folder / "metadata.json").write_text(json.dumps(document))
+    (folder / "data_snapshot.json").write_text(json.dumps({"sources": {}}))
     with OpsDatabase.open(settings.database_url) as ops:
         pins = {"files": pinned_digests(folder), "package": {}}
         set_pointer(ops, use_case, f"{RELEASE}{fingerprint}", pins, run_id="run", now=NOW)

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from mlops_pipeline.config.use_case import UseCase
 
+ARCHIVE_HOUR_UTC = 1
 HOUR_UTC = 3  # after nightly loads
 AUDIT_HOUR_UTC = 5  # after a retraining of the same day
 REVIEW_HOUR_UTC = 6  # before people come to work on a Monday
@@ -60,6 +61,7 @@ def plans(use_case: UseCase) -> dict[str, Plan]:
     kinds = {
         "monthly_retrain": Plan("", hour=HOUR_UTC, day=day),
         "online_features": Plan("", minute=MINUTE),
+        "archive": Plan("", hour=ARCHIVE_HOUR_UTC),
         "fairness_audit": Plan("", hour=AUDIT_HOUR_UTC, day=use_case.fairness.audit_day),
         "model_card_review": Plan("", hour=REVIEW_HOUR_UTC, weekday=MONDAY),
     }

@@ -18,7 +18,7 @@ from mlops_pipeline.errors import NotFoundError
 from mlops_pipeline.lifecycle.context import Accepted, AcceptedSource, Context
 from mlops_pipeline.lifecycle.ingest.ingestion import INTERNAL
 from mlops_pipeline.stores.lake.engine import content_hash, literal, quoted
-from mlops_pipeline.stores.lake.tables import BY_PERIOD, REWRITTEN, VERSIONED, TableState
+from mlops_pipeline.stores.lake.tables import ARCHIVE, BY_PERIOD, REWRITTEN, VERSIONED, TableState
 
 Renumbered = dict[int, int]  # {version: the one that has its rows without the person}
 
@@ -98,9 +98,15 @@ class PersonRows:
         return renewed
 
     def erase_periods(self) -> None:
-        """Write the periods of feature and prediction tables that hold the person again."""
+        """Write the periods of feature and prediction tables that hold the person again.
+
+        The archive of the log has no periods: it is written again as a whole.
+        """
         for label, uri in self.tables().items():
-            if label.partition("/")[0] not in VERSIONED:
+            layer = label.partition("/")[0]
+            if layer == ARCHIVE:
+                self._rewrite_archive(uri)
+            elif layer not in VERSIONED:
                 self._rewrite_periods(uri)
 
     def purge(self, accepted: Accepted) -> None:
@@ -140,6 +146,16 @@ class PersonRows:
                 batches = self.engine.batches(rows)
                 written[state.files] = self.lake.write(uri, batches, facts, "overwrite")
         return {state.version: written[state.files] for state in states}
+
+    def _rewrite_archive(self, uri: str) -> None:
+        state = self._newest(uri)
+        mine = self._count(state)
+        if mine:
+            self.check()
+            rows = self.engine.batches(
+                f"SELECT * FROM {self._others(state)} ORDER BY prediction_id"
+            )
+            self.lake.write(uri, rows, {"removed": mine, REWRITTEN: True}, "overwrite")
 
     def _rewrite_periods(self, uri: str) -> None:
         state = self._newest(uri)
@@ -228,7 +244,7 @@ class PersonRows:
 
     def _every_table(self) -> dict[str, str]:
         root = f"{self.lake.table_uri(self.name, '')}/"
-        layers = (*VERSIONED, *BY_PERIOD)
+        layers = (*VERSIONED, *BY_PERIOD, ARCHIVE)
         tables = (uri for layer in layers for uri in self.lake.tables(self.name, layer))
         return {uri.removeprefix(root): uri for uri in tables}
 

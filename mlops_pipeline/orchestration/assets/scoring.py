@@ -1,4 +1,4 @@
-"""batch_predictions and fairness_audit of a use case: what the champion says of people, and how."""
+"""batch_predictions, prediction_archive and fairness_audit: what the champion says, and how."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,33 @@ class ScoredPeriod(dg.Config):
 def scoring_assets(use_case: UseCase) -> list[dg.AssetsDefinition]:
     """Return predictions, and their audit where there is an attribute to audit."""
     audits = [_fairness_audit(use_case)] if use_case.protected else []
-    return [_batch_predictions(use_case), *audits]
+    return [_batch_predictions(use_case), _prediction_archive(use_case), *audits]
+
+
+def _prediction_archive(use_case: UseCase) -> dg.AssetsDefinition:
+    @use_case_asset(
+        use_case,
+        "prediction_archive",
+        group="serving",
+        kinds={"delta"},
+        description="Every answer of the log of predictions, of the service and of batches, in "
+        "the lake, each once; answers that are old and are in the lake leave the log.",
+        after=("batch_predictions",),
+    )
+    def prediction_archive(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+        from mlops_pipeline.lifecycle.archive import archive_predictions
+
+        with asset_run(context, use_case, wait_s=BESIDE_SECONDS) as run:
+            done = archive_predictions(run, run.lease.check)
+        return dg.MaterializeResult(
+            metadata={
+                "dagster/row_count": done.total,
+                "rows_written": done.rows,
+                "rows_removed_from_log": done.removed,
+            }
+        )
+
+    return prediction_archive
 
 
 def _batch_predictions(use_case: UseCase) -> dg.AssetsDefinition:

@@ -5,6 +5,7 @@
     <lake>/<use_case>/features/<definition>  one commit per period
     <lake>/<use_case>/predictions            batch scores, one commit per period and version
     <lake>/<use_case>/trial_predictions      the same of versions in staging: they decide nothing
+    <lake>/<use_case>/prediction_log         what the log of predictions held, every answer once
     <lake>/<use_case>/artifacts/<id>/        files of one training: models, report, documents
 
 Facts about a commit (watermark, rows, periods) travel in the Delta commit's own metadata, so
@@ -30,6 +31,7 @@ ROW_GROUP_ROWS = 122_880  # as DuckDB writes: held in memory until whole, and re
 SCHEMA_MODES = {"append": None, "extend": "merge", "overwrite": "overwrite"}
 VERSIONED = ("raw", "quarantine")  # layers with rows of entities: others point at their versions
 BY_PERIOD = ("features", "predictions", "trial_predictions")  # and those with a commit a period
+ARCHIVE = "prediction_log"  # and the one that the log of predictions is written to
 STATISTICS = "delta.dataSkippingStatsColumns"  # of others, the log would hold values of people
 PROPERTIES = {
     # old commits say which periods are finished, and pin what a model was made from
@@ -144,6 +146,21 @@ class Lake:
             commit_properties=_commit(facts),
         )
         return int(DeltaTable(uri).version())
+
+    def find_row(self, uri: str, column: str, value: str) -> dict[str, Any] | None:
+        """Return the row of the newest version with a value, without an engine; None without one.
+
+        Parquet's own statistics leave out what cannot have it, where rows are in its order.
+        """
+        from deltalake import DeltaTable
+
+        if not DeltaTable.is_deltatable(uri):
+            return None
+        import pyarrow.dataset as arrow
+
+        rows = DeltaTable(uri).to_pyarrow_dataset()
+        found = rows.to_table(filter=arrow.field(column) == value).to_pylist()
+        return found[0] if found else None
 
     def supersede(self, uri: str, rows: Any, facts: Mapping[str, Any]) -> int:
         """Insert rows and close the ones they replace, in one commit; return the version.
