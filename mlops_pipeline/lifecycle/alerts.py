@@ -23,13 +23,14 @@ def raise_alert(ops: Ledger, use_case: str, alert: NewAlert, *, now: datetime) -
     """Raise an alert and return its id.
 
     While an alert of the use case with the same `dedupe_key` is open, that one is counted up
-    instead.
+    instead, and says what is said now.
     """
     with ops.write(use_case) as tx:
         key = alert.dedupe_key
         present = key and tx.find(Alert, use_case=use_case, dedupe_key=key, resolved_at=None)
         if present:
-            tx.change(present, times_raised=present.times_raised + 1, last_raised_at=now)
+            times = present.times_raised + 1
+            tx.change(present, times_raised=times, last_raised_at=now, message=alert.message)
             return present.id
         row = Alert(
             NEW, use_case, **vars(alert), raised_at=now, last_raised_at=now, times_raised=1,

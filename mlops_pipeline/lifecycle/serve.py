@@ -40,6 +40,7 @@ from mlops_pipeline.lifecycle.reviews import (
     review_document,
 )
 from mlops_pipeline.lifecycle.rollouts import get_rollout
+from mlops_pipeline.lifecycle.serving_alerts import ServingAlerts
 from mlops_pipeline.stores import Closing
 from mlops_pipeline.stores.lake.tables import Lake
 from mlops_pipeline.stores.ops import OpsDatabase
@@ -70,6 +71,9 @@ class PredictionService(Closing):
         failure = "the ledger cannot be followed; the present version answers on"
         self._follower = Repeating(self.refresh, failure)
         self._log_watch = Repeating(self.look_at_log, "whether the log answers is not known")
+        self.alerts = ServingAlerts(
+            self._ops, use_case.name, lambda: (self._live, self._previous), settings.now
+        )
 
     @property
     def live(self) -> LiveModel | NoModel:
@@ -202,6 +206,7 @@ class PredictionService(Closing):
         """Stop following the ledger."""
         self._follower.close()
         self._log_watch.close()
+        self.alerts.close()
         self._ops.close()
 
     def answers(
@@ -213,7 +218,7 @@ class PredictionService(Closing):
         at_us = to_us(self._settings.now())
         request_id = request_id or f"{at_us:014x}{self._chance.next()}"
         default = Default(self._use_case.serving.default_decision)
-        return [
+        made = [
             LoggedPrediction(
                 id=f"{at_us:014x}{self._chance.next()}",
                 use_case=self._use_case.name,
@@ -232,6 +237,8 @@ class PredictionService(Closing):
             )
             for place, (item, flag) in enumerate(self._flagged(entity_rows))
         ]
+        self.alerts.note(made)
+        return made
 
     def _flagged(
         self, entity_rows: Sequence[EntityRow]
