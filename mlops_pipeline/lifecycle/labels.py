@@ -6,19 +6,26 @@ When a row could be known is when it arrived: the service says so itself, a clie
 import hashlib
 import io
 import json
+import secrets
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.json as arrow_json
 
 from mlops_pipeline.config.tables import ColumnType, Source
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.errors import ConfigError, DataError, NotFoundError, masked
+from mlops_pipeline.errors import (
+    ConfigError,
+    DataError,
+    NotFoundError,
+    RequestConflictError,
+    masked,
+)
 from mlops_pipeline.lifecycle.features.online.layout import to_us
-from mlops_pipeline.stores.deliveries import write_delivery
+from mlops_pipeline.stores.deliveries import locked, write_delivery
 from mlops_pipeline.stores.settings import Settings, parse_time
 
 ROWS_AT_ONCE = 1_000
@@ -30,7 +37,16 @@ ARROW: Mapping[ColumnType, tuple[Any, tuple[type, ...]]] = {  # what JSON may ho
     "timestamp": (pa.timestamp("us", tz="UTC"), (str,)),
     "date": (pa.timestamp("us"), (str,)),
 }
+ARRIVAL = "%Y%m%dT%H%M%S%f"  # in the name of a file
+DIGITS = 32  # of a hash there
 TIMES = ("timestamp", "date")  # microseconds, until they are cast
+
+
+class Delivery(NamedTuple):
+    """The file of a delivery, and when it arrived."""
+
+    path: Path
+    arrived_at: datetime
 
 
 def deliver_labels(
@@ -40,10 +56,13 @@ def deliver_labels(
     rows: Sequence[Mapping[str, Any]],
     *,
     now: datetime,
-) -> Path:
-    """Write rows as a delivery of a source, which arrived now; return its file.
+    request: tuple[str, str] | None = None,
+) -> Delivery:
+    """Write rows as a delivery of a source, which arrived now.
 
-    DataError when a row is not of the source's columns and types, or the source takes no rows.
+    The same `request` (a caller, and its id of it) again gets the first delivery;
+    RequestConflictError with other rows. DataError when a row is not of the source's columns and
+    types, or the source takes no rows.
     """
     if name not in use_case.sources:
         raise NotFoundError.of("source", name, use_case.sources, where="source")
@@ -62,13 +81,29 @@ def deliver_labels(
         if column not in sent:
             raise NotFoundError.of("column to send", column, sent, where=f"source {name}")
     arrival = {source.available_at: _micros(now, kinds[source.available_at or ""])}
-    lines = [
-        json.dumps({**{column: _value(column, kinds[column], row) for column in sent}, **arrival})
-        for row in rows
-    ]
-    digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
-    stem = f"labels-{now:%Y%m%dT%H%M%S%f}-{digest}"
-    return write_delivery(settings.data_dir / source.uri / f"{stem}.parquet", _table(lines, kinds))
+    given = [{column: _value(column, kinds[column], row) for column in sent} for row in rows]
+    folder, content = settings.data_dir / source.uri, _digest(json.dumps(given))
+    asked = secrets.token_hex(DIGITS // 2) if request is None else _digest(*request)
+    with locked(folder):
+        known = next(folder.glob(f"labels-*-{asked}.parquet"), None)
+        if known is None:
+            lines = [json.dumps({**row, **arrival}) for row in given]
+            path = folder / f"labels-{now:{ARRIVAL}}-{content}-{asked}.parquet"
+            return Delivery(write_delivery(path, _table(lines, kinds)), now)
+    _, arrived, before, _ = known.stem.split("-")
+    if before != content:
+        raise RequestConflictError(
+            "the id of this request was used for other rows",
+            where="request_id",
+            expected="the same rows as before, or a new id",
+            found="other rows",
+            way_out="give each request an id of its own",
+        )
+    return Delivery(known, datetime.strptime(arrived, ARRIVAL).replace(tzinfo=UTC))
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:DIGITS]
 
 
 def _table(lines: Sequence[str], kinds: Mapping[str, ColumnType]) -> Any:

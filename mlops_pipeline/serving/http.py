@@ -53,7 +53,7 @@ from mlops_pipeline.serving.problems import (
     answer,
     problem_responses,
 )
-from mlops_pipeline.serving.protection import Gate, Protected, requires_keys
+from mlops_pipeline.serving.protection import Gate, Protected, describe_keys, requires_keys
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.predictions import PredictionLog
 from mlops_pipeline.stores.settings import Settings
@@ -150,6 +150,8 @@ def create_app(
     for one in (router, predict.router, reviews.router, inference_v2.router, metrics.router):
         app.include_router(one, responses=problem_responses(*GUARDED))
     add_handlers(app)
+    document = app.openapi()  # made once: routes and keys do not change
+    describe_keys(document, asks_for_keys)
     return app
 
 

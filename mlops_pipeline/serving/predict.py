@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from starlette.responses import JSONResponse, Response
 
 from mlops_pipeline.errors import DataError, NotFoundError
-from mlops_pipeline.lifecycle.entity_rows import EntityRow
+from mlops_pipeline.lifecycle.entity_rows import MAX_ID, EntityRow
 from mlops_pipeline.lifecycle.labels import deliver_labels
 from mlops_pipeline.lifecycle.serve import PredictionService, answer
 from mlops_pipeline.serving.key_uses import caller
@@ -27,6 +27,22 @@ from mlops_pipeline.stores.settings import Settings
 Value = float | int | bool | str | None
 EntityId = Annotated[int | str, Field(description="The entity's key.")]
 EXAMPLE: dict[str, JsonValue] = {"use_case": "churn", "entity_id": 4711, "request_id": "order-17"}
+MANY: dict[str, JsonValue] = {
+    "use_case": "fraud",
+    "entities": [{"entity_id": 17, "request": {"amount": 12.5}}, {"entity_id": "18"}],
+}
+LABELS: dict[str, JsonValue] = {
+    "use_case": "fraud",
+    "source": "chargebacks",
+    "rows": [{"card": 17, "at": "2025-01-03T09:00:00Z"}],
+    "request_id": "case-9",
+}
+ANSWER: dict[str, JsonValue] = {
+    "prediction_id": "00060e6fd2ac4000d41d8cd98f00b204", "entity_id": "4711", "decision": True,
+    "probability": 0.3127, "threshold": 0.2, "needs_review": False, "role": "champion",
+    "reasons": [], "model_version": 3, "request_id": "order-17",
+    "predicted_at": "2025-01-03T09:00:00+00:00", "feature_time": "2025-01-01T00:00:00+00:00",
+}  # fmt: skip
 
 Found = TypeVar("Found")
 
@@ -54,7 +70,7 @@ class Instance(Body):
 class PredictBody(Body):
     """One entity (`entity_id`) or several (`entities`)."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE, MANY]})
 
     use_case: str | None = Field(None, description="Needed where several are served.")
     request_id: str | None = Field(
@@ -87,6 +103,8 @@ class PredictBody(Body):
 
 class Answer(BaseModel):
     """What was answered about one entity."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [ANSWER]})
 
     prediction_id: str
     entity_id: str
@@ -137,8 +155,16 @@ class LabelsBody(Body):
     """Rows of one source."""
 
     use_case: str | None = Field(None, description="Needed where several are served.")
+    model_config = ConfigDict(json_schema_extra={"examples": [LABELS]})
+
     source: str
     rows: list[dict[str, Value]]
+    request_id: str | None = Field(
+        None,
+        min_length=1,
+        max_length=MAX_ID,
+        description="The same id with the same rows again gets the first delivery.",
+    )
 
 
 class Delivered(BaseModel):
@@ -150,15 +176,21 @@ class Delivered(BaseModel):
 
 
 @router.post(
-    "/labels", status_code=202, response_model=Delivered, responses=problem_responses(404, 422)
+    "/labels", status_code=202, response_model=Delivered, responses=problem_responses(404, 409, 422)
 )
 def take_labels(request: Request, body: LabelsBody) -> Response:
     """Store rows as a delivery, which the next lifecycle ingests."""
     use_case = named(request.app.state.served.use_cases, body.use_case)
     settings: Settings = request.app.state.gate.settings
-    now = settings.now()
-    path = deliver_labels(use_case, settings, body.source, body.rows, now=now)
-    said = {"delivery": path.name, "rows": len(body.rows), "available_at": now.isoformat()}
+    request_id = None if body.request_id is None else (caller(request.scope), body.request_id)
+    made = deliver_labels(
+        use_case, settings, body.source, body.rows, now=settings.now(), request=request_id
+    )
+    said = {
+        "delivery": made.path.name,
+        "rows": len(body.rows),
+        "available_at": made.arrived_at.isoformat(),
+    }
     return JSONResponse(said, 202, headers=NEVER_STORE)
 
 

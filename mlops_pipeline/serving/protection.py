@@ -45,6 +45,10 @@ if TYPE_CHECKING:
 OPEN_PATHS = ("/health/", "/v2/health/")
 LABELS, REVIEWS = "/v1/labels", "/v1/reviews"
 READING = ("GET", "HEAD")
+SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
 CHALLENGE = {"WWW-Authenticate": "Bearer"}
 SHARED = ("redis://", "rediss://")
 SHARE_SECONDS = 0.2
@@ -209,6 +213,22 @@ def needed_scope(method: str, path: str) -> str:
     if path == REVIEWS or path.startswith(f"{REVIEWS}/"):
         return "review"
     return "read" if method in READING else "predict"
+
+
+def describe_keys(document: dict[str, Any], asks_for_keys: bool) -> None:
+    """Say in an OpenAPI document which endpoints need a key, of which scope, and where it is."""
+    document["components"]["securitySchemes"] = SCHEMES
+    optional: list[dict[str, Any]] = (
+        [] if asks_for_keys else [{}]
+    )  # on loopback, who shows none is answered too
+    shown: list[dict[str, Any]] = [{name: []} for name in SCHEMES]
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            if path.startswith(OPEN_PATHS):
+                operation["security"] = []
+            else:
+                operation["security"] = [*shown, *optional]
+                operation["x-scope"] = needed_scope(method.upper(), path)
 
 
 def requires_keys(

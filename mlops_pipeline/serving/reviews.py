@@ -7,23 +7,30 @@ POST /v1/reviews/{prediction_id}   a verdict, with a name and a reason
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from starlette.responses import JSONResponse, Response
 
 from mlops_pipeline.lifecycle.reviews import Said, review_document
 from mlops_pipeline.lifecycle.serve import answer
 from mlops_pipeline.serving.key_uses import caller
-from mlops_pipeline.serving.predict import Answer, Body, service_of
+from mlops_pipeline.serving.predict import ANSWER, Answer, Body, service_of
 from mlops_pipeline.serving.problems import NEVER_STORE, problem_responses
 from mlops_pipeline.stores.reviews import Verdict
 
 WAITING_AT_ONCE = 1_000
+EXAMPLE: dict[str, JsonValue] = {
+    "use_case": "churn", "verdict": "overturned", "by": "Ann", "reason": "moved house"
+}  # fmt: skip
 
 router = APIRouter(prefix="/v1")
 
 
 class Waiting(Answer):
     """An answer that waits, with what it was made of."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{**ANSWER, "features": {"data_gb_last": 4.125}}]}
+    )
 
     features: dict[str, float | int | bool | str | None]
 
@@ -36,6 +43,8 @@ class Queue(BaseModel):
 
 class ReviewBody(Body):
     """What a person says."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 
     use_case: str | None = Field(None, description="Needed where several are served.")
     verdict: Verdict

@@ -1,11 +1,25 @@
 """Writing a delivered file so that nobody ever sees half of it."""
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mlops_pipeline.errors import SourceError
 from mlops_pipeline.stores.files import new_file
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Let one writer at a time look into a folder and write: of all threads and processes here."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(opened)
 
 
 def write_delivery(path: Path, table: Any) -> Path:
