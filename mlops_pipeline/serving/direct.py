@@ -209,6 +209,7 @@ class ServingProtocol(LimitedProtocol):
             elif name == b"content-length":
                 is_short = int(value) <= BODY_BYTES
         is_free = self.cycle is None or self.cycle.response_complete
+        is_free = is_free and not self.flow.write_paused  # the app waits until answers are taken
         return (
             (is_json and is_short and is_free and not self.expect_100_continue)
             and self.parser.get_method() == b"POST"
