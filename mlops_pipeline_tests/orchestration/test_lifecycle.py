@@ -27,6 +27,7 @@ from mlops_pipeline.lifecycle.bookkeeping import (
     set_pointer,
     step_seconds,
 )
+from mlops_pipeline.lifecycle.compliance.anchors import verify_audit
 from mlops_pipeline.lifecycle.exceptions import grant_exception
 from mlops_pipeline.lifecycle.rollouts import (
     find_champion,
@@ -210,6 +211,7 @@ def test_mlflow_artifacts_hold_no_personal_column_and_only_hashed_keys(template:
 # the same again
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own
 def test_same_run_again_with_three_threads_keeps_version_and_bytes(
     template: World, world: World
 ) -> None:
@@ -225,6 +227,8 @@ def test_same_run_again_with_three_threads_keeps_version_and_bytes(
         == (_pointer(template, "features")["content_hash"])
     )
     assert (_documents(world) / "metadata.json").is_file()
+    found = [str(problem) for problem in verify_audit(world.settings)[0].problems]
+    assert [text for text in found if "/features/" in text] == []  # pinned as it is made anew
     with world.ops() as ops:
         lifecycles = ops.all(LifecycleRun, order=NEWEST, use_case="churn")
         states = [item.state for item in list_rollouts(ops, "churn")]

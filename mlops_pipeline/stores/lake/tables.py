@@ -97,8 +97,10 @@ class Lake:
     def digests(self, uri: str, version: int, known: Mapping[str, str]) -> dict[str, str]:
         """Return the sha256 of the files that a version is read from, by path in the table.
 
-        They are its data and the log up to it; what is `known` is not read.
+        They are its data and the log up to it; what is `known` is not read, unless some of it is
+        gone: then the table was made anew.
         """
+        known = known if all(Path(uri, name).is_file() for name in known) else {}
         state = self.state(uri, version)
         if state is None:
             raise NotFoundError("files of an accepted version are gone", where=f"{uri} @ {version}")
