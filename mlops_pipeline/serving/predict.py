@@ -113,7 +113,7 @@ class Answer(BaseModel):
     threshold: float | None
     needs_review: bool
     role: Role
-    reasons: list[str] = Field(description="Why the champion did not decide; else empty.")
+    reasons: list[str] = Field(description="Why the champion did not decide, and `high impact`.")
     model_version: int | None
     request_id: str
     predicted_at: str
