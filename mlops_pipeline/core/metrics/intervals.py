@@ -332,7 +332,8 @@ def calibration_gaps(y: Floats, p: Floats, entities: Codes) -> list[Estimate]:
     plug_in = float(np.abs(gaps).sum())
     lower, low = np.clip(plug_in - np.quantile(below, [ONE_SIDED, 0.975]), 0, value)
     upper, high = (
-        min(1.0, max(value, _largest_error(plug_in, wide, z))) for z in (Z_ONE_SIDED, Z_TWO_SIDED)
+        min(1.0, max(value, _largest_error(plug_in, errors, z * effect)))
+        for z in (Z_ONE_SIDED, Z_TWO_SIDED)
     )
     by_chance = np.quantile(debiased_gap(noise, errors).sum(axis=1), ONE_SIDED)
     difference = normal_interval(mean, of_mean, bounds=(-1, 1))
@@ -350,7 +351,8 @@ def calibration_gaps(y: Floats, p: Floats, entities: Codes) -> list[Estimate]:
 def _largest_error(plug_in: float, errors: Floats, z: float) -> float:
     """Return the largest sum of |gap| of which the sum of |gap + noise| may be so small.
 
-    That is smallest where each gap is as many of its errors as any other.
+    That is smallest where each gap is as many of its errors as any other. Entities widen the spread
+    of the sum only: their rows lie in several bins, whose own noise would make the sum larger.
     """
     from scipy.optimize import brentq
 

@@ -7,13 +7,14 @@ import pytest
 from benchmarks.statistics import ALLOWED_MISSES, ALLOWED_WIDTH, CELLS, Cell, simulate
 from mlops_pipeline_tests.sizes import size
 
-SIMULATIONS = size(100, 1_000)
+SIMULATIONS = size(60, 1_000)
+SMALL = [cell for cell in CELLS if cell.is_clustered and cell.rows <= 1_000][:3]
 # simulated themselves: in 1 of 1,000 cells a rate of 7 % is found to be higher than this
 MARGIN = NormalDist().inv_cdf(0.999) * (ALLOWED_MISSES * (1 - ALLOWED_MISSES) / SIMULATIONS) ** 0.5
 
 
 @pytest.mark.campaign
-@pytest.mark.parametrize("cell", size(CELLS[:5], CELLS), ids=lambda cell: cell.title)
+@pytest.mark.parametrize("cell", size(SMALL, CELLS), ids=lambda cell: cell.title)
 def test_bounds_of_figures_hold_the_truth_and_are_not_wide(cell: Cell) -> None:
     found = simulate(cell, simulations=SIMULATIONS)
     missed = {name: tally.rates for name, tally in found.items()}

@@ -276,3 +276,23 @@ def test_bootstrap_metrics_lift_interval_holds_its_value_within_its_bounds() -> 
     found = bootstrap_metrics(y, p, None, metrics=["lift_top_decile"], replicates=100, seed=1)
     assert contains(found["lift_top_decile"], value := found["lift_top_decile"].value or 0.0)
     assert 1 < value < min(10, 1 / y.mean())
+
+
+def test_ece_bounds_of_entities_whose_rows_lie_in_other_bins_are_wider_on_both_sides() -> None:
+    rng = np.random.default_rng(0)
+    entities = np.repeat(np.arange(500), 4)
+    p = rng.uniform(0.05, 0.6, 2_000)
+    alone = (rng.random(2_000) < np.minimum(p + 0.05, 1)).astype(float)
+    together = (np.repeat(rng.random(500), 4) < np.minimum(p + 0.05, 1)).astype(float)
+    independent, clustered = (
+        bootstrap_metrics(y, p, None, entities=codes, metrics=["ece"], seed=0)["ece"]
+        for y, codes in ((alone, np.arange(2_000)), (together, entities))
+    )
+    assert independent.upper is not None
+    assert clustered.upper is not None
+    assert clustered.value is not None
+    assert independent.value is not None
+    error = (0.25 * 0.75 / 2_000) ** 0.5
+    # at least 1.645 standard errors of a mean above the figure, of entities about twice as many
+    assert independent.upper - independent.value > 1.2 * 1.645 * error
+    assert clustered.upper - clustered.value > 1.645 * 1.6 * error
