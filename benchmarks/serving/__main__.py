@@ -16,7 +16,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -63,11 +63,15 @@ def main(seconds: int, rounds: int) -> None:
             for server, name in lists:
                 found[number][server.name] = asked(server, started[name][0], root, seconds)
         ready = {name: one[1] for name, one in started.items()}
-    report(found, ready, sorted(syncs_us)).print()
+        versions = {one.name: f"{one.package} {one.version()}" for one in servers}
+    report(found, ready, sorted(syncs_us), versions).print()
 
 
 def report(
-    found: Sequence[dict[str, Figures]], ready: Figures, syncs_us: Sequence[float]
+    found: Sequence[dict[str, Figures]],
+    ready: Figures,
+    syncs_us: Sequence[float],
+    versions: Mapping[str, str],
 ) -> Result:
     """Return medians of all rounds, and of the ratios in each round."""
 
@@ -84,6 +88,7 @@ def report(
             "processor (us/request)": round(_median(found, name, "cpu_us")),
             "ready (s)": round(ready[name], 1) if name in ready else "",
             "not answered": int(sum(one[name]["failed"] for one in found)),
+            "version": versions.get(name, ""),
         }
         for name in names
     ]

@@ -7,6 +7,7 @@ not installed. All have one worker, and the same LightGBM text.
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from benchmarks.measure import ROOT
 
+PACKAGE = "mlops-pipeline"
 BENTO = """
 import bentoml, lightgbm, numpy as np
 
@@ -43,6 +45,13 @@ class Server:
     body: str | None
     extra: Mapping[str, str] = field(default_factory=dict)
     rows_at_once: int = 1
+    package: str = ""
+
+    def version(self) -> str:
+        """Return the version of its package, in its own environment."""
+        script = f"import importlib.metadata as found; print(found.version({self.package!r}))"
+        command = [str(Path(self.command[0]).parent / "python"), "-c", script]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def bare(root: Path, port: int, rows: int = 1) -> Server:
@@ -51,14 +60,16 @@ def bare(root: Path, port: int, rows: int = 1) -> Server:
     command += ["--loop", "uvloop", "--http", "httptools", "--no-access-log"]
     extra = {"MODEL": str(root / "model.txt")}
     name = "bare.py" if rows == 1 else f"bare.py, {rows} rows"
-    return Server(name, command, port, "/", ROOT, '{"rows": ROWS}', extra, rows)
+    return Server(name, command, port, "/", ROOT, '{"rows": ROWS}', extra, rows, "uvicorn")
 
 
 def ours(root: Path, port: int, key: str, name: str, rows: int = 1) -> Server:
     """The service: an entity in the body, a key, a rate limit, the log."""
     command = [sys.executable, "-m", "mlops_pipeline", "serve", "--port", str(port)]
     extra = {"KEY": key, "MLOPS_DATA_DIR": str(root / "data"), "MLOPS_RATE_LIMIT": "1000000000"}
-    return Server(name, [*command, "--require-keys"], port, "/v1/predict", root, None, extra, rows)
+    return Server(
+        name, [*command, "--require-keys"], port, "/v1/predict", root, None, extra, rows, PACKAGE
+    )
 
 
 def peers(root: Path) -> list[Server]:
@@ -76,8 +87,6 @@ def _mlflow(root: Path, port: int) -> Server:
         "import lightgbm, mlflow.lightgbm;"
         "mlflow.lightgbm.save_model(lightgbm.Booster(model_file='model.txt'), 'mlflow')"
     )
-    import subprocess
-
     subprocess.run([sys.executable, "-c", script], cwd=root, check=True, capture_output=True)
     tools = Path(sys.executable).parent
     command = [str(tools / "mlflow"), "models", "serve", "-m", "mlflow"]
@@ -85,7 +94,9 @@ def _mlflow(root: Path, port: int) -> Server:
     extra = {"PATH": f"{tools}:{os.environ['PATH']}"}
     names = json.dumps([f"Column_{place}" for place in range(45)])
     body = '{"dataframe_split": {"columns": NAMES, "data": ROWS}}'.replace("NAMES", names)
-    return Server("mlflow models serve", command, port, "/invocations", root, body, extra)
+    return Server(
+        "mlflow models serve", command, port, "/invocations", root, body, extra, package="mlflow"
+    )
 
 
 def _bentoml(root: Path, port: int) -> Server:
@@ -94,7 +105,8 @@ def _bentoml(root: Path, port: int) -> Server:
     (folder / "service.py").write_text(BENTO.format(model=str(root / "model.txt")))
     command = [_peer("bentoml"), "serve", "service:Bench", "--port", str(port)]
     extra = {"BENTOML_DO_NOT_TRACK": "True", "BENTOML_HOME": str(folder)}
-    return Server("BentoML", command, port, "/predict", folder, '{"rows": ROWS}', extra)
+    body = '{"rows": ROWS}'
+    return Server("BentoML", command, port, "/predict", folder, body, extra, package="bentoml")
 
 
 def _mlserver(root: Path, port: int) -> Server:
@@ -112,7 +124,8 @@ def _mlserver(root: Path, port: int) -> Server:
     tensor = '{"name": "rows", "shape": [1, 45], "datatype": "FP32", "data": ROWS}'
     body = f'{{"inputs": [{tensor}]}}'
     path = "/v2/models/bench/infer"
-    return Server("MLServer", [_peer("mlserver"), "start", "."], port, path, folder, body)
+    command = [_peer("mlserver"), "start", "."]
+    return Server("MLServer", command, port, path, folder, body, package="mlserver")
 
 
 def _peer(name: str) -> str:
