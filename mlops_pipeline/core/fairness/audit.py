@@ -22,9 +22,6 @@ from mlops_pipeline.core.fairness.disparities import (
 )
 from mlops_pipeline.core.metrics.intervals import (
     ONE_ENTITY,
-    ONE_SIDED,
-    Z_ONE_SIDED,
-    Z_TWO_SIDED,
     Codes,
     calibration_gaps,
     check_at_least,
@@ -37,6 +34,7 @@ from mlops_pipeline.core.metrics.metrics import (
     binary_labels,
     probabilities,
 )
+from mlops_pipeline.core.metrics.shares import ONE_SIDED, Z_ONE_SIDED, Z_TWO_SIDED
 from mlops_pipeline.errors import DataError
 
 FOUR_FIFTHS = 0.8  # of the parity ratio; US Uniform Guidelines on Employee Selection, 1978

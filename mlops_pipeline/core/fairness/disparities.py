@@ -11,8 +11,8 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from mlops_pipeline.core.metrics.intervals import NOISE_DRAWS, ONE_SIDED
 from mlops_pipeline.core.metrics.metrics import Floats
+from mlops_pipeline.core.metrics.shares import NOISE_DRAWS, ONE_SIDED
 
 DISPARITIES = {  # the rates that each is made of
     "demographic_parity_difference": ("selection_rate",),

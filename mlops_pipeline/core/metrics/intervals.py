@@ -1,16 +1,16 @@
 """Metrics with intervals, and the difference of two models on the same rows.
 
-The bootstrap draws entities: their rows over overlapping periods are not independent. DeLong's
-closed form treats rows as independent. Whether a difference is enough is the gate's.
+The bootstrap draws entities: their rows over overlapping periods are not independent. Whether a
+difference is enough is the gate's.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mlops_pipeline.core.metrics.delong import delong_difference, normal_interval
 from mlops_pipeline.core.metrics.metrics import (
     Estimate,
     Floats,
@@ -22,17 +22,22 @@ from mlops_pipeline.core.metrics.metrics import (
     point_metrics,
     rank_scores,
 )
-from mlops_pipeline.core.metrics.shares import OF_DECISIONS, clustered_error, decision_interval
+from mlops_pipeline.core.metrics.shares import (
+    NOISE_DRAWS,
+    OF_DECISIONS,
+    ONE_SIDED,
+    Z_ONE_SIDED,
+    Z_TWO_SIDED,
+    clustered_error,
+    decision_interval,
+)
 from mlops_pipeline.errors import ConfigError, DataError
 from mlops_pipeline.spec.metrics import METRICS
 
 MAX_ROWS = 200_000
 MIN_COMPUTABLE_SHARE = 0.9  # of the resamples; fewer would be an interval of the easy ones
 ONE_ENTITY = "interval not computable: fewer than 2 entities"
-ONE_SIDED = 0.95  # level of `lower` and `upper`
-Z_ONE_SIDED, Z_TWO_SIDED = (NormalDist().inv_cdf(level) for level in (ONE_SIDED, 0.975))
 FEW = 30  # rows of the rarer class, from which on intervals are exact enough to say nothing
-NOISE_DRAWS = 4000  # the standard error of a 95 % quantile is then 1.5 % of a standard deviation
 SURE_GAP = 3.0  # errors of a bin, beyond which its gap has the sign that was found
 TINY = 1e-12
 MISSING = -1
@@ -367,55 +372,3 @@ def _largest_error(plug_in: float, errors: Floats, z: float) -> float:
     if excess(0.0) >= 0:
         return 0.0
     return total * float(brentq(excess, 0.0, (plug_in + z * spread) / total + 1))
-
-
-def normal_interval(
-    value: float, error: float, *, bounds: tuple[float, float], level: float = 0.95
-) -> Estimate:
-    """Return a value with the interval and bounds of a normal one with this standard error."""
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    half = np.array([-z, z, -Z_ONE_SIDED, Z_ONE_SIDED]) * error
-    low, high, lower, upper = (float(end) for end in np.clip(value + half, *bounds))
-    return Estimate(value, low, high, lower=lower, upper=upper)
-
-
-def delong_difference(labels: Floats, p_a: Floats, p_b: Floats, *, level: float = 0.95) -> Estimate:
-    """Return AUC(a) - AUC(b) -+ z sqrt(S10 / m + S01 / n); labels and scores are checked.
-
-    The variances are of the differences of placements, so that the covariance of the two models is
-    in it. The interval is [0, 0] when both order the rows identically.
-
-    DeLong, DeLong & Clarke-Pearson 1988; Sun & Xu, IEEE Signal Processing Letters 21(11), 2014.
-    """
-    order_a, order_b = (np.unique(scores, return_inverse=True)[1] for scores in (p_a, p_b))
-    if np.array_equal(order_a, order_b):
-        return Estimate(0.0, 0.0, 0.0, lower=0.0, upper=0.0)
-    positives_a, negatives_a = _placements(labels, p_a)
-    positives_b, negatives_b = _placements(labels, p_b)
-    value = float(positives_a.mean() - positives_b.mean())
-    of_positives, of_negatives = positives_a - positives_b, negatives_a - negatives_b
-    if min(len(of_positives), len(of_negatives)) < 2:
-        return Estimate(value, reason="interval not computable: fewer than 2 rows of one class")
-    variance = of_positives.var(ddof=1) / len(of_positives)
-    variance += of_negatives.var(ddof=1) / len(of_negatives)
-    if variance <= 1e-24:  # rounding of midranks; the smallest real variance is of order 1 / n^3
-        return Estimate(value, reason="interval not computable: DeLong's variance is 0")
-    return normal_interval(value, variance**0.5, bounds=(-1, 1), level=level)
-
-
-def _placements(labels: Floats, scores: Floats) -> tuple[Floats, Floats]:
-    """Return the share of negatives below each positive, and of positives above each negative.
-
-    A tie counts half. From midranks in O(n log n) (Sun & Xu 2014, eq. 5): the rank of a positive
-    among all rows less its rank among positives is the number of negatives below it.
-    """
-    from scipy.stats import rankdata
-
-    positive = labels == 1
-    ranks: Floats = rankdata(scores)
-    within_positives: Floats = rankdata(scores[positive])
-    within_negatives: Floats = rankdata(scores[~positive])
-    return (
-        (ranks[positive] - within_positives) / len(within_negatives),
-        1 - (ranks[~positive] - within_negatives) / len(within_positives),
-    )

@@ -392,10 +392,8 @@ def point_metrics(
     ranked = rank_scores(y, p, threshold)
     found = {}
     for name, value in evaluate(ranked, names=names).items():
-        reason = METRICS[name].undefined or "no rows"
-        if len(ranked.y) == 0:
-            reason = "no rows"
-        elif METRICS[name].needs_threshold and threshold is None:
+        reason = (METRICS[name].undefined if len(ranked.y) else None) or "no rows"
+        if len(ranked.y) and METRICS[name].needs_threshold and threshold is None:
             reason = "no decision threshold"
         found[name] = Estimate(None, reason=reason) if np.isnan(value) else Estimate(value)
     return found

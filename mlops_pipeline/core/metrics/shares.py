@@ -5,12 +5,16 @@ too wide there, or misses on one side (docs/benchmarks.md). Figures of scores ar
 """
 
 from collections.abc import Callable, Mapping
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlops_pipeline.core.metrics.metrics import Estimate, Floats
 
+ONE_SIDED = 0.95  # level of `lower` and `upper`
+Z_ONE_SIDED, Z_TWO_SIDED = (NormalDist().inv_cdf(level) for level in (ONE_SIDED, 0.975))
+NOISE_DRAWS = 4000  # the standard error of a 95 % quantile is then 1.5 % of a standard deviation
 LEVELS = (0.025, 0.975, 0.05, 0.95)  # of low, high, lower and upper
 STEP = 1e-4  # of the share of a cell, for a derivative
 Codes = NDArray[np.intp]

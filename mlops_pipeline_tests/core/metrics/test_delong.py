@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm
 
-from mlops_pipeline.core.metrics.intervals import delong_difference, paired_difference
+from mlops_pipeline.core.metrics.delong import delong_difference
+from mlops_pipeline.core.metrics.intervals import paired_difference
 from mlops_pipeline.core.metrics.metrics import Estimate
 from mlops_pipeline.errors import ConfigError, DataError
 

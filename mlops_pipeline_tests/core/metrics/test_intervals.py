@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 from scipy.stats import t
 
+from mlops_pipeline.core.metrics.delong import delong_difference
 from mlops_pipeline.core.metrics.intervals import (
     bootstrap_metrics,
-    delong_difference,
     paired_difference,
 )
 from mlops_pipeline.core.metrics.metrics import Estimate, point_metrics
