@@ -76,7 +76,9 @@ def test_online_features_fills_the_store_once(world: World) -> None:
 
 def test_hourly_schedule_waits_for_features_and_for_runs(world: World, tmp_path: Path) -> None:
     jobs = {"materialize": asset_job(world.use_case, "materialize")}
-    jobs |= dict.fromkeys(("lifecycle", "fairness_audit", "card_review"), jobs["materialize"])
+    jobs |= dict.fromkeys(
+        ("lifecycle", "archive", "fairness_audit", "card_review"), jobs["materialize"]
+    )
     planned = planned_work(world.use_case, jobs)
     (due,) = (schedule(item) for item in planned if item.plan.name == "shop_online_features")
     (tmp_path / "dagster").mkdir()
