@@ -12,6 +12,8 @@ from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.ops.lease import get_lease
 from mlops_pipeline_tests.world import World, write_world
 
+pytestmark = pytest.mark.campaign
+
 LEASE_PATIENCE_S = 20.0  # a dead process of this host is taken over at once; 30 s is the expiry
 
 
@@ -53,14 +55,7 @@ def hit(tmp_path_factory: pytest.TempPathFactory) -> World:
     return write_world(tmp_path_factory.mktemp("kill") / "world")
 
 
-ALWAYS = ("trained_model", "registry_entry", "deployment")  # the others: in the campaign
-ASSETS = [
-    asset if asset in ALWAYS else pytest.param(asset, marks=pytest.mark.campaign)
-    for asset in MOMENTS
-]
-
-
-@pytest.mark.parametrize("asset", ASSETS)
+@pytest.mark.parametrize("asset", MOMENTS)
 def test_kill_at_each_asset_leaves_nothing_in_force(hit: World, asset: str) -> None:
     run = hit.start(ops={"features": {"as_of": "2024-02-01"}})
     starts = 'Started execution of step "churn__{}"'

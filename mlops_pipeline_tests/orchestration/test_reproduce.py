@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+import pytest
+
 from mlops_pipeline_tests.world import LATER, World
 
 
@@ -20,6 +22,7 @@ def inputs_of(document: dict[str, Any]) -> dict[str, bool]:
     return {item["name"]: item["is_same"] for item in document["inputs"]}
 
 
+@pytest.mark.campaign
 def test_champion_of_an_earlier_run_is_rebuilt_byte_for_byte(world: World) -> None:
     world.lifecycle(LATER)  # newer features and another version lie beside it by now
     world.configure(lambda document: document["training"].update(seed=8))

@@ -33,7 +33,7 @@ from mlops_pipeline_tests.sizes import size
 from mlops_pipeline_tests.worlds import DAY, HOUR, NOW, Row, World, accept_all, ingest_all
 
 PAIRS = size(1_500, 10_000)
-pytestmark = pytest.mark.sized
+pytestmark = [pytest.mark.campaign, pytest.mark.sized]
 AT_ONCE = 100  # entities of one read
 ROUNDS = 5  # deliveries of payments
 INGESTED_AFTER = timedelta(minutes=10)
