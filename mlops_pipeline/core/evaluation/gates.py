@@ -45,7 +45,7 @@ class RuleResult:
     A figure with an interval passes when its one-sided 95 % bound clears the limit, fails when the
     opposite bound is beyond it, and is uncertain between: so few rows cannot tell. `clears` says
     on which side the figure itself is. `effect` is that of the rule, unless the reason says why
-    another one counts. `power` is how far beyond the limit the truth must lie for 80 of 100
+    another one counts. `power` is how much better than the limit the truth must be for 80 of 100
     samples of this size to pass; a truth at the limit passes, and fails, in at most 5.
 
     `failing` are the protected attributes beyond the limit. `excepted`: it failed, and a person
@@ -190,8 +190,8 @@ def _held(
         return _unknown(title, threshold, effect, figure.reason)
     power = width * POWER_80
     if outcome == "uncertain":
-        said += f"; so few rows cannot tell: a truth {power:.2g} beyond the limit would pass in 80 "
-        said += "of 100 such samples"
+        said += f"; so few rows cannot tell: a truth better than the limit by {power:.2g} "
+        said += "would pass in 80 of 100 such samples"
     clears = value >= threshold if is_floor else value <= threshold
     return RuleResult(title, value, threshold, outcome, effect, said, clears=clears, power=power)
 

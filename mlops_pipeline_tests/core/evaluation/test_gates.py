@@ -244,7 +244,7 @@ def test_uncertain_rule_says_so_and_what_so_many_rows_could_tell() -> None:
     assert rule.power == pytest.approx(0.04 * (1.645 + 0.842) / (2 * 1.645), rel=0.001)
     assert rule.reason.startswith(
         "roc_auc is 0.7100 (bounds 0.6900 and 0.7300) on 4,000 test rows; so few rows cannot "
-        "tell: a truth 0.03 beyond the limit would pass in 80 of 100 such samples"
+        "tell: a truth better than the limit by 0.03 would pass in 80 of 100 such samples"
     )
     assert rule.effect == "warn"
 

@@ -29,7 +29,8 @@ RULES: list[dict[str, Any]] = [
     {"rule": "demographic_parity", "at_most": 0.15, "effect": "block"},
 ]
 UNCERTAIN = (
-    "; so few rows cannot tell: a truth # beyond the limit would pass in 80 of 100 such samples"
+    "; so few rows cannot tell: a truth better than the limit by # would pass in 80 of 100 such "
+    "samples"
 )
 FIRST = "; the figure clears it, which is enough for a first model"
 
