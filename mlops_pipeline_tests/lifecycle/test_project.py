@@ -14,7 +14,12 @@ from mlops_pipeline.config import UseCase
 from mlops_pipeline.lifecycle import project as projector
 from mlops_pipeline.lifecycle.bookkeeping import set_pointer
 from mlops_pipeline.lifecycle.compliance import anchors
-from mlops_pipeline.lifecycle.compliance.anchors import anchor_lines, anchors_file, verify_audit
+from mlops_pipeline.lifecycle.compliance.anchors import (
+    anchor_chain,
+    anchor_lines,
+    anchors_file,
+    verify_audit,
+)
 from mlops_pipeline.lifecycle.deployments import decide_approval, roll_back_champion
 from mlops_pipeline.lifecycle.project import pending_effects, project, project_registry
 from mlops_pipeline.lifecycle.rollouts import (
@@ -23,7 +28,7 @@ from mlops_pipeline.lifecycle.rollouts import (
     get_rollout,
     open_rollout,
 )
-from mlops_pipeline.stores.models.mlflow import Registry, open_tracking
+from mlops_pipeline.stores.models.mlflow import Registry, Tracking, open_tracking
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
 from mlops_pipeline_tests.stores.ops.tampering import tamper
@@ -213,6 +218,35 @@ def test_rollback_is_one_transaction_that_everything_follows(
     kinds = [event.kind for event in ops.audit_events(limit=5)]
     assert kinds == ["decision", "rollout", "record", "rollout", "record"]
     assert verify_audit(settings)[0].problems == []
+
+
+@pytest.mark.parametrize("is_before", [True, False])
+def test_verify_while_another_process_anchors_finds_nothing(
+    settings: Settings,
+    case: UseCase,
+    ops: OpsDatabase,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    is_before: bool,
+) -> None:
+    project(ops, settings, case, reason="the first", now=LATER)
+    looks: list[int] = []
+
+    def told(tracking: Tracking) -> dict[int, str]:
+        """Read MLflow, while a run ends before or after the first look."""
+        found = original(tracking)
+        if not looks:
+            looks.append(1)
+            ops.append_audit("decision", {}, use_case=case.name, actor="run", now=LATER)
+            anchor_chain(ops, settings, case, reason="a run", now=LATER)
+            return original(tracking) if is_before else found
+        return found
+
+    original = anchors._told
+    monkeypatch.setattr(anchors, "_told", told)
+    check, _ = verify_audit(settings)
+    said = [str(problem) for problem in check.problems]
+    assert not [text for text in said if "MLflow" in text]
 
 
 def test_verify_finds_a_change_that_the_machine_would_not_have_made(

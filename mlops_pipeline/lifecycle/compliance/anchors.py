@@ -8,6 +8,7 @@ Belongs here: reading and writing the two witnesses. What they mean is in core/a
 
 import json
 import os
+import time
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from itertools import chain
@@ -44,6 +45,7 @@ from mlops_pipeline.stores.settings import Settings
 
 EXPERIMENT = "audit-anchors"  # no use case can be called this
 TAG = "audit.anchor."
+LOOKS, BETWEEN_LOOKS_S = 4, 0.25  # telling MLflow takes a fraction of a second
 BROKEN = "audit_chain_broken"  # the kind of the alert
 
 
@@ -82,8 +84,7 @@ def verify_audit(settings: Settings) -> tuple[ChainCheck, int]:
 
     Return the check, which says what is wrong, and how many anchors the file has.
     """
-    lines = anchor_lines(anchors_file(settings))
-    told = _told(open_tracking(settings, EXPERIMENT)) if is_in_use(settings) else {}
+    lines, told = _witnesses(settings)
     anchors, wrong = check_anchors(lines, told)
     check = ChainCheck(anchors)
     for text in wrong:
@@ -91,6 +92,24 @@ def verify_audit(settings: Settings) -> tuple[ChainCheck, int]:
     with OpsDatabase.open(settings.database_url) as ops:
         verify_rows(ops, check, chain(_impossible_changes(ops), altered_evidence(ops, settings)))
     return check, len(lines)
+
+
+def _witnesses(settings: Settings) -> tuple[list[bytes], dict[int, str]]:
+    """Return the lines of the file and what MLflow was told; a run may be anchoring meanwhile.
+
+    A line is in the file before MLflow is told of it, so MLflow is read first; what it lacks of the
+    newest line is looked for again.
+    """
+    tracking = open_tracking(settings, EXPERIMENT) if is_in_use(settings) else None
+    told = _told(tracking) if tracking else {}
+    lines = anchor_lines(anchors_file(settings))
+    newest = read_line(lines[-1]) if lines else None
+    for _ in range(LOOKS):
+        if tracking is None or newest is None or newest["count"] in told:
+            break
+        told = _told(tracking)
+        time.sleep(BETWEEN_LOOKS_S)
+    return lines, told
 
 
 def verify_rows(ops: OpsDatabase, check: ChainCheck, beside: Iterable[str] = ()) -> None:
