@@ -21,7 +21,7 @@ FLIPS = {  # what a flipped byte makes of event 5
     "actor": "'adb'",
     "detail": "'{\"number\":6}'",
     "recorded_at": "NULL",
-    "previous_hash": "'1' || substr(previous_hash, 2)",
+    "previous_hash": "'z' || substr(previous_hash, 2)",
     "hash": "'z' || substr(hash, 2)",
 }
 
