@@ -59,7 +59,9 @@ def find_files(settings: Settings, name: str, source: Source) -> Found:
         raise SourceError(
             f"source {name}: there is no such file",
             where=patterns if path.is_dir() else str(path),
-            expected=f"a {source.format} file, a folder of them, or a glob",
+            expected=f"a {source.format} file, a folder of them, or a glob"
+            if suffixes
+            else "the folder of a Delta table",
             found="nothing there",
             way_out="fetch or simulate the data first (mlops fetch, mlops simulate), or mend "
             f"sources.{name}.uri",

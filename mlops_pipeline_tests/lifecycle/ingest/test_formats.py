@@ -11,6 +11,7 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 
+from mlops_pipeline.errors import SourceError
 from mlops_pipeline.lifecycle.alerts import list_alerts
 from mlops_pipeline.lifecycle.ingest.ingestion import ingest_sources
 from mlops_pipeline.stores.sources import open_delivery
@@ -100,6 +101,18 @@ def test_newest_version_of_a_delta_table_is_read_and_recorded(tmp_path: Path) ->
     with world.open() as work:
         assert ingest_all(work)["visits"].rows_added == 3
         assert work.engine.reads[str(folder)] == {"version 1"}
+
+
+def test_delta_table_that_is_not_there_is_asked_for(tmp_path: Path) -> None:
+    world = World(shop_with({"format": "delta"}), tmp_path)
+    with world.open() as work, pytest.raises(SourceError) as caught:
+        ingest_all(work)
+    assert caught.value.expected == "the folder of a Delta table"
+    flat(tmp_path / "flat")
+    world.folder.mkdir(exist_ok=True)
+    (tmp_path / "flat").rename(world.folder / "visits")
+    with world.open() as work, pytest.raises(SourceError, match="not a Delta table"):
+        ingest_all(work)
 
 
 def test_copy_of_a_file_under_another_name_is_left_out_and_said(world: World) -> None:
