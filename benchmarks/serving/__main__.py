@@ -53,7 +53,7 @@ def main(seconds: int, rounds: int) -> None:
         for _ in range(rounds):
             syncs_us += fdatasyncs_us(root / "sync")
             found.append(
-                {one.name: asked(one, started[one.name][0], root, seconds) for one in servers}
+                {one.name: load(one, started[one.name][0], root, seconds) for one in servers}
             )
         lists = (
             (ours(root / "process", 8_403, keys["process"], LISTS, LIST), PROCESS),
@@ -61,7 +61,7 @@ def main(seconds: int, rounds: int) -> None:
         )
         for number in range(rounds):
             for server, name in lists:
-                found[number][server.name] = asked(server, started[name][0], root, seconds)
+                found[number][server.name] = load(server, started[name][0], root, seconds)
         ready = {name: one[1] for name, one in started.items()}
         versions = {one.name: f"{one.package} {one.version()}" for one in servers}
     report(found, ready, sorted(syncs_us), versions).print()
@@ -134,9 +134,7 @@ def _median(found: Sequence[dict[str, Figures]], name: str, figure: str) -> floa
     return statistics.median(one[name][figure] for one in found)
 
 
-def asked(
-    server: Server, process: int, root: Path, seconds: int, *, pause_ms: float = 0
-) -> Figures:
+def load(server: Server, process: int, root: Path, seconds: int, *, pause_ms: float = 0) -> Figures:
     """Load a server for some seconds, each connection with pauses; return its figures."""
     pause = {"PAUSE_MS": str(round(pause_ms))} if pause_ms else {}
     extra = {"ENTITIES": str(ENTITIES), "MANY": str(server.rows_at_once)}

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.measure import PAGE_BYTES
 from benchmarks.result import Result, Row
-from benchmarks.serving.__main__ import CONNECTIONS, asked, running
+from benchmarks.serving.__main__ import CONNECTIONS, load, running
 from benchmarks.serving.peers import ours
 from benchmarks.serving.world import make_project
 
@@ -25,12 +25,12 @@ def main(seconds: int) -> None:
         root = Path(folder)
         server = ours(root / "disk", 8_421, make_project(root / "disk", "disk"), "ours")
         with running(server, root) as (process, _):
-            highest = asked(server, process, root, 10)
+            highest = load(server, process, root, 10)
             pause_ms = CONNECTIONS / (SHARE * highest["rate"]) * 1e3 - highest["p50_us"] / 1e3
             rows: list[Row] = []
             failed = 0.0
             for begun in range(0, seconds, SLICE_SECONDS):
-                found = asked(server, process, root, SLICE_SECONDS, pause_ms=max(pause_ms, 1))
+                found = load(server, process, root, SLICE_SECONDS, pause_ms=max(pause_ms, 1))
                 failed += found["failed"]
                 rows.append(
                     {

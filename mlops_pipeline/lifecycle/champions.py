@@ -94,7 +94,7 @@ def undecided(ops: Ledger, use_case: str, fingerprint: str | None = None) -> Ite
                    f"decision {made.id} ({made.kind}: {made.action}) was about")  # fmt: skip
 
 
-def _untold(ops: Ledger, use_case: str, fingerprint: str) -> Iterator[str]:
+def _not_vouched_for(ops: Ledger, use_case: str, fingerprint: str) -> Iterator[str]:
     """Yield the version whose state or approvals are not those that the audit chain tells of."""
     for rollout in ops.all(Rollout, use_case=use_case, fingerprint=fingerprint):
         events = ops.events_after(0, use_case=use_case, kind="approval")
@@ -122,8 +122,8 @@ def released_model(
             way_out="restore the database from a backup; of a version that is older than such "
             "pointers, run the lifecycle at its as_of again",
         )
-    wrong = (undecided, _untold)
-    if found := [text for say in wrong for text in say(ops, use_case.name, fingerprint)]:
+    of_version = ops, use_case.name, fingerprint
+    if found := [*undecided(*of_version), *_not_vouched_for(*of_version)]:
         raise ModelFilesError(
             "the version is not what was decided on",
             where=f"ops database: {use_case.name}, fingerprint {fingerprint}",

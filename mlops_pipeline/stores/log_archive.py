@@ -9,8 +9,9 @@ from sqlalchemy import delete, exists, insert, select
 
 from mlops_pipeline.stores.predictions import (
     ARCHIVED,
+    IS_ARCHIVED,
+    IS_REVIEWED,
     PREDICTION,
-    REVIEW,
     LoggedPrediction,
     PredictionLog,
 )
@@ -20,8 +21,7 @@ IDS_AT_ONCE = 500  # in one statement
 
 def not_archived(log: PredictionLog, use_case: str, limit: int) -> list[LoggedPrediction]:
     """Return the first answers by their id, which begins with their time, that are not marked."""
-    is_marked = exists().where(ARCHIVED.c.id == PREDICTION.c.id)
-    query = select(PREDICTION).where(PREDICTION.c.use_case == use_case, ~is_marked)
+    query = select(PREDICTION).where(PREDICTION.c.use_case == use_case, ~IS_ARCHIVED)
     return log.select(query.order_by(PREDICTION.c.id).limit(limit))
 
 
@@ -35,13 +35,11 @@ def mark_archived(log: PredictionLog, ids: Sequence[str]) -> None:
 
 def remove_archived(log: PredictionLog, use_case: str, before_us: int) -> int:
     """Remove marked answers older than a time, unless they wait for a person; return how many."""
-    is_marked = exists().where(ARCHIVED.c.id == PREDICTION.c.id)
-    is_reviewed = exists().where(REVIEW.c.prediction_id == PREDICTION.c.id)
     old = (
         PREDICTION.c.use_case == use_case,
         PREDICTION.c.at_us < before_us,
-        is_marked,
-        ~PREDICTION.c.needs_review | is_reviewed,
+        IS_ARCHIVED,
+        ~PREDICTION.c.needs_review | IS_REVIEWED,
     )
     is_there = exists().where(PREDICTION.c.id == ARCHIVED.c.id)
     with log.transaction(writes=True) as connection:

@@ -32,6 +32,7 @@ from sqlalchemy import (
     Text,
     delete,
     event,
+    exists,
     func,
     select,
 )
@@ -82,7 +83,7 @@ class LoggedPrediction:
 
 _TYPES: Mapping[Any, Any] = {int: BigInteger, float: Double, str: Text, bool: Boolean, Role: Text}
 _metadata = MetaData()
-_TABLE = Table(
+PREDICTION = Table(
     "prediction",
     _metadata,
     *(
@@ -95,12 +96,15 @@ _TABLE = Table(
         for item in fields(LoggedPrediction)
     ),
 )
-Index("prediction_request", *(_TABLE.c[name] for name in
+Index("prediction_request", *(PREDICTION.c[name] for name in
       ("use_case", "caller", "request_id", "place")), unique=True)  # fmt: skip
-PREDICTION = _TABLE
-Index("prediction_entity", _TABLE.c.use_case, _TABLE.c.entity)
-Index("prediction_flagged", _TABLE.c.use_case,
-      sqlite_where=_TABLE.c.needs_review, postgresql_where=_TABLE.c.needs_review)  # fmt: skip
+Index("prediction_entity", PREDICTION.c.use_case, PREDICTION.c.entity)
+Index(
+    "prediction_flagged",
+    PREDICTION.c.use_case,
+    sqlite_where=PREDICTION.c.needs_review,
+    postgresql_where=PREDICTION.c.needs_review,
+)
 
 
 REVIEW = Table(
@@ -114,9 +118,11 @@ REVIEW = Table(
 )
 Index("review_entity", REVIEW.c.use_case, REVIEW.c.entity)
 ARCHIVED = Table("archived", _metadata, Column("id", Text, primary_key=True))  # in the lake
+IS_REVIEWED = exists().where(REVIEW.c.prediction_id == PREDICTION.c.id)
+IS_ARCHIVED = exists().where(ARCHIVED.c.id == PREDICTION.c.id)
 
 
-_row_of = rows_of(_TABLE)
+_row_of = rows_of(PREDICTION)
 Tell = Callable[[Exception | None], None]
 
 
@@ -136,7 +142,7 @@ class PredictionLog(Closing):
         if self._engine.dialect.name == "sqlite":
             event.listen(self._engine, "connect", _with_rare_checkpoints)
         self._shown = shown(self._engine.url)
-        self._insert = GroupInsert(self._engine, _TABLE)
+        self._insert = GroupInsert(self._engine, PREDICTION)
         if durability == "process":
             event.listen(self._engine, "connect", _without_sync)
         self._waiting: SimpleQueue[list[_Waiting] | None] = SimpleQueue()
@@ -218,20 +224,20 @@ class PredictionLog(Closing):
 
     def find(self, prediction_id: str) -> LoggedPrediction | None:
         """Return an answer by its id; None if there is none."""
-        found = self._rows(_TABLE.c.id == prediction_id)
+        found = self._rows(PREDICTION.c.id == prediction_id)
         return found[0] if found else None
 
     def of_request(self, use_case: str, caller: str, request_id: str) -> list[LoggedPrediction]:
         """Return what a request was answered, in its order; nothing when it is new."""
         return self._rows(
-            _TABLE.c.use_case == use_case,
-            _TABLE.c.caller == caller,
-            _TABLE.c.request_id == request_id,
+            PREDICTION.c.use_case == use_case,
+            PREDICTION.c.caller == caller,
+            PREDICTION.c.request_id == request_id,
         )
 
     def count(self, use_case: str, entity: str) -> int:
         """Return how many answers about an entity are stored."""
-        query = select(func.count()).where(*_of_entity(_TABLE, use_case, entity))
+        query = select(func.count()).where(*_of_entity(PREDICTION, use_case, entity))
         with self.transaction() as connection:
             return connection.scalar(query) or 0
 
@@ -240,7 +246,7 @@ class PredictionLog(Closing):
         with self.transaction(writes=True) as connection:
             connection.execute(delete(REVIEW).where(*_of_entity(REVIEW, use_case, entity)))
             return connection.execute(
-                delete(_TABLE).where(*_of_entity(_TABLE, use_case, entity))
+                delete(PREDICTION).where(*_of_entity(PREDICTION, use_case, entity))
             ).rowcount
 
     @contextmanager
@@ -265,7 +271,7 @@ class PredictionLog(Closing):
             return [LoggedPrediction(**row) for row in connection.execute(query).mappings()]
 
     def _rows(self, *where: Any) -> list[LoggedPrediction]:
-        return self.select(select(_TABLE).where(*where).order_by(_TABLE.c.place))
+        return self.select(select(PREDICTION).where(*where).order_by(PREDICTION.c.place))
 
     def _prepare(self) -> None:
         """Make the table where there is none, and note which file it is in."""

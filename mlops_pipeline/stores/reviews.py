@@ -8,10 +8,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import exists, func, insert, select
+from sqlalchemy import func, insert, select
 
 from mlops_pipeline.stores.ops.engine import take_turn
-from mlops_pipeline.stores.predictions import PREDICTION, REVIEW, LoggedPrediction, PredictionLog
+from mlops_pipeline.stores.predictions import (
+    IS_REVIEWED,
+    PREDICTION,
+    REVIEW,
+    LoggedPrediction,
+    PredictionLog,
+)
 
 Verdict = Literal["confirmed", "overturned"]
 
@@ -32,10 +38,9 @@ class LoggedReview:
 
 def waiting_for_review(log: PredictionLog, use_case: str, limit: int) -> list[LoggedPrediction]:
     """Return the oldest answers that are flagged and that nobody looked at."""
-    is_reviewed = exists().where(REVIEW.c.prediction_id == PREDICTION.c.id)
     return log.select(
         select(PREDICTION)
-        .where(PREDICTION.c.use_case == use_case, PREDICTION.c.needs_review, ~is_reviewed)
+        .where(PREDICTION.c.use_case == use_case, PREDICTION.c.needs_review, ~IS_REVIEWED)
         .order_by(PREDICTION.c.at_us, PREDICTION.c.id)
         .limit(limit)
     )

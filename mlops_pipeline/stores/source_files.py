@@ -78,9 +78,7 @@ def find_files(settings: Settings, name: str, source: Source) -> Found:
                 found=", ".join(found) or "no such folder",
                 way_out="lay out every file alike, or narrow sources." + f"{name}.uri",
             )
-    copies = _copies(files, keys)
-    kept = tuple(file for file in files if file not in copies)
-    return Found(kept, tuple(keys[0]), tuple(copies.items()))
+    return Found(tuple(files), tuple(keys[0]))
 
 
 def _is_hidden(name: str) -> bool:
@@ -131,20 +129,26 @@ def _partitions(uri: Path, file: str) -> dict[str, str]:
     return dict(part.split("=", 1) for part in folders if "=" in part)
 
 
-def _copies(files: Sequence[str], keys: Sequence[dict[str, str]]) -> dict[str, str]:
-    """Return {file: the one before it with the same bytes}; only those of one size are read."""
-    sizes: dict[tuple[int, str], list[str]] = {}
-    for file, found in zip(files, keys, strict=True):
-        sizes.setdefault((Path(file).stat().st_size, repr(found)), []).append(file)
+def leave_out_copies(found: Found) -> Found:
+    """Leave out files with the bytes, and the folders' values, of one before; say which.
+
+    Only files of one size are read.
+    """
+    alike: dict[tuple[int, tuple[str, ...]], list[str]] = {}
+    for file in found.paths if len(found.paths) > 1 else ():
+        parts = Path(file).parts
+        values = tuple(part for part in parts if part.partition("=")[0] in found.partitions)
+        alike.setdefault((Path(file).stat().st_size, values), []).append(file)
     copies: dict[str, str] = {}
-    for alike in sizes.values():
+    for files in alike.values():
         seen: dict[bytes, str] = {}
-        for file in alike if len(alike) > 1 else ():
+        for file in files if len(files) > 1 else ():
             with Path(file).open("rb") as content:
                 digest = hashlib.file_digest(content, "sha256").digest()
             if file != (first := seen.setdefault(digest, file)):
                 copies[file] = first
-    return copies
+    kept = tuple(file for file in found.paths if file not in copies)
+    return replace(found, paths=kept, copies=tuple(copies.items()))
 
 
 def delivered_version(path: str) -> str:

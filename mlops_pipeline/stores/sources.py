@@ -20,6 +20,7 @@ from mlops_pipeline.stores.source_files import (
     Found,
     delivered_version,
     find_files,
+    leave_out_copies,
     readable,
 )
 
@@ -84,7 +85,7 @@ def open_delivery(engine: Engine, settings: Settings, use_case: UseCase, name: s
     """Check every file of a source and return how to read them."""
     source = use_case.sources[name]
     kind = FORMATS[source.format]
-    found = find_files(settings, name, source)
+    found = leave_out_copies(find_files(settings, name, source))
     for path in found.paths:
         with readable(source, [path]):
             is_table = source.format == "delta"

@@ -107,8 +107,8 @@ def _witnesses(settings: Settings) -> tuple[list[bytes], dict[int, str]]:
     for _ in range(LOOKS):
         if tracking is None or newest is None or newest["count"] in told:
             break
-        told = _told(tracking)
         time.sleep(BETWEEN_LOOKS_S)
+        told = _told(tracking)
     return lines, told
 
 
