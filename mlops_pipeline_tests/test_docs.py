@@ -13,6 +13,7 @@ import pytest
 from mlops_pipeline import errors
 from mlops_pipeline.cli.app import app
 from mlops_pipeline.config import load_use_case
+from mlops_pipeline.config.modelling import RolloutPolicy
 from mlops_pipeline.core.documents.records import EvaluatedTraining
 from mlops_pipeline.core.evaluation.gates import Gate, RuleResult
 from mlops_pipeline.lifecycle.alerts import NewAlert, raise_alert
@@ -218,7 +219,7 @@ def _status_of_a_busy_use_case(tmp_path: Path) -> dict[str, Any]:
                 mlflow_run_id="m",
                 dagster_run_id="d",
                 fingerprint=f"f{version}",
-                stages=["full"],
+                policy=RolloutPolicy(),
                 state=state,  # type: ignore[arg-type] # both are opening states
                 reason="a test",
                 waiting_for="somebody",

@@ -6,7 +6,7 @@ from itertools import combinations
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from mlops_pipeline.spec.grammar import Expression
 from mlops_pipeline.spec.kinds import KINDS, MethodName, Parameters
@@ -199,10 +199,91 @@ class Governance(Section):
     )
 
 
-class Rollout(Section):
-    """The stages a new version goes through."""
+class Stage(Section):
+    """One step of a rollout: the share of entities that the new version decides about."""
 
-    stages: tuple[Literal["full"], ...] = ("full",)
+    share: Fraction = Field(
+        description="0 is shadow: it scores every request and decides about nobody; 1 is full."
+    )
+    days: float = Field(0.0, ge=0, description="It lasts at least so long.")
+    requests: int = Field(
+        0, ge=0, description="It lasts until at least so many requests were answered in it."
+    )
+    approval: bool = Field(False, description="A person approves before it begins.")
+
+    @property
+    def name(self) -> str:
+        """What people call it: shadow, 5 %, full."""
+        return {0.0: "shadow", 1.0: "full"}.get(self.share, f"{100 * self.share:g} %")
+
+
+SHARES = {"shadow": 0.0, "full": 1.0}
+
+
+def _stage(given: object) -> object:
+    return {"share": SHARES[given]} if isinstance(given, str) and given in SHARES else given
+
+
+NamedStage = Annotated[
+    Stage, BeforeValidator(_stage, json_schema_input_type=Stage | Literal["shadow", "full"])
+]
+
+
+class Guardrails(Section):
+    """What a new version may not do while it is in trial: beyond a limit it is rolled back."""
+
+    error_share: Fraction = Field(0.01, description="Share of requests that it fails on.")
+    latency_ms: float = Field(
+        200.0, gt=0, description="At most 1 % of its answers take longer (p99)."
+    )
+    default_share: Fraction = Field(
+        0.05, description="Share of requests where it gives the default and the champion does not."
+    )
+    score_shift: Fraction = Field(
+        0.15,
+        description="Largest distance between the distributions of its scores and of those on "
+        "rows that it had not seen (Kolmogorov-Smirnov).",
+    )
+    parity_difference: Fraction | None = Field(
+        None,
+        description="Largest difference of its decisions between groups; not given: "
+        "`fairness.demographic_parity_at_most`.",
+    )
+    cost_increase: float = Field(
+        0.1, ge=0, description="Cost of its decisions per entity above the champion's, as a share."
+    )
+    outcome_change: Fraction = Field(
+        0.05, description="Difference of the outcome rates of those it and the champion decide on."
+    )
+
+
+class LiveEvidence(Section):
+    """When what really happened lets a new version go on."""
+
+    labels: Literal["required", "when_complete"] | None = Field(
+        None,
+        description="`required`: no stage ends without complete labels. `when_complete`: they "
+        "count when they are there, after full if need be. Not given: `when_complete` where labels "
+        "take longer than the stages before full.",
+    )
+    brier_margin: float = Field(
+        0.002, gt=0, lt=1, description="A Brier score that is worse by less is not worse."
+    )
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Of every statement, at any time.")
+
+
+class RolloutPolicy(Section):
+    """The stages a new version goes through, and what it has to show in them."""
+
+    stages: tuple[NamedStage, ...] = Field(default=("full",), min_length=1)  # type: ignore[arg-type] # validated
+    guardrails: Guardrails = Guardrails()
+    evidence: LiveEvidence = LiveEvidence()
+    test_entities: tuple[str, ...] = Field(
+        (), description="Ids that the new version always decides about; not counted as evidence."
+    )
+    keep_previous_days: int = Field(
+        14, ge=1, le=3_650, description="So long the champion before can be gone back to, at least."
+    )
     approval: Literal["when_gate_asks", "always"] = Field(
         "when_gate_asks",
         description="`always`: a person approves every version.",
@@ -210,6 +291,19 @@ class Rollout(Section):
     four_eyes: bool = Field(
         False, description="Who triggered the run that made a version may not approve it."
     )
+
+    @model_validator(mode="after")
+    def _rises_to_full(self) -> "RolloutPolicy":
+        shares = [stage.share for stage in self.stages]
+        if shares != sorted(set(shares)) or shares[-1] != 1:
+            found = ", ".join(f"{share:g}" for share in shares)
+            raise ValueError(f"the shares of stages have to rise to 1 (full), found {found}")
+        return self
+
+    @property
+    def is_staged(self) -> bool:
+        """Whether a new version is tried beside the champion before it takes its place."""
+        return len(self.stages) > 1
 
 
 class Serving(Section):

@@ -50,7 +50,7 @@ class UseCase(Section):
     fairness: modelling.Fairness = modelling.Fairness()
     explanations: modelling.Explanations = modelling.Explanations()
     gates: tuple[GateRule, ...] = Field(min_length=1)
-    rollout: modelling.Rollout = modelling.Rollout()
+    rollout: modelling.RolloutPolicy = modelling.RolloutPolicy()
     serving: modelling.Serving = modelling.Serving()
     retraining: modelling.Retraining = modelling.Retraining()
     compute_cost: modelling.ComputeCost = modelling.ComputeCost()

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+from mlops_pipeline.config.modelling import RolloutPolicy
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.documents.records import Provenance
 from mlops_pipeline.core.rollout.records import MEANINGS, OpeningState, Rollout, RolloutEvent
@@ -52,7 +53,7 @@ def open_deployment(context: Context, entry: Registered, provenance: Provenance)
         mlflow_run_id=provenance.mlflow_run_id,
         dagster_run_id=provenance.dagster_run_id,
         fingerprint=entry.fingerprint,
-        stages=use_case.rollout.stages,
+        policy=_policy(use_case),
         state=state,
         reason=reason,
         waiting_for=use_case.owner if state == "awaiting_approval" else None,
@@ -176,4 +177,20 @@ def _opening(
         return "awaiting_approval", "the gate passed, and asks for a person's approval"
     if present is None:
         return "champion", "the gate passed without asking; there is no champion yet"
+    if use_case.rollout.is_staged:
+        first = use_case.rollout.stages[0].name
+        return "running", (
+            f"the gate passed without asking; in trial beside version {present.version}, "
+            f"from {first} on"
+        )
     return "champion", f"the gate passed without asking; replaces version {present.version}"
+
+
+def _policy(use_case: UseCase) -> RolloutPolicy:
+    """Return the policy of a version that opens now, with what other sections say filled in."""
+    policy = use_case.rollout
+    limit = policy.guardrails.parity_difference
+    if limit is None:
+        limit = use_case.fairness.demographic_parity_at_most
+    guardrails = policy.guardrails.model_copy(update={"parity_difference": limit})
+    return policy.model_copy(update={"guardrails": guardrails})

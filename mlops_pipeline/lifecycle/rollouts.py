@@ -1,9 +1,9 @@
 """Rollouts in the ledger: read -> `advance` -> write, in one transaction of the use case.
 
-    awaiting_approval -> champion -> previous -> archived
-         |      |           +-> rolled_back
-         |      +-> superseded   a newer version began to wait
-         +-> rejected
+    running, held, paused, awaiting_approval -> champion -> previous -> archived
+         |      |                                  +-> rolled_back
+         |      +-> superseded   a newer version began
+         +-> rejected, rolled_back
 
 Belongs here: carrying out what core/rollout/ decides. This is the truth about deployment; MLflow
 follows it (project.py).
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from mlops_pipeline.config.modelling import RolloutPolicy, Stage
 from mlops_pipeline.core.rollout.approvals import (
     check_end,
     check_four_eyes,
@@ -20,16 +21,17 @@ from mlops_pipeline.core.rollout.approvals import (
     is_renewal,
     signed,
 )
-from mlops_pipeline.core.rollout.machine import WAITING, Effect, Event, EventName, advance
+from mlops_pipeline.core.rollout.machine import Effect, Event, EventName, advance
 from mlops_pipeline.core.rollout.records import (
+    IN_TRIAL,
     Approval,
     OpeningState,
     Rollout,
     RolloutEvent,
     RolloutState,
-    Stage,
     Verdict,
 )
+from mlops_pipeline.core.rollout.records import Stage as ApprovalStage
 from mlops_pipeline.errors import NotFoundError, StateError
 from mlops_pipeline.stores.ops import NEW, Ledger, LifecycleRun, Transaction
 
@@ -37,6 +39,37 @@ from mlops_pipeline.stores.ops import NEW, Ledger, LifecycleRun, Transaction
 def find_champion(ops: Ledger, use_case: str) -> Rollout | None:
     """Return the rollout of the champion; None if nothing is deployed."""
     return ops.find(Rollout, use_case=use_case, state="champion")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A version that is tried beside the champion, and the share of entities it decides about."""
+
+    rollout: Rollout
+    policy: RolloutPolicy
+    stage: Stage
+
+    @property
+    def share(self) -> float:
+        """The share, 0 in shadow."""
+        return self.stage.share
+
+
+def find_trial(ops: Ledger, use_case: str) -> Trial | None:
+    """Return the version in trial; None if there is none."""
+    rollout = next(
+        (item for item in ops.all(Rollout, use_case=use_case, state=IN_TRIAL) if item.is_in_trial),
+        None,
+    )
+    if rollout is None or rollout.stage is None:
+        return None
+    policy = policy_of(rollout)
+    return Trial(rollout, policy, policy.stages[rollout.stage])
+
+
+def policy_of(rollout: Rollout) -> RolloutPolicy:
+    """Return the policy by which a version is rolled out."""
+    return RolloutPolicy.model_validate(rollout.policy or {})
 
 
 def get_rollout(ops: Ledger, use_case: str, version: int) -> Rollout:
@@ -80,7 +113,7 @@ def open_rollout(  # noqa: PLR0913 - a rollout records where its model came from
     mlflow_run_id: str,
     dagster_run_id: str,
     fingerprint: str,
-    stages: Sequence[str],
+    policy: RolloutPolicy,
     state: OpeningState,
     reason: str,
     waiting_for: str | None,
@@ -88,8 +121,9 @@ def open_rollout(  # noqa: PLR0913 - a rollout records where its model came from
 ) -> Rollout:
     """Open the rollout of a version; a second call changes nothing and returns the first.
 
-    With state ``awaiting_approval`` it waits for a person (`waiting_for`) and supersedes those
-    that were waiting; otherwise it enters the first of its `stages` at once. A version that has a
+    With state ``awaiting_approval`` it waits for a person (`waiting_for`); otherwise it enters the
+    first stage of its `policy` at once. It supersedes those that were waiting or in trial. The
+    first champion has nobody to be tried beside: its only stage is the last. A version that has a
     rollout of a model with another fingerprint is refused.
     """
     name: EventName = "ask" if state == "awaiting_approval" else "open"
@@ -99,12 +133,16 @@ def open_rollout(  # noqa: PLR0913 - a rollout records where its model came from
         if present is not None:
             _refuse_other_model(present, fingerprint)
             return present
-        opened = advance(None, event, stages)
+        stages = policy.stages if find_champion(tx, use_case) else policy.stages[-1:]
+        names = tuple(stage.name for stage in stages)
+        opened = advance(None, event, names)
         _change_others(tx, opened.effects, use_case, version, event)
         found = tx.insert(
             Rollout(
-                NEW, use_case, version, opened.state, opened.stage, tuple(stages), mlflow_run_id,
+                NEW, use_case, version, opened.state, opened.stage, names, mlflow_run_id,
                 dagster_run_id, fingerprint, reason, waiting_for, opened_at=now, changed_at=now,
+                entered_at=None if opened.stage is None else now,
+                policy=policy.model_copy(update={"stages": stages}).model_dump(mode="json"),
             )
         )  # fmt: skip
         _write_event(tx, found, None, event)
@@ -125,7 +163,7 @@ def send(ops: Ledger, rollout: Rollout, event: Event) -> Rollout:
         later = tuple(item for item in transition.effects if item == "restore_previous")
         sooner = tuple(item for item in transition.effects if item not in later)
         _change_others(tx, sooner, rollout.use_case, rollout.version, event)
-        written = ("state", "stage", "waiting_for", "changed_at")
+        written = ("state", "stage", "waiting_for", "changed_at", "entered_at")
         tx.change(rollout, **{name: getattr(after, name) for name in written})
         _write_event(tx, after, rollout.state, event)
         _change_others(tx, later, rollout.use_case, rollout.version, event)
@@ -144,7 +182,7 @@ class PersonsDecision:
     verdict: Verdict
     by: str
     reason: str
-    stage: Stage = "production"
+    stage: ApprovalStage = "production"
     expires_at: datetime | None = None
 
 
@@ -209,8 +247,8 @@ def _change_others(
 ) -> None:
     """Send the events that follow for other rollouts from one of `version`."""
     if "supersede_waiting" in effects:
-        newer = Event("supersede", event.actor, f"version {version} is waiting instead", event.at)
-        for older in tx.all(Rollout, order=("version",), use_case=use_case, state=WAITING):
+        newer = Event("supersede", event.actor, f"version {version} came instead", event.at)
+        for older in tx.all(Rollout, order=("version",), use_case=use_case, state=IN_TRIAL):
             send(tx, older, newer)
     present = find_champion(tx, use_case) if "demote_champion" in effects else None
     if present is not None:
@@ -233,7 +271,7 @@ def _write_event(
     tx.insert(
         RolloutEvent(
             NEW, after.id, after.use_case, after.version, event.at, before, after.state,
-            event.actor, event.reason,
+            after.stage, event.actor, event.reason, event.evidence,
         )
     )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 
+from mlops_pipeline.config.modelling import RolloutPolicy
 from mlops_pipeline.core.rollout.records import OpeningState, Rollout, Stage
 from mlops_pipeline.lifecycle.rollouts import PersonsDecision, decide, list_rollouts, open_rollout
 from mlops_pipeline.stores.ops import Ledger, OpsDatabase
@@ -24,7 +25,7 @@ def open_version(
         mlflow_run_id=f"mlflow-{version}",
         dagster_run_id=f"dagster-{version}",
         fingerprint=fingerprint or f"fingerprint-{version}",
-        stages=["full"],
+        policy=RolloutPolicy(),
         state=state,
         reason="gate passed",
         waiting_for="approval of production" if state == "awaiting_approval" else None,

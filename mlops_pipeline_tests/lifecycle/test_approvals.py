@@ -147,7 +147,7 @@ def test_approve_while_newer_version_becomes_full_leaves_one_champion(
 ) -> None:
     open_waiting(database, 1)
     run_at_once(url, [approving(1), lambda contender: open_champion(contender, 2)])
-    assert sorted(states(database).values()) == ["champion", "previous"]
+    assert states(database) in ({2: "champion", 1: "previous"}, {2: "champion", 1: "superseded"})
 
 
 # stages, ends, four eyes

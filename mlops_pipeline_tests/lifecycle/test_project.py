@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from mlops_pipeline.config import UseCase
+from mlops_pipeline.config.modelling import RolloutPolicy
 from mlops_pipeline.lifecycle import project as projector
 from mlops_pipeline.lifecycle.bookkeeping import set_pointer
 from mlops_pipeline.lifecycle.compliance import anchors
@@ -69,7 +70,7 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 mlflow_run_id="m",
                 dagster_run_id="d",
                 fingerprint=f"f{version}",
-                stages=["full"],
+                policy=RolloutPolicy(),
                 state="awaiting_approval" if waits else "champion",
                 reason="gate passed",
                 waiting_for="ada" if waits else None,
@@ -215,8 +216,8 @@ def test_rollback_is_one_transaction_that_everything_follows(
     restored = roll_back_champion(ops, settings, case, by="bo", reason="worse", now=LATER)
     assert (restored.version, restored.state) == (1, "champion")
     assert shown(settings, case) == ({"champion": 1}, {1: "production", 2: "archived"})
-    kinds = [event.kind for event in ops.audit_events(limit=5)]
-    assert kinds == ["decision", "rollout", "record", "rollout", "record"]
+    kinds = [event.kind for event in ops.audit_events(limit=7)]
+    assert kinds == ["decision", *["record", "rollout", "record"] * 2]
     assert verify_audit(settings)[0].problems == []
 
 

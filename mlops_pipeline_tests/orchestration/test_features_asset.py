@@ -10,6 +10,7 @@ import dagster as dg
 import pytest
 
 from mlops_pipeline.config import UseCase
+from mlops_pipeline.config.modelling import RolloutPolicy
 from mlops_pipeline.core.features import frames
 from mlops_pipeline.lifecycle.bookkeeping import feature_uses, get_pointer, set_pointer
 from mlops_pipeline.lifecycle.features import offline
@@ -104,7 +105,7 @@ def deploy(world: World, inputs: list[str], version: int = 1) -> None:
             mlflow_run_id="m",
             dagster_run_id="d",
             fingerprint=fingerprint,
-            stages=["full"],
+            policy=RolloutPolicy(),
             state="champion",
             reason="gate passed",
             waiting_for=None,

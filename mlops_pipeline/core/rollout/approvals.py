@@ -1,7 +1,8 @@
 """What a person may say about a version, and the approval state that follows.
 
     candidate    registered, waiting: it may not score anybody
-    staging      waiting, and a person approved stage `staging`: trial scores, never decisions
+    staging      in trial: it scores beside the champion, and decides for its stage's share; or
+                 waiting, and a person approved stage `staging`: trial scores, never decisions
     production   the champion, and the one before it, kept for a rollback
     archived     rejected, superseded, replaced: never loaded for scoring again
 
@@ -70,6 +71,8 @@ def approval_state(
     state = MEANINGS[found.state].approval
     if state != "candidate":
         return state
+    if found.is_in_trial:
+        return "staging"
     last = last_approval(found, approvals, "staging")
     is_staging = last is not None and last.verdict == "approved" and not has_ended(last, now)
     return "staging" if is_staging else "candidate"

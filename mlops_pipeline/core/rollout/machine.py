@@ -9,7 +9,7 @@ MLflow, alerts and anchors follow from the ledger (lifecycle/project.py).
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from mlops_pipeline.core.rollout.records import Rollout, RolloutState
 from mlops_pipeline.errors import StateError
@@ -29,11 +29,13 @@ NEXT: Literal["next stage"] = "next stage"
 Target = RolloutState | Literal["next stage"]
 TABLE: Mapping[tuple[State, EventName], tuple[Target, tuple[Effect, ...]]] = {
     # it begins; `ask`: a person has to approve the next stage
-    ("registered", "open"): (NEXT, ()),
+    ("registered", "open"): (NEXT, ("supersede_waiting",)),
     ("registered", "ask"): ("awaiting_approval", ("supersede_waiting",)),
     ("awaiting_approval", "approve"): (NEXT, ()),
     ("awaiting_approval", "reject"): ("rejected", ()),
     ("awaiting_approval", "supersede"): ("superseded", ()),
+    ("awaiting_approval", "breach"): ("rolled_back", ()),
+    ("awaiting_approval", "roll_back"): ("rolled_back", ()),
     # a stage is under way; evidence passes it, is missing, or is a breach
     ("running", "pass"): (NEXT, ()),
     ("running", "ask"): ("awaiting_approval", ()),
@@ -57,13 +59,12 @@ TABLE: Mapping[tuple[State, EventName], tuple[Target, tuple[Effect, ...]]] = {
     # it is, or was, the champion
     ("champion", "replace"): ("previous", ()),
     ("champion", "roll_back"): ("rolled_back", ("restore_previous",)),
+    ("champion", "breach"): ("rolled_back", ("restore_previous",)),
     ("previous", "restore"): ("champion", ()),
     ("previous", "replace"): ("archived", ()),
     ("previous", "expire"): ("archived", ()),
 }  # fmt: skip
 ENDS: frozenset[State] = frozenset({"rejected", "superseded", "archived", "rolled_back"})
-WAITING: tuple[RolloutState, ...] = ("awaiting_approval", "running", "held", "paused")
-"""States of a version that a newer one supersedes."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class Event:
     reason: str
     at: datetime
     waiting_for: str | None = None
+    evidence: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ class Transition:
             stage=self.stage,
             waiting_for=event.waiting_for,
             changed_at=event.at,
+            entered_at=rollout.entered_at if self.stage == rollout.stage else event.at,
         )
 
 

@@ -7,16 +7,20 @@ constraints of the ledger follow from these classes (stores/ops/tables.py).
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 RolloutState = Literal[
     "awaiting_approval", "running", "held", "paused", "champion", "previous", "rejected",
     "superseded", "archived", "rolled_back",
 ]  # fmt: skip
-OpeningState = Literal["awaiting_approval", "champion"]
+OpeningState = Literal["awaiting_approval", "running", "champion"]
 ApprovalState = Literal["candidate", "staging", "production", "archived"]
 Stage = Literal["staging", "production"]
 Verdict = Literal["approved", "rejected"]
+
+
+IN_TRIAL: tuple[RolloutState, ...] = ("running", "held", "paused", "awaiting_approval")
+"""States of a version that is in a stage before full."""
 
 
 class Meaning(NamedTuple):
@@ -31,9 +35,9 @@ MEANINGS: Mapping[RolloutState, Meaning] = {
     "awaiting_approval": Meaning(
         "challenger", "candidate", "waiting for a person's approval; not in use"
     ),
-    "running": Meaning("challenger", "candidate", "in trial: it serves a configured share"),
-    "held": Meaning("challenger", "candidate", "in trial; held until there is enough evidence"),
-    "paused": Meaning("challenger", "candidate", "in trial; paused by a person"),
+    "running": Meaning("challenger", "staging", "in trial: it serves a configured share"),
+    "held": Meaning("challenger", "staging", "in trial; held until there is enough evidence"),
+    "paused": Meaning("challenger", "staging", "in trial; paused by a person"),
     "champion": Meaning("champion", "production", "in use (the champion)"),
     "previous": Meaning("previous", "production", "replaced; kept to go back to"),
     "rejected": Meaning(None, "archived", "rejected by a person; not in use"),
@@ -50,7 +54,8 @@ class Rollout:
     """One model version on its way to, in, or past production.
 
     `stages` are those it has to pass; `stage` is the index of the one it entered last, None before
-    the first.
+    the first, and `entered_at` when. `policy` is the configuration's section `rollout` when it
+    opened: what changes there later counts for later versions.
     """
 
     id: int
@@ -66,11 +71,18 @@ class Rollout:
     waiting_for: str | None
     opened_at: datetime
     changed_at: datetime
+    entered_at: datetime | None
+    policy: Mapping[str, Any] | None
+
+    @property
+    def is_in_trial(self) -> bool:
+        """Whether it is tried beside the champion: in shadow, or for a share of entities."""
+        return self.stage is not None and self.state in IN_TRIAL
 
 
 @dataclass(frozen=True)
 class RolloutEvent:
-    """One change of state; `from_state` is None for the opening."""
+    """One change of state or stage, and its evidence; `from_state` is None for the opening."""
 
     id: int
     rollout_id: int
@@ -79,8 +91,10 @@ class RolloutEvent:
     at: datetime
     from_state: RolloutState | None
     to_state: RolloutState
+    stage: int | None
     actor: str
     reason: str
+    evidence: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)

@@ -44,8 +44,8 @@ CONNECT_TIMEOUT_S = 10
 WRITES = "opsdb_writes"
 POSTGRES_DRIVER = "postgresql+psycopg"
 # 2: PostgreSQL's append-only tables refuse to be truncated; 3: keys of the service; 4: records
-# 5: when an audit event was written, by the machine's time
-REVISION = 5
+# 5: when an audit event was written, by the machine's time; 6: stages and evidence of a rollout
+REVISION = 6
 NUMBER = Table("ledger_schema", MetaData(), Column("revision", Integer, nullable=False))
 POSTGRES_REFUSAL = " BEGIN RAISE EXCEPTION '% is append-only', TG_TABLE_NAME; END "
 _POSTGRES_CHANGES = {"update": "ROW", "delete": "ROW", "truncate": "STATEMENT"}

@@ -180,7 +180,7 @@ OF_ROLLOUT = Owner("rollout_id", ROLLOUT, ("use_case", "version"))
 DECLARED = (
     ROLLOUT,
     Declared(RolloutEvent, "rollout_event", owner=OF_ROLLOUT, index=("rollout_id",),
-            append_only=True, people=("actor",), audited=[
+            append_only=True, people=("actor",), recorded=("at",), audited=[
         Audited("rollout", ("id", "version", "from_state", "to_state", "reason"), actor="actor")]),
     Declared(Approval, "approval", owner=OF_ROLLOUT, index=("rollout_id",),
             append_only=True, people=("by",), audited=[

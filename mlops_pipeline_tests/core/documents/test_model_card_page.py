@@ -60,7 +60,7 @@ def approval(by: str, reason: str) -> Approval:
 
 def event(state: RolloutState, actor: str, reason: str) -> RolloutEvent:
     at = datetime(2025, 1, 11, tzinfo=UTC)
-    return RolloutEvent(1, 1, "churn", 3, at, None, state, actor, reason)
+    return RolloutEvent(1, 1, "churn", 3, at, None, state, None, actor, reason, None)
 
 
 def test_registered_card_says_what_the_gate_asked() -> None:

@@ -23,6 +23,8 @@ WAITING = Rollout(
     "approval",
     NOON,
     NOON,
+    None,
+    None,
 )
 
 

@@ -12,14 +12,13 @@ from mlops_pipeline.core.rollout.machine import (
     ENDS,
     NEXT,
     TABLE,
-    WAITING,
     Event,
     EventName,
     Transition,
     advance,
     replay,
 )
-from mlops_pipeline.core.rollout.records import MEANINGS, Rollout, RolloutState
+from mlops_pipeline.core.rollout.records import IN_TRIAL, MEANINGS, Rollout, RolloutState
 from mlops_pipeline.errors import StateError
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
@@ -36,7 +35,7 @@ def event(name: EventName, reason: str = "because") -> Event:
 def in_state(state: RolloutState, stage: int | None = None) -> Rollout:
     return Rollout(
         1, "churn", 1, state, stage, CANARY, "m", "d", "f", "r", None, opened_at=NOON,
-        changed_at=NOON,
+        changed_at=NOON, entered_at=None, policy=None,
     )  # fmt: skip
 
 
@@ -116,7 +115,7 @@ def test_repeated_event_changes_nothing_or_is_refused(key: tuple[RolloutState, E
 
 def test_only_stage_makes_a_champion_at_once() -> None:
     assert advance(None, event("open"), ("full",)) == Transition(
-        "champion", 0, ("demote_champion",), "because"
+        "champion", 0, ("supersede_waiting", "demote_champion"), "because"
     )
     asked = advance(None, event("ask"), ("full",))
     assert (asked.state, asked.stage) == ("awaiting_approval", None)
@@ -181,7 +180,7 @@ class House:
         assert step.reason
         if "supersede_waiting" in step.effects:
             for other in [v for v in self.rollouts if v != version]:
-                if self.rollouts[other].state in WAITING:
+                if self.rollouts[other].state in IN_TRIAL:
                     self.send(other, "supersede")
         if "demote_champion" in step.effects and self.of("champion"):
             for other in self.of("previous"):

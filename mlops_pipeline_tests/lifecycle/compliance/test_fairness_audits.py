@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from mlops_pipeline.config import UseCase
+from mlops_pipeline.config.modelling import RolloutPolicy
 from mlops_pipeline.core.evaluation.gates import Gate, RuleResult
 from mlops_pipeline.core.fairness.parity import LiveAudit, LiveDecisions, audit_decisions
 from mlops_pipeline.core.modelling.scoring import ScoringModel
@@ -337,7 +338,7 @@ def test_asset_of_a_breach_is_green_warns_and_shows_the_groups(world: World, wor
             mlflow_run_id="m",
             dagster_run_id="d",
             fingerprint="f",
-            stages=["full"],
+            policy=RolloutPolicy(),
             state="champion",
             reason="a test",
             waiting_for=None,

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from mlops_pipeline.config import UseCase
+from mlops_pipeline.config.modelling import RolloutPolicy
 from mlops_pipeline.core.documents.records import plain
 from mlops_pipeline.core.rollout.records import OpeningState
 from mlops_pipeline.errors import ConfigError, NotFoundError
@@ -76,7 +77,7 @@ def open_version(ops: OpsDatabase, version: int, state: OpeningState = "champion
         mlflow_run_id="mlflow",
         dagster_run_id="dagster",
         fingerprint=f"fingerprint-{version}",
-        stages=["full"],
+        policy=RolloutPolicy(),
         state=state,
         reason="gate passed",
         waiting_for=None,

@@ -112,14 +112,15 @@ def test_altered_row_is_named_with_its_event(filled: OpsDatabase, change: str, r
     tamper(filled, f"UPDATE {quoted}")
     (problem, *also) = problems(filled)
     assert problem.startswith("event ")
-    assert len(also) == row.startswith(("gate_exception", "lifecycle_run"))  # its digest too
+    twice = ("gate_exception", "lifecycle_run", "rollout_event")
+    assert len(also) == row.startswith(twice)  # its digest too
     assert f": {row} does not say what it says: the row was altered" in problem
 
 
 def test_version_of_a_rollout_altered_shows_in_all_its_rows(filled: OpsDatabase) -> None:
     tamper(filled, "UPDATE rollout SET version = 9 WHERE version = 2")
     found = problems(filled)
-    assert len(found) == 4  # it waited, was approved, became the champion; its own digest
+    assert len(found) == 6  # it waited, was approved, became the champion; three digests
     assert all("the row was altered" in problem for problem in found)
 
 
