@@ -239,7 +239,13 @@ def evaluate(
         missing=compare_missing(facts.train_missing, test.columns),
         naive=compare_naive(use_case, facts.naive, test, decided),
     )
-    gate = evaluate_gate(use_case.gates, evaluation, against.exceptions, now=against.now)
+    gate = evaluate_gate(
+        use_case.gates,
+        evaluation,
+        against.exceptions,
+        now=against.now,
+        is_staged=use_case.rollout.is_staged,
+    )
     return Examined(evaluation, gate, decided)
 
 

@@ -8,6 +8,7 @@ from mlops_pipeline.lifecycle.bookkeeping import NewDecision, list_decisions, re
 from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.lifecycle.ingest.new_data import new_data_evidence
 from mlops_pipeline.lifecycle.project import check_approval
+from mlops_pipeline.lifecycle.rollouts import find_trial
 
 
 def decide_retraining(
@@ -28,6 +29,12 @@ def decide_retraining(
     attempts = sum((item.run_key or "").startswith(f"{base}:") for item in before)
     evidence = replace(evidence, attempts=attempts)
     decision = decide(evidence, use_case.retraining)
+    trial = find_trial(ops, use_case.name)
+    if decision.retrain and trial is not None:  # a newer version would supersede it
+        reason = (
+            f"version {trial.rollout.version} is in trial ({trial.stage.name}): it is not cut off"
+        )
+        decision = replace(decision, retrain=False, reason=reason)
     if decision.retrain and is_under_way():  # asked last: gathering takes its time
         decision = replace(decision, retrain=False, reason="a run is under way")
     key = f"{base}:{attempts + 1}" if decision.retrain else None

@@ -48,6 +48,19 @@ def open_champion(database: OpsDatabase, version: int, use_case: str = "churn") 
     return open_version(database, version, state="champion", use_case=use_case)
 
 
+STAGED = RolloutPolicy.model_validate(
+    {"stages": ["shadow", {"share": 0.05}, {"share": 0.5, "approval": True}, "full"]}
+)
+
+
+def open_trial(database: OpsDatabase, version: int, state: OpeningState = "running") -> Rollout:
+    return open_rollout(
+        database, "churn", version, mlflow_run_id="m", dagster_run_id="d",
+        fingerprint=f"fingerprint-{version}", policy=STAGED, state=state,
+        reason="gate passed", waiting_for=None, now=NOON,
+    )  # fmt: skip
+
+
 def states(database: OpsDatabase, use_case: str = "churn") -> dict[int, str]:
     return {found.version: found.state for found in list_rollouts(database, use_case)}
 

@@ -14,25 +14,18 @@ from mlops_pipeline.lifecycle.rollouts import (
     find_trial,
     get_rollout,
     list_approvals,
-    open_rollout,
     rollout_events,
     send,
 )
 from mlops_pipeline.stores.ops import OpsDatabase
-from mlops_pipeline_tests.lifecycle.rollout_steps import approve, open_champion, states
-from mlops_pipeline_tests.stores.ops.timestamps import NOON
-
-STAGED = RolloutPolicy.model_validate(
-    {"stages": ["shadow", {"share": 0.05}, {"share": 0.5, "approval": True}, "full"]}
+from mlops_pipeline_tests.lifecycle.rollout_steps import (
+    STAGED,
+    approve,
+    open_champion,
+    open_trial,
+    states,
 )
-
-
-def open_trial(database: OpsDatabase, version: int) -> Rollout:
-    return open_rollout(
-        database, "churn", version, mlflow_run_id="m", dagster_run_id="d",
-        fingerprint=f"fingerprint-{version}", policy=STAGED, state="running",
-        reason="gate passed", waiting_for=None, now=NOON,
-    )  # fmt: skip
+from mlops_pipeline_tests.stores.ops.timestamps import NOON
 
 
 def happens(database: OpsDatabase, version: int, name: EventName, hours: int = 1) -> Rollout:

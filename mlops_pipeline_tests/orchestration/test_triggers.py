@@ -25,6 +25,7 @@ from mlops_pipeline.orchestration.build import build_definitions
 from mlops_pipeline.orchestration.resources import Platform
 from mlops_pipeline.stores.ops import LifecycleRun, OpsDatabase
 from mlops_pipeline.stores.ops.lease import claim_lease, get_lease
+from mlops_pipeline_tests.lifecycle.rollout_steps import open_trial
 from mlops_pipeline_tests.stores.ops.lease_steps import release_lease
 from mlops_pipeline_tests.world import PATIENCE_S, World
 
@@ -99,6 +100,17 @@ def test_enough_labels_request_one_run_and_say_why(
 
     assert ticks.tick() == []  # nothing changed: not asked again
     assert len(_decisions(world)) == 1
+
+
+def test_version_in_trial_is_not_cut_off_by_a_retraining(
+    world: World, instance: dg.DagsterInstance
+) -> None:
+    with world.ops() as ops:
+        open_trial(ops, 91, state="champion")
+        open_trial(ops, 92)
+    assert Ticks(world, instance).tick() == []
+    (decision,) = _decisions(world)
+    assert decision == ("skip", "version 92 is in trial (shadow): it is not cut off")
 
 
 def test_too_few_labels_are_a_stored_decision_not_to_run(

@@ -17,6 +17,7 @@ from mlops_pipeline.core.fairness.audit import GroupAudit, audit_attributes
 from mlops_pipeline.core.fairness.variants import Mitigated
 from mlops_pipeline.core.metrics.intervals import bootstrap_metrics, paired_difference
 from mlops_pipeline.core.metrics.metrics import Estimate, point_metrics
+from mlops_pipeline.core.metrics.references import ScoreReference, score_reference
 from mlops_pipeline.core.modelling.calibration import ReliabilityCurve, reliability_curve
 from mlops_pipeline.core.modelling.explanations import Explanation
 from mlops_pipeline.core.modelling.scoring import Decisions, ScoringModel
@@ -133,6 +134,7 @@ class Evaluation:
     missing: tuple[MissingShare, ...] = ()
     review_band: ReviewBand | None = None
     mitigation: Mitigated | None = None
+    scores: ScoreReference | None = None
 
     @property
     def rows(self) -> int:
@@ -177,6 +179,7 @@ def evaluate_model(
         reliability=reliability_curve(test.label, decided.probability),
         explanations=explanations,
         review_band=review_band(model, test.label, decided),
+        scores=score_reference(decided.probability),
     )
     return evaluation, decided
 

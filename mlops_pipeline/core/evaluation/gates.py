@@ -100,12 +100,16 @@ def evaluate_gate(
     exceptions: Sequence[GateException] = (),
     *,
     now: datetime | None = None,
+    is_staged: bool = False,
 ) -> Gate:
-    """Hold every rule against the evaluation; exceptions count that are in force at `now`."""
+    """Hold every rule against the evaluation; exceptions count that are in force at `now`.
+
+    `is_staged`: a version is tried beside the champion before it takes its place.
+    """
     valid = [item for item in exceptions if now is not None and item.is_in_force(now)]
     results = tuple(
-        _excepted(rule, _in_context(rule, evaluate_rule(rule, evaluation), evaluation), valid)
-        for rule in rules
+        _excepted(rule, _in_context(rule, result, evaluation, is_staged=is_staged), valid)
+        for rule, result in ((rule, evaluate_rule(rule, evaluation)) for rule in rules)
     )
     blocked = any(result.blocks for result in results)
     review = any(result.asks for result in results)
@@ -280,16 +284,22 @@ def _parity(rule: ParityRule, evaluation: Evaluation) -> RuleResult:
     )
 
 
-def _in_context(rule: GateRule, result: RuleResult, evaluation: Evaluation) -> RuleResult:
+def _in_context(
+    rule: GateRule, result: RuleResult, evaluation: Evaluation, *, is_staged: bool
+) -> RuleResult:
     """Say where another effect counts than the rule's own.
 
-    A rule that cannot tell is a note on the first model, if the figure clears the limit. A model
+    A rule that cannot tell is a note on the first model, if the figure clears the limit; whether a
+    model is not worse than the champion is decided in trial, where there are stages. A model
     that breaks a limit by less than the champion (of disparities, in every attribute beyond it) is
     a person's decision: a gate must not keep the worse model longest.
     """
     champion = evaluation.champion
     if result.outcome == "uncertain" and champion is None and result.clears:
         reason = f"{result.reason}; the figure clears it, which is enough for a first model"
+        return replace(result, effect="warn", reason=reason)
+    if result.outcome == "uncertain" and isinstance(rule, NotWorseRule) and is_staged:
+        reason = f"{result.reason}; live evidence decides: it is tried beside the champion"
         return replace(result, effect="warn", reason=reason)
     if champion is None or not result.blocks:
         return result

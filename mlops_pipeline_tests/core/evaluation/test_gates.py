@@ -329,6 +329,20 @@ def test_models_that_so_many_rows_cannot_tell_apart_ask_a_person() -> None:
     assert not evaluate_gate(example.use_case((rule,)).gates, changed).passed
 
 
+def test_models_that_cannot_be_told_apart_are_tried_beside_each_other_where_there_are_stages() -> (
+    None
+):
+    rule = {"rule": "not_worse_than_champion", "metric": "roc_auc", "by": 0.01}
+    gates = example.use_case((rule,)).gates
+    uncertain = replace(evaluation(), champion=champion())
+    gate = evaluate_gate(gates, uncertain, is_staged=True)
+    assert (gate.passed, gate.needs_review, gate.rules[0].effect) == (True, False, "warn")
+    assert gate.rules[0].reason.endswith("live evidence decides: it is tried beside the champion")
+    worse = {"roc_auc": Estimate(-0.04, -0.06, -0.02)}
+    refused = replace(evaluation(), champion=champion(differences=worse))
+    assert not evaluate_gate(gates, refused, is_staged=True).passed
+
+
 # values that are missing
 
 
