@@ -5,10 +5,13 @@ Arrays have one element for each logged request, in order of time. Judging them 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from datetime import datetime
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mlops_pipeline.core.metrics.references import ScoreReference
 
 
 @dataclass(frozen=True)
@@ -64,3 +67,33 @@ class Pairs:
     def __len__(self) -> int:
         """Return the number of requests."""
         return len(self.at_us)
+
+    def take(self, chosen: NDArray[Any]) -> "Pairs":
+        """Return the requests at these places, or where a mask is true."""
+        return Pairs(
+            entity=self.entity[chosen],
+            at_us=self.at_us[chosen],
+            is_canary=self.is_canary[chosen],
+            champion=self.champion.take(chosen),
+            challenger=self.challenger.take(chosen),
+            label=self.label[chosen],
+            is_complete=self.is_complete[chosen],
+            protected={name: values[chosen] for name, values in self.protected.items()},
+        )
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that is known of a version in trial, or of a champion and the one before it.
+
+    References are the scores on rows that a version had not seen. Labels are known up to
+    `labels_through`; from `labels_due` on the first answers' are to be complete (None: it cannot be
+    said), and `no_labels` says why there can be none.
+    """
+
+    pairs: Pairs
+    champion_reference: ScoreReference | None
+    challenger_reference: ScoreReference | None
+    labels_through: datetime
+    labels_due: datetime | None
+    no_labels: str | None = None
