@@ -120,10 +120,7 @@ class ConfigError(MlopsError):
 
 
 class ExpressionError(MlopsError, ValueError):
-    """A scalar expression does not parse or does not fit its columns.
-
-    A ValueError, so that pydantic names the key that holds the expression.
-    """
+    """A scalar expression does not parse or fit; a ValueError, so that pydantic names the key."""
 
 
 class DataError(MlopsError):
@@ -208,11 +205,7 @@ class MachineError(MlopsError):
 
     @classmethod
     def of(cls, error: BaseException) -> "MachineError | None":
-        """Return the error for one of a library that the machine caused; None for another.
-
-        Libraries for data say it as errors of their own, one of them as a panic: it is known by
-        its words. Such an error quotes paths, never values.
-        """
+        """Return the error for one of a library that the machine caused; None for another."""
         if isinstance(error, MlopsError):
             return None
         for cause in (getattr(error, "orig", None) or error, error.__cause__):

@@ -85,10 +85,7 @@ def print_table(
     title: str | None = None,
     right: Sequence[str] = (),
 ) -> None:
-    """Print a table, plain or with a title and lines; `right` names the columns of numbers.
-
-    Nothing in a text is markup, None is an empty cell; a cell with a colour is a rich Text.
-    """
+    """Print a table, plain or with a title and lines; `right` names the columns of numbers."""
     if title is None:
         made = Table(box=None, pad_edge=False, header_style="bold")
     else:

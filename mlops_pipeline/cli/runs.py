@@ -48,11 +48,7 @@ def execute_job(
     multiprocess: bool = False,
     verbose: bool = False,
 ) -> float:
-    """Execute a job of the code location, showing what its assets say; return its seconds.
-
-    `ops` is the configuration by asset, `by` who starts it (default: the system's user). A job that
-    fails ends the command, saying what it left.
-    """
+    """Execute a job of the code location, showing what its assets say; return its seconds."""
     begun = time.perf_counter()
     config: dict[str, Any] = {
         "ops": {f"{use_case}__{asset}": {"config": dict(given)} for asset, given in ops.items()}

@@ -71,10 +71,7 @@ def json_schema() -> dict[str, object]:
 
 
 def config_hash(use_case: UseCase) -> str:
-    """Return the sha256 of a configuration's JSON.
-
-    The order of features and candidates counts: a model's inputs are in that order.
-    """
+    """Return the sha256 of a configuration's JSON; the order of features and candidates counts."""
     text = json.dumps(use_case.model_dump(mode="json"), separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 

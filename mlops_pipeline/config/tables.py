@@ -133,8 +133,7 @@ class Grid(Section):
 
     every: Literal["month", "week", "day", "event", "once"]
     start: date | None = Field(
-        None,
-        description="First as_of (UTC date); required unless `every` is `event` or `once`.",
+        None, description="First as_of (UTC date); required unless `every` is `event` or `once`."
     )
     period: Literal["month", "week", "day"] = Field(
         "month", description="For `every: event`: events are grouped and cut by this period."

@@ -16,10 +16,7 @@ from mlops_pipeline.spec.section import Name, Section
 
 
 class Read(NamedTuple):
-    """An expression over the columns of a source, and where it stands.
-
-    `feature` is the column of a view that reads them, of the view's features only.
-    """
+    """An expression over a source's columns, where it stands, and the view's column it makes."""
 
     where: str
     source: str
@@ -146,11 +143,7 @@ class UseCase(Section):
         return "string" if name in self.protected else self.definitions[name].dtype
 
     def hidden_columns(self, source_name: str) -> frozenset[str]:
-        """Return the columns of a source whose values no page, log, error or example may show.
-
-        The entity key, personal columns, and what protected attributes are made of; times are
-        shown.
-        """
+        """Return the columns of a source whose values no page, log, error or example may show."""
         source = self.sources[source_name]
         hidden = {name for name in source.columns if source.column(name).personal}
         hidden |= {self.entity.key} & set(source.columns)

@@ -48,10 +48,7 @@ def write_delivery(path: Path, table: Any) -> Path:
 
 
 def _zoned_alike(folder: Path, table: Any) -> Any:
-    """Return the table with times in UTC written as a delivery before writes them.
-
-    Times with and without a time zone in one source are refused by who reads it.
-    """
+    """Return the table with times in UTC written as a delivery before writes them."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -78,12 +78,7 @@ def write_page(path: Path, page: str, scripts: Sequence[str] = ()) -> None:
 
 
 class _StandIns:
-    """Stand-ins for texts that could be taken for more than text.
-
-    Other libraries put names and values into their pages raw in some places and escaped in others.
-    They are given a stand-in for each text that is not plain; the page then gets the text itself,
-    escaped once.
-    """
+    """Stand-ins for texts that other libraries leave raw; the page gets them escaped, once."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
@@ -131,11 +126,7 @@ class ExpectationResult:
 def write_data_docs_pages(
     folder: Path, samples: Mapping[str, "pd.DataFrame"], use_case: UseCase, *, now: datetime
 ) -> tuple[list[ExpectationResult], dict[str, str]]:
-    """Hold each source's sample against its rules; return the results, and {source: its page}.
-
-    A sample is cut to 10,000 rows; `now` is shown as the time of the run. DataError when an
-    expectation cannot be computed on its column.
-    """
+    """Hold each source's sample against its rules; return the results, and {source: its page}."""
     gx, sources, stand_ins = _great_expectations(), use_case.sources, _StandIns()
     folder.mkdir(parents=True, exist_ok=True)
     context = _context(gx, folder)
@@ -233,10 +224,7 @@ def _context(gx: Any, folder: Path) -> Any:
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}
     context.delete_data_docs_site("local_site")
-    store = {
-        "class_name": "TupleFilesystemStoreBackend",
-        "base_directory": str(folder.absolute()),
-    }
+    store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(folder.absolute())}
     context.add_data_docs_site(
         site_name="data_docs",
         site_config={
@@ -291,10 +279,7 @@ def write_drift_report(
     max_rows: int = DRIFT_ROWS,
     seed: int,
 ) -> DriftSummary:
-    """Compare two frames column by column and write Evidently's HTML report.
-
-    Which columns may drift is judged by monitoring; this page shows a person what changed.
-    """
+    """Compare two frames column by column and write Evidently's HTML report, for people."""
     reference, current = _sampled(reference, max_rows, seed), _sampled(current, max_rows, seed)
     kinds, skipped = _comparable(reference, current)
     stand_ins = _StandIns()

@@ -130,10 +130,7 @@ def _partitions(uri: Path, file: str) -> dict[str, str]:
 
 
 def leave_out_copies(found: Found) -> Found:
-    """Leave out files with the bytes, and the folders' values, of one before; say which.
-
-    Only files of one size are read.
-    """
+    """Leave out files with the bytes, and the folders' values, of one before; say which."""
     alike: dict[tuple[int, tuple[str, ...]], list[str]] = {}
     for file in found.paths if len(found.paths) > 1 else ():
         parts = Path(file).parts

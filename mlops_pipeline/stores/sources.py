@@ -70,11 +70,7 @@ class Format:
 
 @dataclass(frozen=True)
 class Delivery:
-    """The files of a source and the SQL that reads them as the declared columns.
-
-    `placed` reads `_place` too, which orders the rows as they stand: by file, then row; the engine
-    has to `keep_order` for it.
-    """
+    """The files of a source and the SQL that reads them; `placed` has `_place`, their order."""
 
     found: Found
     select: str

@@ -64,10 +64,7 @@ def tag_value(line: bytes, entry: Mapping[str, Any]) -> str:
 def check_anchors(
     lines: Sequence[bytes], in_mlflow: Mapping[int, str]
 ) -> tuple[list[Anchor], list[str]]:
-    """Compare the file's lines with MLflow's values (by count, see `tag_value`).
-
-    Return the anchors of both, and what is wrong.
-    """
+    """Hold the file's lines against MLflow's values; return the anchors of both, what is wrong."""
     anchors: list[Anchor] = []
     broken: list[str] = []
     different: list[str] = []

@@ -29,11 +29,7 @@ MAX_PROBLEMS = 100  # kept; the rest is counted, so that memory stays flat
 
 @dataclass(frozen=True)
 class NewAuditEvent:
-    """An event that is to be appended; `use_case` is None where it concerns none or all.
-
-    `detail` is plain JSON without personal data, for an event is never erased; `actor` a person's
-    self-asserted name, or ``run <id>``.
-    """
+    """An event to append; `detail` is plain JSON without personal data: events are never erased."""
 
     kind: str
     detail: Mapping[str, Any]
@@ -44,10 +40,7 @@ class NewAuditEvent:
 
 @dataclass(frozen=True)
 class AuditEvent:
-    """What happened, chained: `hash` covers every other field, `previous_hash` the event before.
-
-    `at` is the Clock's time, `recorded_at` the machine's; None in events of older versions.
-    """
+    """What happened; `hash` covers every other field. Older versions have no `recorded_at`."""
 
     seq: int
     at: datetime
@@ -91,10 +84,7 @@ class StoredEvent:
         return f"event {self.seq} ({self.kind}, {_time(self.at_us)})"
 
     def document(self) -> dict[str, Any]:
-        """Return every column as one line of an export has it.
-
-        A damaged time or detail stands as it is stored, and no longer gives the hash.
-        """
+        """Return every column as an export's line has it; a damaged time or detail as stored."""
         values = vars(self) | self._times() | {"detail": _detail(self.detail)}
         for name in ("at_us", "recorded_at_us", *([LATER] if values[LATER] is None else [])):
             del values[name]
@@ -114,13 +104,7 @@ class StoredEvent:
 
 
 class ChainCheck:
-    """Reads a chain once, in flat memory, and says what is wrong with it.
-
-    An event is compared with its own hash, with the one before it, and with every anchor of its
-    number; so what is altered, removed, put in another place, rewritten or cut is named. `count`
-    and `head` are number and hash of the newest event that was read, `anchored` the highest number
-    up to which the chain is the one that was anchored; `problems` keeps the first 100 of `total`.
-    """
+    """Reads a chain once, in flat memory, and says what is wrong; `problems` are the first 100."""
 
     def __init__(self, anchors: Iterable[Anchor]) -> None:
         self.count, self.head, self.anchored, self.total = 0, GENESIS, 0, 0
@@ -207,11 +191,7 @@ class ChainCheck:
 
 @dataclass(frozen=True)
 class StoredRecord:
-    """A row as it is stored, and what its event has to say.
-
-    `kind` is None when the row cannot be read, `actor` when it does not hold it; `detail` is
-    canonical JSON.
-    """
+    """A stored row; `kind` is None when it cannot be read, `actor` when it does not hold it."""
 
     table: str
     id: int
@@ -301,10 +281,7 @@ def row_digest(row: Mapping[str, Any]) -> str | None:
 
 
 def event_hash(event: Mapping[str, Any]) -> str:
-    """Return the hash of an event: of its canonical JSON, into which the detail's is put.
-
-    Times are from `time_text`, `detail` from `canonical`; TypeError for what has no place in JSON.
-    """
+    """Return the hash of an event's canonical JSON; TypeError for what has no place in JSON."""
     parts = (
         f'"{name}":{event[name] if name == "detail" else canonical(event[name])}'
         for name in HASHED

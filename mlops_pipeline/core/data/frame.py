@@ -68,10 +68,7 @@ class LabelledFrame:
         )
 
     def groups(self, column: str) -> list[tuple[str, npt.NDArray[np.bool_]]]:
-        """Return the groups of a column and their rows: its texts, or quartiles of its numbers.
-
-        Missing values are a group of their own; a column that is not there has none.
-        """
+        """Return the groups of a column and their rows: its texts, or quartiles of its numbers."""
         values = self.protected.get(column, self.columns.get(column))
         if values is None:
             return []
@@ -110,11 +107,7 @@ def split_frame(use_case: UseCase, frame: LabelledFrame) -> Parts:
 
 
 def split_rows(split: Split, grid: Grid, frame: LabelledFrame, seed: int) -> Parts:
-    """Divide rows by time (whole periods, one label horizon purged) or at random by entity.
-
-    A row belongs to a part only if its label was known when the next part starts; what is purged
-    comes off the end of the earlier part. A part that is empty or has one class is a SplitError.
-    """
+    """Divide rows by time (whole periods, one label horizon purged) or at random by entity."""
     if split.method == "random":
         parts = _at_random(split, frame.entity, frame.label, seed)
     else:

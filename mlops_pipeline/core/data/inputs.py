@@ -17,10 +17,7 @@ TYPES: Mapping[str, tuple[type, ...]] = {  # of a value as JSON has it; times ar
 def condition(
     expression: Expression, kinds: Mapping[str, Kind]
 ) -> Callable[[Mapping[str, Any]], bool]:
-    """Return whether inputs satisfy an expression: not so where it is missing.
-
-    A value of another type than its column's is missing; ExpressionError when types do not fit.
-    """
+    """Return whether inputs satisfy an expression: what is missing or of another type does not."""
     columns = {name: kinds[name] for name in sorted(expression.columns)}
     holds = row_function(expression, columns, is_condition=True).of_row
 
@@ -39,10 +36,7 @@ def _typed(value: Any, kind: Kind) -> Value:
 
 
 def broken_inputs(rules: Sequence[InputRule], values: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the rules that features and request columns break, as texts without the values.
-
-    A column that is not there is not judged; a missing value breaks `not_null` only.
-    """
+    """Return the rules that inputs break, without values; an absent column breaks none."""
     return tuple(text for rule in rules for text in _broken(rule, values))
 
 

@@ -129,10 +129,7 @@ def labelled_periods(use_case: UseCase, every: Sequence[Period], as_of: datetime
 def events_in_horizon(
     use_case: UseCase, tables: Mapping[str, Any], periods: Sequence[Period], as_of: datetime
 ) -> Any:
-    """Return (entity key, as_of) of every entity with a label event in [as_of, as_of + horizon).
-
-    Only events known strictly before the run's `as_of` count.
-    """
+    """Return (entity key, as_of) of entities with a known event in [as_of, as_of + horizon)."""
     import ibis
 
     events = label_events(use_case, tables, as_of)

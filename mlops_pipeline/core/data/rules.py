@@ -47,10 +47,7 @@ class RuleResult:
 def row_rules(
     use_case: UseCase, name: str, source: Source, table: Any, now: datetime
 ) -> dict[str, Any]:
-    """Return {rule name: expression that is true for a row that breaks it}.
-
-    The built-in rules come first: times present and not after the Clock, numbers finite.
-    """
+    """Return {rule name: expression true for a row that breaks it}, built-in rules first."""
     until = now.replace(tzinfo=None)
     availability = table[source.availability]
     happened = table[source.happened]

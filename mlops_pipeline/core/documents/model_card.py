@@ -54,10 +54,7 @@ QUALITY = (  # lower ends of ROC AUC; Hosmer, Lemeshow & Sturdivant 2013, sectio
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a version stands. The sequences are of the ops database, oldest first.
-
-    `exceptions` are those from fairness rules, `reviews` those of the card.
-    """
+    """Where a version stands, oldest first; `exceptions` of fairness rules, `reviews` of cards."""
 
     state: RolloutState
     since: datetime
@@ -76,11 +73,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class CardFacts:
-    """The stored documents of one version, and its standing.
-
-    `use_case` is as it was when the version was registered; `standing` None on the card that is
-    registered with the version.
-    """
+    """The documents of a version as it was registered, and its standing (None: at registration)."""
 
     use_case: UseCase
     metadata: Metadata
@@ -142,10 +135,7 @@ class CardFacts:
 
     @property
     def groups(self) -> list[tuple[str, bool, Sequence[GroupRates]]]:
-        """(attribute, is an intersection, groups) by attribute.
-
-        Of an intersection, which has many small groups, the two that are furthest apart.
-        """
+        """(attribute, is an intersection, groups); of intersections the two furthest apart."""
         found = []
         for audit in self.evaluation.fairness:
             groups: Sequence[GroupRates] = audit.groups
@@ -280,11 +270,7 @@ def _warnings(facts: CardFacts) -> Iterator[str]:
 def _reading(rate: float) -> list[tuple[str, str]]:
     """Return how to read each metric, with what the base rate alone would give."""
     entropy = -sum(p * math.log(p) for p in (rate, 1 - rate) if p > 0)
-    blind = {
-        "base": share(rate),
-        "spread": figure(rate * (1 - rate)),
-        "entropy": figure(entropy),
-    }
+    blind = {"base": share(rate), "spread": figure(rate * (1 - rate)), "entropy": figure(entropy)}
     return [(name, metric.reading.format(**blind)) for name, metric in METRICS.items()]
 
 
@@ -317,10 +303,7 @@ WITHOUT_FACTS = frozenset(  # slots of points about which nothing is recorded
 
 @dataclass(frozen=True)
 class Point:
-    """One point of the annex, and what a person has to add to it.
-
-    `slot` is the key in `governance.documents`, `wanted` says it in words.
-    """
+    """One point of the annex; `slot` is its key in `governance.documents`, `wanted` in words."""
 
     number: str
     title: str

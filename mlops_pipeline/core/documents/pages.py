@@ -208,12 +208,7 @@ def _money(value: float | None, currency: str) -> str:
 
 @dataclass(frozen=True)
 class ReportFacts:
-    """What the report is made of.
-
-    `threshold` is the probability from which a decision is positive, or the range where rows
-    differ; `plots` are PNG bytes by name, of which those that no section shows come at the end;
-    `links` addresses by text; `notes` what a reader must know to read the figures right.
-    """
+    """What the report is made of; `plots` are PNG bytes by name, `links` addresses by text."""
 
     use_case: UseCase
     training: TrainingFacts

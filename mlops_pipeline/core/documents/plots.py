@@ -103,10 +103,7 @@ def score_plot(y: ArrayLike, p: ArrayLike, threshold: ArrayLike) -> bytes:
 
 
 def confusion_plot(y: ArrayLike, p: ArrayLike, threshold: ArrayLike) -> bytes:
-    """Plot the confusion matrix of the decisions p >= threshold: rows, and shares of the class.
-
-    `threshold` is one for all rows, or one for each.
-    """
+    """Plot the confusion matrix of p >= threshold (one, or by row): rows, shares of the class."""
     labels = binary_labels(y)
     decisions = probabilities(p, len(labels)) >= np.asarray(threshold, dtype=np.float64)
     counts = np.array([[np.sum((labels == k) & (decisions == d)) for d in (0, 1)] for k in (0, 1)])
@@ -127,10 +124,7 @@ def confusion_plot(y: ArrayLike, p: ArrayLike, threshold: ArrayLike) -> bytes:
 
 
 def importance_plot(values: Mapping[str, float], *, title: str, axis: str) -> bytes:
-    """Plot the 15 largest values as bars (importance, mean absolute SHAP, drift).
-
-    `axis` says what is measured and in which unit.
-    """
+    """Plot the 15 largest values as bars; `axis` says what is measured and in which unit."""
     top = sorted(values.items(), key=lambda pair: (-pair[1], pair[0]))[:BARS]
     axes = _axes(title, axis)
     if not top:
@@ -144,10 +138,7 @@ def importance_plot(values: Mapping[str, float], *, title: str, axis: str) -> by
 
 
 def learning_plot(curves: Mapping[str, Sequence[float]], kept: int | None = None) -> bytes:
-    """Plot the log loss of each part by the number of trees, of which the model kept `kept`.
-
-    Without curves (a candidate that is not boosted) the picture says so.
-    """
+    """Plot the log loss of each part by the number of trees; without curves the picture says so."""
     axes = _axes("Learning curves", "trees", "log loss")
     if not any(curves.values()):
         return _message(axes, "this candidate is fitted in one step")
@@ -162,10 +153,7 @@ def learning_plot(curves: Mapping[str, Sequence[float]], kept: int | None = None
 
 
 def slice_plot(slices: Sequence[Slice], metric: str, overall: Estimate | None = None) -> bytes:
-    """Plot a metric with its interval for each slice, the worst on top and named in red.
-
-    Slices without a value are left out; of more than 16, the worst 16 are shown.
-    """
+    """Plot a metric with its interval for up to 16 slices, the worst on top and named in red."""
     title = metric_title(metric)
     ranked = worst_slices(slices, metric, SLICES)
     names = [_short(f"{item.column} = {item.group}") for item in ranked]
@@ -190,10 +178,7 @@ def slice_plot(slices: Sequence[Slice], metric: str, overall: Estimate | None = 
 
 
 def selection_plot(audit: GroupAudit, at_most: float | None = None) -> bytes:
-    """Plot each group's selection rate; groups left out of the disparities are grey.
-
-    With a larger difference than the gate allows (`at_most`) the extremes are red.
-    """
+    """Plot each group's selection rate: grey when left out, the extremes red above `at_most`."""
     axes = _axes(f"Selection rate by {audit.attribute}", "share of the group that is selected")
     groups = [item for item in audit.groups if item.selection_rate.value is not None]
     if not groups:

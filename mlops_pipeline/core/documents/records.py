@@ -101,10 +101,7 @@ class DataSnapshot:
 
 @dataclass(frozen=True)
 class GroupThresholds:
-    """Thresholds that differ between groups.
-
-    Each of `limits` is of one of `groups`; where groups are estimated, a decision names none.
-    """
+    """Thresholds that differ between groups; each of `limits` is of one of `groups`."""
 
     kind: str
     limits: tuple[float, ...]

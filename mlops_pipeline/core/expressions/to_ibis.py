@@ -121,10 +121,7 @@ def _applied(node: TypedNode, parts: list[Any]) -> Any:
 
 
 def _closed(test: Any) -> Any:
-    """Put a test in a cast, which engines drop.
-
-    Ibis writes `(not b) is null` and `(x = y) in (true)` without their parentheses.
-    """
+    """Put a test in a cast, which engines drop: Ibis writes `(not b) is null` without brackets."""
     from ibis.expr import operations
 
     return operations.Cast(test, to="boolean").to_expr()

@@ -65,10 +65,7 @@ def _row_function(
 def values_function(
     definitions: Mapping[str, Declared], columns: Mapping[str, Kind], *, is_chained: bool
 ) -> Callable[[Sequence[Value]], list[Value]]:
-    """Compile several expressions to one function: a row's values to the declared values.
-
-    `is_chained`: each may read, by name, the values of those before it.
-    """
+    """Compile expressions to one function of a row; `is_chained`: each may read those before it."""
     kinds, writer, found = dict(columns), _Writer(columns), []
     for name, (expression, dtype, precision) in definitions.items():
         node = type_check(expression, kinds)

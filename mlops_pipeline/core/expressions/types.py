@@ -228,10 +228,7 @@ def _outside(value: float, expected: str = "an integer of 64 bits") -> DataError
 
 
 def round_half_away(value: float, modifier: float) -> float:
-    """Round to a decimal place (`modifier`: 10 to the power of those kept), halves away from zero.
-
-    A value that overflows when scaled stays as it is.
-    """
+    """Round to a decimal place (`modifier`: 10 to the power of its number), halves away from 0."""
     scaled = value * modifier
     if scaled > 0:
         rounded = (scaled + BELOW_HALF) // 1.0 / modifier

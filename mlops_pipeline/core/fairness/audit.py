@@ -28,12 +28,7 @@ from mlops_pipeline.core.metrics.intervals import (
     entity_codes,
     factorize,
 )
-from mlops_pipeline.core.metrics.metrics import (
-    Estimate,
-    Floats,
-    binary_labels,
-    probabilities,
-)
+from mlops_pipeline.core.metrics.metrics import Estimate, Floats, binary_labels, probabilities
 from mlops_pipeline.core.metrics.shares import ONE_SIDED, Z_ONE_SIDED, Z_TWO_SIDED
 from mlops_pipeline.errors import DataError
 
@@ -52,10 +47,7 @@ CELLS = LABELS * DECISIONS  # of a group
 
 @dataclass(frozen=True)
 class GroupCalibration:
-    """Mean score, observed rate, observed minus mean score (0: calibrated in the large), ECE.
-
-    Scores say too little where the difference is above 0.
-    """
+    """Mean score, observed rate, observed minus mean score (0: calibrated in the large), ECE."""
 
     mean_score: Estimate
     observed_rate: Estimate
@@ -289,11 +281,7 @@ class _Table:
 
 
 def _share(rate: str, rows: _Rows, value: Floats) -> Share:
-    """Return a rate by group with what its interval is worth; NaN: a group without such a row.
-
-    The interval of n rows of k entities is worth n / (cluster-robust over binomial variance) rows,
-    at most n; k where every row is alike, so that there is no variance.
-    """
+    """Return a rate by group, with the rows its clustered interval is worth; NaN: no such row."""
     counted = {
         "selection_rate": np.ones(len(rows.group), dtype=bool),
         "tpr": rows.label == 1,

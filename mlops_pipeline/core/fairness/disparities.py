@@ -110,10 +110,7 @@ def _ratios(share: Share, z: float) -> tuple[Floats, Floats]:
 
 
 def chance_disparity(name: str, shares: Sequence[Share]) -> float:
-    """Return what 95 of 100 samples of this size stay within when all groups are alike.
-
-    That is below it, of a difference, and above it, of the ratio.
-    """
+    """Return the disparity that 95 of 100 such samples stay within when all groups are alike."""
     rng = np.random.default_rng(0)
     drawn = []
     for share in shares:

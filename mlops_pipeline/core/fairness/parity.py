@@ -76,10 +76,7 @@ def _words(name: str, figure: Estimate, outcome: Outcome) -> str:
 
 @dataclass(frozen=True)
 class LiveDecisions:
-    """What one model version decided about rows with as_of from `since` on.
-
-    `known` says of which rows the label is known at `as_of`; `label` means nothing elsewhere.
-    """
+    """What one model version decided from `since` on; `label` counts where it is `known`."""
 
     version: int
     since: datetime
@@ -107,10 +104,7 @@ class LiveAudit:
 
 
 def audit_decisions(settings: Fairness, found: LiveDecisions | None) -> LiveAudit:
-    """Audit live decisions; selection rates of all rows, what needs labels on labelled ones.
-
-    `found` None: there is no champion.
-    """
+    """Audit live decisions (None: there is no champion); what needs labels on labelled rows."""
     limit = settings.demographic_parity_at_most
     if found is None or len(found.decision) == 0:
         lacking, version = "there is no champion", None

@@ -43,10 +43,7 @@ class Groups:
 def learn_groups(
     protected: Mapping[str, npt.NDArray[Any]], attributes: Sequence[str], min_rows: int
 ) -> Groups:
-    """Return the groups of the rows given; a row of which an attribute is missing has none.
-
-    Combinations with fewer than `min_rows` rows form one group together, if that is large enough.
-    """
+    """Return the groups of the rows; combinations under `min_rows` are one, if large enough."""
     rows = zip(*(protected[name] for name in attributes), strict=True)
     counts = Counter(row for row in rows if None not in row)
     large = sorted(values for values, count in counts.items() if count >= min_rows)
@@ -60,10 +57,7 @@ def learn_groups(
 def selection_difference(
     decision: npt.NDArray[np.bool_], values: npt.NDArray[Any], min_rows: int
 ) -> float | None:
-    """Return the demographic parity difference of an attribute, as the audit does.
-
-    Of groups with at least `min_rows` rows; None with fewer than two. Missing values do not count.
-    """
+    """Return the demographic parity difference of groups of `min_rows` or more; None under two."""
     rows = Counter(value for value in values if value is not None)
     selected = Counter(value for value in values[decision] if value is not None)
     rates = [selected[value] / count for value, count in rows.items() if count >= min_rows]

@@ -247,10 +247,7 @@ class _Frame:
         return frame.left_join(right, key == right._part_key).drop("_part_key")
 
     def _groups(self) -> tuple[Columns, dict[_Latest, Columns], dict[_Group, Columns]]:
-        """Divide the columns: of the row itself, latest values by a join on time, aggregates.
-
-        Each group takes one scan of its source, bounded windows apart from those without limit.
-        """
+        """Divide the columns by scan: of the row itself, latest values, aggregates by reach."""
         own: Columns = {}
         latest: dict[_Latest, Columns] = {}
         others: dict[_Group, Columns] = {}

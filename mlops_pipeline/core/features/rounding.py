@@ -18,10 +18,7 @@ FEW_VALUES = 100  # with so many left, nothing that a model could see is lost
 
 @dataclass(frozen=True)
 class RoundedFeature:
-    """A feature of decimals, and what it rounds: a value of the rows of a table.
-
-    The inputs of sums, means and deviations, else the feature's own values.
-    """
+    """A feature of decimals, and what it rounds: inputs of sums, means, deviations, or itself."""
 
     name: str
     precision: int

@@ -20,23 +20,14 @@ from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.data.frame import LabelledFrame, Parts
 from mlops_pipeline.core.fairness.variants import Groups, learn_groups
 from mlops_pipeline.core.modelling.calibration import cross_fitted, fit_calibration
-from mlops_pipeline.core.modelling.fitting import (
-    Fitted,
-    Rows,
-    encode_rows,
-    kind_of,
-    learn_inputs,
-)
+from mlops_pipeline.core.modelling.fitting import Fitted, Rows, encode_rows, kind_of, learn_inputs
 from mlops_pipeline.core.modelling.scoring import Floats, ScoringModel
 from mlops_pipeline.core.modelling.train import decide_as, fit_again
 
 
 @dataclass(frozen=True)
 class MitigationTrigger:
-    """Attributes above their limits, and the limits of all that a blocking rule protects.
-
-    Either may name an intersection ("gender x region").
-    """
+    """Attributes (or intersections) above their limits, and the limits of all blocking rules."""
 
     because: str
     above: tuple[str, ...]
@@ -60,10 +51,7 @@ class MitigationRecipe:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A variant's model, and what it says of the rows of the validation part.
-
-    Probabilities and thresholds are cross-fitted: what a row gets was learned on other folds.
-    """
+    """A variant's model, and what it says of the validation part, cross-fitted."""
 
     name: str
     model: ScoringModel
@@ -103,10 +91,7 @@ class GroupedRows:
 
 
 class MitigationContext:
-    """The groups that are made equal, and what is needed of the train and the validation part.
-
-    `held` is the validation part without its columns: `held_matrix` has them encoded.
-    """
+    """The groups that are made equal, and what is needed of the train and the validation part."""
 
     def __init__(
         self,

@@ -83,12 +83,7 @@ def multiplier_grid(
 
 
 def search_grid(
-    label: Labels,
-    codes: Codes,
-    grid: Sequence[Sequence[float]],
-    *,
-    costs: Costs,
-    fit: Fit,
+    label: Labels, codes: Codes, grid: Sequence[Sequence[float]], *, costs: Costs, fit: Fit
 ) -> list[Fitted | None]:
     """Fit one model for each vector of multipliers; None where the labels become all the same.
 

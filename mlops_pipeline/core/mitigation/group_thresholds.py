@@ -182,10 +182,7 @@ def limits_by_group(
 
 @dataclass(frozen=True)
 class _RateCurve:
-    """The reachable selection rates of a group, ascending, with expected cost and threshold.
-
-    `free` is the position of the rate of the threshold from the costs.
-    """
+    """A group's reachable selection rates, ascending; `free` is that of the costs' threshold."""
 
     rates: Floats
     cost: Floats
@@ -225,11 +222,7 @@ def limits_jointly(
     within: Mapping[str, float],
     min_rows: int,
 ) -> list[float]:
-    """Return a threshold for each combination, so that every attribute is within its limit.
-
-    `of_rows` and `of_combinations` have the value of each attribute, of rows and of combinations.
-    Values of fewer than `min_rows` rows are not judged, and are worth nothing.
-    """
+    """Return a threshold for each combination, so that every attribute is within its limit."""
     shares: list[Floats] = []
     owners: list[int] = []
     found: list[tuple[str, Any]] = []
@@ -294,10 +287,7 @@ def _worth(
 
 
 def fit_group_shares(inputs: Inputs, matrix: Matrix, codes: Codes, *, seed: int) -> dict[str, Any]:
-    """Fit P(group | inputs): a multinomial logistic model, as plain JSON for scoring.py.
-
-    On at most 20,000 rows that have a group, drawn by the seed.
-    """
+    """Fit P(group | inputs), multinomial logistic, on at most 20,000 rows: JSON for scoring.py."""
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
 

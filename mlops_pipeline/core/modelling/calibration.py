@@ -106,11 +106,7 @@ def _fit_sigmoid(logits: Floats, labels: Floats) -> tuple[float, float]:
 
 
 def folds(label: npt.NDArray[np.int8], entity: npt.NDArray[Any]) -> list[tuple[Flags, Flags]]:
-    """Return five (inside, rest) divisions of the rows by entity.
-
-    Empty when a rest has one class only: a part of these rows is too few to calibrate by. Entities
-    are drawn, always the same: a pattern in their keys is none of the folds.
-    """
+    """Return five (inside, rest) divisions by entity; none when a rest has one class only."""
     names, codes = np.unique(entity, return_inverse=True)
     fold = np.random.default_rng(0).permutation(len(names))[codes] % FOLDS
     divided = [(fold == number, fold != number) for number in range(FOLDS)]
@@ -121,10 +117,7 @@ def folds(label: npt.NDArray[np.int8], entity: npt.NDArray[Any]) -> list[tuple[F
 def cross_fitted(
     kind: Kind, scores: Floats, label: npt.NDArray[np.int8], entity: npt.NDArray[Any]
 ) -> Floats:
-    """Return the probability of each row, calibrated by the rows of other folds.
-
-    Without folds no calibration is safe: the scores themselves.
-    """
+    """Return each row's probability, calibrated by other folds; the scores where there are none."""
     result = scores.copy()
     for inside, rest in folds(label, entity):
         calibration = fit_calibration(kind, scores[rest], label[rest])
@@ -133,10 +126,7 @@ def cross_fitted(
 
 
 def threshold_from_costs(false_positive: float, false_negative: float) -> float:
-    """Return c_fp / (c_fp + c_fn), the threshold of least expected cost (Elkan 2001, eq. 2).
-
-    Valid for calibrated probabilities, when correct decisions cost nothing.
-    """
+    """Return c_fp / (c_fp + c_fn), the threshold of least expected cost (Elkan 2001, eq. 2)."""
     for name, cost in (("false_positive", false_positive), ("false_negative", false_negative)):
         if not (math.isfinite(cost) and cost > 0):
             raise ConfigError(
@@ -155,10 +145,7 @@ class ReliabilityCurve:
 
 
 def reliability_curve(y: ArrayLike, p: ArrayLike, bins: int = 10) -> ReliabilityCurve:
-    """Return the points of a reliability diagram with bins of about equal numbers of rows.
-
-    Equal scores stay in one bin, so heavy ties give fewer than `bins` bins, none of them empty.
-    """
+    """Return a reliability diagram by bins of about equal numbers of rows; ties stay in one bin."""
     if bins < 1:
         raise ConfigError("A reliability curve needs bins", expected="bins >= 1", found=str(bins))
     labels = binary_labels(y)

@@ -35,10 +35,7 @@ FLAT = 0.05  # all moves together, in log-odds: below, the odds change by less t
 
 @dataclass(frozen=True)
 class DirectionCheck:
-    """One declared direction and what the model does.
-
-    `found` is the net direction, or flat; None with a reason: not computable.
-    """
+    """A declared direction and what the model does; `found` None with a reason: not computable."""
 
     feature: str
     expected: Direction
@@ -191,10 +188,7 @@ def check_directions(
 
 
 def local_moves(model: ScoringModel, matrix: Matrix, index: int) -> Floats:
-    """Return the mean change of the log-odds in each interval of an input, lowest first.
-
-    Rows that lack the input are left out. Empty: fewer than two different values.
-    """
+    """Return the mean change of the log-odds in each interval of an input; none of a constant."""
     rows = matrix[~np.isnan(matrix[:, index])]
     values = rows[:, index]
     if len(values) == 0:
@@ -243,10 +237,7 @@ class Wording:
 
 @dataclass(frozen=True)
 class Reason:
-    """One input's push: above 0 it raises the score, below it lowers it (log-odds, uncalibrated).
-
-    `text` reads as "Tickets in twelve weeks: 3 (raises the score)".
-    """
+    """One input's push on the log-odds: above 0 it raises the score, below it lowers it."""
 
     feature: str
     text: str
@@ -271,11 +262,7 @@ def give_reasons(
     wording: Mapping[str, Wording],
     count: int,
 ) -> list[list[Reason]]:
-    """Return for every row up to `count` reasons, the strongest first.
-
-    Of a positive decision those that raise the score, of a negative one those that lower it; fewer
-    where fewer do. Callers with many rows give them in blocks.
-    """
+    """Return for every row up to `count` reasons for its decision, the strongest first."""
     names = model.input_names
     values = np.round(explain(model, columns).values, CONTRIBUTION_DIGITS)
     push = np.where(np.asarray(decisions, dtype=bool)[:, None], values, -values)

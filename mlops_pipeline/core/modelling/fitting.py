@@ -28,10 +28,7 @@ Weights = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Inputs:
-    """The model inputs as learned from the training part, and what was left out.
-
-    `directions` are the declared ones, which candidates with `monotone: true` keep to.
-    """
+    """The inputs as learned from the training part, what was left out, and declared directions."""
 
     items: tuple[Mapping[str, Any], ...]
     dropped: Mapping[str, str] = field(default_factory=dict)
@@ -86,10 +83,7 @@ def encode_rows(
 
 
 class Rows(NamedTuple):
-    """Encoded rows with their labels; `weight` of each row, None: 1.
-
-    `prepared` is what the kind's `prepare` made of the matrix, for who fits the same rows often.
-    """
+    """Encoded rows, labels, weights (None: 1); `prepared` is what the kind's `prepare` made."""
 
     matrix: Matrix
     label: Labels

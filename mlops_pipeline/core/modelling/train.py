@@ -148,11 +148,7 @@ def choose(candidates: Sequence[Trained], tolerance: float) -> Choice:
 def refit(
     use_case: UseCase, frame: LabelledFrame, model: ScoringModel, *, threads: int
 ) -> ScoringModel:
-    """Fit the chosen recipe on every row given: hyperparameters, tree count, calibration fixed.
-
-    The calibration and threshold stay those learned on the validation part: there are no rows left
-    that the refitted model has not seen.
-    """
+    """Fit the chosen recipe on every row; trees, hyperparameters, calibration, threshold stay."""
     every = np.arange(len(frame))
     inputs = learn_inputs(frame.columns, use_case.inputs, every, use_case.directions)
     rows = Rows(encode_rows(inputs, frame.columns, every), frame.label)

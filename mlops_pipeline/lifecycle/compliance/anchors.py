@@ -80,10 +80,7 @@ def anchor_chain(
 
 
 def verify_audit(settings: Settings) -> tuple[ChainCheck, int]:
-    """Read the whole chain, the rows it vouches for and every anchor.
-
-    Return the check, which says what is wrong, and how many anchors the file has.
-    """
+    """Read the chain, the rows it vouches for and all anchors; return the check, and how many."""
     lines, told = _witnesses(settings)
     anchors, wrong = check_anchors(lines, told)
     check = ChainCheck(anchors)
@@ -95,11 +92,7 @@ def verify_audit(settings: Settings) -> tuple[ChainCheck, int]:
 
 
 def _witnesses(settings: Settings) -> tuple[list[bytes], dict[int, str]]:
-    """Return the lines of the file and what MLflow was told; a run may be anchoring meanwhile.
-
-    A line is in the file before MLflow is told of it, so MLflow is read first; what it lacks of the
-    newest line is looked for again.
-    """
+    """Return the file's lines and what MLflow was told, read first: a run may be anchoring."""
     tracking = open_tracking(settings, EXPERIMENT) if is_in_use(settings) else None
     told = _told(tracking) if tracking else {}
     lines = anchor_lines(anchors_file(settings))
@@ -113,10 +106,7 @@ def _witnesses(settings: Settings) -> tuple[list[bytes], dict[int, str]]:
 
 
 def verify_rows(ops: OpsDatabase, check: ChainCheck, beside: Iterable[str] = ()) -> None:
-    """Read the whole chain, the rows it vouches for and what guards them; end the check.
-
-    `beside` is what is wrong elsewhere.
-    """
+    """Read the chain, its rows and what guards them; add what is wrong `beside`; end the check."""
     known, _ = ops.audit_head()
     rows = stored_records(ops), stored_digests(ops)
     records = RecordCheck(*rows, known, AUDITED_KINDS, check.report)

@@ -90,10 +90,7 @@ def write_card(folder: Path, *, now: datetime) -> None:
 
 
 def present_version(context: Context, version: int | None) -> tuple[Path, CardFacts]:
-    """Return the folder of a version's documents, and its facts as they are now.
-
-    Of the champion when none is named.
-    """
+    """Return the folder of a version (default: the champion) and its facts as they are now."""
     ops, use_case = context.ops, context.use_case
     rollout = (
         _champion(ops, use_case) if version is None else get_rollout(ops, use_case.name, version)
@@ -159,10 +156,7 @@ class Pack:
 
 
 def write_pack(context: Context, version: int | None, out: Path) -> Pack:
-    """Write the technical documentation of a version; of the champion when none is named.
-
-    The folder appears whole or not at all, and replaces an earlier pack.
-    """
+    """Write the documentation of a version (default: the champion), whole, over an earlier pack."""
     use_case, settings, out = context.use_case, context.settings, out.absolute()
     archive = out.with_name(f"{out.name}.zip")
     _check_ours(out, archive)

@@ -180,11 +180,7 @@ def set_tombstone(
     found: Mapping[str, int],
     said: Signed,
 ) -> Tombstone:
-    """Say that a person is being forgotten, with an audit event; again adds model versions.
-
-    `use_case` is a name, or `EVERY`; `model_versions` those made from data that held the person;
-    `found` how many rows there are to remove.
-    """
+    """Say that a person is being forgotten, with an audit event; again adds model versions."""
     with ops.write(f"tombstone:{entity}") as tx:
         row = get_tombstone(tx, entity, pseudonym, use_case)
         row = row or Tombstone(entity, pseudonym, use_case, {}, said.by, said.reason, said.at, None)
@@ -203,10 +199,7 @@ def set_tombstone(
 def finish_tombstone(
     ops: Ledger, held: Tombstone, removed: Mapping[str, int], *, by: str, now: datetime
 ) -> Tombstone:
-    """Say that every store was cleaned, with an audit event that counts what was removed.
-
-    What attempts that were killed had found counts too: they may have removed it.
-    """
+    """Say that every store was cleaned, with an event that counts what all attempts removed."""
     with ops.write(f"tombstone:{held.entity}") as tx:
         counts = dict(removed)
         for event in tx.events_after(0, kind=("forget", "forgotten")):
@@ -253,11 +246,7 @@ def _find(person: Person, use_case: UseCase, settings: Settings) -> Found:
 
 
 def _erase(
-    person: Person,
-    use_case: UseCase,
-    settings: Settings,
-    ops: OpsDatabase,
-    lease: HeldLease,
+    person: Person, use_case: UseCase, settings: Settings, ops: OpsDatabase, lease: HeldLease
 ) -> int:
     """Remove a person from the stores of one use case; return how much was online."""
     with open_context(use_case, settings) as context:
@@ -306,10 +295,7 @@ def _logged(settings: Settings, use_case: UseCase, entity_id: str, *, erase: boo
 
 
 def _erase_online(use_case: UseCase, store: OnlineStore, entity_id: str) -> int:
-    """Remove every record and event of an entity; return how many there were.
-
-    A checkpoint that a killed materialization left at the entity goes back to the beginning.
-    """
+    """Remove an entity's records and events, from checkpoints too; return how many there were."""
     records = online_layout(use_case).records()
     names = {*stored_tables(store, use_case.name), *([records[0].name] if records else [])}
     for name in sorted(name for name in names if name.startswith("records_")):

@@ -24,10 +24,7 @@ Renumbered = dict[int, int]  # {version: the one that has its rows without the p
 
 
 class PersonRows:
-    """The rows of one entity (its key as text) in the lake of one use case.
-
-    `check` is called before each write: it fails when the lease was lost.
-    """
+    """The rows of one entity in a use case's lake; `check` fails where the lease was lost."""
 
     def __init__(
         self, context: Context, entity_id: str, check: Callable[[], None] = lambda: None
@@ -56,11 +53,7 @@ class PersonRows:
         return {label: count for label, count in found.items() if count}
 
     def model_versions(self) -> dict[int, list[str]]:
-        """Return the model versions whose recorded data hold the person: {version: `source@n`}.
-
-        Data that are gone, with somebody who was forgotten before, may have held this person, too:
-        `source@n (gone)`.
-        """
+        """Return {version: `source@n`} that hold the person; `(gone)`: may have held them."""
         found: dict[int, list[str]] = {}
         for version, sources in self._snapshots().items():
             held = [
@@ -82,10 +75,7 @@ class PersonRows:
     # without the person
 
     def erase_sources(self, accepted: Accepted) -> dict[str, AcceptedSource]:
-        """Write raw and quarantine tables again; return what is accepted now.
-
-        Nothing is deleted yet: what was accepted before can be read until `purge`.
-        """
+        """Write raw and quarantine again; return what is accepted. Files stay until `purge`."""
         renewed = {}
         for name, item in accepted.items():
             moved = self._rewrite("raw", name, item.version)
@@ -98,10 +88,7 @@ class PersonRows:
         return renewed
 
     def erase_periods(self) -> None:
-        """Write the periods of feature and prediction tables that hold the person again.
-
-        The archive of the log has no periods: it is written again as a whole.
-        """
+        """Write periods that hold the person again; the archive, which has none, as a whole."""
         for label, uri in self.tables().items():
             layer = label.partition("/")[0]
             if layer == ARCHIVE:
@@ -125,10 +112,7 @@ class PersonRows:
             self.lake.purge(uri, keep=sorted(keep.get(uri, ())))
 
     def _rewrite(self, layer: str, name: str, version: int | None) -> Renumbered:
-        """Write a version, and the newest, again in their order, when one of them holds the person.
-
-        Versions of the same files, as before and after a purge, become one.
-        """
+        """Write a version and the newest again if one holds the person; of the same files, once."""
         uri = self.lake.table_uri(self.name, layer, name)
         newest = self.lake.state(uri)
         if newest is None or not self._has_key(newest):

@@ -97,11 +97,7 @@ def _query(
     version: int,
     since: datetime,
 ) -> str:
-    """Return the query of a version's decisions with attributes, and label where it is known.
-
-    Labels are added to the rows of `f`. Two events of an entity at one time cannot be told apart:
-    where their labels differ, or one is not known, neither is known.
-    """
+    """Return the query of decisions and attributes; a label where an entity's events agree."""
     use_case, engine = context.use_case, context.engine
     predictions, features = (engine.scan(state) for state in tables)
     key, names = quoted(use_case.entity.key), [quoted(name) for name in use_case.protected]
@@ -154,10 +150,7 @@ def record_live_audit(
 def raise_parity_alert(
     ops: OpsDatabase, use_case: UseCase, gate: Gate, *, run_id: str, now: datetime
 ) -> None:
-    """Raise an alert when a model breaks a parity rule of the gate, whatever the rule's effect.
-
-    The next evaluated model that breaks none resolves it.
-    """
+    """Raise an alert while the newest model breaks a parity rule, whatever the rule's effect."""
     broken = [rule for rule in gate.rules if rule.name.startswith(PARITY_RULE) and rule.failing]
     said = "; ".join(f"{rule.name} ({rule.effect}): {rule.reason}" for rule in broken)
     message = f"on the test part of the newest model: {said}"

@@ -121,11 +121,7 @@ def catalog(use_case: UseCase, settings: Settings) -> list[FeatureEntry]:
 def unused_features(
     entries: Iterable[FeatureEntry], now: datetime, days: int = UNUSED_DAYS
 ) -> list[FeatureEntry]:
-    """Return the features to deprecate: no live model needs them, nobody read them for `days`.
-
-    A feature that was never read counts from when it was first computed; one that was never
-    computed, or is deprecated already, is not listed.
-    """
+    """Return features to deprecate: no live model needs them, unread (or computed) for `days`."""
     before = now - timedelta(days=days)
     return [
         entry
@@ -137,10 +133,7 @@ def unused_features(
 
 
 def model_inputs(ops: OpsDatabase, lake: Lake, use_case: UseCase) -> list[ModelInputs]:
-    """Return the inputs of the model versions, the highest version first.
-
-    A version that is no longer live is left out when its documents were removed.
-    """
+    """Return the inputs of the model versions, the highest first; live ones must have documents."""
     roles: dict[int, tuple[str | None, str, str]] = {
         item.version: (ALIASES.get(item.state), item.state, item.fingerprint)
         for item in list_rollouts(ops, use_case.name)

@@ -59,11 +59,7 @@ DATA = Path(__file__).resolve().parent / "data"
 
 @dataclass(frozen=True)
 class FeastExport:
-    """A feature repository on disk.
-
-    `oldest` and `newest` are the event times of the first and last row: what Feast's commands
-    `materialize` and `materialize-incremental` take. `rows` is by view.
-    """
+    """A feature repository on disk: event times of its first and last row, rows by view."""
 
     folder: Path
     oldest: datetime
@@ -73,11 +69,7 @@ class FeastExport:
 
 
 def export_feast(context: Context, folder: Path) -> FeastExport:
-    """Write the feature table of the present definitions as a Feast feature repository.
-
-    The folder appears whole or not at all; an earlier export is replaced, what Feast stored beside
-    it stays. Exporting the same table again changes nothing.
-    """
+    """Write the feature table as a Feast repository, whole, over an earlier export."""
     use_case, engine = context.use_case, context.engine
     uri = features_uri(context)
     state = context.lake.state(uri)

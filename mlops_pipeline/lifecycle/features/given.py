@@ -33,10 +33,7 @@ def given_file(context: Context, path: Path) -> str:
 
 
 def register_rows(context: Context) -> list[str]:
-    """Make table ENTITY_ROWS: the given rows with their numbers; return their other columns.
-
-    They stand under their own names for request-time features, and as `_kept_<n>` for the answer.
-    """
+    """Make table ENTITY_ROWS: the given rows, numbered; return other columns (`_kept_<n>`)."""
     use_case, engine = context.use_case, context.engine
     key, types, declared = use_case.entity.key, engine.columns(GIVEN), _declared(context.use_case)
     _check_columns(types, {*declared, "as_of"})

@@ -81,10 +81,7 @@ def write_historical_features(
     *,
     settings: Settings | None = None,
 ) -> int:
-    """Do the same from a Parquet file (CSV by its ending) to a Parquet file; return its rows.
-
-    The file appears whole. The order of the rows is not kept.
-    """
+    """Do the same from a Parquet or CSV file to a Parquet file, in any order; return its rows."""
     import pyarrow.parquet as pq
 
     count = 0
@@ -309,10 +306,7 @@ class _SourceValues:
 
 
 def _one_array(column: Any) -> Any:
-    """Return a chunked column as one array, after a missing value.
-
-    Missing floats are NaN in it, which no feature is: see `_taken`.
-    """
+    """Return a chunked column as one array after a missing value; missing floats are NaN in it."""
     import numpy as np
     import pyarrow as pa
 

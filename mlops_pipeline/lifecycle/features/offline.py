@@ -143,15 +143,9 @@ def finished_through(context: Context) -> datetime | None:
 
 
 def build_features(
-    context: Context,
-    snapshot: Snapshot,
-    *,
-    progress: Callable[[str, int], None] | None = None,
+    context: Context, snapshot: Snapshot, *, progress: Callable[[str, int], None] | None = None
 ) -> BuiltFeatures:
-    """Compute the periods up to the as_of that are not finished, one commit each.
-
-    A killed run leaves whole periods, and none without those before it.
-    """
+    """Compute the periods up to the as_of that are not finished, one commit each, in order."""
     tables = register_accepted(context, snapshot.accepted)
     wanted = use_case_periods(context, snapshot.as_of)
     done = finished_periods(context)
@@ -312,10 +306,7 @@ def periods_with_labels(context: Context, snapshot: Snapshot) -> list[Period]:
 def with_labels(
     context: Context, snapshot: Snapshot, tables: Mapping[str, Any], wanted: Sequence[Period]
 ) -> str:
-    """Return SQL that adds _label (0 or 1) and _known_at to rows `f` of the feature table.
-
-    It reads a temporary table made here, which holds what was known at the as_of.
-    """
+    """Return SQL that adds _label (0 or 1) and _known_at to rows `f`, from a temporary table."""
     use_case, engine, as_of = context.use_case, context.engine, snapshot.as_of
     if use_case.label.kind == "column":
         row, revised = quoted(row_key(use_case)), with_revisions(snapshot.accepted)

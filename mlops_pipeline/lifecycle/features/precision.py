@@ -19,10 +19,7 @@ SAMPLE_ROWS = 20_000  # of each source: what small values lose shows in nearly e
 
 
 def precision_losses(context: Context, accepted: Accepted, *, frame: str) -> list[PrecisionLoss]:
-    """Return the features that rounding makes constant, or nearly so; figures stay as they are.
-
-    `frame` names a table of stored rows, by which derived features are judged.
-    """
+    """Return features that rounding makes (nearly) constant; `frame` is a table of stored rows."""
     use_case, lost = context.use_case, []
     tables = register_accepted(context, accepted)
     samples = {name: table.limit(SAMPLE_ROWS) for name, table in tables.items()}

@@ -61,10 +61,7 @@ def take_snapshot(
 
 
 def decisive_marks(use_case: UseCase, marks: Mapping[str, datetime | None]) -> list[datetime]:
-    """Return the watermarks that as_of waits for: of all sources but sparse ones.
-
-    Of sparse ones where no other source holds a row. A table without time is never behind.
-    """
+    """Return the watermarks that as_of waits for: of sparse sources only if no other has one."""
     present = {
         name: NEVER_BEHIND if use_case.sources[name].availability == ALWAYS else mark
         for name, mark in marks.items()
@@ -118,10 +115,7 @@ def register_accepted(context: Context, accepted: Accepted) -> dict[str, Any]:
 def _accepted_rows(
     engine: Engine, state: TableState, quarantine: TableState | None, revised: Source | None
 ) -> str:
-    """Return the FROM item of a table without its quarantined rows.
-
-    A quarantined revision closes nothing: the version before it stays open.
-    """
+    """Return the FROM item without quarantined rows; a quarantined revision closes nothing."""
     if quarantine is None:
         return engine.scan(state)
     broken = engine.scan(quarantine)

@@ -48,11 +48,7 @@ def record_permits(run: RunContext, given: Permits) -> None:
 
 
 def refuse_jump(context: Context, name: str, state: TableState | None, *, now: datetime) -> None:
-    """Refuse new rows after a pause far longer than every one before.
-
-    A single wrong date would move the watermark, and leave out whatever comes behind it. First
-    deliveries, static sources and tables without time have no rhythm that could be broken.
-    """
+    """Refuse rows after a far longer pause than ever: a wrong date would move the watermark."""
     engine, source = context.engine, context.use_case.sources[name]
     if state is None or source.static or source.availability == ALWAYS:
         return

@@ -68,10 +68,7 @@ def _wider(name: str, source: Source, found: dict[str, str]) -> list[str]:
 
 
 def lacking(engine: Engine, source: Source, state: TableState, where: str) -> str:
-    """Return the query of delivered rows that a table lacks, as a bag; over the stored columns.
-
-    Rows from before a column was read are compared without it.
-    """
+    """Return the query of delivered rows that a table lacks, as a bag, by columns known then."""
     stored, every = engine.scan(state), quoted(*source.stored)
     since = {column: state.facts.get("since", {}).get(column, 0) for column in source.stored}
     marks = sorted({0, *since.values()}, reverse=True)

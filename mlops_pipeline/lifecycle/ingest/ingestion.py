@@ -140,11 +140,7 @@ def forgotten_pseudonyms(ops: Ledger, use_case: str, entity: str) -> frozenset[s
 def without_erased(
     context: Context, source: str, select: str, erased: Collection[str]
 ) -> tuple[str, int]:
-    """Return a query of a source's rows without those of erased entities, and how many it drops.
-
-    The pseudonyms of all distinct keys are computed in SQL and compared with those of the erased;
-    when nobody was erased nothing is read.
-    """
+    """Return a query of a source's rows without erased entities, and how many it drops."""
     key = context.use_case.entity.key
     if not erased or key not in context.use_case.sources[source].columns:
         return select, 0
@@ -181,10 +177,7 @@ def _hold_back(engine: Engine, source: Source, select: str, now: datetime) -> in
 
 
 def _stage(engine: Engine, source: Source, state: TableState | None, *, restate: bool) -> int:
-    """Make `_staged` = the rows of the delivery that the table lacks; count those too late.
-
-    A restatement takes in those too.
-    """
+    """Make `_staged`, the rows that the table lacks; count those too late, unless `restate`."""
     engine.drop_table("_increment")
     if state is None:
         engine.create_view("_staged", "SELECT * FROM _delivery")

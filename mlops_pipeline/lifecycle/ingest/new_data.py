@@ -67,10 +67,7 @@ def new_data_evidence(
 
 
 def _watermarks(context: Context, now: datetime, erased: Collection[str]) -> dict[str, datetime]:
-    """Make each source's files a table like its raw one; return the newest availability of each.
-
-    Nothing when a source holds no row.
-    """
+    """Make each source's files a table; return the newest availabilities, {} if one is empty."""
     engine = context.engine
     marks: dict[str, datetime] = {}
     for name, source in context.use_case.sources.items():

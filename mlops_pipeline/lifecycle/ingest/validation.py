@@ -145,10 +145,7 @@ def raw_table(context: Context, name: str) -> TableState:
 def _mark_broken(
     context: Context, name: str, raw: Any, rules: Mapping[str, Any], *, keys_repeat: bool
 ) -> None:
-    """Make table `_broken`: _row_no and the list of rules of every row that breaks one.
-
-    `keys_repeat` False: ingestion saw every key once, so that none can break uniqueness.
-    """
+    """Make `_broken`: number and rules of each row that breaks one; unique keys need no look."""
     engine, source = context.engine, context.use_case.sources[name]
     flags = raw.select(
         "_row_no", **{f"r{index}": rule for index, rule in enumerate(rules.values())}
@@ -243,10 +240,7 @@ def sample_source(context: Context, name: str, rows: int = SAMPLE_ROWS) -> "pd.D
 def write_data_docs(
     folder: Path, samples: Mapping[str, "pd.DataFrame"], use_case: UseCase, *, now: datetime
 ) -> DataDocs:
-    """Validate each sample (of `sample_source`) by the rules of its source and write the pages.
-
-    The folder is made when it does not exist; its index.html is the page to open.
-    """
+    """Validate each source's sample by its rules and write the pages into the folder."""
     from mlops_pipeline.core.documents.pages import render_page
 
     results, pages = write_data_docs_pages(folder, samples, use_case, now=now)

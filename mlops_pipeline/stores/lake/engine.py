@@ -78,10 +78,7 @@ class Engine:
         return bool(self.query(f"{select} LIMIT 1"))
 
     def are_distinct(self, rows: str, columns: str) -> bool:
-        """Whether all rows surely differ in some columns; if not, two may share a 64-bit hash.
-
-        Sorting the hashes takes a fraction of the time and memory of grouping the rows.
-        """
+        """Whether all rows surely differ in some columns, by 64-bit hashes: quicker than groups."""
         import numpy as np
 
         total = int(self.query(f"SELECT count(*) FROM {rows}")[0][0])

@@ -63,10 +63,7 @@ class Lake:
         return "/".join(part for part in (self.uri, use_case, layer, name) if part)
 
     def state(self, uri: str, version: int | None = None) -> TableState | None:
-        """Return a table's files and facts at a version.
-
-        None when the table does not exist, or files of the version were erased with a person.
-        """
+        """Return files and facts at a version; None: no table, or erased with a person."""
         from deltalake import DeltaTable
         from deltalake.exceptions import TableNotFoundError
 
@@ -150,10 +147,7 @@ class Lake:
         return int(DeltaTable(uri).version())
 
     def find_row(self, uri: str, column: str, value: str) -> dict[str, Any] | None:
-        """Return the row of the newest version with a value, without an engine; None without one.
-
-        Parquet's own statistics leave out what cannot have it, where rows are in its order.
-        """
+        """Return the newest version's row with a value, found by statistics; None: no row."""
         from deltalake import DeltaTable
 
         if not DeltaTable.is_deltatable(uri):
@@ -230,11 +224,7 @@ def _number(path: Path) -> int:
 
 
 def _encoding(schema: Any) -> Any:
-    """Return how Parquet is written.
-
-    Dictionaries are for texts only: of mostly distinct numbers they take half the writing and make
-    larger files. Zstandard would make smaller files, and a tenth more work of every month.
-    """
+    """Return how Parquet is written: dictionaries for texts only, as numbers seldom repeat."""
     import pyarrow.types as arrow
     from deltalake import ColumnProperties, WriterProperties
 

@@ -48,10 +48,7 @@ def model_script(sources: Sequence[Path]) -> str:
 def check_contract(
     model_folder: Path, script: str, example: Path, expected: Any, *, timeout_s: int
 ) -> None:
-    """Load a stored model with plain MLflow in a fresh process and compare its example.
-
-    Its script is compared with the one known by hash before anything runs it.
-    """
+    """Load a stored model in a fresh process, its script known by hash; compare its example."""
     import numpy as np
 
     stored = (model_folder / SCRIPT).read_text(encoding="utf-8")

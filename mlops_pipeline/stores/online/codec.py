@@ -46,11 +46,7 @@ class Record(NamedTuple):
 
 
 class RecordSchema:
-    """The layout of the records of one table of the online store: features in order, with types.
-
-    `definition` identifies what they mean, for example a hash. Records that were written under
-    another definition, other names or types are refused.
-    """
+    """The layout of a table's records: features in order, types, and a hash of what they mean."""
 
     def __init__(
         self, names: Sequence[str], dtypes: Sequence[FeatureType], definition: str

@@ -22,10 +22,7 @@ from mlops_pipeline.errors import ConfigError
 
 
 class OnlineTable(NamedTuple):
-    """Names a table of records, or a stream of events, of one use case.
-
-    The names are those of the configuration: letters, digits and underscores.
-    """
+    """Names a table of records, or a stream of events, of one use case."""
 
     use_case: str
     name: str
@@ -53,11 +50,7 @@ class StoredRecord(NamedTuple):
 
 
 class StoredEvent(NamedTuple):
-    """One version of an event of an entity.
-
-    `identity` is the event's own among all of the entity; `available_at_us` from when on this
-    version was known.
-    """
+    """A version of an event: its `identity` among the entity's, `available_at_us`: known from."""
 
     entity: str
     identity: str
@@ -89,10 +82,7 @@ class OnlineStore(Protocol):
     def read_records(
         self, table: OnlineTable, entities: Sequence[str], *, now_us: int
     ) -> list[bytes | None]:
-        """Return the blob of each entity; None where there is none, or it has expired.
-
-        Where it is damaged, `RecordSchema.decode` refuses what comes back.
-        """
+        """Return the blob of each entity; None where there is none, or it has expired."""
         ...
 
     def purge(self, table: OnlineTable, *, now_us: int) -> int:
@@ -166,10 +156,7 @@ STORES: dict[str, StoreKind] = {  # by the scheme of the address
 
 
 def open_online_store(url: str, *, timeout_ms: int) -> OnlineStore:
-    """Open the store at an address.
-
-    A SQLite file is made where there is none; a server is first spoken to by the first call.
-    """
+    """Open the store at an address; a SQLite file is made, a server is first spoken to later."""
     if timeout_ms < 1:
         raise ConfigError(
             "The time limit of the online store is not a positive number of milliseconds.",

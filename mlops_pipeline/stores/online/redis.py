@@ -106,10 +106,7 @@ return added
 
 
 class RedisOnlineStore(Closing):
-    """See `OnlineStore`; `timeout_ms` is the longest exchange with the server.
-
-    The address is ``redis://user:password@host:port/db``: a database of its own, and no eviction.
-    """
+    """See `OnlineStore`; a database of its own, without eviction; `timeout_ms` an exchange."""
 
     is_local = False
 

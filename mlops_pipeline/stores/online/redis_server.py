@@ -59,10 +59,7 @@ class Address(NamedTuple):
 
 
 class RedisServer:
-    """Exchanges commands and answers with a server: one time limit for the whole, no second try.
-
-    It takes as many connections as there are callers at once.
-    """
+    """Exchanges commands with a server within a time limit; a connection for each caller."""
 
     def __init__(self, url: str, *, timeout_ms: int) -> None:
         self._timeout_ms = timeout_ms

@@ -256,10 +256,7 @@ class Connection(sqlite3.Connection):
 
 
 class Connections:
-    """One connection to the file for each thread that asks; the file is made where there is none.
-
-    `timeout_ms` is how long a statement waits for a lock.
-    """
+    """A connection to the file for each thread; `timeout_ms` is how long a statement waits."""
 
     def __init__(self, path: Path, *, timeout_ms: int) -> None:
         self._path, self._name = path.absolute(), str(path.absolute())

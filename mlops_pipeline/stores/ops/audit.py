@@ -4,13 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mlops_pipeline.core.audit.anchors import canonical
-from mlops_pipeline.core.audit.chain import (
-    AuditEvent,
-    Place,
-    StoredEvent,
-    StoredRecord,
-    row_digest,
-)
+from mlops_pipeline.core.audit.chain import AuditEvent, Place, StoredEvent, StoredRecord, row_digest
 from mlops_pipeline.core.rollout.records import RolloutEvent
 from mlops_pipeline.errors import StateError
 from mlops_pipeline.stores.ops.declarations import Declared, is_coded

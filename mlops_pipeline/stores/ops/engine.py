@@ -126,9 +126,7 @@ def _parse(url: str, setting: str, what: str) -> URL:
         parsed = make_url(url)
     except (ArgumentError, ValueError) as error:
         raise ConfigError(  # the text may hold a password, so it is not repeated
-            f"The URL of the {what} cannot be read.",
-            where=setting,
-            expected=expected,
+            f"The URL of the {what} cannot be read.", where=setting, expected=expected
         ) from error
     if parsed.drivername == "postgresql":
         parsed = parsed.set(drivername=POSTGRES_DRIVER)

@@ -63,10 +63,7 @@ def claim_lease(
 def change_lease(
     ops: Ledger, name: str, holder: str, *, token: int | None = None, **changes: Any
 ) -> bool:
-    """Change a lease if it is the holder's, expired or not; False if it was lost or released.
-
-    `token`, from when it was taken, also refuses if another holder was in between.
-    """
+    """Change a lease if it is the holder's (and of `token`), expired or not; False if it is not."""
     with ops.write(f"lease:{name}") as tx:
         found = get_lease(tx, name)
         if found is None or found.holder != holder or token not in {None, found.token}:

@@ -18,16 +18,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Engine,
-    Text,
-    insert,
-    select,
-    type_coerce,
-    update,
-)
+from sqlalchemy import ColumnElement, Connection, Engine, Text, insert, select, type_coerce, update
 from sqlalchemy.exc import DatabaseError
 
 from mlops_pipeline.core.audit.anchors import GENESIS, canonical
@@ -77,10 +68,7 @@ class Ledger(ABC):
         limit: int | None = None,
         **equal: Any,
     ) -> list[R]:
-        """Return rows whose columns equal these values (None: NULL) or one of several.
-
-        They are ordered by the key, or by the columns of `order`; ``-`` before one: descending.
-        """
+        """Return rows with these values (None: NULL), by key or `order` (``-``: descending)."""
         declared = TABLES[record]
         query = declared.select().where(*where, *_equal(declared, equal)).limit(limit)
         for name in order or declared.key:
@@ -91,11 +79,7 @@ class Ledger(ABC):
             return [declared.restored(dict(row)) for row in found]
 
     def find(
-        self,
-        record: type[R],
-        *where: ColumnElement[bool],
-        order: Sequence[str] = (),
-        **equal: Any,
+        self, record: type[R], *where: ColumnElement[bool], order: Sequence[str] = (), **equal: Any
     ) -> R | None:
         """Return the first such row, or None."""
         found = self.all(record, *where, order=order, limit=1, **equal)
@@ -194,11 +178,7 @@ class Transaction(Ledger):
 
     @contextmanager
     def write(self, scope: str) -> "Iterator[Transaction]":
-        """Go on in this transaction, alone in one more scope.
-
-        The turn of `audit` is the last that is taken, so that no two transactions ever wait for
-        each other.
-        """
+        """Go on in this transaction in one more scope; `audit` comes last: none waits for ever."""
         if scope not in self._scopes:
             if AUDIT in self._scopes:
                 raise StateError(

@@ -30,10 +30,7 @@ class Design(NamedTuple):
 
 
 def prepare(inputs: Inputs, matrix: Matrix) -> Design:
-    """Learn the terms of a linear model from rows, and return them with their values.
-
-    Row-major, or scikit-learn would copy it; filled in blocks of rows that fit the cache.
-    """
+    """Learn the terms of a linear model; return them with the rows' values, by blocks."""
     terms = _learn_terms(inputs, matrix)
     values = np.empty((len(matrix), len(terms)))
     total, squares = np.zeros(len(terms)), np.zeros(len(terms))

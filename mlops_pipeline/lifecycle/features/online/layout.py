@@ -56,11 +56,7 @@ Checkpoint = TypeVar("Checkpoint")
 
 @dataclass(frozen=True)
 class OnlineLayout:
-    """Which views of a use case are materialized, counted from events, computed from the request.
-
-    `features` are all that can be read, in the order of the configuration: columns of these views,
-    and derived features that need no others.
-    """
+    """Which views are stored, counted from events, made of the request; all their features."""
 
     use_case: UseCase
     stored: tuple[str, ...]
@@ -141,10 +137,7 @@ def never_filled(use_case: UseCase, table: OnlineTable) -> OnlineDefinitionError
 
 @dataclass(frozen=True)
 class RecordsCheckpoint:
-    """How far a table of records is filled; `expiry_days` is the `ttl_days` they were written with.
-
-    A killed run goes on behind the entity `last`. `was_complete`: it once held every entity.
-    """
+    """How far records are filled: behind `last`. `was_complete`: every entity was there once."""
 
     feature_time_us: int
     last: str | None
@@ -156,10 +149,7 @@ class RecordsCheckpoint:
 
 @dataclass(frozen=True)
 class StreamCheckpoint:
-    """How far a stream is filled: `rows` of the raw table were looked at, with this `quarantine`.
-
-    A row that declares to have been known before `late_before_us` counts as known when it arrives.
-    """
+    """How far a stream is filled; rows declared before `late_before_us` count from arrival."""
 
     rows: int
     quarantine: int | None
@@ -249,10 +239,7 @@ class EventStream:
         )
 
     def columns(self) -> str:
-        """Return SQL of what is made of a row of the source, with `_row_no`, `_available_at`.
-
-        `_identity` is the event's own: its key; a row that lacks a part of it is one for itself.
-        """
+        """Return SQL of what is made of a row; `_identity` is its key, where that is complete."""
         section = self.use_case.sources[self.source]
         texts = [f"{quoted(column)}::VARCHAR" for column in section.key]
         identity = " || '/' || ".join(f"length({text}) || ':' || {text}" for text in texts)
@@ -270,10 +257,7 @@ class EventStream:
         return ", ".join(fields)
 
     def versions(self, rows: str, *, revised: bool) -> str:
-        """Return the query of events from a FROM item of `columns`: one row a version and entity.
-
-        `_kept_us` is the time by which a version is removed: an event's versions go together.
-        """
+        """Return the query of events from rows of `columns`; a version goes by its `_kept_us`."""
         times = ("_happened_us", "_declared_us", "_known_us", "_arrival")
         fields = f"_identity || '@' || _declared_us AS _version, {quoted(*times, *self._kinds)}"
         if not revised:
@@ -292,11 +276,7 @@ class EventStream:
 
 @dataclass(frozen=True)
 class Pushed:
-    """What became of pushed rows.
-
-    `new` events; `refused` rows that break a rule; `late` ones, which declare to have been known
-    before what is accepted: they count from their ingestion on, if they are not accepted already.
-    """
+    """What became of pushed rows: `refused` break a rule, `late` count from their ingestion."""
 
     rows: int
     new: int

@@ -110,10 +110,7 @@ def open_writer(settings: Settings) -> OnlineStore:
 
 
 def accepted_through(ops: OpsDatabase, use_case: UseCase) -> datetime | None:
-    """Return the as_of up to which features of the present definitions passed the leak check.
-
-    None when no features run of these definitions has ended well: nothing may go online yet.
-    """
+    """Return the as_of up to which these definitions passed the leak check; None: never yet."""
     pointer = get_pointer(ops, use_case.name, "features")
     if pointer is None or pointer.value["definitions"] != definitions_hash(use_case):
         return None
@@ -144,11 +141,7 @@ def materialize(
     now: datetime,
     chunk_rows: int = CHUNK_ROWS,
 ) -> Materialized:
-    """Bring the online store up to the newest features; again changes nothing.
-
-    A period behind `through` was computed, but not accepted. Records that have expired by `now`
-    are removed. Where the store does not take what is written, the next run goes on there.
-    """
+    """Bring the online store up to the newest accepted features; again changes nothing."""
     use_case = context.use_case
     layout = online_layout(use_case)
     streams = [EventStream(use_case, source) for source in layout.sources]
@@ -249,11 +242,7 @@ def _begin(run: _Run, found: RecordsCheckpoint | None) -> RecordsCheckpoint:
 
 
 def _newest_us(run: _Run) -> int:
-    """Return the newest time whose values are final.
-
-    The start of the newest finished period up to `through`; on an event grid the last midnight up
-    to which every source of a daily view is complete: rows that arrive later count as known later.
-    """
+    """Return the newest time whose values are final: a finished period's, or a midnight."""
     use_case = run.context.use_case
     if not run.is_by_event:
         starts = (parse_time(name) for name in finished_periods(run.context))
@@ -273,10 +262,7 @@ def _newest_us(run: _Run) -> int:
 
 
 def _snapshot(run: _Run, as_of: datetime, *, after: str | None) -> Iterator[Any]:
-    """Yield Arrow batches: the key, then the stored features; in the order of the key.
-
-    `after` is the entity to go on behind. Entities are taken in slices.
-    """
+    """Yield Arrow batches in the order of the key, behind `after`: the key, the stored features."""
     key, engine, use_case = run.key, run.context.engine, run.context.use_case
     if run.is_by_event:  # every entity that a source of a view has
         names = dict.fromkeys(view.source for view in use_case.views.values())

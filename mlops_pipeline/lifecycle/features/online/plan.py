@@ -47,10 +47,7 @@ class FeatureValue(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """Status and time by place in a row; of the features asked for, what is not fresh, and since.
-
-    `not_fresh` has names and statuses, `oldest` is the oldest time among all that are not missing.
-    """
+    """Status and time by place in a row; of those asked for what is not fresh, and since."""
 
     statuses: tuple[FeatureStatus, ...]
     times: tuple[datetime | None, ...]
@@ -59,11 +56,7 @@ class Summary(NamedTuple):
 
 
 class FeatureValues(Mapping[str, FeatureValue]):
-    """The features of one entity by name, in the order in which they were asked for.
-
-    What many entities share exists once: a read of a hundred entities makes no thousands of
-    objects.
-    """
+    """The features of one entity by name, in the order asked for; what is shared exists once."""
 
     __slots__ = ("_places", "_values", "summary")
 
@@ -91,10 +84,7 @@ class FeatureValues(Mapping[str, FeatureValue]):
 
 
 class Found(NamedTuple):
-    """What a read found of one entity.
-
-    `events` are by source, of those that were read; `newest_us` says up to when they are known.
-    """
+    """What a read found of an entity; `newest_us`: up to when the events of a source are known."""
 
     record: Record | None
     events: Mapping[str, Sequence[Event]]
@@ -307,11 +297,7 @@ def request_texts(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 
 def request_row(use_case: UseCase, given: Mapping[str, str]) -> dict[str, Any]:
-    """Return a request's columns as values of their types.
-
-    Whole numbers, decimal numbers, `true` or `false`, ISO 8601 dates and times (without a zone:
-    UTC), text. Empty text is a missing value, except in a text column.
-    """
+    """Return a request's columns, given as text, as values of their types; empty: missing."""
     known = use_case.request_columns
     row: dict[str, Any] = {}
     for name, text in given.items():

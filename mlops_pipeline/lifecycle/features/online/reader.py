@@ -57,11 +57,7 @@ Answer = TypeVar("Answer")
 
 
 class OnlineFeatures(NamedTuple):
-    """The features of one entity, by name in the order in which they were asked for.
-
-    `entity` is its key, a whole number in decimal digits; `read_at` the time for which it was read
-    (UTC); `is_known` whether the store has anything of the entity.
-    """
+    """The features of one entity for `read_at`; `is_known`: the store has anything of it."""
 
     entity: str
     read_at: datetime
@@ -70,10 +66,7 @@ class OnlineFeatures(NamedTuple):
 
 
 class OnlineReader(Closing):
-    """Reads the features of a use case; may be shared by threads.
-
-    The store is closed with the reader; `now` is the Clock; `used` are the features asked for.
-    """
+    """Reads the features of a use case; may be shared by threads. The store is closed with it."""
 
     def __init__(
         self, use_case: UseCase, store: OnlineStore, *, now: Callable[[], datetime]
@@ -168,10 +161,7 @@ class OnlineReader(Closing):
 
 @dataclass
 class _Lookup:
-    """One read's questions to the store, and what they found.
-
-    After its first failure a lenient read asks nothing more: it has waited once.
-    """
+    """One read's questions to the store; a lenient one asks nothing after its first failure."""
 
     use_case: UseCase
     store: OnlineStore
@@ -284,10 +274,7 @@ class _Lookup:
 def open_reader(
     use_case: UseCase, settings: Settings, *, is_noted: bool = True
 ) -> Iterator[OnlineReader]:
-    """Yield a reader of the configured store; it is closed at the end.
-
-    Its use is noted then in the catalogue; not with `is_noted` false, where the caller does it.
-    """
+    """Yield a reader of the configured store; its use is noted in the catalogue if `is_noted`."""
     store = open_online_store(settings.online_url, timeout_ms=settings.online_timeout_ms)
     with OnlineReader(use_case, store, now=settings.now) as reader:
         yield reader
@@ -305,11 +292,7 @@ def choose_use_case(
     features: Collection[str],
     name: str | None = None,
 ) -> UseCase:
-    """Return the use case that is meant by an entity's name.
-
-    Several use cases may have an entity of the same name: then the one that is named, else the
-    only one that has all the features.
-    """
+    """Return the use case of an entity's name: the named one, or the one with all features."""
 
     def unknown(kind: str, given: str, known: Iterable[str], where: str) -> NotFoundError:
         way_out = "mlops features list USE_CASE"
@@ -364,11 +347,7 @@ def read_entity(
     request: Mapping[str, str] | None = None,
     at: datetime | None = None,
 ) -> OnlineFeatures:
-    """Read the features of one entity.
-
-    `entity_id` is the key as text, `request` gives columns as text (see `request_row`). Without
-    `features`: all that can be answered; without `request`, those that need none.
-    """
+    """Read one entity's features, by default all that can be answered; `request` holds texts."""
     names = list(features)
     if not names:
         held_back = set() if request else request_features(use_case)
