@@ -256,7 +256,7 @@ def config_check(
     files: Annotated[list[Path] | None, typer.Argument(help="Default: configs/*.yaml")] = None,
 ) -> None:
     """Check configuration files, by themselves and against the models that are live."""
-    from mlops_pipeline.config.notes import notes
+    from mlops_pipeline.config.checks import notes
     from mlops_pipeline.lifecycle.features.catalogue import check_live_models
 
     found = map(load_use_case, files) if files else all_use_cases().values()

@@ -241,3 +241,29 @@ def _serving(use_case: "UseCase") -> Problems:
     if use_case.serving.high_impact is not None:
         used = sorted(use_case.serving.high_impact.columns)
         yield from unknown("serving.high_impact", used, given, "feature or column of a request")
+
+
+def notes(use_case: "UseCase") -> Problems:
+    """Yield what follows from choices, explicit or by default, and is easily overlooked."""
+    yield from _label_notes(use_case)
+    for name, source in use_case.sources.items():
+        if source.is_day(source.availability):
+            yield (
+                f"sources.{name}: {source.availability} is a date, so a row is known at the end of "
+                "its day (UTC); available_at: a timestamp that says otherwise"
+            )
+
+
+def _label_notes(use_case: "UseCase") -> Problems:
+    """Yield when labels of events are known, and whether later arrivals may change them."""
+    label, delay = use_case.label, use_case.label_delay_days
+    if label.kind == "column":
+        return
+    yield f"label: known {label.horizon_days} + {delay} days after as_of (horizon_days, delay_days)"
+    lateness = use_case.sources[label.source].lateness_days
+    if delay < lateness:
+        yield (
+            f"label.delay_days: {delay} is less than sources.{label.source}.lateness_days "
+            f"({lateness}): an event that arrives later changes a label that counted as known; "
+            "without the key, labels wait so long"
+        )

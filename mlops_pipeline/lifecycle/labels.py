@@ -25,7 +25,7 @@ from mlops_pipeline.errors import (
     masked,
 )
 from mlops_pipeline.lifecycle.features.online.layout import to_us
-from mlops_pipeline.stores.deliveries import locked, write_delivery
+from mlops_pipeline.stores.files import locked, write_delivery
 from mlops_pipeline.stores.settings import Settings, parse_time
 
 ROWS_AT_ONCE = 1_000

@@ -14,21 +14,31 @@ import json
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
-from mlops_pipeline.core.data.frame import LabelledFrame, Parts
+from mlops_pipeline.core.data.frame import LabelledFrame, Parts, split_periods
+from mlops_pipeline.core.data.periods import column_labels, no_label_yet
 from mlops_pipeline.core.documents.records import TrainingFacts, from_plain, plain
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.core.recipe import train_candidates, training_facts
 from mlops_pipeline.errors import NotFoundError
 from mlops_pipeline.lifecycle.bookkeeping import get_pointer
 from mlops_pipeline.lifecycle.champions import RELEASE, release_document
-from mlops_pipeline.lifecycle.context import AcceptedSource, RunContext, Snapshot
-from mlops_pipeline.lifecycle.features.offline import load_frame
-from mlops_pipeline.lifecycle.ingest.accepted import accepted_sources
+from mlops_pipeline.lifecycle.context import AcceptedSource, Context, RunContext, Snapshot
+from mlops_pipeline.lifecycle.features.offline import (
+    finished_periods,
+    load_frame,
+    periods_with_labels,
+    use_case_periods,
+)
+from mlops_pipeline.lifecycle.ingest.accepted import (
+    accepted_sources,
+    register_accepted,
+    with_revisions,
+)
 from mlops_pipeline.lifecycle.provenance import git_state, run_fingerprint
 from mlops_pipeline.lifecycle.rollouts import list_rollouts
 from mlops_pipeline.lifecycle.run_log import log_training
@@ -40,6 +50,7 @@ SAMPLE_ROWS = 5_000  # of the training part, kept for the report of what changed
 POINTER = "trained_model"
 TRAINING, SAMPLE = "training.json", "train_sample.parquet"
 EVALUATION = "evaluation.json"
+FAR = datetime(9000, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -198,3 +209,24 @@ def read_facts(folder: Path) -> TrainingFacts:
             way_out="materialize trained_model again",
         )
     return from_plain(TrainingFacts, json.loads(path.read_text(encoding="utf-8")))
+
+
+def refuse_untrainable(context: Context, snapshot: Snapshot) -> None:
+    """Raise the error in which a training would end, before a period of features is built."""
+    use_case = context.use_case
+    tables = register_accepted(context, snapshot.accepted)
+    every = use_case_periods(context, snapshot.as_of)
+    labelled = periods_with_labels(context, snapshot)
+    if every and not labelled:
+        raise no_label_yet(use_case, every[0], snapshot.as_of)
+    if use_case.label.kind == "column":
+        revised = with_revisions(snapshot.accepted)
+        labels = context.engine.compile(column_labels(use_case, tables, FAR, revised=revised))
+        select = f"SELECT min(known_at) FROM ({labels}) WHERE label IS NOT NULL"
+        first = context.engine.query(select)[0][0]
+        if first is not None and first.replace(tzinfo=UTC) > snapshot.as_of:
+            raise no_label_yet(use_case, every[0], snapshot.as_of, first.replace(tzinfo=UTC))
+    if use_case.split.method == "time" and every:
+        done = finished_periods(context)  # an empty one is no part of a split
+        kept = [item for item in labelled if item.name not in done or done[item.name].rows]
+        split_periods(use_case, kept)

@@ -71,7 +71,7 @@ class Gate(Closing):
             self._share_rates()
 
     def _share_rates(self) -> None:
-        from mlops_pipeline.stores.online.redis_rates import SharedRates
+        from mlops_pipeline.stores.online.redis_server import SharedRates
 
         shared = self._stack.enter_context(SharedRates(self.settings.online_url))
         per_minute = self.settings.rate_limit

@@ -13,9 +13,8 @@ import pytest
 
 from mlops_pipeline.errors import MlopsError
 from mlops_pipeline.lifecycle.champions import champion_rollout, released_model
-from mlops_pipeline.lifecycle.compliance.anchors import verify_audit
+from mlops_pipeline.lifecycle.compliance.anchors import NOTE_OF_LOADING, verify_audit
 from mlops_pipeline.lifecycle.compliance.erasure import forget, person_of
-from mlops_pipeline.lifecycle.compliance.evidence import NOTE_OF_LOADING
 from mlops_pipeline.stores.ops import Pointer
 from mlops_pipeline_tests.world import FIRST_ID, World
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mlops_pipeline.config.notes import notes
+from mlops_pipeline.config.checks import notes
 from mlops_pipeline_tests.worlds import VISITS, shop
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mlops_pipeline.errors import OnlineStoreError
 from mlops_pipeline.serving import limits
 from mlops_pipeline.serving.limits import Load, RateLimit
-from mlops_pipeline.stores.online.redis_rates import SharedRates
+from mlops_pipeline.stores.online.redis_server import SharedRates
 from mlops_pipeline_tests.stores.online.conftest import redis_url, use_case
 
 __all__ = ["redis_url", "use_case"]

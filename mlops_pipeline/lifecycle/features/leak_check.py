@@ -2,25 +2,17 @@
 
 A feature that changes when later rows become noise has looked at them. A finished period is
 computed again from tables in which everything that was not known before a cut is noise, and
-compared with what is stored. On a month, week or day grid the cut is as_of itself. On an event grid
-it lies just behind the median event of the period, and the events known before it are compared:
-what they look back on ends at their own time. It costs one period of about `MAX_ROWS` rows, whose
-entities are drawn by hash, and one scan of each source.
+compared with what is stored. The cut is as_of itself; on an event grid just behind the median event
+of the period, and the events known before it are compared. It costs one period of about `MAX_ROWS`
+rows, whose entities are drawn by hash, and one scan of each source.
 
-Noise, for the drawn entities (table `_leak_keys`: entity key and a number from 0 on; the even ones
-are the leak probes, to which everything future goes, the others have no future, so that it also
-shows who looks for one):
+Noise, for the drawn entities (`_leak_keys`: the even ones are probes, to which everything future
+goes; the others have no future, so that it also shows who looks for one), is a hash of row, column:
 
-- rows that happened or became known at the cut or later: the key of another entity, a probe, and
-  random values of the same types; their times stay;
+- rows that happened or became known at the cut or later: a probe's key, random values, own times;
 - for every probe one row more at the cut or up to 30 days after it, and one that happened a minute
-  before it and became known after it: so there is noise even where the data end at the cut (not
-  the second where queries rely on rows that are known when they happen);
-- revisions after the cut: undone, the version before stays open;
-- label columns: random in every row. Labels are known later than anything that is a feature.
-
-The noise is a hash of row and column: the same tables give the same noise. What the configuration
-alone shows of leaks is config/checks.py's.
+  before it and became known after it (not where queries rely on rows known when they happen);
+- revisions after the cut: undone; label columns: random in every row, as labels are known later.
 """
 
 from collections.abc import Iterable, Mapping
@@ -30,7 +22,13 @@ from typing import Any
 
 from mlops_pipeline.core.data.periods import Period, following, step_of
 from mlops_pipeline.core.features.frames import EVENT_ROW, RowGuarantees, feature_frame
-from mlops_pipeline.core.features.rounding import PrecisionLoss
+from mlops_pipeline.core.features.rounding import (
+    PrecisionLoss,
+    RoundedFeature,
+    derived_features,
+    precision_loss,
+    source_features,
+)
 from mlops_pipeline.errors import DataError, NotFoundError
 from mlops_pipeline.lifecycle.bookkeeping import get_pointer
 from mlops_pipeline.lifecycle.context import Accepted, Context, RunContext, Snapshot
@@ -42,7 +40,6 @@ from mlops_pipeline.lifecycle.features.offline import (
     finished_periods,
     row_key,
 )
-from mlops_pipeline.lifecycle.features.precision import precision_losses
 from mlops_pipeline.lifecycle.ingest.accepted import (
     accepted_sources,
     register_accepted,
@@ -53,6 +50,7 @@ from mlops_pipeline.lifecycle.table_pins import TABLES, pinned_tables
 from mlops_pipeline.stores.lake.engine import literal, quoted, sql_timestamp
 
 MAX_ROWS = 20_000  # compared: a leak shows in nearly every row, so more would only cost
+SAMPLE_ROWS = 20_000  # of each source: what small values lose to rounding shows in nearly every row
 ROWS = "(rows)"  # listed like a feature: which rows the period has
 TICK = timedelta(microseconds=1)
 SPREAD = 4_000_000  # numbers lie in +-2 million: any sum of them is exact, any range is left
@@ -166,7 +164,32 @@ def accept_features(run: RunContext, checked: CheckedFeatures) -> None:
     run.record_use(run.use_case.features, "computation")
 
 
-# the leak check
+def precision_losses(context: Context, accepted: Accepted, *, frame: str) -> list[PrecisionLoss]:
+    """Return features that rounding makes (nearly) constant; `frame` is a table of stored rows."""
+    use_case, lost = context.use_case, []
+    tables = register_accepted(context, accepted)
+    samples = {name: table.limit(SAMPLE_ROWS) for name, table in tables.items()}
+    stored = context.engine.table(frame)
+    rounded = [
+        (sample, source_features(use_case, name, sample)) for name, sample in samples.items()
+    ]
+    for table, features in (*rounded, (stored, derived_features(use_case, stored))):
+        lost += _lost(context, table, features)
+    return lost
+
+
+def _lost(context: Context, table: Any, features: list[RoundedFeature]) -> list[PrecisionLoss]:
+    """Count the distinct values of all of a table's features in one query."""
+    wanted = [count for feature in features for count in feature.counts()]
+    if not wanted:
+        return []
+    named = {f"c{index}": count for index, count in enumerate(wanted)}
+    counts = list(context.engine.query(context.engine.compile(table.aggregate(**named)))[0])
+    found = []
+    for feature in features:
+        mine, counts = counts[: 2 * len(feature.places)], counts[2 * len(feature.places) :]
+        found.append(precision_loss(feature, mine))
+    return [item for item in found if item is not None]
 
 
 def leak_check(
@@ -292,11 +315,8 @@ class _NoisySource:
     def __init__(self, context: Context, name: str, cut: datetime, *, is_ordered: bool) -> None:
         use_case, label = context.use_case, context.use_case.label
         self.name, self.source = quoted(name), use_case.sources[name]
-        self.key, self.cut, self.is_ordered = (
-            quoted(use_case.entity.key),
-            sql_timestamp(cut),
-            is_ordered,
-        )
+        self.key, self.cut = quoted(use_case.entity.key), sql_timestamp(cut)
+        self.is_ordered = is_ordered
         self.times = list(dict.fromkeys([self.source.happened, self.source.availability]))
         every = context.engine.columns(self.name)
         kept = {use_case.entity.key, *self.times}

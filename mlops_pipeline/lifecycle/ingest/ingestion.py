@@ -27,11 +27,13 @@ from mlops_pipeline.lifecycle.features.offline import finished_through
 from mlops_pipeline.lifecycle.ingest.accepted import superseded_at
 from mlops_pipeline.lifecycle.ingest.deliveries import (
     Permits,
+    evolve,
+    kept_facts,
+    lacking,
     record_permits,
     refuse_jump,
     say_left_out,
 )
-from mlops_pipeline.lifecycle.ingest.evolution import evolve, kept_facts, lacking
 from mlops_pipeline.stores.lake.engine import Engine, content_hash, quoted, sql_timestamp
 from mlops_pipeline.stores.lake.tables import TableState
 from mlops_pipeline.stores.ops import Ledger, Tombstone

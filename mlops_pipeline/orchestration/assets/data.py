@@ -285,7 +285,7 @@ def _features(use_case: UseCase) -> dg.AssetsDefinition:
             build_checked,
             snapshot_for,
         )
-        from mlops_pipeline.lifecycle.features.trainable import refuse_untrainable
+        from mlops_pipeline.lifecycle.train import refuse_untrainable
 
         with asset_run(context, use_case) as run:
             snapshot = snapshot_for(run, parse_time(config.as_of) if config.as_of else None)

@@ -11,8 +11,7 @@ from mlops_pipeline.core.features.rounding import (
     RoundedFeature,
     precision_loss,
 )
-from mlops_pipeline.lifecycle.features.leak_check import leak_check
-from mlops_pipeline.lifecycle.features.precision import precision_losses
+from mlops_pipeline.lifecycle.features.leak_check import leak_check, precision_losses
 from mlops_pipeline_tests.worlds import VISITS, World, accept_all, advance, on, shop, utc, visit
 
 

@@ -8,7 +8,7 @@ from mlops_pipeline.config import UseCase
 from mlops_pipeline.errors import DataError, SplitError
 from mlops_pipeline.lifecycle.context import Snapshot
 from mlops_pipeline.lifecycle.features.offline import finished_periods
-from mlops_pipeline.lifecycle.features.trainable import refuse_untrainable
+from mlops_pipeline.lifecycle.train import refuse_untrainable
 from mlops_pipeline_tests.worlds import SHOP, World, accept_all, ingest_all, on, shop, utc, visit
 
 
