@@ -19,11 +19,13 @@ from benchmarks.result import Result
 
 NAMES = (
     *("lifecycle", "one_month", "imports", "demo", "real_sets"),
-    *("history", "windows", "online", "score_row", "fraud", "fairness", "statistics"),
+    *("history", "windows", "online", "score_row", "fraud", "fairness"),
+    *("statistics", "gate_rules"),
     *("serving", "serving.soak"),
 )
 SIZED = frozenset(NAMES) - {
-    *("imports", "real_sets", "score_row", "fairness", "statistics", "serving", "serving.soak")
+    *("imports", "real_sets", "score_row", "fairness", "statistics", "gate_rules"),
+    *("serving", "serving.soak"),
 }  # take --customers
 
 

@@ -26,7 +26,7 @@ from benchmarks.best_known import (
     score_widths,
 )
 from benchmarks.result import Result, Row
-from mlops_pipeline.core.evaluation.gates import POWER_80
+from mlops_pipeline.core.evaluation.outcomes import tells
 from mlops_pipeline.core.fairness.audit import audit_groups
 from mlops_pipeline.core.fairness.disparities import DISPARITIES
 from mlops_pipeline.core.metrics.intervals import bootstrap_metrics, paired_difference
@@ -290,7 +290,7 @@ def _row(name: str, tally: Tally) -> Row:
         "best known": round(tally.best_width, 4),
         "by": tally.method,
         "times": round(tally.relative_width, 2),
-        "a rule tells": round(width * POWER_80, 4),
+        "a rule tells": round(tells(width), 4),
         "samples": samples,
     }
 

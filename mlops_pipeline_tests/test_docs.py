@@ -15,7 +15,7 @@ from mlops_pipeline.cli.app import app
 from mlops_pipeline.config import load_use_case
 from mlops_pipeline.config.modelling import RolloutPolicy
 from mlops_pipeline.core.documents.records import EvaluatedTraining
-from mlops_pipeline.core.evaluation.gates import Gate, RuleResult
+from mlops_pipeline.core.evaluation.outcomes import Gate, RuleResult
 from mlops_pipeline.lifecycle.alerts import NewAlert, raise_alert
 from mlops_pipeline.lifecycle.bookkeeping import record_step_seconds, set_pointer, start_lifecycle
 from mlops_pipeline.lifecycle.exceptions import grant_exception

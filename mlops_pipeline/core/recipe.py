@@ -29,8 +29,9 @@ from mlops_pipeline.core.evaluation.evaluation import (
     comparison_level,
     evaluate_model,
 )
-from mlops_pipeline.core.evaluation.gates import Gate, evaluate_gate
+from mlops_pipeline.core.evaluation.gates import evaluate_gate
 from mlops_pipeline.core.evaluation.naive import compare_naive, learn_naive, naive_columns
+from mlops_pipeline.core.evaluation.outcomes import Gate
 from mlops_pipeline.core.evaluation.records import GateException
 from mlops_pipeline.core.fairness.variants import Mitigated, missed_targets
 from mlops_pipeline.core.metrics.metrics import Estimate, point_metrics
@@ -236,7 +237,7 @@ def evaluate(
     )
     evaluation = replace(
         evaluation,
-        missing=compare_missing(facts.train_missing, test.columns),
+        missing=compare_missing(facts.train_missing, test.columns, test.entity),
         naive=compare_naive(use_case, facts.naive, test, decided),
     )
     gate = evaluate_gate(

@@ -23,12 +23,15 @@ PARTS = ("train", "validation", "test")
 
 def missing_shares(columns: Mapping[str, npt.NDArray[Any]]) -> dict[str, float]:
     """Return the share of missing values of each column of at least one row."""
-    return {
-        name: float(np.mean([value is None for value in values]))
-        if values.dtype == object
-        else float(np.mean(np.isnan(values)))
-        for name, values in columns.items()
-    }
+    return {name: float(is_missing(values).mean()) for name, values in columns.items()}
+
+
+def is_missing(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Return which values are missing: None among texts, NaN among numbers."""
+    if values.dtype == object:
+        return np.array([value is None for value in values], dtype=np.bool_)
+    lacks: npt.NDArray[np.bool_] = np.isnan(values)
+    return lacks
 
 
 @dataclass(frozen=True)
@@ -75,14 +78,13 @@ class LabelledFrame:
         if values.dtype == object:
             names = sorted({str(value) for value in values if value is not None})
             groups = [(name, np.asarray(values == name, dtype=bool)) for name in names]
-            missing = np.asarray([value is None for value in values])
         else:
             edges = np.unique(np.nanquantile(values, QUARTILES)) if len(values) else np.empty(0)
             groups = [
                 (f"({low:g}, {high:g}]", (values > low) & (values <= high))
                 for low, high in pairwise([-np.inf, *edges, np.inf])
             ]
-            missing = np.isnan(values)
+        missing = is_missing(values)
         return [*groups, ("(missing)", missing)] if missing.any() else groups
 
 

@@ -32,7 +32,8 @@ from mlops_pipeline.core.documents.records import (
     TrainingFacts,
 )
 from mlops_pipeline.core.evaluation.evaluation import Evaluation, Slice, worst_slices
-from mlops_pipeline.core.evaluation.gates import PARITY_RULE, Gate
+from mlops_pipeline.core.evaluation.gates import PARITY_RULE
+from mlops_pipeline.core.evaluation.outcomes import Gate
 from mlops_pipeline.core.evaluation.records import GateException
 from mlops_pipeline.core.fairness.audit import FOUR_FIFTHS, GroupAudit, GroupRates
 from mlops_pipeline.core.modelling.calibration import threshold_from_costs

@@ -19,7 +19,7 @@ from mlops_pipeline.config.modelling import is_intersection
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.documents.records import SourceFacts, TrainingFacts
 from mlops_pipeline.core.evaluation.evaluation import Evaluation, comparison_level, worst_slices
-from mlops_pipeline.core.evaluation.gates import Gate, RuleResult
+from mlops_pipeline.core.evaluation.outcomes import Gate, RuleResult
 from mlops_pipeline.core.fairness.audit import GroupAudit
 from mlops_pipeline.core.fairness.disparities import DISPARITIES
 from mlops_pipeline.core.metrics.metrics import Estimate

@@ -13,8 +13,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from mlops_pipeline.core.evaluation.evaluation import Evaluation, worst_slices
-from mlops_pipeline.core.evaluation.gates import Gate
 from mlops_pipeline.core.evaluation.naive import NaiveScores
+from mlops_pipeline.core.evaluation.outcomes import Gate
 from mlops_pipeline.core.metrics.metrics import Estimate
 from mlops_pipeline.errors import ContractError
 from mlops_pipeline.spec.metrics import GATE_METRICS

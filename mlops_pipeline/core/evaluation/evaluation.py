@@ -11,13 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.core.data.frame import LabelledFrame, missing_shares
+from mlops_pipeline.core.data.frame import LabelledFrame, is_missing
 from mlops_pipeline.core.evaluation.naive import NaiveComparison
 from mlops_pipeline.core.fairness.audit import GroupAudit, audit_attributes
 from mlops_pipeline.core.fairness.variants import Mitigated
 from mlops_pipeline.core.metrics.intervals import bootstrap_metrics, paired_difference
 from mlops_pipeline.core.metrics.metrics import Estimate, point_metrics
 from mlops_pipeline.core.metrics.references import ScoreReference, score_reference
+from mlops_pipeline.core.metrics.shares import clustered_ends
 from mlops_pipeline.core.modelling.calibration import ReliabilityCurve, reliability_curve
 from mlops_pipeline.core.modelling.explanations import Explanation
 from mlops_pipeline.core.modelling.scoring import Decisions, ScoringModel
@@ -83,24 +84,48 @@ class ReviewBand:
 
 @dataclass(frozen=True)
 class MissingShare:
-    """The share of missing values of an input: in the train part, and in the rows looked at."""
+    """The share of missing values of an input: in the train part, and in the rows looked at.
+
+    `lower` and `upper` are the one-sided 95 % bounds of `now`, where those rows are a sample.
+    """
 
     feature: str
     train: float
     now: float
+    lower: float | None = None
+    upper: float | None = None
 
     @property
     def change(self) -> float:
         """By how much the two differ, either way."""
         return abs(self.now - self.train)
 
+    @property
+    def difference(self) -> Estimate:
+        """The change with its bounds; the share in the train part is what it is."""
+        if self.lower is None or self.upper is None:
+            return Estimate(self.change, reason="the rows are not a sample")
+        up, down = self.upper - self.train, self.train - self.lower
+        return Estimate(self.change, lower=max(0.0, -up, -down), upper=max(up, down))
+
 
 def compare_missing(
-    train: Mapping[str, float], columns: Mapping[str, npt.NDArray[Any]]
+    train: Mapping[str, float],
+    columns: Mapping[str, npt.NDArray[Any]],
+    entities: npt.NDArray[Any] | None = None,
 ) -> tuple[MissingShare, ...]:
-    """Hold the missing shares of inputs against those in training, the largest change first."""
-    now = missing_shares({name: columns[name] for name in train})
-    found = (MissingShare(name, share, now[name]) for name, share in train.items())
+    """Hold the missing shares of inputs against those in training, the largest change first.
+
+    Of a sample, with `entities` of its rows, they have bounds.
+    """
+    codes = None if entities is None else np.unique(entities, return_inverse=True)[1]
+    found = []
+    for name, share in train.items():
+        lacks = is_missing(columns[name])
+        bounds = [None, None]
+        if codes is not None:
+            bounds = clustered_ends(lacks, np.ones_like(lacks), codes)[1][2:].tolist()
+        found.append(MissingShare(name, share, float(lacks.mean()), *bounds))
     return tuple(sorted(found, key=lambda item: (-item.change, item.feature)))
 
 

@@ -4,7 +4,7 @@ A rule is a class in spec/rules.py and a function registered here.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from functools import singledispatch
 
@@ -14,6 +14,7 @@ from mlops_pipeline.core.evaluation.evaluation import (
     missing_words,
     worst_slices,
 )
+from mlops_pipeline.core.evaluation.outcomes import Gate, RuleResult, tells
 from mlops_pipeline.core.evaluation.records import GateException, rule_key
 from mlops_pipeline.core.fairness.parity import evaluate_parity
 from mlops_pipeline.core.metrics.metrics import SEVERITY, Estimate, Outcome, hold
@@ -35,63 +36,7 @@ from mlops_pipeline.spec.rules import (
 )
 
 PARITY_RULE = "demographic parity"  # how the name of such a rule begins
-POWER_80 = 0.756  # (z of 95 % + z of 80 %) / (2 z of 95 %): of an interval from bound to bound
-
-
-@dataclass(frozen=True)
-class RuleResult:
-    """One rule's outcome.
-
-    A figure with an interval passes when its one-sided 95 % bound clears the limit, fails when the
-    opposite bound is beyond it, and is uncertain between: so few rows cannot tell. `clears` says
-    on which side the figure itself is. `effect` is that of the rule, unless the reason says why
-    another one counts. `power` is how much better than the limit the truth must be for 80 of 100
-    samples of this size to pass; a truth at the limit passes, and fails, in at most 5.
-
-    `failing` are the protected attributes beyond the limit. `excepted`: it failed, and a person
-    lets it through for a time; the reason says who, why and until when.
-    """
-
-    name: str
-    value: float | None
-    threshold: float
-    outcome: Outcome
-    effect: Effect
-    reason: str
-    failing: tuple[str, ...] = ()
-    excepted: bool = False
-    clears: bool | None = None
-    power: float | None = None
-
-    @property
-    def blocks(self) -> bool:
-        """Whether it keeps the model out of the registry."""
-        return self.outcome == "failed" and self.effect == "block" and not self.excepted
-
-    @property
-    def asks(self) -> bool:
-        """Whether a person has to approve because of it."""
-        if self.outcome == "failed":
-            return self.effect == "review" or (self.effect == "block" and self.excepted)
-        return self.outcome != "passed" and self.effect != "warn"
-
-
-@dataclass(frozen=True)
-class Gate:
-    """The whole gate's outcome.
-
-    `passed`: no blocking rule failed. `needs_review`: a person has to approve, because a review
-    rule failed, or a blocking or review rule is uncertain or not computable.
-    """
-
-    passed: bool
-    needs_review: bool
-    rules: tuple[RuleResult, ...]
-
-    @property
-    def failed(self) -> tuple[RuleResult, ...]:
-        """Every rule that did not pass."""
-        return tuple(rule for rule in self.rules if rule.outcome != "passed")
+POINT = "judged by the figure itself: it is of the model, and takes no labels"
 
 
 def evaluate_gate(
@@ -192,7 +137,7 @@ def _held(
     value, width = figure.value, figure.width
     if value is None or width is None:
         return _unknown(title, threshold, effect, figure.reason)
-    power = width * POWER_80
+    power = tells(width, among)
     if outcome == "uncertain":
         said += f"; so few rows cannot tell: a truth better than the limit by {power:.2g} "
         said += "would pass in 80 of 100 such samples"
@@ -270,7 +215,14 @@ def _worst_slice(rule: SliceRule, evaluation: Evaluation) -> RuleResult:
         )
         for item in ranked
     ]
-    return min(judged, key=lambda result: SEVERITY.index(result.outcome))
+    return _worst(judged)
+
+
+def _worst(judged: Sequence[RuleResult]) -> RuleResult:
+    """Return the first of the worst outcome; it tells what the figure tells that tells least."""
+    worst = min(judged, key=lambda result: SEVERITY.index(result.outcome))
+    power = max((one.power for one in judged if one.power is not None), default=None)
+    return replace(worst, power=power)
 
 
 @evaluate_rule.register
@@ -280,7 +232,7 @@ def _parity(rule: ParityRule, evaluation: Evaluation) -> RuleResult:
     return RuleResult(
         *(title, found.value, rule.at_most, found.outcome, rule.effect, found.reason, found.above),
         clears=None if found.value is None else not found.above,
-        power=None if found.width is None else found.width * POWER_80,
+        power=None if found.width is None else tells(found.width, found.attributes),
     )
 
 
@@ -371,7 +323,7 @@ def _consistency(rule: ConsistencyRule, evaluation: Evaluation) -> RuleResult:
         return _unknown(title, rule.at_least, rule.effect, found.reason)
     reason = (
         f"{value:.3f} against version {found.version} on {found.rows} rows; of the most important "
-        f"inputs {found.top_overlap:.0%} are the same"
+        f"inputs {found.top_overlap:.0%} are the same; {POINT}"
     )
     outcome: Outcome = "passed" if value >= rule.at_least else "failed"
     return RuleResult(title, value, rule.at_least, outcome, rule.effect, reason)
@@ -386,23 +338,33 @@ def _directions(rule: DirectionRule, evaluation: Evaluation) -> RuleResult:
     value = max((violation for violation, _ in known), default=None)
     if against:
         reason = ", ".join(f"{item.feature} {share:.3f}" for share, item in against)
+        reason += f"; {POINT}"
         return RuleResult(title, value, rule.at_most, "failed", rule.effect, reason)
     unknown = [f"{item.feature}: {item.reason}" for item in checks if item.violation is None]
     if unknown or value is None:
         reason = "; ".join(unknown) or "no feature declares one"
         return _unknown(title, rule.at_most, rule.effect, reason)
-    reason = f"{len(known)} declared, the worst goes against its own by {value:.3f}"
+    reason = f"{len(known)} declared, the worst goes against its own by {value:.3f}; {POINT}"
     return RuleResult(title, value, rule.at_most, "passed", rule.effect, reason)
 
 
 @evaluate_rule.register
 def _missing(rule: MissingRule, evaluation: Evaluation) -> RuleResult:
     title = f"change of the share of missing values at most {rule.at_most:g}"
-    changed = [item for item in evaluation.missing if item.change > rule.at_most]
-    value = max((item.change for item in evaluation.missing), default=0.0)
-    outcome: Outcome = "failed" if changed else "passed"
-    reason = missing_words(changed) or f"the largest change is {value:.3f}"
-    return RuleResult(title, value, rule.at_most, outcome, rule.effect, reason)
+    judged = [
+        _held(
+            *(title, item.difference, rule.at_most, rule.effect),
+            f"{missing_words([item])}, a change of {item.change:.4f}{_between(item.difference)}",
+            is_floor=False,
+            among=len(evaluation.missing),
+        )
+        for item in evaluation.missing  # the largest change first
+    ]
+    if not judged:
+        return _unknown(title, rule.at_most, rule.effect, "no input was looked at")
+    failed = "; ".join(result.reason for result in judged if result.outcome == "failed")
+    worst = _worst(judged)
+    return replace(worst, reason=failed or worst.reason)
 
 
 def _unknown(name: str, threshold: float, effect: Effect, reason: str | None) -> RuleResult:

@@ -33,6 +33,7 @@ class Parity:
     above: tuple[str, ...]
     reason: str
     width: float | None = None  # the widest, from bound to bound
+    attributes: int = 1  # so many have to be within it
 
 
 def evaluate_parity(
@@ -60,6 +61,7 @@ def evaluate_parity(
         tuple(name for name, value in known if value > at_most),
         ", ".join(words),
         max((width for _, one in ranked if (width := one.width) is not None), default=None),
+        len(ranked),
     )
 
 

@@ -39,14 +39,14 @@ def decision_interval(
         ends = _mcc_ends(y, selected, entities)
     elif name == "balanced_accuracy":
         (first, of_first), (second, of_second) = (
-            _share_ends(selected == is_positive, (y == 1) == is_positive, entities)
+            clustered_ends(selected == is_positive, (y == 1) == is_positive, entities)
             for is_positive in (True, False)
         )
         half = np.hypot(of_first - first, of_second - second) / 2  # MOVER, Donner & Zou 2012
         ends = value + np.sign(np.array(LEVELS) - 0.5) * half
     else:
         hit, counted = SHARES[name](y == 1, selected)
-        ends = _share_ends(hit, counted, entities)[1]
+        ends = clustered_ends(hit, counted, entities)[1]
         if name == "f1":  # 2 s / (1 + s) of s = TP / (TP + FP + FN)
             ends = 2 * ends / (1 + ends)
     low, high, lower, upper = (float(end) for end in ends)
@@ -68,7 +68,7 @@ SHARES: Mapping[str, Callable[[Rows, Rows], tuple[Rows, Rows]]] = {  # hits, and
 OF_DECISIONS = (*SHARES, "balanced_accuracy", "mcc")
 
 
-def _share_ends(hit: Rows, counted: Rows, entities: Codes) -> tuple[float, Floats]:
+def clustered_ends(hit: Rows, counted: Rows, entities: Codes) -> tuple[float, Floats]:
     """Return a share and its ends at LEVELS.
 
     Those of Jeffreys, with the exact ones where every row is alike (Brown, Cai & DasGupta,

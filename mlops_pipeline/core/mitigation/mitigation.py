@@ -13,7 +13,7 @@ import numpy.typing as npt
 from mlops_pipeline.config.modelling import Costs
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.data.frame import LabelledFrame
-from mlops_pipeline.core.evaluation.gates import Gate, RuleResult
+from mlops_pipeline.core.evaluation.outcomes import Gate, RuleResult
 from mlops_pipeline.core.fairness.audit import attribute_values
 from mlops_pipeline.core.fairness.variants import (
     BASE,

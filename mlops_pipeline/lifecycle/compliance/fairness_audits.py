@@ -11,7 +11,8 @@ import numpy as np
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.documents.records import plain
-from mlops_pipeline.core.evaluation.gates import PARITY_RULE, Gate
+from mlops_pipeline.core.evaluation.gates import PARITY_RULE
+from mlops_pipeline.core.evaluation.outcomes import Gate
 from mlops_pipeline.core.fairness.parity import LiveAudit, LiveDecisions, audit_decisions
 from mlops_pipeline.core.features.frames import EVENT_ROW
 from mlops_pipeline.lifecycle.alerts import NewAlert, alert_while

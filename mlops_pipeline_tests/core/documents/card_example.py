@@ -14,7 +14,7 @@ from mlops_pipeline.core.documents.records import (
     TrainingFacts,
 )
 from mlops_pipeline.core.evaluation.evaluation import Evaluation, Slice
-from mlops_pipeline.core.evaluation.gates import Gate, RuleResult
+from mlops_pipeline.core.evaluation.outcomes import Gate, RuleResult
 from mlops_pipeline.core.fairness.audit import GroupAudit, GroupRates
 from mlops_pipeline.core.metrics.metrics import Estimate, Outcome
 from mlops_pipeline.core.modelling.calibration import ReliabilityCurve

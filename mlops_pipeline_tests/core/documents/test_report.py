@@ -20,7 +20,8 @@ from mlops_pipeline.core.documents.pages import (
 )
 from mlops_pipeline.core.documents.records import EvaluatedTraining, from_plain
 from mlops_pipeline.core.evaluation.evaluation import Evaluation, worst_slices
-from mlops_pipeline.core.evaluation.gates import Gate, RuleResult, evaluate_gate
+from mlops_pipeline.core.evaluation.gates import evaluate_gate
+from mlops_pipeline.core.evaluation.outcomes import Gate, RuleResult
 from mlops_pipeline.core.metrics.metrics import Estimate
 from mlops_pipeline.core.modelling.explanations import Explanation
 from mlops_pipeline_tests.core.evaluation import example_evaluation as example

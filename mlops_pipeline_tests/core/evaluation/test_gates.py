@@ -17,12 +17,8 @@ from mlops_pipeline.core.evaluation.evaluation import (
     compare_missing,
     compared_metrics,
 )
-from mlops_pipeline.core.evaluation.gates import (
-    Gate,
-    RuleResult,
-    evaluate_gate,
-    evaluate_rule,
-)
+from mlops_pipeline.core.evaluation.gates import evaluate_gate, evaluate_rule
+from mlops_pipeline.core.evaluation.outcomes import Gate, RuleResult
 from mlops_pipeline.core.evaluation.records import GateException, check_exception, rule_key
 from mlops_pipeline.core.metrics.metrics import Estimate
 from mlops_pipeline.errors import ConfigError, MlopsError, StateError
@@ -316,6 +312,8 @@ def test_worst_of_many_slices_fails_by_a_bound_that_holds_for_all_of_them() -> N
     (rule,) = slices_gate(0.0, 10).rules
     assert rule.outcome == "uncertain"
     assert "rows), one of 10 slices" in rule.reason
+    # all of ten pass in 80 of 100 where each does in 97.8: z 2.012; the widest is 0.14
+    assert rule.power == pytest.approx(0.14 * (1.645 + 2.012) / (2 * 1.645), rel=0.001)
     assert slices_gate(-0.04, 10).rules[0].outcome == "failed"  # 0.6 + 0.05 * 1.566 = 0.678
 
 
@@ -348,7 +346,7 @@ def test_models_that_cannot_be_told_apart_are_tried_beside_each_other_where_ther
 
 def test_missing_share_rule_names_a_feature_that_stopped_arriving() -> None:
     columns = {"usage": np.array([np.nan] * 10), "plan": np.array(["a"] * 9 + [None], object)}
-    found = compare_missing({"plan": 0.0, "usage": 0.18}, columns)
+    found = compare_missing({"plan": 0.0, "usage": 0.18}, columns, np.arange(10))
     assert [(item.feature, item.train, item.now) for item in found] == [
         ("usage", 0.18, 1.0),
         ("plan", 0.0, 0.1),
@@ -356,7 +354,43 @@ def test_missing_share_rule_names_a_feature_that_stopped_arriving() -> None:
     rule = {"rule": "missing_share", "at_most": 0.2}
     gate = evaluate_gate(example.use_case((rule,)).gates, replace(evaluation(), missing=found))
     assert (gate.passed, gate.needs_review, gate.rules[0].outcome) == (True, True, "failed")
-    assert gate.rules[0].reason == "usage 18% missing in training, now 100%"
-    same = compare_missing({"plan": 0.1, "usage": 1.0}, columns)
-    gate = evaluate_gate(example.use_case((rule,)).gates, replace(evaluation(), missing=same))
-    assert (gate.needs_review, gate.rules[0].outcome) == (False, "passed")
+    assert gate.rules[0].reason == (
+        "usage 18% missing in training, now 100%, a change of 0.8200 (bounds 0.5611 and 0.8200)"
+    )  # 0.05 ** (1 / 10) = 0.7411: what all of 10 rows leave open
+
+
+def missing_rule(lacking: int, rows: int, entities: int, inputs: int = 1) -> RuleResult:
+    """Judge an input that train rows lack in 10 of 100, and as many that nothing lacks."""
+    lost = np.where(np.arange(rows) < lacking, np.nan, 1.0)
+    columns = {f"x{at}": lost if at == 0 else np.ones(rows) for at in range(inputs)}
+    train = dict.fromkeys(columns, 0.0) | {"x0": 0.1}
+    found = compare_missing(train, columns, np.arange(rows) * entities // rows)
+    rule = {"rule": "missing_share", "at_most": 0.2}
+    return evaluate_gate(
+        example.use_case((rule,)).gates, replace(evaluation(), missing=found)
+    ).rules[0]
+
+
+def test_missing_share_rule_judges_by_the_bounds_of_the_change() -> None:
+    within = missing_rule(100, 400, 400)  # 0.25, Jeffreys' bounds 0.2158 and 0.2869 less 0.1
+    assert within.outcome == "passed"
+    assert within.value == pytest.approx(0.15)
+    assert within.reason.endswith("(bounds 0.1158 and 0.1869)")
+    assert within.power == pytest.approx(0.0711 * 0.7561, rel=0.01)
+    assert missing_rule(100, 400, 40).outcome == "uncertain"  # ten rows to an entity say less
+    assert missing_rule(112, 400, 400).outcome == "uncertain"
+    assert missing_rule(140, 400, 400).outcome == "failed"
+    assert missing_rule(140, 400, 400, inputs=40).outcome == "uncertain"  # one of 40 by chance
+    assert missing_rule(0, 400, 400).reason.endswith(
+        "now 0%, a change of 0.1000 (bounds 0.0925 and 0.1000)"
+    )
+
+
+def test_missing_share_rule_of_no_input_is_not_computable() -> None:
+    (rule,) = evaluate_gate(
+        example.use_case(({"rule": "missing_share"},)).gates, replace(evaluation(), missing=())
+    ).rules
+    assert (rule.outcome, rule.reason) == (
+        "not computable",
+        "not computable: no input was looked at",
+    )

@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from mlops_pipeline.core.data.frame import LabelledFrame
 from mlops_pipeline.core.documents.records import from_plain, plain
-from mlops_pipeline.core.evaluation.gates import RuleResult, evaluate_gate
+from mlops_pipeline.core.evaluation.gates import evaluate_gate
 from mlops_pipeline.core.evaluation.naive import (
     NaiveComparison,
     NaiveScores,
     compare_naive,
     learn_naive,
 )
+from mlops_pipeline.core.evaluation.outcomes import RuleResult
 from mlops_pipeline.core.metrics.metrics import Estimate
 from mlops_pipeline.core.modelling.scoring import Decisions
 from mlops_pipeline_tests.core.evaluation import example_evaluation as example

@@ -10,7 +10,7 @@ import pytest
 
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.core.data.frame import LabelledFrame, Parts, split_frame
-from mlops_pipeline.core.evaluation.gates import Gate, RuleResult
+from mlops_pipeline.core.evaluation.outcomes import Gate, RuleResult
 from mlops_pipeline.core.fairness.variants import Mitigated, selection_difference
 from mlops_pipeline.core.metrics.metrics import Outcome
 from mlops_pipeline.core.mitigation.context import (

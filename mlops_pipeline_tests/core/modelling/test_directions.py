@@ -8,7 +8,8 @@ import pytest
 
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.core.evaluation.evaluation import Evaluation
-from mlops_pipeline.core.evaluation.gates import RuleResult, evaluate_gate
+from mlops_pipeline.core.evaluation.gates import evaluate_gate
+from mlops_pipeline.core.evaluation.outcomes import RuleResult
 from mlops_pipeline.core.modelling.explanations import (
     DirectionCheck,
     Explanation,
@@ -171,7 +172,8 @@ def test_direction_rule_goes_by_the_worst_and_names_those_above_the_limit() -> N
     unknown = DirectionCheck("noise", "increasing", None, None, None, "one value")
     rule, asks = judge(good, bad, unknown)
     assert (rule.value, rule.outcome, asks) == (0.7, "failed", True)
-    assert rule.reason == "tickets 0.700"
+    assert rule.reason.startswith("tickets 0.700; judged by the figure itself")
+    assert rule.power is None
     rule, asks = judge(good)
     assert (rule.value, rule.outcome, asks) == (0.1, "passed", False)
     rule, asks = judge(good, unknown)

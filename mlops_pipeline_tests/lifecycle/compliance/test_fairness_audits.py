@@ -13,7 +13,7 @@ import pytest
 
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.config.modelling import RolloutPolicy
-from mlops_pipeline.core.evaluation.gates import Gate, RuleResult
+from mlops_pipeline.core.evaluation.outcomes import Gate, RuleResult
 from mlops_pipeline.core.fairness.parity import LiveAudit, LiveDecisions, audit_decisions
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.lifecycle.alerts import list_alerts
