@@ -47,21 +47,8 @@ def problems(use_case: "UseCase") -> Problems:
     yield from _serving(use_case)
 
 
-# what no feature may read
-
-
 def _leaks(use_case: "UseCase") -> Problems:
-    """Yield the expressions that read what they must not.
-
-    - The label, when it was known, and the treatment: nowhere (population and protected attributes
-      included, since both choose or describe rows by it).
-    - In a `request_time` view also the source's availability: it lies after the row's own time.
-    - The entity key and personal columns as values: an identity is memorised. A feature that only
-      counts carries no value of the column that it counts.
-    - Columns that a protected attribute is made of, even counted, and, in derived features,
-      protected attributes themselves. With `as_input: true` the attribute declares its columns as
-      inputs.
-    """
+    """Yield the expressions that read what they must not; docs/configuration.md lists it."""
     outcome = _outcome_columns(use_case)
     for read in use_case.reads:
         if read.source == use_case.label.source:
@@ -132,9 +119,6 @@ def _leaks_of_feature(use_case: "UseCase", read: "Read", feature: "FeatureColumn
             )
 
 
-# features
-
-
 def _features(use_case: "UseCase") -> Problems:
     seen: dict[str, str] = {**RESERVED, use_case.entity.key.lower(): "entity"}
     reserved = set(seen)
@@ -203,9 +187,6 @@ def _refresh(
                 f"sources.{view.source}.key: required by the continuous view of {where}: a "
                 "repeated event is recognised by its key"
             )
-
-
-# evaluation
 
 
 def _evaluation(use_case: "UseCase") -> Problems:

@@ -42,9 +42,6 @@ def unknown_columns(
     return unknown(where, columns, known, f"column of source {source}")
 
 
-# sources
-
-
 def source_problems(use_case: "UseCase") -> Problems:
     """Yield what is wrong with the sources, and with what names them."""
     used = {
@@ -170,9 +167,6 @@ def _key(use_case: "UseCase", name: str) -> Problems:
             f"sources.{name}.columns.{key}: the entity key has type {here} here and {there} in "
             f"{home}; the two cannot be joined"
         )
-
-
-# label and grid
 
 
 def label_and_grid_problems(use_case: "UseCase") -> Problems:

@@ -20,11 +20,7 @@ class NewAlert:
 
 
 def raise_alert(ops: Ledger, use_case: str, alert: NewAlert, *, now: datetime) -> int:
-    """Raise an alert and return its id.
-
-    While an alert of the use case with the same `dedupe_key` is open, that one is counted up
-    instead, and says what is said now.
-    """
+    """Raise an alert and return its id; an open one with its `dedupe_key` is counted up."""
     with ops.write(use_case) as tx:
         key = alert.dedupe_key
         present = key and tx.find(Alert, use_case=use_case, dedupe_key=key, resolved_at=None)

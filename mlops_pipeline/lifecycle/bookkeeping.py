@@ -66,10 +66,7 @@ def record_configuration(
 
 @dataclass(frozen=True)
 class NewDecision:
-    """What was decided (`kind` and `action`: ``retraining``, ``wait``), also not to act.
-
-    `run_key` is that of a run that was asked for; `actor` who decided, for the audit event.
-    """
+    """What was decided, also not to act; `run_key` is of a run asked for, `actor` who decided."""
 
     kind: str
     action: str
@@ -163,11 +160,7 @@ def start_lifecycle(
     triggered_by: str | None = None,
     now: datetime,
 ) -> LifecycleRun:
-    """Note that a run began; a second call changes nothing and returns the first.
-
-    `trigger` is what started it (``manual``, ``monthly``), `triggered_by` who: a self-asserted
-    name, ``sensor`` or ``schedule``; None: not known.
-    """
+    """Note that a run began, by which trigger and whom; a second call returns the first."""
     with ops.write(use_case) as tx:
         present = tx.find(LifecycleRun, use_case=use_case, run_id=run_id)
         if present is not None:
@@ -253,10 +246,7 @@ def record_feature_use(
     *,
     now: datetime,
 ) -> None:
-    """Note that a reader used features; an earlier `now` than the noted one moves nothing.
-
-    The reader `computation` says that the feature exists: it is no use of it.
-    """
+    """Note that a reader used features; `computation` only says that they exist."""
     with ops.write(use_case) as tx:
         noted = {row.feature: row for row in tx.all(FeatureUse, use_case=use_case, reader=reader)}
         for name in sorted(set(features)):

@@ -23,10 +23,7 @@ def move_clock(
     rate: float = 0.0,
     until: datetime | None = None,
 ) -> datetime:
-    """Set the Clock to a time (default: where it is) and how it goes on; return its time.
-
-    From the system's time it may go anywhere, later only forward.
-    """
+    """Set the Clock to a time, from the system's or later than it is; return its time."""
     _check_movable(settings)
     with ops.write(LEDGER) as tx:
         before, machine = read_clock(settings.data_dir), machine_now()

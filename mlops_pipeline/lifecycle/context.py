@@ -31,10 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AcceptedSource:
-    """One source as downstream may read it: a version without its quarantined rows.
-
-    `removed` counts the numbered rows of people who were erased.
-    """
+    """A source as downstream may read it, without quarantined rows; `removed` rows were erased."""
 
     version: int
     quarantine_version: int | None

@@ -17,11 +17,7 @@ ID_BYTES = 8  # of chance, behind the time, in the id of a prediction
 
 @dataclass(frozen=True)
 class EntityRow:
-    """Whom a prediction is about; `request` has the columns of request-time features.
-
-    With `features`, a whole row of the model's inputs, the store is not read, and `entity` may be
-    None: then the answer is nobody's.
-    """
+    """Whom a prediction is about; with `features` no store is read, and `entity` may be None."""
 
     entity: int | str | None
     request: Mapping[str, Any] = field(default_factory=dict)

@@ -29,10 +29,7 @@ def grant_exception(
     expires_at: datetime,
     now: datetime,
 ) -> GateException:
-    """Keep an exception; `check_exception` says whether one may be granted.
-
-    Given again, just as it is in force, it stays the one that it is.
-    """
+    """Keep an exception that may be granted; given again as it is in force, it stays the one."""
     said = signed(by, reason, now)
     entry = ExceptionEntry(
         NEW, use_case, rule, attribute, said.by, said.reason, now, expires_at, revokes=None

@@ -56,12 +56,7 @@ def column_types(model: ScoringModel) -> dict[str, str]:
 def input_example(
     model: ScoringModel, columns: Columns, hidden: Collection[str] = ()
 ) -> dict[str, Any]:
-    """Return made-up rows as plain JSON: columns, data, types; missing values are null.
-
-    No row is anybody's: each input goes through quantiles of its numbers, or its commonest texts,
-    by itself, and is missing in the last row; a protected attribute that decisions need goes
-    through the groups that the model knows. Inputs in `hidden` are missing in every row.
-    """
+    """Return made-up rows as plain JSON: nobody's, null in the last row and in `hidden` inputs."""
     types, rows = column_types(model), len(QUANTILES)
     values: dict[str, list[Any]] = {
         name: [None] * rows if name in hidden else _typical(columns[name])

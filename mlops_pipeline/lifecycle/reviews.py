@@ -57,10 +57,7 @@ def review_answer(
     *,
     now: datetime,
 ) -> LoggedReview:
-    """Record what a person says about an answer, in the log and in the audit chain.
-
-    The same again changes nothing; ReviewedError when something else was said before.
-    """
+    """Record what a person says about an answer, once; ReviewedError when it was another thing."""
     if said.verdict not in VERDICTS:
         raise NotFoundError.of("verdict", said.verdict, VERDICTS, where="verdict")
     try:

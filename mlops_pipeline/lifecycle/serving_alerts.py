@@ -26,10 +26,7 @@ BY = "service"
 
 
 class ServingAlerts(Closing):
-    """What one process has to tell of a use case; may be shared by threads.
-
-    `models` returns the versions that answer now, `clock` the Clock's time.
-    """
+    """What one process has to tell of a use case, of the versions `models` names; for threads."""
 
     def __init__(
         self,

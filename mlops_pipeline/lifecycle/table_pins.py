@@ -20,10 +20,7 @@ Pins = dict[str, dict[str, Any]]
 def pinned_tables(
     ops: Ledger, lake: Lake, use_case: str, versions: Mapping[str, int], *, fresh: bool = False
 ) -> Pins:
-    """Return the pointer with these tables in place of those of their layers.
-
-    `fresh` reads every file of a log again: erasing takes values out of it.
-    """
+    """Return the pointer with these tables in place of their layers'; `fresh` reads all files."""
     before = get_pointer(ops, use_case, TABLES)
     pins: Pins = dict(before.value) if before else {}
     layers = {name.partition("/")[0] for name in versions}

@@ -81,10 +81,7 @@ class TrainedModel:
 
 
 def train_model(run: RunContext, *, start_mlflow_run: Callable[[], str]) -> StoredTraining:
-    """Train every candidate on the newest features, choose one, store it and log all.
-
-    What was registered with the same fingerprint is final: nothing is trained again.
-    """
+    """Train every candidate, choose one, store and log it; a registered fingerprint is final."""
     use_case, git = run.use_case, git_state(run.settings)
     as_of = datetime.fromisoformat(run.pointer("features", "features")["as_of"])
     snapshot = Snapshot(as_of, accepted_sources(run.ops, use_case))

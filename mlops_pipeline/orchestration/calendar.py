@@ -59,10 +59,7 @@ def _due(
     settings: Settings,
     done: datetime,
 ) -> tuple[datetime, list[dg.RunRequest]]:
-    """Return the runs of the first due time that has any, and up to when all is done then.
-
-    Of work that was due several times since, the newest time counts.
-    """
+    """Return the runs of the first due time that has any, the newest of each work; until when."""
     now = settings.now()
     times = [(item.plan.last(done, now), item) for item in planned]
     for time in sorted({time for time, _ in times if time is not None}):

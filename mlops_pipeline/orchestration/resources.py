@@ -15,13 +15,7 @@ from mlops_pipeline.stores.settings import Settings
 
 
 class Platform(dg.ConfigurableResource):  # type: ignore[type-arg] # its type parameter is its own
-    """Addresses and limits; read from the environment when a run or a sensor starts work.
-
-    Parameters
-    ----------
-    environment : dict of str
-        Overrides of environment variables (MLOPS_DATA_DIR and others), for tests.
-    """
+    """Addresses and limits of a run's environment; `environment` overrides variables, for tests."""
 
     environment: dict[str, str] = {}  # noqa: RUF012 # pydantic copies it
 

@@ -55,10 +55,7 @@ def find_review(log: PredictionLog, prediction_id: str) -> LoggedReview | None:
 
 
 def add_review(log: PredictionLog, review: LoggedReview, also: Callable[[], object]) -> bool:
-    """Store what a person says once `also` is done; whether it is the first about the answer.
-
-    Nothing is stored when `also` fails, and it is not called when the answer was reviewed before.
-    """
+    """Store what a person says once `also` is done; whether it is the first about the answer."""
     same = REVIEW.c.prediction_id == review.prediction_id
     with log.transaction(writes=True) as connection:
         take_turn(connection, f"review:{review.prediction_id}")

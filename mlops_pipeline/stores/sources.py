@@ -49,6 +49,7 @@ FOLDER = "FOLDER"  # the type of a column whose values are in names of folders, 
 TESTED = 100  # columns in one pass; planning a query of thousands takes longer
 FILE_ROWS = 2**40  # more than a file has
 Columns = Mapping[str, str]  # {column: SQL type}
+Described = Mapping[str, Columns]  # {path: its columns}
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Format:
     place: str
     read: Callable[[Source, str, Columns], str]
     check_columns: Callable[[str, Source, str, Columns], None]
-    check_values: Callable[[Engine, Source, str, Mapping[str, Columns], frozenset[str]], None]
+    check_values: Callable[[Engine, Source, str, Described, frozenset[str]], None]
 
 
 @dataclass(frozen=True)
@@ -241,11 +242,7 @@ def _check_csv_columns(name: str, source: Source, path: str, found: Columns) -> 
 
 
 def _check_csv_values(
-    engine: Engine,
-    source: Source,
-    scan: str,
-    described: Mapping[str, Columns],
-    hidden: frozenset[str],
+    engine: Engine, source: Source, scan: str, described: Described, hidden: frozenset[str]
 ) -> None:
     present = frozenset().union(*described.values())
     _check_texts(engine, source, scan, present, hidden)
@@ -329,11 +326,7 @@ def _check_parquet_columns(name: str, source: Source, path: str, found: Columns)
 
 
 def _check_parquet_values(
-    engine: Engine,
-    source: Source,
-    scan: str,
-    described: Mapping[str, Columns],
-    hidden: frozenset[str],
+    engine: Engine, source: Source, scan: str, described: Described, hidden: frozenset[str]
 ) -> None:
     (columns, *_) = described.values()
     in_names = [column for column, kind in columns.items() if kind == FOLDER]

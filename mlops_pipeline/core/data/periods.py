@@ -95,9 +95,6 @@ def _midnight(day: date) -> datetime:
     return datetime.combine(day, time(), UTC)
 
 
-# labels
-
-
 def known_at(use_case: UseCase, period: Period) -> datetime:
     """Return when the labels of a period are known (event labels; a column has its own time)."""
     return period.end + timedelta(days=use_case.label_horizon_days)

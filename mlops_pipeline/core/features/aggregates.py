@@ -299,9 +299,6 @@ def _distinct(values: Sequence[Any]) -> int:
     return len(numbers) + any(value != value for value in values)  # noqa: PLR0124 # NaN
 
 
-# times
-
-
 def _days_since(function: str, of_times: Callable[[Sequence[int]], int]) -> Computation:
     def of_table(rows: Rows, column: FeatureColumn, flag: str | None) -> Made:
         name = rows.aggregate(function, rows.prepare(("happened",), lambda: rows.happened), flag)

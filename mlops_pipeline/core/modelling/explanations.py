@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mlops_pipeline.config.tables import Direction
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.core.data.frame import LabelledFrame
+from mlops_pipeline.core.data.frame import Indices, LabelledFrame
 from mlops_pipeline.core.modelling.fitting import Contributions, kind_of
 from mlops_pipeline.core.modelling.scoring import Columns, Flags, Floats, Matrix, ScoringModel
 from mlops_pipeline.spec.rules import DirectionRule
@@ -112,11 +111,7 @@ def _importance(model: ScoringModel, columns: Columns) -> tuple[Floats, dict[str
 
 
 def _by_slice(
-    use_case: UseCase,
-    model: ScoringModel,
-    test: LabelledFrame,
-    rows: npt.NDArray[np.int64],
-    sizes: Floats,
+    use_case: UseCase, model: ScoringModel, test: LabelledFrame, rows: Indices, sizes: Floats
 ) -> list[GroupImportance]:
     overall, found = sizes.mean(axis=0), []
     for column in use_case.evaluation.slices:
@@ -235,6 +230,9 @@ class Wording:
     precision: int
 
 
+Wordings = Mapping[str, Wording]  # by input
+
+
 @dataclass(frozen=True)
 class Reason:
     """One input's push on the log-odds: above 0 it raises the score, below it lowers it."""
@@ -256,11 +254,7 @@ def word_inputs(use_case: UseCase) -> dict[str, Wording]:
 
 
 def give_reasons(
-    model: ScoringModel,
-    columns: Columns,
-    decisions: Flags,
-    wording: Mapping[str, Wording],
-    count: int,
+    model: ScoringModel, columns: Columns, decisions: Flags, wording: Wordings, count: int
 ) -> list[list[Reason]]:
     """Return for every row up to `count` reasons for its decision, the strongest first."""
     names = model.input_names
@@ -278,7 +272,7 @@ def give_reasons(
     ]
 
 
-def _reason(name: str, value: Any, wording: Mapping[str, Wording], contribution: float) -> Reason:
+def _reason(name: str, value: Any, wording: Wordings, contribution: float) -> Reason:
     words = wording[name]
     verb = "raises" if contribution > 0 else "lowers"
     return Reason(name, f"{words.text}: {_said(value, words)} ({verb} the score)", contribution)

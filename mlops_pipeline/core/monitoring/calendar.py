@@ -16,10 +16,7 @@ MONDAY = 1  # in cron; Sunday is 0
 
 @dataclass(frozen=True)
 class Plan:
-    """Work that is due at a minute (UTC) of every hour, or of one hour of a day.
-
-    `day` is that of the month, at most 28, `weekday` cron's; None: every one.
-    """
+    """Work due at a minute (UTC) of every hour, or of one hour of a day; None: every one."""
 
     name: str
     minute: int = 0

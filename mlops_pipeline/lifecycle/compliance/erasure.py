@@ -167,9 +167,6 @@ def _counts(found: Sequence[Found]) -> dict[str, int]:
     }
 
 
-# tombstones: whom a use case has forgotten
-
-
 def set_tombstone(
     ops: Ledger,
     entity: str,
@@ -226,9 +223,6 @@ def _event(
     key = {name: getattr(row, name) for name in KEY}
     scope = None if row.use_case == EVERY else row.use_case
     return NewAuditEvent(kind, {**key, **detail}, scope, by, now)
-
-
-# the stores
 
 
 def _find(person: Person, use_case: UseCase, settings: Settings) -> Found:

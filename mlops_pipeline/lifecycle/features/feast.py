@@ -158,9 +158,6 @@ def _write_rows(context: Context, scan: str, view: "ExportedView", folder: Path)
     )
 
 
-# which of our views becomes which Feast view
-
-
 @dataclass(frozen=True)
 class ExportedView:
     """One Feast view: what it is called, what it holds, whether Feast may serve it online."""
@@ -238,9 +235,6 @@ def _check_names(use_case: UseCase, views: list[ExportedView]) -> None:
                 found=name,
                 way_out="rename the feature",
             )
-
-
-# how they are written down
 
 
 class _Code(str):

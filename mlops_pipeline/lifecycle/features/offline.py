@@ -244,9 +244,6 @@ def _write(context: Context, period: Period, uri: str) -> PeriodFacts:
     return facts
 
 
-# read with labels
-
-
 def load_frame(
     context: Context,
     snapshot: Snapshot,

@@ -16,11 +16,7 @@ WITHIN_LIMITS = "fairness_within_limits"  # the asset check of `fairness_audit`
 
 
 class ScoredPeriod(dg.Config):
-    """Run config of `batch_predictions`.
-
-    `period` is an ISO date, by default the newest; `version` makes trial scores of a version in
-    staging instead of the champion's.
-    """
+    """Run config of `batch_predictions`: an ISO date (default: the newest), a version on trial."""
 
     period: str | None = None
     version: int | None = None

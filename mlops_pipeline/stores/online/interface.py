@@ -59,6 +59,10 @@ class StoredEvent(NamedTuple):
     payload: bytes
 
 
+Records = Sequence[StoredRecord]
+Events = Sequence[StoredEvent]
+
+
 class OnlineStore(Protocol):
     """Newest records and recent events, by entity.
 
@@ -69,12 +73,7 @@ class OnlineStore(Protocol):
     is_local: bool
 
     def write_records(
-        self,
-        table: OnlineTable,
-        records: Sequence[StoredRecord],
-        *,
-        now_us: int,
-        checkpoint: str | None = None,
+        self, table: OnlineTable, records: Records, *, now_us: int, checkpoint: str | None = None
     ) -> int:
         """Write one chunk, then the checkpoint; return how many were not older than the stored."""
         ...
@@ -98,12 +97,7 @@ class OnlineStore(Protocol):
         ...
 
     def append_events(
-        self,
-        stream: OnlineTable,
-        events: Sequence[StoredEvent],
-        *,
-        keep_after_us: int,
-        checkpoint: str | None = None,
+        self, table: OnlineTable, events: Events, keep_after_us: int, checkpoint: str | None = None
     ) -> int:
         """Add events, then set the checkpoint; return how many were new.
 

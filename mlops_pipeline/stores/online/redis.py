@@ -21,7 +21,9 @@ from urllib.parse import parse_qs, urlsplit
 from mlops_pipeline.stores import Closing
 from mlops_pipeline.stores.online.codec import seal, unseal
 from mlops_pipeline.stores.online.interface import (
+    Events,
     OnlineTable,
+    Records,
     StoredEvent,
     StoredRecord,
     wrong_address,
@@ -121,12 +123,7 @@ class RedisOnlineStore(Closing):
         return cls(url, timeout_ms=timeout_ms)
 
     def write_records(
-        self,
-        table: OnlineTable,
-        records: Sequence[StoredRecord],
-        *,
-        now_us: int,
-        checkpoint: str | None = None,
+        self, table: OnlineTable, records: Records, *, now_us: int, checkpoint: str | None = None
     ) -> int:
         """Write one chunk, the checkpoint last."""
         prefix, calls = _prefix(table, "record"), list[Command]()
@@ -165,12 +162,7 @@ class RedisOnlineStore(Closing):
         self._server.send([("DEL", key) if checkpoint is None else ("SET", key, checkpoint)])
 
     def append_events(
-        self,
-        stream: OnlineTable,
-        events: Sequence[StoredEvent],
-        *,
-        keep_after_us: int,
-        checkpoint: str | None = None,
+        self, table: OnlineTable, events: Events, keep_after_us: int, checkpoint: str | None = None
     ) -> int:
         """Add events, the checkpoint last."""
         members: dict[str, list[tuple[bytes | int, ...]]] = {}
@@ -179,13 +171,12 @@ class RedisOnlineStore(Closing):
                 members.setdefault(event.entity, []).append(_member(event))
         calls = list[Command]()
         for entity, some in members.items():
-            keys = [_prefix(stream, kind) + entity for kind in EVENT_KEYS]
+            keys = [_prefix(table, kind) + entity for kind in EVENT_KEYS]
             for part in _chunks(some, RECORDS_AT_ONCE):
                 arguments = chain.from_iterable(part)
-                calls.append(
-                    ("EVAL", APPEND_EVENTS, 2, *keys, keep_after_us, MARGIN_MS, *arguments)
-                )
-        return self._write(stream, calls, checkpoint)
+                limits = keep_after_us, MARGIN_MS
+                calls.append(("EVAL", APPEND_EVENTS, 2, *keys, *limits, *arguments))
+        return self._write(table, calls, checkpoint)
 
     def read_events(
         self, stream: OnlineTable, entities: Sequence[str], *, since_us: int

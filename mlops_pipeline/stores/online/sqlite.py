@@ -28,9 +28,10 @@ from mlops_pipeline.errors import (
 from mlops_pipeline.stores import Closing
 from mlops_pipeline.stores.online.codec import seal, unseal
 from mlops_pipeline.stores.online.interface import (
+    Events,
     OnlineTable,
+    Records,
     StoredEvent,
-    StoredRecord,
     wrong_address,
 )
 
@@ -116,7 +117,7 @@ class SqliteOnlineStore(Closing):
     def write_records(
         self,
         table: OnlineTable,
-        records: Sequence[StoredRecord],
+        records: Records,
         *,
         now_us: int,  # noqa: ARG002 # what has expired is left out when it is read
         checkpoint: str | None = None,
@@ -166,12 +167,7 @@ class SqliteOnlineStore(Closing):
             connection.execute("UPDATE tables SET progress = ? WHERE id = ?", (checkpoint, number))
 
     def append_events(
-        self,
-        stream: OnlineTable,
-        events: Sequence[StoredEvent],
-        *,
-        keep_after_us: int,
-        checkpoint: str | None = None,
+        self, table: OnlineTable, events: Events, keep_after_us: int, checkpoint: str | None = None
     ) -> int:
         """Add events in one transaction."""
         kept = [
@@ -180,7 +176,7 @@ class SqliteOnlineStore(Closing):
             if event.event_time_us >= keep_after_us
         ]
         with self._connections.writing() as connection:
-            number = _table_id(connection, stream)
+            number = _table_id(connection, table)
             connection.execute(
                 "DELETE FROM events WHERE table_id = ? AND event_time_us < ?",
                 (number, keep_after_us),
@@ -288,12 +284,8 @@ class Connections:
         with self._reported():
             connection = self._connection()
             connection.execute("BEGIN IMMEDIATE")
-            try:
+            with connection:  # commits, or rolls back what failed
                 yield connection
-                connection.execute("COMMIT")
-            finally:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
 
     def close(self) -> None:
         """Close the connection of every thread."""

@@ -47,6 +47,7 @@ NEW = 0  # the id of a row that is to be inserted
 AUDIT = "audit"
 AUDIT_EVENT = TABLES[AuditEvent].table
 R = TypeVar("R", bound=Any)
+Detail = Mapping[str, Any]  # of an audit event
 
 
 class Ledger(ABC):
@@ -92,13 +93,7 @@ class Ledger(ABC):
             tx.replace(row)
 
     def append_audit(
-        self,
-        kind: str,
-        detail: Mapping[str, Any],
-        *,
-        use_case: str | None,
-        actor: str,
-        now: datetime,
+        self, kind: str, detail: Detail, *, use_case: str | None, actor: str, now: datetime
     ) -> AuditEvent:
         """Append one audit event that has no row."""
         return self.append([NewAuditEvent(kind, detail, use_case, actor, now)])[0]

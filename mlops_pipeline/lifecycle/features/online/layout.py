@@ -183,9 +183,6 @@ def checkpoint_text(checkpoint: Any) -> str:
     return json.dumps(asdict(checkpoint))
 
 
-# events
-
-
 class EventStream:
     """The stream of one source of a use case.
 

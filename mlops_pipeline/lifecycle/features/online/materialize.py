@@ -203,9 +203,6 @@ def _put_in_force(run: _Run, tables: Iterable[OnlineTable]) -> None:
         run.store.set_checkpoint(place, checkpoint_text(after))
 
 
-# records
-
-
 def _write_newest(
     run: _Run, table: OnlineTable, schema: RecordSchema
 ) -> tuple[int, RecordsCheckpoint]:
@@ -309,9 +306,6 @@ def _of_slice(run: _Run, as_of: datetime) -> str:
     period = Period(as_of, as_of + TICK)
     frame = entity_frame(use_case, tables, engine.table("_online_slice"), period, guarantees)
     return engine.compile(frame.select(use_case.entity.key, *names).order_by(use_case.entity.key))
-
-
-# events
 
 
 def _append_events(run: _Run, stream: EventStream) -> int:

@@ -265,9 +265,6 @@ def _combined(
     return status, from_us(oldest_us)
 
 
-# what is asked
-
-
 def feature_list(texts: Sequence[str]) -> tuple[str, ...]:
     """Return the names in comma-separated texts, each once, in order."""
     names = [name.strip() for text in texts for name in text.split(",")]

@@ -283,9 +283,6 @@ def open_reader(
                 record_feature_use(ops, use_case.name, reader.used, "online", now=settings.now())
 
 
-# what is asked, whichever way it came
-
-
 def choose_use_case(
     use_cases: Mapping[str, UseCase],
     entity: str,
