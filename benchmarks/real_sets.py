@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from benchmarks.measure import ROOT
 from benchmarks.result import Result, Row
-from mlops_pipeline.config.modelling import Candidate, Costs
+from mlops_pipeline.config.modelling import Candidate, Costs, Training
 from mlops_pipeline.core.metrics.metrics import point_metrics
 from mlops_pipeline.core.modelling.fitting import Fitting, Rows, Trained, encode_rows, learn_inputs
 from mlops_pipeline.core.modelling.scoring import ScoringModel
@@ -189,15 +189,9 @@ def _fit(
         seed=SEED,
         threads=os.cpu_count() or 1,
     ).fit()
-    return calibrate_candidate(
-        fitted,
-        fitted.model.raw_scores(held_rows.matrix),
-        held_rows.label,
-        held,  # every row is an entity of its own
-        kind="sigmoid",
-        costs=Costs(),
-        seconds=time.perf_counter() - begun,
-    )
+    settings = Training(candidates={"any": recipe}, calibration="sigmoid", costs=Costs())
+    # every row is an entity of its own
+    return calibrate_candidate(fitted, held_rows, held, settings, time.perf_counter() - begun)
 
 
 def _refitted(item: Trained, part: Part, rows: npt.NDArray[np.int64]) -> ScoringModel:

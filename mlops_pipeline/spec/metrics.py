@@ -32,22 +32,16 @@ OVERVIEW: tuple[Place, ...] = ("comparison", "slices", "stress", "interface", "c
 
 @dataclass(frozen=True)
 class Metric:
-    """One figure.
-
-    `reading` says in the model card what it means; `{base}`, `{spread}` and `{entropy}` are what
-    the base rate alone gives. `undefined` is why it is not computable where rows, and a threshold
-    if it needs one, are there. A `share` is shown in percent. Every metric stands in the report's
-    and the card's table of metrics, `shown` says where else.
-    """
+    """One figure. Every metric stands in the report's and the card's table of metrics."""
 
     title: str
     greater_is_better: bool | None  # None: neither direction is, so no rule can judge it
-    reading: str
+    reading: str  # what it means; `{base}`, `{spread}`, `{entropy}`: what the base rate alone gives
     needs_threshold: bool = False
-    undefined: str | None = None
+    undefined: str | None = None  # why it may not be computable of rows (with their threshold)
     bounds: tuple[float, float] = (0, 1)
-    display: Literal["number", "share"] = "number"
-    shown: tuple[Place, ...] = ()
+    display: Literal["number", "share"] = "number"  # a share is shown in percent
+    shown: tuple[Place, ...] = ()  # where else it stands
 
 
 METRICS: Mapping[str, Metric] = MappingProxyType(

@@ -102,10 +102,6 @@ class _StandIns:
         return _STAND_IN.sub(lambda found: form(texts[int(found[1])]), page)
 
 
-def _in_html(text: str) -> str:
-    return html.escape(visible(text))
-
-
 def _in_script(text: str) -> str:
     """Return a text inside of JSON in a script: the joiner keeps `<` from opening a tag."""
     return json.dumps(visible(text))[1:-1].replace("<", "\\u003c\\u2060")
@@ -154,7 +150,7 @@ def write_data_docs_pages(
     context.build_data_docs()
     for page in folder.rglob("*.html"):
         text = _REMOTE.sub("", page.read_text(encoding="utf-8")).replace("</head>", _STYLE, 1)
-        write_page(page, stand_ins.shown(text, _in_html))
+        write_page(page, stand_ins.shown(text, lambda found: html.escape(visible(found))))
     return results, {
         name: max((folder / "validations" / name).rglob("*.html")).relative_to(folder).as_posix()
         for name in samples
@@ -261,12 +257,11 @@ class DriftSummary:
     """Distance of each column, largest first: 0 is no drift, from 0.1 on it counts as drifted.
 
     Numbers: Wasserstein distance in standard deviations of the reference. Texts and truth values:
-    Jensen-Shannon distance in nats, at most 0.83. `skipped` says which columns have no distance,
-    and why.
+    Jensen-Shannon distance in nats, at most 0.83.
     """
 
     scores: dict[str, float]
-    skipped: dict[str, str]
+    skipped: dict[str, str]  # why columns have no distance
     rows_reference: int
     rows_current: int
 

@@ -26,15 +26,11 @@ LINE_BYTES = 2_000_000  # DuckDB reads no longer line of a CSV file
 
 @dataclass(frozen=True)
 class Found:
-    """The files of a source in order of name; of a Delta table its folder.
-
-    `partitions` are the keys of the folders that they lie in (`month=2025-02`), which are columns;
-    `copies` says of a file that is left out which one has the same content.
-    """
+    """The files of a source in order of name; of a Delta table its folder."""
 
     paths: tuple[str, ...]
-    partitions: tuple[str, ...] = ()
-    copies: tuple[tuple[str, str], ...] = ()
+    partitions: tuple[str, ...] = ()  # keys of their folders (`month=2025-02`), which are columns
+    copies: tuple[tuple[str, str], ...] = ()  # of a file left out, the one of the same content
 
     def only(self, path: str) -> "Found":
         """Return one of the files, as found."""

@@ -54,19 +54,13 @@ Described = Mapping[str, Columns]  # {path: its columns}
 
 @dataclass(frozen=True)
 class Format:
-    """One format of source files; its checks raise a SourceError.
+    """One format of source files; its checks raise a SourceError, without hidden values."""
 
-    `scan` is the FROM item that reads files with their columns as they are, `place` SQL that orders
-    its rows as they were delivered, `read` SQL of a column as its declared type, NULL where the
-    value is missing. `check_columns` is of one file's names and types, `check_values` of the rows
-    of all files (a FROM item); values of hidden columns are never shown.
-    """
-
-    scan: Callable[[Source, Found], str]
-    place: str
-    read: Callable[[Source, str, Columns], str]
-    check_columns: Callable[[str, Source, str, Columns], None]
-    check_values: Callable[[Engine, Source, str, Described, frozenset[str]], None]
+    scan: Callable[[Source, Found], str]  # the FROM item of files with their columns as they are
+    place: str  # SQL that orders its rows as they were delivered
+    read: Callable[[Source, str, Columns], str]  # SQL of a column as its type; NULL: missing
+    check_columns: Callable[[str, Source, str, Columns], None]  # of one file
+    check_values: Callable[[Engine, Source, str, Described, frozenset[str]], None]  # of all rows
 
 
 @dataclass(frozen=True)
@@ -338,21 +332,14 @@ def _check_parquet_values(
             raise _mixed_zones(column, f"a zone in {zoned[0]}, none in {other}")
 
 
-# Delta: a version of a table, through its log; types are Parquet's
-
-
-def _scan_delta(_source: Source, found: Found) -> str:
-    return quoted(found.paths[0])  # attached under the name of its folder
-
-
 FORMATS: Mapping[str, Format] = {
     "csv": Format(*(_scan_csv, "rowid", _read_csv, _check_csv_columns, _check_csv_values)),
     "parquet": Format(
         *(_scan_parquet, f"file_index * {FILE_ROWS} + file_row_number", _read_parquet),
         *(_check_parquet_columns, _check_parquet_values),
     ),
-    "delta": Format(
-        *(_scan_delta, "row_number() OVER ()", _read_parquet),
+    "delta": Format(  # a version of a table, attached under the name of its folder
+        *(lambda _, found: quoted(found.paths[0]), "row_number() OVER ()", _read_parquet),
         *(_check_parquet_columns, _check_parquet_values),
     ),
 }

@@ -129,8 +129,10 @@ class ChainCheck:
             self._missing += range(expected, min(event.seq, expected + room))
         own = event.hash_as(event.seq, event.previous_hash)
         is_intact = own == event.hash
-        if not is_intact:
-            self._keep_altered(event)
+        if not is_intact and len(self._altered) < MAX_PROBLEMS:
+            self._altered.append(event)
+        elif not is_intact:
+            self.report("altered: its content does not give its hash", event)
         elif is_next and self._is_intact and event.previous_hash != self.head:
             self.report(f"it does not follow event {self.count}: one of them was rewritten", event)
         first = self.anchored + 1
@@ -168,12 +170,6 @@ class ChainCheck:
         self.total += 1
         if len(self.problems) < MAX_PROBLEMS:
             self.problems.append(Problem(what, event))
-
-    def _keep_altered(self, event: StoredEvent) -> None:
-        if len(self._altered) < MAX_PROBLEMS:
-            self._altered.append(event)
-        else:
-            self.report("altered: its content does not give its hash", event)
 
     def _place_of(self, event: StoredEvent) -> int | None:
         """Return the number under which the event, or its content, was hashed once."""

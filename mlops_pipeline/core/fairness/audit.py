@@ -57,23 +57,18 @@ class GroupCalibration:
 
 @dataclass(frozen=True)
 class GroupRates:
-    """Rates of one group, with 95 % intervals.
-
-    Of a group too small to hide anybody in, only the number of rows is there. TPR, FPR, precision,
-    `positives` and `calibration` are of the `labelled` rows, whose label is known. `excluded` says
-    why the group is left out of the disparities.
-    """
+    """Rates of one group, with 95 % intervals; only `rows` of one too small to hide anybody in."""
 
     group: str
     rows: int
-    labelled: int
+    labelled: int  # rows whose label is known: all but the selection rate is of these
     positives: int | None
     selection_rate: Estimate
     tpr: Estimate
     fpr: Estimate
     precision: Estimate
     calibration: GroupCalibration | None
-    excluded: str | None
+    excluded: str | None  # why the group is left out of the disparities
 
 
 @dataclass(frozen=True)

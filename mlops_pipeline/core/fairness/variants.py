@@ -66,24 +66,18 @@ def selection_difference(
 
 @dataclass(frozen=True)
 class Variant:
-    """A model beside the one that the gate refused; figures are of the validation part.
-
-    `method` is "none" of the base model; a model that `uses_attribute` needs the protected one to
-    decide. `disparities` are demographic parity differences by attribute, `disparity` the largest
-    of those that are mitigated; None: not computable. `test` are the base model's and the chosen
-    variant's figures on the test part.
-    """
+    """A model beside the one that the gate refused; figures are of the validation part."""
 
     name: str
-    method: str
-    uses_attribute: bool
+    method: str  # "none" of the base model
+    uses_attribute: bool  # to decide it needs the protected one
     figures: Mapping[str, float | None]
-    disparities: Mapping[str, float | None]
-    disparity: float | None = None
+    disparities: Mapping[str, float | None]  # demographic parity; None: not computable
+    disparity: float | None = None  # the largest of those that are mitigated
     passes: bool = False
     chosen: bool = False
     reason: str = ""
-    test: Mapping[str, float | None] | None = None
+    test: Mapping[str, float | None] | None = None  # of the base model and the chosen variant
 
 
 @dataclass(frozen=True)

@@ -196,18 +196,13 @@ def before(as_of: Any, span: timedelta) -> Any:
 
 @dataclass(frozen=True)
 class Computation:
-    """An aggregate: rows, column and flag of those that count -> what makes the feature; of events.
-
-    `of_events` is the value of a window before it is given its declared type, of the type `kind`
-    (None: of the type of the values), missing is None. `needs_numbers`: text and times are refused;
-    without `reads_values` only when events happened counts.
-    """
+    """An aggregate of a table (rows, column and flag of those that count), and of events."""
 
     of_table: Callable[[Rows, FeatureColumn, str | None], Made]
-    of_events: Callable[[Window], Any]
-    kind: Kind | None = None
-    needs_numbers: bool = False
-    reads_values: bool = True
+    of_events: Callable[[Window], Any]  # the value before it is of its declared type; None: missing
+    kind: Kind | None = None  # of that value; None: the type of the values
+    needs_numbers: bool = False  # text and times are refused
+    reads_values: bool = True  # else only when events happened counts
 
 
 # exact sums: `of_parts` takes the first of total, count and sum of squares

@@ -27,15 +27,11 @@ EVENT_ROW = "event_row"  # on an event grid: the row of the population's source
 
 @dataclass(frozen=True)
 class RowGuarantees:
-    """What holds of the rows of sources, by name: the more holds, the fewer tests a query needs.
+    """What holds of the rows of sources, by name: the more holds, the fewer tests a query needs."""
 
-    `revised` (may hold revisions; the others cannot), `unique` (at most one row of an entity at a
-    time), `ordered` (unique, and every row was known when it happened).
-    """
-
-    revised: frozenset[str] = frozenset()
-    unique: frozenset[str] = frozenset()
-    ordered: frozenset[str] = frozenset()
+    revised: frozenset[str] = frozenset()  # may hold revisions; the others cannot
+    unique: frozenset[str] = frozenset()  # at most one row of an entity at a time
+    ordered: frozenset[str] = frozenset()  # unique, and every row was known when it happened
 
 
 NO_GUARANTEES = RowGuarantees()

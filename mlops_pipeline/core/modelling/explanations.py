@@ -56,16 +56,12 @@ class GroupImportance:
 
 @dataclass(frozen=True)
 class AttributionComparison:
-    """How alike champion and challenger weigh their inputs on the same rows; or why unknown.
-
-    `rank_correlation` (-1 to 1) is Spearman's, of mean |SHAP| over the union of inputs, 0 for one
-    that a model lacks; `top_overlap` (0 to 1) the share of the ten largest that both have.
-    """
+    """How alike champion and challenger weigh their inputs on the same rows; or why unknown."""
 
     version: int
     rows: int
-    rank_correlation: float | None
-    top_overlap: float | None
+    rank_correlation: float | None  # Spearman's, of mean |SHAP|; of an input that one lacks, 0
+    top_overlap: float | None  # the share of the ten largest that both have
     reason: str | None
 
 

@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mlops_pipeline.config.modelling import Costs
+from mlops_pipeline.config.modelling import Training as Settings
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.data.frame import LabelledFrame, Parts
 from mlops_pipeline.core.metrics.metrics import point_metrics
 from mlops_pipeline.core.modelling.calibration import (
-    Kind,
     cross_fitted,
     fit_calibration,
     threshold_from_costs,
@@ -26,9 +25,9 @@ from mlops_pipeline.core.modelling.fitting import (
     encode_rows,
     learn_inputs,
 )
-from mlops_pipeline.core.modelling.scoring import Floats, ScoringModel
+from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.errors import DataError
-from mlops_pipeline.spec.kinds import KINDS, Parameters
+from mlops_pipeline.spec.kinds import KINDS
 
 DECIDING = ("calibration", "threshold", "thresholds", "review_band")  # of a model's document
 
@@ -82,47 +81,31 @@ def train(
     candidates = []
     for name, recipe in settings.candidates.items():
         begun = stopwatch()
-        fitted = _fit(use_case, name, recipe, rows, held, inputs=inputs, threads=threads)
-        candidate = calibrate_candidate(
-            fitted,
-            fitted.model.raw_scores(held.matrix),
-            held.label,
-            frame.entity[parts.validation],
-            kind=settings.calibration,
-            costs=settings.costs,
-            seconds=stopwatch() - begun,
-            review_band=settings.review_band,
-        )
-        candidates.append(candidate)
+        fitted = Fitting(name, recipe, inputs, rows, held, **_how(settings, threads)).fit()
+        entity, seconds = frame.entity[parts.validation], stopwatch() - begun
+        candidates.append(calibrate_candidate(fitted, held, entity, settings, seconds))
         if report:
-            report(candidate)
+            report(candidates[-1])
     return Training(inputs, tuple(candidates), choose(candidates, settings.tie_tolerance))
 
 
 def calibrate_candidate(
-    fitted: Fitted,
-    scores: Floats,
-    label: npt.NDArray[np.int8],
-    entity: npt.NDArray[Any],
-    *,
-    kind: Kind,
-    costs: Costs,
-    seconds: float,
-    review_band: float = 0.0,
+    fitted: Fitted, held: Rows, entity: npt.NDArray[Any], settings: Settings, seconds: float
 ) -> Trained:
     """Calibrate a candidate on the validation part and measure it there.
 
     The log loss that decides is cross-fitted by entity: each fifth is calibrated by the others,
     so that a flexible calibration is not judged on the rows that shaped it.
     """
-    kind = "none" if fitted.model.kind == "dummy" else kind
-    crossed = cross_fitted(kind, scores, label, entity)
+    kind = "none" if fitted.model.kind == "dummy" else settings.calibration
+    scores, costs = fitted.model.raw_scores(held.matrix), settings.costs
+    crossed = cross_fitted(kind, scores, held.label, entity)
     model = fitted.model.revised(
-        calibration=fit_calibration(kind, scores, label),
+        calibration=fit_calibration(kind, scores, held.label),
         threshold=threshold_from_costs(costs.false_positive, costs.false_negative),
-        **({"review_band": review_band} if review_band else {}),
+        **({"review_band": settings.review_band} if settings.review_band else {}),
     )
-    figures = point_metrics(label, crossed, model.threshold)
+    figures = point_metrics(held.label, crossed, model.threshold)
     loss = figures["log_loss"].value
     return Trained(fitted, model, np.inf if loss is None else loss, figures, seconds)
 
@@ -161,22 +144,12 @@ def fit_again(
     """Fit a model's recipe on other rows or weights; its tree count stays."""
     name = str(model.document["candidate"])
     recipe = use_case.training.candidates[name].fixed(model.document.get("trees"))
-    return _fit(use_case, name, recipe, rows, None, inputs=inputs, threads=threads)
+    return Fitting(name, recipe, inputs, rows, None, **_how(use_case.training, threads)).fit()
 
 
-def _fit(
-    use_case: UseCase,
-    name: str,
-    recipe: Parameters,
-    rows: Rows,
-    held: Rows | None,
-    *,
-    inputs: Inputs,
-    threads: int,
-) -> Fitted:
-    settings = use_case.training
+def _how(settings: Settings, threads: int) -> dict[str, Any]:
     balanced = settings.class_weight == "balanced"
-    return Fitting(name, recipe, inputs, rows, held, balanced, settings.seed, threads).fit()
+    return {"balanced": balanced, "seed": settings.seed, "threads": threads}
 
 
 def decide_as(model: ScoringModel, fitted: ScoringModel) -> ScoringModel:

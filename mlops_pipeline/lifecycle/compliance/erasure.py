@@ -60,21 +60,15 @@ class Person:
 
 @dataclass(frozen=True)
 class Found:
-    """Where a use case holds a person.
-
-    `rows` in the lake by table, `in_mlflow` those in files of runs, `logged` answers of the
-    prediction service; `delivered` rows by source are
-    in files that are not touched, None where they cannot be read; `model_versions` registered ones
-    whose recorded data (`source@n`) hold the person; `unsearched` tables without the entity's key.
-    """
+    """Where a use case holds a person."""
 
     use_case: str
-    rows: Mapping[str, int]
-    in_mlflow: int
-    logged: int
-    delivered: Mapping[str, int | None]
-    model_versions: Mapping[int, Sequence[str]]
-    unsearched: tuple[str, ...]
+    rows: Mapping[str, int]  # in the lake, by table
+    in_mlflow: int  # rows in files of runs
+    logged: int  # answers of the prediction service
+    delivered: Mapping[str, int | None]  # rows of files, which stay; None: they cannot be read
+    model_versions: Mapping[int, Sequence[str]]  # whose recorded data (`source@n`) hold the person
+    unsearched: tuple[str, ...]  # tables without the entity's key
 
     @property
     def is_anywhere(self) -> bool:
@@ -202,14 +196,14 @@ def finish_tombstone(
         for event in tx.events_after(0, kind=("forget", "forgotten")):
             if all(event.detail[name] == getattr(held, name) for name in KEY):
                 found = event.detail.get("found", {}) if event.kind == "forget" else None
-                counts = dict(removed) if found is None else _larger(counts, found)
+                counts = (
+                    dict(removed)
+                    if found is None
+                    else {name: max(count, found.get(name, 0)) for name, count in counts.items()}
+                )
         done = tx.change(held, finished_at=now)
         tx.append([_event("forgotten", held, counts, by, now)])
         return done
-
-
-def _larger(counts: Mapping[str, int], found: Mapping[str, int]) -> dict[str, int]:
-    return {name: max(count, found.get(name, 0)) for name, count in counts.items()}
 
 
 def get_tombstone(ops: Ledger, entity: str, pseudonym: str, use_case: str) -> Tombstone | None:

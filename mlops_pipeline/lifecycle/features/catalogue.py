@@ -43,26 +43,21 @@ class ModelInputs:
 
 @dataclass(frozen=True)
 class FeatureEntry:
-    """One feature as the catalogue lists it.
-
-    `view` is None for a derived feature; its freshness is that of its oldest input. `refresh` is
-    the grid's step, or `continuous`, `daily`, `request_time` or `derived`. `last_used_at` is the
-    latest training, batch scoring or online read; `computed_since` when it was first computed.
-    """
+    """One feature as the catalogue lists it."""
 
     name: str
     type: str
     owner: str
     description: str
-    view: str | None
-    refresh: str
-    freshness_days: float | None
+    view: str | None  # None for a derived feature
+    refresh: str  # the grid's step, or `continuous`, `daily`, `request_time` or `derived`
+    freshness_days: float | None  # of a derived feature that of its oldest input
     online: bool
     deprecated: bool
     live_models: tuple[str, ...] = ()
     other_models: tuple[str, ...] = ()
     computed_since: datetime | None = None
-    last_used_at: datetime | None = None
+    last_used_at: datetime | None = None  # by a training, batch scoring or online read
 
 
 def catalog(use_case: UseCase, settings: Settings) -> list[FeatureEntry]:

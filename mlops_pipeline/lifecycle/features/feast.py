@@ -113,13 +113,8 @@ def export_feast(context: Context, folder: Path) -> FeastExport:
                 (new / name).write_text(text, encoding="utf-8")
             if not (folder / STATE).exists():
                 (new / STATE).mkdir()
-    return FeastExport(
-        folder=folder,
-        oldest=datetime.fromisoformat(found["oldest"]),
-        newest=datetime.fromisoformat(found["newest"]),
-        rows=found["rows"],
-        is_new=is_new,
-    )
+    oldest, newest = (datetime.fromisoformat(found[name]) for name in ("oldest", "newest"))
+    return FeastExport(folder, oldest, newest, found["rows"], is_new)
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

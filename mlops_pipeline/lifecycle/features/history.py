@@ -184,7 +184,12 @@ def _parts(context: Context, accepted: Accepted, names: Sequence[str]) -> Iterat
     accepted = {name: accepted[name] for name in (v.source for v in use_case.views.values())}
     register_accepted(context, accepted)
     guarantees = _with_ordered(context, row_guarantees(use_case, accepted))
-    slices = _values_in_memory(use_case, rows, accepted) // SLICE_VALUES + 1
+    in_memory = sum(  # others twice: while they are grouped, and when they are found
+        min(rows, accepted[view.source].rows) if column.aggregate == "last" else 2 * rows
+        for view in use_case.views.values()
+        for column in view.columns.values()
+    )
+    slices = in_memory // SLICE_VALUES + 1
     job: LateGather | None = None
     for number in range(slices):
         mine = f"hash({quoted(use_case.entity.key)}) % {slices} = {number}"
@@ -197,15 +202,6 @@ def _parts(context: Context, accepted: Accepted, names: Sequence[str]) -> Iterat
             frame, values = late_entity_frame(use_case, tables, given, period, guarantees)
             job = _compiled(context, frame, values, names, kept)
         yield from gather(engine, job)
-
-
-def _values_in_memory(use_case: UseCase, rows: int, accepted: Accepted) -> int:
-    """Return about how many values are in memory at once when there is one slice."""
-    return sum(  # others twice: while they are grouped, and when they are found
-        min(rows, accepted[view.source].rows) if column.aggregate == "last" else 2 * rows
-        for view in use_case.views.values()
-        for column in view.columns.values()
-    )
 
 
 def _compiled(

@@ -116,7 +116,9 @@ def evolve(context: Context, name: str, uri: str) -> TableState | None:
     found = engine.columns(engine.scan(state))
     before = state.facts.get("columns", list(found))
     new = [column for column in source.stored if column not in found]
-    since = _since(state, [column for column in source.stored if column not in before])
+    numbered = int(state.facts["rows"]) + int(state.facts.get("removed", 0))
+    added = (column for column in source.stored if column not in before)  # read from now on
+    since = {**state.facts.get("since", {}), **dict.fromkeys(added, numbered)}
     wider = _wider(name, source, found)
     if not new and not wider and since == state.facts.get("since", {}):
         return state
@@ -129,12 +131,6 @@ def evolve(context: Context, name: str, uri: str) -> TableState | None:
     select = f"SELECT *{nothing} FROM ({rows}{'' if wider else ' LIMIT 0'})"
     lake.write(uri, engine.arrow(select), facts, "overwrite" if wider else "extend")
     return lake.state(uri)
-
-
-def _since(state: TableState, columns: list[str]) -> dict[str, int]:
-    """Return from which row on each column was read, with columns that are read from now on."""
-    numbered = int(state.facts["rows"]) + int(state.facts.get("removed", 0))
-    return {**state.facts.get("since", {}), **dict.fromkeys(columns, numbered)}
 
 
 def _wider(name: str, source: Source, found: dict[str, str]) -> list[str]:

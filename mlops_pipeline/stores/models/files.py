@@ -19,7 +19,11 @@ def write_files(folder: Path, files: Mapping[str, str]) -> dict[str, str]:
 def read_checked(folder: Path, recorded: Mapping[str, str]) -> dict[str, str]:
     """Return what a released model's files hold, when they are all that were recorded."""
     way_out = "restore the folder from a backup of the lake; do not score with these files"
-    return texts(_checked(folder, _held(folder), recorded, "were released", way_out))
+    held = {  # each file is read once: what is compared is what is used
+        path.name: path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.glob("*"))
+    }
+    return texts(_checked(folder, held, recorded, "were released", way_out))
 
 
 def read_pinned(folder: Path, recorded: Mapping[str, str], *, way_out: str) -> dict[str, bytes]:
@@ -70,14 +74,6 @@ def _checked(
 def digests(files: Mapping[str, str]) -> dict[str, str]:
     """Return the sha256 of every file."""
     return {name: _digest(text.encode()) for name, text in files.items()}
-
-
-def _held(folder: Path) -> dict[str, bytes | None]:
-    # each file is read once: what is compared is what is used
-    return {
-        path.name: path.read_bytes() if path.is_file() else None
-        for path in sorted(folder.glob("*"))
-    }
 
 
 def _digest(data: bytes | None) -> str:

@@ -125,6 +125,7 @@ class RecordSchema:
     def _fixed_part(self, columns: Sequence[Any], rows: int, feature_time_us: Any) -> bytes:
         """Return everything of fixed width, row after row, without format and checksum."""
         import numpy as np
+        import pyarrow.compute as pc
 
         layout = np.dtype(
             [
@@ -146,7 +147,7 @@ class RecordSchema:
         for place, number in enumerate(self._slots):
             found["slots"][:, place] = _bits(columns[number])
         for place, number in enumerate(self._texts):
-            found["lengths"][:, place] = _lengths(columns[number])
+            found["lengths"][:, place] = pc.binary_length(_filled(columns[number])).to_numpy()
         return found.tobytes()
 
     def _text_part(self, columns: Sequence[Any], rows: int) -> Any:
@@ -212,12 +213,6 @@ def _bits(column: Any) -> Any:
     """Return the 64 bits of each number, or 0 and 1."""
     values = _filled(column).to_numpy(zero_copy_only=False)
     return values.view("<u8") if values.dtype.itemsize == 8 else values
-
-
-def _lengths(column: Any) -> Any:
-    import pyarrow.compute as pc
-
-    return pc.binary_length(_filled(column)).to_numpy()
 
 
 def seal(content: bytes) -> bytes:

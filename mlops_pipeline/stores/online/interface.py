@@ -29,24 +29,12 @@ class OnlineTable(NamedTuple):
 
 
 class StoredRecord(NamedTuple):
-    """The values of one entity.
+    """The values of one entity."""
 
-    Attributes
-    ----------
-    entity : str
-        Its key; a whole number as its decimal digits.
-    feature_time_us : int
-        When the values were true.
-    expires_at_us : int or None
-        From when on it is no longer read; None: never.
-    blob : bytes
-        From `RecordSchema.encode_batch`.
-    """
-
-    entity: str
-    feature_time_us: int
-    expires_at_us: int | None
-    blob: bytes
+    entity: str  # its key; a whole number as its decimal digits
+    feature_time_us: int  # when the values were true
+    expires_at_us: int | None  # from when on it is no longer read; None: never
+    blob: bytes  # from `RecordSchema.encode_batch`
 
 
 class StoredEvent(NamedTuple):

@@ -43,8 +43,9 @@ def stored_digests(ops: OpsDatabase) -> dict[Place, str | None]:
         for declared in TABLES.values():
             if declared.recorded:
                 for row in connection.execute(declared.as_stored()).mappings():
-                    key = canonical([_plain_key(row[name]) for name in declared.key])
-                    found[declared.table.name, key] = row_digest(dict(row))
+                    key = (row[name] for name in declared.key)
+                    texts = [str(part) if isinstance(part, bytes) else part for part in key]
+                    found[declared.table.name, canonical(texts)] = row_digest(dict(row))
     return found
 
 
@@ -75,10 +76,6 @@ def recorded_changes(ops: OpsDatabase) -> list[tuple[Any, list[tuple[Any, Any]]]
             if row.event_id is not None:
                 changes.append((row.from_state, row.to_state))
     return list(found.values())
-
-
-def _plain_key(value: Any) -> Any:
-    return str(value) if isinstance(value, bytes) else value
 
 
 def _record(declared: Declared, row: Mapping[str, Any]) -> StoredRecord:

@@ -117,17 +117,13 @@ _TYPES: Mapping[Any, Any] = {int: BigInteger, float: Double, str: Text, datetime
 
 @dataclass(frozen=True)
 class Audited:
-    """What the audit event of a row says.
-
-    `actor` and `at` are columns; without an actor, the writer names one. The first event whose
-    column `where` is set, or that has none, is the row's.
-    """
+    """What the audit event of a row says; `at`, `actor` and `where` are columns."""
 
     kind: str
     detail: tuple[str, ...]
     at: str = "at"
-    actor: str | None = None
-    where: str | None = None
+    actor: str | None = None  # None: the writer names one
+    where: str | None = None  # the first event of which it is set, or that has none, is the row's
 
 
 class Owner(NamedTuple):
@@ -142,29 +138,23 @@ class Owner(NamedTuple):
 class Declared:
     """A table: what follows from its record, and what annotations cannot say.
 
-    `key` is the primary key (an `id` is given by the database), `refers` the foreign keys besides
-    that of the `owner`. Rows of an `append_only` table cannot be changed, removed or replaced. An
-    `audited` row has an event, written with it. Every change of a row is an event with its digest
-    where `recorded` names columns: the first that is set is its time. `mlops audit verify` compares
-    rows and events. A table whose rows no event covers says in `uncovered` why. `people` are
-    columns with names or pseudonyms of people; `types` those that do not follow from the
-    annotation. `columns` also has those of the owner.
+    `mlops audit verify` compares rows and events. `columns` also has those of the owner.
     """
 
     record: type
     name: str
     _: KW_ONLY
-    key: Sequence[str] = ("id",)
+    key: Sequence[str] = ("id",)  # an `id` is given by the database
     owner: Owner | None = None
-    refers: Mapping[str, str] = field(default_factory=dict)
+    refers: Mapping[str, str] = field(default_factory=dict)  # foreign keys besides the owner's
     unique: Sequence[str] = ()
     index: Sequence[str] = ()
-    append_only: bool = False
-    audited: Sequence[Audited] = ()
-    recorded: Sequence[str] = ()
-    uncovered: str = ""
-    people: Sequence[str] = ()
-    types: Mapping[str, Any] = field(default_factory=dict)
+    append_only: bool = False  # rows cannot be changed, removed or replaced
+    audited: Sequence[Audited] = ()  # a row has an event, written with it
+    recorded: Sequence[str] = ()  # each change is an event with a digest, at the first that is set
+    uncovered: str = ""  # why no event covers its rows
+    people: Sequence[str] = ()  # columns with names or pseudonyms of people
+    types: Mapping[str, Any] = field(default_factory=dict)  # that no annotation gives
 
     def __post_init__(self) -> None:
         hints = get_type_hints(self.record)
@@ -178,9 +168,7 @@ class Declared:
             kind = self.types.get(name, kind)
             links = [ForeignKey(foreign[name])] if name in foreign else []
             if name in self.key:
-                kind = (
-                    Integer if kind is BigInteger else kind
-                )  # the only type that SQLite counts up
+                kind = Integer if kind is BigInteger else kind  # all that SQLite counts up
                 counted: Any = "auto" if name == "id" else False
                 columns.append(Column(name, kind, *links, primary_key=True, autoincrement=counted))
             else:
@@ -198,14 +186,11 @@ class Declared:
             name: self.table.c[name] if name in own else read[name] for name in hints
         }
         self.tuples = [name for name in own if get_origin(hints[name]) is tuple]
-        told = {"use_case", *(name for name in own if self._is_audited(name))}
+        every = [{*item.detail, item.at, item.actor} for item in self.audited]
+        told = {"use_case", *(name for name in own if all(name in event for event in every))}
         is_covered = bool(self.recorded) or (bool(self.audited) and told >= {*own} - {*foreign})
         if is_covered == bool(self.uncovered):
             raise TypeError(f"{self.name}: every column is covered by events, or `uncovered`")
-
-    def _is_audited(self, name: str) -> bool:
-        """Whether every event of a row says what a column holds."""
-        return all(name in (*item.detail, item.at, item.actor) for item in self.audited)
 
     def select(self) -> Select[Any]:
         """Return the query of every field of the record."""

@@ -73,20 +73,15 @@ MIDNIGHTS = Grid(every="day")
 
 @dataclass(frozen=True)
 class Materialized:
-    """What one run did.
-
-    `rows` and `events` were written; `entities` have a record of `feature_time`, by this run or an
-    earlier one. `table` is that of records, or the first stream. `stale_views` are stored views
-    whose values are older now than their `freshness_days`.
-    """
+    """What one run did: `rows` and `events` were written."""
 
     rows: int
     feature_time: datetime | None
-    table: str
+    table: str  # of records, or the first stream
     is_new: bool
     events: int = 0
-    entities: int = 0
-    stale_views: tuple[str, ...] = ()
+    entities: int = 0  # that have a record of `feature_time`, by this run or an earlier one
+    stale_views: tuple[str, ...] = ()  # stored ones, older now than their `freshness_days`
 
 
 @dataclass(frozen=True)

@@ -35,15 +35,13 @@ Request = Mapping[str, Any]
 class FeatureValue(NamedTuple):
     """A feature's value, and how far it can be relied on.
 
-    `value` is None also where a stored value is missing in the data. Stale: older than the view's
-    `freshness_days`, or made of such, or of inputs that belong to no common time. Missing: not
-    stored, or older than `ttl_days`. `feature_time` (UTC) is when the value was true: of inputs
-    that belong to no common time, that of the oldest; None when missing.
+    Stale: older than the view's `freshness_days`, or made of such, or of inputs that belong to no
+    common time. Missing: not stored, or older than `ttl_days`.
     """
 
-    value: Scalar
+    value: Scalar  # None also where a stored value is missing in the data
     status: FeatureStatus
-    feature_time: datetime | None
+    feature_time: datetime | None  # when it was true (UTC), of several the oldest; None: missing
 
 
 class Summary(NamedTuple):
