@@ -16,6 +16,11 @@ class ScoreReference:
     scores: tuple[float, ...]
     shares: tuple[float, ...]
 
+    def distance(self, scores: NDArray[np.float64]) -> float:
+        """Return the Kolmogorov-Smirnov distance to other scores, at the points that are kept."""
+        found = np.searchsorted(np.sort(scores), self.scores, side="right") / len(scores)
+        return float(np.abs(found - np.array(self.shares)).max())
+
 
 def score_reference(probability: NDArray[np.float64]) -> ScoreReference:
     """Return the distribution of scores: exact up to 1,000 distinct ones, else at quantiles."""

@@ -33,3 +33,17 @@ def test_many_scores_are_kept_within_a_thousandth(name: str) -> None:
 
 def test_no_score_is_no_distribution() -> None:
     assert score_reference(np.empty(0)) == ScoreReference(0, (), ())
+
+
+def test_distance_of_two_scores_by_hand() -> None:
+    known = score_reference(np.array([0.1, 0.2, 0.2, 0.4]))
+    # of 0.2 and 0.6 half are at most 0.2 and 0.4: the shares there are 0.75 and 1
+    assert known.distance(np.array([0.6, 0.2])) == pytest.approx(0.5)
+
+
+def test_distance_against_scipy_is_within_a_thousandth() -> None:
+    random = np.random.default_rng(4)
+    scores, live = random.beta(1, 9, 50_000), random.beta(1, 7, 3_000)
+    found = score_reference(scores).distance(live)
+    assert found == pytest.approx(ks_2samp(scores, live).statistic, abs=0.001)
+    assert score_reference(scores).distance(scores) == 0
