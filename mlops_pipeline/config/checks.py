@@ -1,12 +1,8 @@
 """What has to hold of a use case as a whole; a section alone is checked where it is defined.
 
-Belongs here: names that have to exist, values and types that have to fit, and what no feature may
-read. That no row from after as_of changes a value is shown on the data, by
-lifecycle/features/leak_check.py; windows cannot reach past as_of: an offset shifts them into the
-past only.
-
-A check yields what is wrong. The first problem refuses the configuration, so a check may rely on
-those before it.
+Belongs here: names that have to exist, values and types that fit, what no feature may read, what is
+easily overlooked. The first problem refuses the configuration: a check may rely on those before it.
+That no row from after as_of changes a value is shown on the data, by leak_check.py.
 """
 
 import re

@@ -4,15 +4,15 @@ What is written stands beside its place, under a name that begins with a dot, an
 it at the end. One process at a time writes to a place.
 """
 
-import fcntl
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import socket
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,18 @@ def new_file(target: Path) -> Iterator[Path]:
     try:
         yield work
         work.replace(target)
+    finally:
+        work.unlink(missing_ok=True)
+
+
+@contextmanager
+def first_file(target: Path) -> Iterator[Path]:
+    """Yield the path of a file that becomes `target`, unless another process was first."""
+    work = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    try:
+        yield work
+        with suppress(FileExistsError):
+            os.link(work, target)
     finally:
         work.unlink(missing_ok=True)
 
@@ -111,6 +123,8 @@ def is_gone(pid: int) -> bool:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Let one writer at a time look into a folder and write: of all threads and processes here."""
+    import fcntl  # which Windows lacks
+
     opened = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(opened, fcntl.LOCK_EX)

@@ -1,12 +1,8 @@
 """Every HTML page that is written, and those of other libraries: Great Expectations, Evidently.
 
-Belongs here: the policy under which a page is opened; frames in, HTML out that fetches nothing, and
-what was found on the way. The result of a rule that counts is lifecycle/ingest/validation.py's, in
-SQL over all rows; these pages are for people.
-
-Where the two differ on purpose: an expectation counts a NaN as missing (SQL: as not finite),
-judges completeness before quarantine, looks at rows that no revision has replaced, and counts
-every row of a duplicate key (SQL: all but the first).
+Frames in, HTML out that fetches nothing. These pages are for people: a rule's result that counts is
+found in SQL over all rows. An expectation differs on purpose: it counts a NaN as missing, judges
+completeness before quarantine and unreplaced rows only, and every row of a duplicate key.
 """
 
 import base64

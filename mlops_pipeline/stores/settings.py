@@ -1,9 +1,8 @@
 """Where state lives, and the key of pseudonyms, which lies there too.
 
-Settings are read from the environment when a process starts work, never at import; docs/settings.md
-says what each is for. A pseudonym is a keyed hash of an entity key, so that small numbers cannot be
-guessed back. Its key is random, made once per data folder and readable by its owner only: equal
-keys get equal pseudonyms within one data folder, and nothing links two folders.
+Settings are read from the environment when a process starts work, never at import. A pseudonym is a
+keyed hash of an entity key, so that small numbers cannot be guessed back. Its key is random, made
+once per data folder: nothing links two folders.
 """
 
 import hashlib
@@ -19,6 +18,7 @@ from typing import Any
 
 from mlops_pipeline.errors import ConfigError, visible, without_secrets
 from mlops_pipeline.stores.clock import MovingClock, machine_now, read_clock
+from mlops_pipeline.stores.files import first_file
 
 ONLINE_TIMEOUT_MS = 50  # a hundred times what a read takes; a prediction still has time left
 FIRST_YEAR, LAST_YEAR = 1970, 2200  # of the Clock: times are kept as nanoseconds, up to 2262
@@ -170,13 +170,8 @@ def _key(path: Path) -> bytes:
     """Read the key; the first process to come makes it, whole or not at all."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        work = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        with os.fdopen(os.open(work, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(secrets.token_bytes(KEY_BYTES))
-        try:
-            os.link(work, path)  # fails when another process was first: its key counts
-        except FileExistsError:
-            pass
-        finally:
-            work.unlink()
+        with first_file(path) as work:
+            opened = os.open(work, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(opened, "wb") as file:
+                file.write(secrets.token_bytes(KEY_BYTES))
     return path.read_bytes()

@@ -1,11 +1,8 @@
 """Expressions as one Python function of a row of plain values, missing is None.
 
-Belongs here: what each operator is in Python source, and the writer that makes one function of one
-or several expressions. Types are types.py's; the same meaning over tables is to_ibis.py's.
-
-The source holds names and operators that are written here, nothing else: what a configuration
-says (constants, the values of an `in`) is bound to names. An operand that a row does not need, as
-a branch not taken, is not computed for it.
+Belongs here: what each operator is in Python source, and its writer. The source holds names and
+operators that are written here, nothing else: what a configuration says is bound to names. An
+operand that a row does not need, as a branch not taken, is not computed for it.
 """
 
 import math

@@ -1,10 +1,8 @@
 """Features of one entity from its recent events and its other values: the twin of frames.py.
 
-Belongs here: what was known at a time (late events, duplicates, revisions), the aggregates of a
-`continuous` view over it, derived features. Where events are kept is the online store's.
-
 The values are those of the offline frame at the same as_of: an event counts when it had happened
-and was known strictly before it, in the version known then; sums add integers.
+and was known strictly before it, in the version known then; sums add integers. Where events are
+kept is the online store's.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Sequence

@@ -1,9 +1,8 @@
 """What a method of mitigation is, and what it works with.
 
-A method, one file each here, makes variants of the chosen model on the train and the validation
-part, and fits one of them again on other rows. A variant is one deterministic model of text and
-JSON: hyperparameters and tree count are the base model's. Fitted on the train part, calibrated on
-the validation part.
+A method, one file each here, makes variants of the chosen model and fits one of them again on other
+rows. A variant is one deterministic model of text and JSON: hyperparameters and tree count are the
+base model's; it is fitted on the train part, and calibrated on the validation part.
 """
 
 from collections.abc import Iterable, Mapping

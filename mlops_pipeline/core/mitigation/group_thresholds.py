@@ -1,15 +1,11 @@
 """Thresholds by group: the decisions of least expected cost among those of similar selection rates.
 
-Belongs here: post-processing of a calibrated model, without randomisation. Both rules are found
-from probabilities alone, without labels: selecting a row of probability p costs c_fp (1 - p), not
-selecting it c_fn p. scoring.py applies them.
-
-- `by_group` looks the attribute up. With several, a combination of their values has the threshold
-  of the costs moved by what each of its values is worth: the cost is least under all limits
-  together, and a small combination is moved as its large values are.
-- `by_estimated_group` must not: threshold(x) = sum over groups of P(group | x) threshold_group,
-  which is the form of the best rule that does not see the attribute (Chzhen et al. 2020; Denis et
-  al. 2021), with the group's probability estimated from the model's own inputs.
+Both rules are found from probabilities alone, without labels or randomisation: selecting a row of
+probability p costs c_fp (1 - p), not selecting it c_fn p. scoring.py applies them. `by_group` looks
+the attribute up; with several, a combination has the costs' threshold moved by what each of its
+values is worth. `by_estimated_group` must not: threshold(x) = sum over groups of P(group | x)
+threshold_group is the form of the best rule that does not see the attribute (Chzhen et al. 2020;
+Denis et al. 2021), with the probability estimated from the model's own inputs.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

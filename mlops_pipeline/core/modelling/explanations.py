@@ -1,10 +1,8 @@
 """Why a model scores as it does: contributions to a score, importance, likeness to the champion.
 
-Belongs here: what follows from contributions, as figures of a model and as reasons of one score in
-words, and whether the score rises where it is declared to.
-
-One scale throughout: the log-odds of the score before calibration. Calibration never turns an
-order round, so what raises the one raises the other; by how much, it changes.
+Belongs here: what follows from contributions, as figures and as reasons in words, and whether the
+score rises where it is declared to. One scale throughout: the log-odds of the score before
+calibration, which never turns an order round.
 """
 
 from collections.abc import Mapping

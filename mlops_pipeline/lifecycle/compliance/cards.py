@@ -1,18 +1,8 @@
 """Model cards and packs: the documents of a version, where it stands now, the reminder to review.
 
-A pack is the technical documentation of a version as a folder, a zip of it, and a list of hashes:
-
-    <folder>/README.md, index.html   what is filled and what is not, point by point
-    <folder>/model_card.*            the card as it stands now
-    <folder>/report.html ...         documents of the version
-    <folder>/approvals.json          state, approvals, history, reviews
-    <folder>/audit.jsonl             the audit events of the use case
-    <folder>/documents/              what people supplied (`governance.documents`)
-    <folder>/SHA256SUMS              of every other file; `sha256sum -c` reads it
-    <folder>.zip                     the same, byte for byte the same for the same files
-
-Belongs here: reading documents and the ops database, writing files, recording a review. What the
-pages say is core/documents/model_card.py's.
+A pack is the technical documentation of a version as a folder (docs/model_card.md), and a zip of
+it: the same bytes for the same files. Belongs here: reading documents and the ops database, writing
+files, recording a review. What the pages say is core/documents/model_card.py's.
 """
 
 import hashlib

@@ -1,9 +1,8 @@
 """Finding and erasing one person: the order of the steps, under the lease of each use case.
 
-The tombstone comes first, so that nothing brings the person back (ingestion compares rows with it:
-lifecycle/ingest/ingestion.py); then the lake (erasure_lake.py), the online store, MLflow
-and the log of predictions. Each step finds for itself what is left: a run that was killed is run
-again.
+The tombstone comes first, so that nothing brings the person back (ingestion compares rows with it);
+then the lake (erasure_lake.py), the online store, MLflow and the log of predictions. Each step
+finds for itself what is left: a run that was killed is run again.
 """
 
 import csv
@@ -104,7 +103,22 @@ def person_of(
 
 def find(person: Person, settings: Settings) -> list[Found]:
     """Look for a person in every use case; nothing is changed."""
-    return [_find(person, use_case, settings) for use_case in person.use_cases]
+    found = []
+    for use_case in person.use_cases:
+        with open_context(use_case, settings) as context:
+            rows = PersonRows(context, person.entity_id)
+            found.append(
+                Found(
+                    use_case.name,
+                    rows.counts(),
+                    _rows_in_mlflow(settings, use_case, person.pseudonym),
+                    _logged(settings, use_case, person.entity_id),
+                    _rows_delivered(context, person.entity_id),
+                    rows.model_versions(),
+                    tuple(rows.without_key()),
+                )
+            )
+    return found
 
 
 def forget(
@@ -217,20 +231,6 @@ def _event(
     key = {name: getattr(row, name) for name in KEY}
     scope = None if row.use_case == EVERY else row.use_case
     return NewAuditEvent(kind, {**key, **detail}, scope, by, now)
-
-
-def _find(person: Person, use_case: UseCase, settings: Settings) -> Found:
-    with open_context(use_case, settings) as context:
-        rows = PersonRows(context, person.entity_id)
-        return Found(
-            use_case.name,
-            rows.counts(),
-            _rows_in_mlflow(settings, use_case, person.pseudonym),
-            _logged(settings, use_case, person.entity_id),
-            _rows_delivered(context, person.entity_id),
-            rows.model_versions(),
-            tuple(rows.without_key()),
-        )
 
 
 def _erase(

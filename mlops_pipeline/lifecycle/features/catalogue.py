@@ -1,9 +1,8 @@
 """The feature catalogue: what features there are, whose, how fresh, and who uses them.
 
-What is defined comes from the configuration, who reads it from the ops database, and what a model
-needs from the documents of its version in the lake: nothing here asks MLflow, which takes seconds
-to import. A version is live while its rollout is champion, challenger or previous, or while it is
-registered and not yet deployed.
+What a model needs is read from the documents of its version in the lake: nothing here asks MLflow,
+which takes seconds to import. A version is live while its rollout is champion, challenger or
+previous, or while it is registered and not yet deployed.
 """
 
 import json

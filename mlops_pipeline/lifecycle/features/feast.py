@@ -1,11 +1,6 @@
 """The offline feature table as a Feast feature repository: a folder that Feast reads by itself.
 
-    <folder>/feature_store.yaml   settings: DuckDB offline, SQLite online
-    <folder>/features.py          entity, sources and views; `feast apply` reads it
-    <folder>/data/<view>.parquet  entity key, event_timestamp, created_timestamp, features
-    <folder>/state/               Feast's own registry and online store; kept by another export
-    <folder>/export.json          what was exported
-
+docs/feast.md says what it holds. What Feast stored beside it (`state`) is kept by another export.
 Nothing here imports Feast. One export to a folder at a time.
 """
 

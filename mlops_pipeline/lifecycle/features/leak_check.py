@@ -24,7 +24,6 @@ from mlops_pipeline.core.data.periods import Period, following, step_of
 from mlops_pipeline.core.features.frames import EVENT_ROW, RowGuarantees, feature_frame
 from mlops_pipeline.core.features.rounding import (
     PrecisionLoss,
-    RoundedFeature,
     derived_features,
     precision_loss,
     source_features,
@@ -174,22 +173,18 @@ def precision_losses(context: Context, accepted: Accepted, *, frame: str) -> lis
         (sample, source_features(use_case, name, sample)) for name, sample in samples.items()
     ]
     for table, features in (*rounded, (stored, derived_features(use_case, stored))):
-        lost += _lost(context, table, features)
-    return lost
-
-
-def _lost(context: Context, table: Any, features: list[RoundedFeature]) -> list[PrecisionLoss]:
-    """Count the distinct values of all of a table's features in one query."""
-    wanted = [count for feature in features for count in feature.counts()]
-    if not wanted:
-        return []
-    named = {f"c{index}": count for index, count in enumerate(wanted)}
-    counts = list(context.engine.query(context.engine.compile(table.aggregate(**named)))[0])
-    found = []
-    for feature in features:
-        mine, counts = counts[: 2 * len(feature.places)], counts[2 * len(feature.places) :]
-        found.append(precision_loss(feature, mine))
-    return [item for item in found if item is not None]
+        wanted: dict[str, Any] = {}
+        for feature in features:
+            for count in feature.counts():
+                wanted[f"c{len(wanted)}"] = count
+        if not wanted:
+            continue
+        # of all of a table's features in one query
+        counts = context.engine.query(context.engine.compile(table.aggregate(**wanted)))[0]
+        for feature in features:
+            mine, counts = counts[: 2 * len(feature.places)], counts[2 * len(feature.places) :]
+            lost.append(precision_loss(feature, mine))
+    return [item for item in lost if item is not None]
 
 
 def leak_check(

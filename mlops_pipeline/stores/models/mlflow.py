@@ -1,10 +1,8 @@
 """MLflow, a projection of what the ops database and the lake hold: runs, versions, aliases.
 
-Runs are written through the client with an explicit run id; MLflow's "active run" is left to the
-dagster-mlflow resource. A version is made in this order, so that no half of one is ever used:
-create it, write and validate its document, hold its package against the contract, tag it
-`complete`. Aliases follow the ledger. Versions without `complete` are ignored, and removed by the
-next registration.
+Runs are written with an explicit id; MLflow's "active run" is left to dagster-mlflow. A version is
+created, its document validated, its package held against the contract, and last it is tagged
+`complete`: those without are ignored, and removed by the next registration.
 """
 
 import os

@@ -7,7 +7,6 @@ by its inode: SQLite itself would go on reading the deleted one.
 """
 
 import os
-import secrets
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -26,6 +25,7 @@ from mlops_pipeline.errors import (
     OnlineUnavailableError,
 )
 from mlops_pipeline.stores import Closing
+from mlops_pipeline.stores.files import first_file
 from mlops_pipeline.stores.online.codec import seal, unseal
 from mlops_pipeline.stores.online.interface import (
     Events,
@@ -261,7 +261,15 @@ class Connections:
         self._opened: WeakSet[Connection] = WeakSet()
         if not self._path.exists():
             with self._reported():
-                _make(self._path)
+                self._make()
+
+    def _make(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            first_file(self._path) as work,
+            closing(sqlite3.connect(work, isolation_level=None)) as connection,
+        ):
+            connection.executescript(SCHEMA)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -354,17 +362,3 @@ def failure(error: sqlite3.Error, path: Path, timeout_ms: int) -> OnlineStoreErr
         found=str(error),
         way_out=None if kind is OnlineTimeoutError else WAY_OUT,
     )
-
-
-def _make(path: Path) -> None:
-    """Make the file, whole or not at all; of several processes the first wins."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    work = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with closing(sqlite3.connect(work, isolation_level=None)) as connection:
-            connection.executescript(SCHEMA)
-        os.link(work, path)
-    except FileExistsError:
-        return
-    finally:
-        work.unlink(missing_ok=True)

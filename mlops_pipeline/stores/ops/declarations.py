@@ -16,24 +16,7 @@ from datetime import UTC, datetime
 from types import UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-from sqlalchemy import (
-    BigInteger,
-    CheckConstraint,
-    Column,
-    Dialect,
-    Double,
-    ForeignKey,
-    Index,
-    Integer,
-    MetaData,
-    Select,
-    Table,
-    Text,
-    TypeDecorator,
-    UniqueConstraint,
-    select,
-    type_coerce,
-)
+import sqlalchemy as sa
 from sqlalchemy.exc import DontWrapMixin
 
 from mlops_pipeline.core.audit.anchors import canonical
@@ -41,20 +24,20 @@ from mlops_pipeline.core.audit.chain import EPOCH, MICROSECOND, UNKNOWN, NewAudi
 from mlops_pipeline.errors import StateError
 
 Row = Mapping[str, Any]
-metadata = MetaData()
+metadata = sa.MetaData()
 
 
 class UnstorableValueError(StateError, DontWrapMixin):
     """A value that both databases cannot give back as it was."""
 
 
-class UtcTimestamp(TypeDecorator[datetime]):
+class UtcTimestamp(sa.TypeDecorator[datetime]):
     """A timestamp, stored as whole microseconds since 1970 in UTC: exact in both databases."""
 
-    impl = BigInteger
+    impl = sa.BigInteger
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:  # noqa: ARG002 - fixed by SQLAlchemy
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> int | None:  # noqa: ARG002 - fixed by SQLAlchemy
         """Turn a timezone-aware datetime into microseconds."""
         if value is None:
             return None
@@ -67,23 +50,23 @@ class UtcTimestamp(TypeDecorator[datetime]):
             )
         return (value - EPOCH) // MICROSECOND
 
-    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - fixed by SQLAlchemy
+    def process_result_value(self, value: int | None, dialect: sa.Dialect) -> datetime | None:  # noqa: ARG002 - fixed by SQLAlchemy
         """Turn microseconds into a datetime in UTC."""
         return None if value is None else EPOCH + value * MICROSECOND
 
 
-class JsonText(TypeDecorator[Any]):
+class JsonText(sa.TypeDecorator[Any]):
     """A JSON document as text: the same bytes in both databases, NaN refused in both."""
 
-    impl = Text
+    impl = sa.Text
     cache_ok = True
 
-    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:  # noqa: ARG002 - fixed by SQLAlchemy
+    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> str | None:  # noqa: ARG002 - fixed by SQLAlchemy
         """Write the document."""
         with plain_json("A document"):
             return None if value is None else json.dumps(value, allow_nan=False)
 
-    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:  # noqa: ARG002 - fixed by SQLAlchemy
+    def process_result_value(self, value: str | None, dialect: sa.Dialect) -> Any:  # noqa: ARG002 - fixed by SQLAlchemy
         """Read the document."""
         return None if value is None else json.loads(value)
 
@@ -93,7 +76,7 @@ class CanonicalJson(JsonText):
 
     cache_ok = True
 
-    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:  # noqa: ARG002 - fixed by SQLAlchemy
+    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> str | None:  # noqa: ARG002 - fixed by SQLAlchemy
         """Write the document."""
         return canonical(value)
 
@@ -112,7 +95,12 @@ def plain_json(what: str) -> Iterator[None]:
         ) from error
 
 
-_TYPES: Mapping[Any, Any] = {int: BigInteger, float: Double, str: Text, datetime: UtcTimestamp}
+_TYPES: Mapping[Any, Any] = {
+    int: sa.BigInteger,
+    float: sa.Double,
+    str: sa.Text,
+    datetime: UtcTimestamp,
+}
 
 
 @dataclass(frozen=True)
@@ -166,23 +154,25 @@ class Declared:
         for name in own:
             kind, is_nullable, allowed = _kind(hints[name])
             kind = self.types.get(name, kind)
-            links = [ForeignKey(foreign[name])] if name in foreign else []
+            links = [sa.ForeignKey(foreign[name])] if name in foreign else []
             if name in self.key:
-                kind = Integer if kind is BigInteger else kind  # all that SQLite counts up
+                kind = sa.Integer if kind is sa.BigInteger else kind  # all that SQLite counts up
                 counted: Any = "auto" if name == "id" else False
-                columns.append(Column(name, kind, *links, primary_key=True, autoincrement=counted))
+                columns.append(
+                    sa.Column(name, kind, *links, primary_key=True, autoincrement=counted)
+                )
             else:
-                columns.append(Column(name, kind, *links, nullable=is_nullable))
+                columns.append(sa.Column(name, kind, *links, nullable=is_nullable))
             if allowed:
                 check = f"{name} IN ({', '.join(map(repr, allowed))})"
-                columns.append(CheckConstraint(check, name=f"ck_{self.name}_{name}"))
-        self.table = Table(self.name, metadata, *columns)
+                columns.append(sa.CheckConstraint(check, name=f"ck_{self.name}_{name}"))
+        self.table = sa.Table(self.name, metadata, *columns)
         if self.unique:
-            self.table.append_constraint(UniqueConstraint(*self.unique, name=f"uq_{self.name}"))
+            self.table.append_constraint(sa.UniqueConstraint(*self.unique, name=f"uq_{self.name}"))
         if self.index:
-            Index(f"ix_{self.name}", *(self.table.c[column] for column in self.index))
+            sa.Index(f"ix_{self.name}", *(self.table.c[column] for column in self.index))
         read = {} if self.owner is None else self.owner.declared.columns
-        self.columns: Mapping[str, Column[Any]] = {
+        self.columns: Mapping[str, sa.Column[Any]] = {
             name: self.table.c[name] if name in own else read[name] for name in hints
         }
         self.tuples = [name for name in own if get_origin(hints[name]) is tuple]
@@ -192,9 +182,9 @@ class Declared:
         if is_covered == bool(self.uncovered):
             raise TypeError(f"{self.name}: every column is covered by events, or `uncovered`")
 
-    def select(self) -> Select[Any]:
+    def select(self) -> sa.Select[Any]:
         """Return the query of every field of the record."""
-        query = select(*(column.label(name) for name, column in self.columns.items()))
+        query = sa.select(*(column.label(name) for name, column in self.columns.items()))
         if self.owner is None:
             return query
         owner = self.owner.declared.table
@@ -202,12 +192,12 @@ class Declared:
             self.table.outerjoin(owner, owner.c.id == self.table.c[self.owner.column])
         )
 
-    def as_stored(self) -> Select[Any]:
+    def as_stored(self) -> sa.Select[Any]:
         """Return the query of the stored values: what is damaged must not fail the reading."""
         plain = []
         for name, column in self.columns.items():
             kind: Any = column.type
-            plain.append(type_coerce(column, kind.impl if is_coded(kind) else kind).label(name))
+            plain.append(sa.type_coerce(column, kind.impl if is_coded(kind) else kind).label(name))
         return self.select().with_only_columns(*plain, maintain_column_froms=True)
 
     def restored(self, row: Row) -> Any:
@@ -239,7 +229,7 @@ def _kind(hint: Any) -> tuple[Any, bool, tuple[str, ...]]:
         kind, _, allowed = _kind(inner)
         return kind, True, allowed
     if get_origin(hint) is Literal:
-        return Text, False, get_args(hint)
+        return sa.Text, False, get_args(hint)
     return _TYPES.get(hint, JsonText), False, ()
 
 

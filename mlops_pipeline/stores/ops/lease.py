@@ -1,10 +1,7 @@
 """Leases: who may work on something now. Waiting for one, heartbeats, giving it back.
 
-    with HeldLease(url, "lifecycle:churn", run_id, clock=clock.now) as lease:
-        ...
-        lease.check()  # before each write that another holder must not overlap
-
-`now` must be the time of day: a lease is about now.
+with HeldLease(url, "lifecycle:churn", run_id, clock=clock.now) as lease:
+lease.check()  # before each write that another holder must not overlap
 """
 
 import os

@@ -1,14 +1,10 @@
 """What of a use case is online and where: tables of records, streams of events, how far they are.
 
-On a month, week or day grid every online view is stored: one record of an entity holds them all.
-On an event grid `daily` views are stored, `continuous` ones are counted from the recent events of
-the entity, and `request_time` views come with the request. Derived features are computed from
-these when they are read. Protected attributes never get here. A table's name holds a hash of what
-determines its content, so that other definitions are another table.
-
-A row of a source is a version of an event; a revision that gives the event to another entity is a
-version for the one that loses it, too. Rows in quarantine are no events. Events come from accepted
-rows (materialize.py), or are pushed as they happen (LiveEvents); core/features/streams.py counts.
+On a month, week or day grid one record of an entity holds every online view. On an event grid
+`daily` views are stored, `continuous` ones counted from recent events, `request_time` ones come
+with the request. Protected attributes never get here. A table's name holds a hash of what
+determines its content. A row of a source is a version of an event; a revision that gives the event
+to another entity is a version for the one that loses it, too. Rows in quarantine are no events.
 """
 
 import hashlib

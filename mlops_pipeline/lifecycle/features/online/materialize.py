@@ -1,14 +1,11 @@
 """Materialization: the newest features of every entity, and recent events, into the online store.
 
 Records are written in the order of the entities, chunk by chunk, each with a checkpoint: a killed
-run goes on behind its last chunk, a finished one is not repeated. Values are those of the feature
-table (month, week or day grid), or are computed as of the last complete midnight (daily views of an
-event grid) by the same parts as historical features, for every entity that has an accepted row in
-any source. The store refuses a record older than the one it has, so runs may overlap. An entity
-that left the population keeps its last record until that expires.
-
-A table that the present definitions no longer use is retired: it stays for a day, so that services
-that still have the earlier configuration go on reading, and is dropped by the next run.
+run goes on behind its last chunk, a finished one is not repeated, and runs may overlap. Values are
+those of the feature table, or (daily views of an event grid) are computed as of the last complete
+midnight, for every entity that has an accepted row in any source. An entity that left the
+population keeps its last record until that expires. A table that the present definitions no longer
+use stays for a day, for services of the earlier configuration, and is dropped by the next run.
 """
 
 from collections.abc import Iterable, Iterator
@@ -204,7 +201,12 @@ def _write_newest(
     """Write the newest values that the table lacks; return how many, and what is there now."""
     if run.layout.expiry_days is not None:
         run.store.purge(table, now_us=run.now_us)
-    begun = _begin(run, read_checkpoint(run.store, table, RecordsCheckpoint))
+    found, newest_us = read_checkpoint(run.store, table, RecordsCheckpoint), _newest_us(run)
+    was_complete = found is not None and found.was_complete
+    begun = RecordsCheckpoint(newest_us, None, False, was_complete, run.layout.expiry_days, 0)
+    if found is not None:  # go on with a run that was killed, but behind values of another time
+        is_same = (found.feature_time_us, found.expiry_days) == (newest_us, begun.expiry_days)
+        begun = found if is_same or found.feature_time_us > newest_us else begun
     if begun.is_done:
         return 0, begun
     reached = begun
@@ -220,17 +222,6 @@ def _write_newest(
     done = replace(reached, last=None, is_done=True, was_complete=True)
     run.store.set_checkpoint(table, checkpoint_text(done))
     return done.rows - begun.rows, done
-
-
-def _begin(run: _Run, found: RecordsCheckpoint | None) -> RecordsCheckpoint:
-    """Return the checkpoint to go on from: of the run that was killed, or at the beginning."""
-    newest_us, expiry_days = _newest_us(run), run.layout.expiry_days
-    if found is not None:
-        is_same = (found.feature_time_us, found.expiry_days) == (newest_us, expiry_days)
-        if is_same or found.feature_time_us > newest_us:
-            return found
-    was_complete = found is not None and found.was_complete
-    return RecordsCheckpoint(newest_us, None, False, was_complete, expiry_days, 0)
 
 
 def _newest_us(run: _Run) -> int:

@@ -1,12 +1,9 @@
 """Reading features online: the newest values of entities, with how far each can be relied on.
 
 A read asks the store at most once for the records and once for the events of each source, however
-many entities. What is made of them is plan.py's. An entity that the store does not know has no
-value, except what the request brings; a table that was never filled is an error, and not a store
-full of unknown entities.
-
-Belongs here too: what `mlops features get` and HTTP ask alike: which use case an entity means, and
-what was read as JSON.
+many entities. An entity that the store does not know has no value, except what the request brings;
+a table that was never filled is an error. What is made of values is plan.py's. Belongs here too:
+what `mlops features get` and HTTP ask alike.
 """
 
 import re
