@@ -6,16 +6,7 @@ from typing import TYPE_CHECKING
 
 from mlops_pipeline.config.tables import SUFFIXES
 from mlops_pipeline.errors import did_you_mean, nearest_names
-from mlops_pipeline.spec.rules import (
-    Check,
-    ClassBalance,
-    Freshness,
-    InSet,
-    MinRows,
-    NotNull,
-    Range,
-    SourceRule,
-)
+from mlops_pipeline.spec import rules
 from mlops_pipeline.spec.section import Scalar
 
 if TYPE_CHECKING:
@@ -87,15 +78,15 @@ def _source(where: str, source: "Source") -> Problems:
         yield from _rule_values(place, source, rule)
 
 
-def _rule_values(place: str, source: "Source", rule: SourceRule) -> Problems:
+def _rule_values(place: str, source: "Source", rule: rules.SourceRule) -> Problems:
     """Yield values of a rule that its column can never hold."""
     match rule:
-        case InSet(column=column, values=values):
+        case rules.InSet(column=column, values=values):
             for value in values:
                 yield from _misfit(f"{place}.values", source, column, value)
-        case ClassBalance(column=column, positive=positive):
+        case rules.ClassBalance(column=column, positive=positive):
             yield from _misfit(f"{place}.positive", source, column, positive)
-        case Range(column=column):
+        case rules.Range(column=column):
             if (kind := source.column(column).type) not in ("int64", "float64"):
                 yield f"{place}.column: {column} is no number but {kind}"
 
@@ -107,7 +98,9 @@ def _timeless(use_case: "UseCase", where: str, source: "Source") -> Problems:
         yield f"{time}: required unless `grid.every: once`"
     if not source.key:
         yield f"{where}.key: required without event_time: a row that changes is known by its key"
-    if source.available_at is None and any(isinstance(item, Freshness) for item in source.rules):
+    if source.available_at is None and any(
+        isinstance(item, rules.Freshness) for item in source.rules
+    ):
         yield f"{where}.rules: `freshness` needs event_time or available_at"
     if rule.active_within_days and use_case.sources[rule.source] is source:
         yield f"population.active_within_days: needs {time}"
@@ -119,14 +112,14 @@ def _timeless(use_case: "UseCase", where: str, source: "Source") -> Problems:
                 yield f"views.{view_name}.columns.{name}: looks back, which needs {time}"
 
 
-def _judged(rule: SourceRule) -> Iterable[str]:
+def _judged(rule: rules.SourceRule) -> Iterable[str]:
     """Return the columns that a rule reads."""
     match rule:
-        case NotNull(columns=columns):
+        case rules.NotNull(columns=columns):
             return columns
-        case Check(expression=expression):
+        case rules.Check(expression=expression):
             return sorted(expression.columns)
-        case MinRows() | Freshness():
+        case rules.MinRows() | rules.Freshness():
             return ()
     return (rule.column,)
 

@@ -13,17 +13,7 @@ from typing import Any
 from mlops_pipeline.config.tables import Source
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.expressions.to_ibis import condition
-from mlops_pipeline.spec.rules import (
-    Check,
-    ClassBalance,
-    Completeness,
-    Freshness,
-    InSet,
-    MinRows,
-    NotNull,
-    Range,
-    SourceRule,
-)
+from mlops_pipeline.spec import rules
 
 REPRESENTABLE = 1e12  # beyond it six decimal places no longer fit 64-bit exact sums
 SECONDS_PER_DAY = 86_400
@@ -70,19 +60,19 @@ def row_rules(
     return {key: value.fill_null(False) for key, value in broken.items()}
 
 
-def _row_rule(rule: SourceRule, table: Any) -> Mapping[str, Any]:
+def _row_rule(rule: rules.SourceRule, table: Any) -> Mapping[str, Any]:
     match rule:
-        case NotNull(columns=columns):
+        case rules.NotNull(columns=columns):
             return {f"not_null({column})": table[column].isnull() for column in columns}
-        case Range(column=column, min=low, max=high):
+        case rules.Range(column=column, min=low, max=high):
             bad = table[column] < low if low is not None else table[column].isnull() & False
             if high is not None:
                 bad = bad | (table[column] > high)
             bounds = f"{'' if low is None else f'{low:g}'}..{'' if high is None else f'{high:g}'}"
             return {f"range({column}, {bounds})": bad}
-        case InSet(column=column, values=values):
+        case rules.InSet(column=column, values=values):
             return {f"in_set({column})": table[column].isin(values) == False}  # noqa: E712 # an Ibis expression
-        case Check(name=name, expression=expression):
+        case rules.Check(name=name, expression=expression):
             return {f"check({name})": ~condition(expression, table)}
     return {}
 
@@ -95,7 +85,7 @@ class TableFigures:
     quarantined: int
     not_yet_known: int
     present: Mapping[str, int]
-    positives: Mapping[ClassBalance, int]
+    positives: Mapping[rules.ClassBalance, int]
     newest: datetime | None
 
 
@@ -128,22 +118,22 @@ def table_results(
 
 
 def _findings(
-    source: Source, rule: SourceRule, figures: TableFigures, now: datetime
+    source: Source, rule: rules.SourceRule, figures: TableFigures, now: datetime
 ) -> Iterator[Finding]:
     """Yield what a rule of the whole table finds; a rule of rows, or one that is off, nothing."""
     match rule:
-        case MinRows(at_least=fewest):
+        case rules.MinRows(at_least=fewest):
             yield _at_least("min_rows", figures.rows, fewest, "rows")
-        case Completeness(column=column, at_least=share):
+        case rules.Completeness(column=column, at_least=share):
             present = figures.present[column] / figures.rows
             what = f"of the rows have a {column}"
             yield _at_least(f"completeness({column})", present, share, what)
-        case ClassBalance(column=column, min=low, max=high):
+        case rules.ClassBalance(column=column, min=low, max=high):
             value = figures.positives[rule] / figures.rows
             reason = f"{value:.2%} positive, allowed {low:.2%} to {high:.2%}"
             bound = low if value < low else high
             yield f"class_balance({column})", low <= value <= high, value, bound, reason
-        case Freshness(at_most_days=days) if not source.static:
+        case rules.Freshness(at_most_days=days) if not source.static:
             age = math.inf
             if figures.newest is not None:
                 age = (now - figures.newest).total_seconds() / SECONDS_PER_DAY

@@ -13,21 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mlops_pipeline.config.modelling import CROSSED, Fairness
-from mlops_pipeline.core.fairness.disparities import (
-    DISPARITIES,
-    Share,
-    chance_disparity,
-    disparity_bounds,
-    spread,
-)
-from mlops_pipeline.core.metrics.intervals import (
-    ONE_ENTITY,
-    Codes,
-    calibration_gaps,
-    check_at_least,
-    entity_codes,
-    factorize,
-)
+from mlops_pipeline.core.fairness import disparities
+from mlops_pipeline.core.metrics import intervals
 from mlops_pipeline.core.metrics.metrics import Estimate, Floats, binary_labels, probabilities
 from mlops_pipeline.core.metrics.shares import ONE_SIDED, Z_ONE_SIDED, Z_TWO_SIDED
 from mlops_pipeline.errors import DataError
@@ -123,7 +110,7 @@ def attribute_values(protected: Mapping[str, NDArray[Any]], name: str) -> NDArra
     """Return the values of an attribute, or of a pair: it is missing where either one is."""
     if CROSSED not in name:
         return protected[name]
-    first, second = (factorize(protected[each]) for each in name.split(CROSSED))
+    first, second = (intervals.factorize(protected[each]) for each in name.split(CROSSED))
     texts = [f"{one}{CROSSED}{other}" for one in first[1] for other in second[1]]
     pairs = np.asarray([*texts, None], dtype=object)  # one object for each distinct pair
     crossed = first[0] * len(second[1]) + second[0]
@@ -150,8 +137,8 @@ def audit_groups(
     of the disparities; so are groups under `min_group_rows` rows, of which nothing is computed.
     Intervals count the rows of one of the `entities` (default: rows) as one draw.
     """
-    check_at_least(1, min_group_rows=min_group_rows)
-    codes, distinct = factorize(groups)
+    intervals.check_at_least(1, min_group_rows=min_group_rows)
+    codes, distinct = intervals.factorize(groups)
     texts = [repr(text) if text == MISSING_GROUP else text for text in map(str, distinct)]
     texts += [MISSING_GROUP] if (codes < 0).any() else []
     names, position = np.unique(np.asarray(texts, dtype=str), return_inverse=True)
@@ -161,7 +148,7 @@ def audit_groups(
     return GroupAudit(
         attribute=attribute,
         groups=tuple(table.group(code, calibration.get(code)) for code in range(len(names))),
-        **{name: table.disparity(name) for name in DISPARITIES},
+        **{name: table.disparity(name) for name in disparities.DISPARITIES},
     )
 
 
@@ -170,7 +157,7 @@ class _Rows:
 
     def __init__(
         self,
-        group: Codes,
+        group: intervals.Codes,
         y: ArrayLike,
         decisions: ArrayLike,
         *,
@@ -191,7 +178,7 @@ class _Rows:
         self.group = group
         self.label = np.where(is_known, labels, UNKNOWN_LABEL).astype(np.intp)
         self.decision = binary_labels(decisions).astype(np.intp)
-        self.entity = entity_codes(entities, size)[0]
+        self.entity = intervals.entity_codes(entities, size)[0]
         self.scores = None if scores is None else probabilities(scores, size)
 
 
@@ -242,13 +229,13 @@ class _Table:
         share = self.shares[rate].take([code])
         value = float(share.value[0])
         if share.entities[0] < 2:
-            return Estimate(value, reason=ONE_ENTITY)
+            return Estimate(value, reason=intervals.ONE_ENTITY)
         ((low,), (high,)), ((lower,), (upper,)) = map(share.bounds, (Z_TWO_SIDED, Z_ONE_SIDED))
         return Estimate(value, float(low), float(high), lower=float(lower), upper=float(upper))
 
     def disparity(self, name: str) -> Estimate:
         """Return a disparity between the groups that are compared."""
-        needed = DISPARITIES[name]
+        needed = disparities.DISPARITIES[name]
         labelled = needed != ("selection_rate",)
         known = [code for code, group in enumerate(self.names) if group != MISSING_GROUP]
         compared = [code for code in known if not self.too_small(code, labelled=labelled)]
@@ -262,20 +249,25 @@ class _Table:
                 if lacking is not None:
                     return Estimate(None, reason=f"group {self.names[code]}: {lacking}")
         shares = [self.shares[rate].take(compared) for rate in needed]
-        value = spread(name, [share.value for share in shares])
+        value = disparities.spread(name, [share.value for share in shares])
         if np.isnan(value):
             return Estimate(None, reason="no row is selected in any group")
         if min(share.entities.min() for share in shares) < 2:
             return Estimate(value, reason="interval not computable: a group has 1 entity")
         (low, high), (lower, upper) = (
-            disparity_bounds(name, shares, level) for level in (0.975, ONE_SIDED)
+            disparities.disparity_bounds(name, shares, level) for level in (0.975, ONE_SIDED)
         )
         return Estimate(
-            value, low, high, lower=lower, upper=upper, by_chance=chance_disparity(name, shares)
+            value,
+            low,
+            high,
+            lower=lower,
+            upper=upper,
+            by_chance=disparities.chance_disparity(name, shares),
         )
 
 
-def _share(rate: str, rows: _Rows, value: Floats) -> Share:
+def _share(rate: str, rows: _Rows, value: Floats) -> disparities.Share:
     """Return a rate by group, with the rows its clustered interval is worth; NaN: no such row."""
     counted = {
         "selection_rate": np.ones(len(rows.group), dtype=bool),
@@ -294,7 +286,7 @@ def _share(rate: str, rows: _Rows, value: Floats) -> Share:
     with np.errstate(invalid="ignore", divide="ignore"):
         robust = squares * entities / (entities - 1) / total**2
         worth = np.minimum(value * (1 - value) / robust, total)
-    return Share(value, np.where(np.isfinite(worth), worth, entities), entities)
+    return disparities.Share(value, np.where(np.isfinite(worth), worth, entities), entities)
 
 
 def _rates(counts: NDArray[Any]) -> dict[str, Floats]:
@@ -327,6 +319,6 @@ def _calibrate(rows: _Rows, table: _Table) -> dict[int, GroupCalibration]:
         found[code] = GroupCalibration(
             Estimate(float(scores.mean())),
             Estimate(float(label.mean())),
-            *calibration_gaps(label, scores, rows.entity[known]),
+            *intervals.calibration_gaps(label, scores, rows.entity[known]),
         )
     return found

@@ -25,16 +25,10 @@ from mlops_pipeline.core.mitigation.context import (
     MitigationContext,
     MitigationRecipe,
 )
+from mlops_pipeline.core.modelling import scoring
 from mlops_pipeline.core.modelling.calibration import fit_calibration, folds, threshold_from_costs
 from mlops_pipeline.core.modelling.fitting import Inputs
 from mlops_pipeline.core.modelling.kinds.logistic import prepare, rounded
-from mlops_pipeline.core.modelling.scoring import (
-    Matrix,
-    ScoringModel,
-    apply_calibration,
-    group_shares,
-    row_thresholds,
-)
 from mlops_pipeline.core.modelling.train import decide_as
 from mlops_pipeline.errors import DataError
 
@@ -61,7 +55,7 @@ def variants(
     divisions = []
     for inside, rest in [(every, every), *folds(held.label, held.entity)]:
         calibration = fit_calibration(kind, scores[rest], held.label[rest])
-        divisions.append((inside, rest, apply_calibration(calibration, scores[rest])))
+        divisions.append((inside, rest, scoring.apply_calibration(calibration, scores[rest])))
     for share in AIMS:
         threshold = np.empty(len(scores))
         decided = []
@@ -69,7 +63,9 @@ def variants(
             limits = tune(probability, rest, share)
             decided.append({**document, "thresholds": {**rule, "limits": limits}})
             columns = {name: values[inside] for name, values in held.protected.items()}
-            threshold[inside] = row_thresholds(decided[-1], columns, context.held_matrix[inside])
+            threshold[inside] = scoring.row_thresholds(
+                decided[-1], columns, context.held_matrix[inside]
+            )
         yield Candidate(
             name=f"group_thresholds for {aim * share:.3g}",
             model=base.model.revised(**decided[0]),
@@ -80,7 +76,7 @@ def variants(
         )
 
 
-def refit(rows: GroupedRows, _recipe: MitigationRecipe) -> ScoringModel:
+def refit(rows: GroupedRows, _recipe: MitigationRecipe) -> scoring.ScoringModel:
     """Learn the probabilities of groups anew; thresholds stay."""
     again = decide_as(rows.base, rows.fit(rows.label, None).model)
     rule = again.document.get("thresholds", {})
@@ -113,7 +109,7 @@ def _threshold_rule(
         )
     train, seed = context.train, context.use_case.training.seed
     rule = fit_group_shares(train.inputs, train.matrix, train.codes, seed=seed)
-    shares = group_shares(rule, context.held_matrix)
+    shares = scoring.group_shares(rule, context.held_matrix)
     return rule, lambda probability, rows, share: limits_by_estimated_group(
         probability, shares[:, rows], costs=costs, aim=aim * share
     )
@@ -282,7 +278,9 @@ def _worth(
     return np.asarray(rows * lambdas / (both * sizes))
 
 
-def fit_group_shares(inputs: Inputs, matrix: Matrix, codes: Codes, *, seed: int) -> dict[str, Any]:
+def fit_group_shares(
+    inputs: Inputs, matrix: scoring.Matrix, codes: Codes, *, seed: int
+) -> dict[str, Any]:
     """Fit P(group | inputs), multinomial logistic, on at most 20,000 rows: JSON for scoring.py."""
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits

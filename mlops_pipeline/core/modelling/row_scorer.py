@@ -11,13 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mlops_pipeline.core.modelling.scoring import (
-    PROBABILITY_FLOOR,
-    Matrix,
-    ScoringModel,
-    group_limits,
-    row_thresholds,
-)
+from mlops_pipeline.core.modelling import scoring
 from mlops_pipeline.errors import DataError
 
 Calibrate = Callable[[float], float]
@@ -44,7 +38,7 @@ class RowScorer:
         When a feature is not there, or its value is of another type.
     """
 
-    def __init__(self, model: ScoringModel) -> None:
+    def __init__(self, model: scoring.ScoringModel) -> None:
         inputs = model.document["inputs"]
         self.names = model.input_names
         self._categories = [
@@ -52,7 +46,7 @@ class RowScorer:
             for index, item in enumerate(inputs)
             if item["type"] == "category"
         ]
-        self._row: Matrix = np.empty((1, len(inputs)), dtype=np.float32)
+        self._row: scoring.Matrix = np.empty((1, len(inputs)), dtype=np.float32)
         self._pack = struct.Struct(f"{len(inputs)}f").pack_into
         self._bytes = self._row.data.cast("B")
         self._score = model.scorer.row(self._row)
@@ -94,7 +88,7 @@ class RowScorer:
 def _calibration(calibration: Mapping[str, Any]) -> Calibrate:
     if calibration["kind"] == "none":
         return lambda score: score
-    floor, ceiling = PROBABILITY_FLOOR, 1 - PROBABILITY_FLOOR
+    floor, ceiling = scoring.PROBABILITY_FLOOR, 1 - scoring.PROBABILITY_FLOOR
     if calibration["kind"] == "isotonic":
         x, y = (np.asarray(calibration[name], dtype=np.float64) for name in ("x", "y"))
         return lambda score: min(max(float(np.interp(score, x, y)), floor), ceiling)
@@ -108,11 +102,13 @@ def _calibration(calibration: Mapping[str, Any]) -> Calibrate:
     return platt
 
 
-def _thresholds(model: ScoringModel, row: Matrix) -> Callable[[Mapping[str, Any]], float]:
+def _thresholds(
+    model: scoring.ScoringModel, row: scoring.Matrix
+) -> Callable[[Mapping[str, Any]], float]:
     default, rule = model.threshold, model.document.get("thresholds")
     if rule is None:
         return lambda _: default
     if rule["kind"] == "by_estimated_group":
-        return lambda _: float(row_thresholds(model.document, {}, row)[0])
-    limits, names = group_limits(rule), rule["attributes"]
+        return lambda _: float(scoring.row_thresholds(model.document, {}, row)[0])
+    limits, names = scoring.group_limits(rule), rule["attributes"]
     return lambda features: limits.get(tuple([features[name] for name in names]), default)

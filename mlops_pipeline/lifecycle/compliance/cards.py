@@ -18,6 +18,7 @@ from typing import TypeVar
 import yaml
 
 from mlops_pipeline.config import UseCase, parse_use_case
+from mlops_pipeline.core.documents import records
 from mlops_pipeline.core.documents.model_card import (
     CardFacts,
     Standing,
@@ -28,15 +29,6 @@ from mlops_pipeline.core.documents.model_card import (
     technical_file,
 )
 from mlops_pipeline.core.documents.pages import Recorded, render_html
-from mlops_pipeline.core.documents.records import (
-    DataSnapshot,
-    EvaluatedTraining,
-    Metadata,
-    ModelFacts,
-    TrainingFacts,
-    from_plain,
-    plain,
-)
 from mlops_pipeline.core.rollout.approvals import signed
 from mlops_pipeline.core.rollout.records import Rollout
 from mlops_pipeline.errors import NotFoundError, StateError
@@ -92,13 +84,13 @@ def present_version(context: Context, version: int | None) -> tuple[Path, CardFa
 
 def read_recorded(folder: Path, version: int) -> Recorded:
     """Read what a successor of a version is compared with."""
-    metadata = _read(folder, "metadata.json", Metadata)
+    metadata = _read(folder, "metadata.json", records.Metadata)
     return Recorded(
         version=version,
         config=_read(folder, CONFIG, dict),
         inputs=frozenset(item.name for item in metadata.signature.inputs),
-        training=_read(folder, "training.json", TrainingFacts),
-        evaluation=_read(folder, "evaluation.json", EvaluatedTraining).evaluation,
+        training=_read(folder, "training.json", records.TrainingFacts),
+        evaluation=_read(folder, "evaluation.json", records.EvaluatedTraining).evaluation,
     )
 
 
@@ -154,7 +146,7 @@ def write_pack(context: Context, version: int | None, out: Path) -> Pack:
     folder, facts = present_version(context, version)
     provided = {slot: f"documents/{slot}{path.suffix}" for slot, path in supplied.items()}
     card, index = model_card(facts), technical_file(facts, provided)
-    configured, state = facts.use_case, plain(facts.standing)
+    configured, state = facts.use_case, records.plain(facts.standing)
     if facts.standing and facts.standing.cost:
         state["cost"] = facts.standing.cost.to_dict()
     views = configured.model_dump(mode="json", include={"entity", "views", "derived", "protected"})
@@ -182,15 +174,15 @@ def write_pack(context: Context, version: int | None, out: Path) -> Pack:
 
 
 def _read_facts(folder: Path, standing: Standing | None, *, now: datetime) -> CardFacts:
-    evaluated = _read(folder, "evaluation.json", EvaluatedTraining)
+    evaluated = _read(folder, "evaluation.json", records.EvaluatedTraining)
     return CardFacts(
         use_case=parse_use_case(_read(folder, CONFIG, dict), folder / CONFIG),
-        metadata=_read(folder, "metadata.json", Metadata),
-        training=_read(folder, "training.json", TrainingFacts),
-        snapshot=_read(folder, "data_snapshot.json", DataSnapshot),
+        metadata=_read(folder, "metadata.json", records.Metadata),
+        training=_read(folder, "training.json", records.TrainingFacts),
+        snapshot=_read(folder, "data_snapshot.json", records.DataSnapshot),
         evaluation=evaluated.evaluation,
         gate=evaluated.gate,
-        model=_read(folder, MODEL_FACTS, ModelFacts),
+        model=_read(folder, MODEL_FACTS, records.ModelFacts),
         lock_sha256=hashlib.sha256(_text(folder, "requirements.lock").encode()).hexdigest(),
         shown_at=now,
         standing=standing,
@@ -198,7 +190,7 @@ def _read_facts(folder: Path, standing: Standing | None, *, now: datetime) -> Ca
 
 
 def _read(folder: Path, name: str, kind: type[T]) -> T:
-    return from_plain(kind, json.loads(_text(folder, name)))
+    return records.from_plain(kind, json.loads(_text(folder, name)))
 
 
 def _text(folder: Path, name: str) -> str:

@@ -21,24 +21,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from mlops_pipeline.core.data.periods import Period, following, step_of
+from mlops_pipeline.core.features import rounding
 from mlops_pipeline.core.features.frames import EVENT_ROW, RowGuarantees, feature_frame
-from mlops_pipeline.core.features.rounding import (
-    PrecisionLoss,
-    derived_features,
-    precision_loss,
-    source_features,
-)
 from mlops_pipeline.errors import DataError, NotFoundError
 from mlops_pipeline.lifecycle.bookkeeping import get_pointer
 from mlops_pipeline.lifecycle.context import Accepted, Context, RunContext, Snapshot
+from mlops_pipeline.lifecycle.features import offline
 from mlops_pipeline.lifecycle.features.catalogue import model_inputs, refuse_deleted_features
-from mlops_pipeline.lifecycle.features.offline import (
-    BuiltFeatures,
-    build_features,
-    feature_table,
-    finished_periods,
-    row_key,
-)
 from mlops_pipeline.lifecycle.ingest.accepted import (
     accepted_sources,
     register_accepted,
@@ -87,11 +76,11 @@ class CheckedFeatures:
     changed since), and an error for one that never did: its values may be those of a leak.
     """
 
-    built: BuiltFeatures
+    built: offline.BuiltFeatures
     as_of: datetime
     leaks: LeakCheck
     has_passed_before: bool
-    losses: tuple[PrecisionLoss, ...] = ()
+    losses: tuple[rounding.PrecisionLoss, ...] = ()
 
     @property
     def is_blocked(self) -> bool:
@@ -124,7 +113,7 @@ def build_checked(run: RunContext, snapshot: Snapshot) -> CheckedFeatures:
     def progress(name: str, rows: int) -> None:
         run.log.info(f"period {name}: {rows:,} rows")
 
-    built = build_features(run, snapshot, progress=progress)
+    built = offline.build_features(run, snapshot, progress=progress)
     has_passed = (
         before is not None
         and before.value["definitions"] == built.definitions
@@ -163,16 +152,19 @@ def accept_features(run: RunContext, checked: CheckedFeatures) -> None:
     run.record_use(run.use_case.features, "computation")
 
 
-def precision_losses(context: Context, accepted: Accepted, *, frame: str) -> list[PrecisionLoss]:
+def precision_losses(
+    context: Context, accepted: Accepted, *, frame: str
+) -> list[rounding.PrecisionLoss]:
     """Return features that rounding makes (nearly) constant; `frame` is a table of stored rows."""
     use_case, lost = context.use_case, []
     tables = register_accepted(context, accepted)
     samples = {name: table.limit(SAMPLE_ROWS) for name, table in tables.items()}
     stored = context.engine.table(frame)
     rounded = [
-        (sample, source_features(use_case, name, sample)) for name, sample in samples.items()
+        (sample, rounding.source_features(use_case, name, sample))
+        for name, sample in samples.items()
     ]
-    for table, features in (*rounded, (stored, derived_features(use_case, stored))):
+    for table, features in (*rounded, (stored, rounding.derived_features(use_case, stored))):
         wanted: dict[str, Any] = {}
         for feature in features:
             for count in feature.counts():
@@ -183,7 +175,7 @@ def precision_losses(context: Context, accepted: Accepted, *, frame: str) -> lis
         counts = context.engine.query(context.engine.compile(table.aggregate(**wanted)))[0]
         for feature in features:
             mine, counts = counts[: 2 * len(feature.places)], counts[2 * len(feature.places) :]
-            lost.append(precision_loss(feature, mine))
+            lost.append(rounding.precision_loss(feature, mine))
     return [item for item in lost if item is not None]
 
 
@@ -218,7 +210,7 @@ def leak_check(
 
 
 def _period(context: Context, name: str | None) -> Period:
-    done = finished_periods(context)
+    done = offline.finished_periods(context)
     chosen = name or max(done, default=None)
     if chosen is None or chosen not in done:
         raise NotFoundError(
@@ -236,7 +228,7 @@ def _draw(context: Context, period: Period, max_rows: int) -> datetime:
     """Make `_leak_keys` (the drawn entities) and `_leak_stored` (their rows); return the cut."""
     use_case, engine = context.use_case, context.engine
     key = quoted(use_case.entity.key)
-    scan = engine.scan(feature_table(context))
+    scan = engine.scan(offline.feature_table(context))
     start, end = sql_timestamp(period.start), sql_timestamp(period.end)
     engine.create_view(
         "_leak_period", f"SELECT * FROM {scan} WHERE as_of >= {start} AND as_of < {end}"
@@ -279,7 +271,7 @@ def _compute(
 def _differing(context: Context, one: str, other: str) -> tuple[str, ...]:
     """Return the features in which two frames differ, in the order of the configuration."""
     use_case = context.use_case
-    key = quoted(row_key(use_case))
+    key = quoted(offline.row_key(use_case))
     names = [*use_case.features, *use_case.protected]
     both = f"a.{key} IS NOT NULL AND b.{key} IS NOT NULL"
     differs = [f"a.{name} IS DISTINCT FROM b.{name}" for name in map(quoted, names)]

@@ -24,16 +24,8 @@ from typing import Any
 from mlops_pipeline.config.tables import ALWAYS, Source
 from mlops_pipeline.lifecycle.context import Context, RunContext
 from mlops_pipeline.lifecycle.features.offline import finished_through
+from mlops_pipeline.lifecycle.ingest import deliveries
 from mlops_pipeline.lifecycle.ingest.accepted import superseded_at
-from mlops_pipeline.lifecycle.ingest.deliveries import (
-    Permits,
-    evolve,
-    kept_facts,
-    lacking,
-    record_permits,
-    refuse_jump,
-    say_left_out,
-)
 from mlops_pipeline.stores.lake.engine import Engine, content_hash, quoted, sql_timestamp
 from mlops_pipeline.stores.lake.tables import TableState
 from mlops_pipeline.stores.ops import Ledger, Tombstone
@@ -42,7 +34,7 @@ from mlops_pipeline.stores.source_files import readable
 from mlops_pipeline.stores.sources import known_at, open_delivery
 
 INTERNAL = ("_row_no", "_available_at", "_ingested_at", "_superseded_at")
-NONE = Permits()
+NONE = deliveries.Permits()
 EVERY = "*"  # in a tombstone: every use case that has the entity, also those to come
 
 
@@ -72,9 +64,9 @@ class Ingested:
         return "; ".join([*late, *copies])
 
 
-def ingest_sources(run: RunContext, permits: Permits = NONE) -> list[Ingested]:
+def ingest_sources(run: RunContext, permits: deliveries.Permits = NONE) -> list[Ingested]:
     """Ingest every source; rows of people who were erased stay out."""
-    record_permits(run, permits)
+    deliveries.record_permits(run, permits)
     finished = finished_through(run)
     erased = forgotten_pseudonyms(run.ops, run.use_case.name, run.use_case.entity.name)
     done = []
@@ -84,7 +76,7 @@ def ingest_sources(run: RunContext, permits: Permits = NONE) -> list[Ingested]:
         )
         run.log.info(f"{name}: {found.rows_added:,} of {found.rows:,} rows new")
         done.append(found)
-    say_left_out(run, {item.source: item.left_out for item in done})
+    deliveries.say_left_out(run, {item.source: item.left_out for item in done})
     return done
 
 
@@ -95,7 +87,7 @@ def ingest(
     now: datetime,
     finished_through: datetime | None,
     erased: Collection[str] = (),
-    permits: Permits = NONE,
+    permits: deliveries.Permits = NONE,
 ) -> Ingested:
     """Bring what is new in a source's files into its raw table."""
     engine, source = context.engine, context.use_case.sources[name]
@@ -103,13 +95,13 @@ def ingest(
     engine.plan_wide()
     delivery = open_delivery(engine, context.settings, context.use_case, name)
     uri = context.lake.table_uri(context.use_case.name, "raw", name)
-    state = evolve(context, name, uri)
+    state = deliveries.evolve(context, name, uri)
     with readable(source, delivery.found.paths):
         kept, dropped = without_erased(context, name, delivery.placed, erased)
         held_back = _hold_back(engine, source, kept, now)
         too_late = _stage(engine, source, state, restate=name in permits.restate)
         if name not in permits.accept_jump:
-            refuse_jump(context, name, state, now=now)
+            deliveries.refuse_jump(context, name, state, now=now)
         increment = _facts(engine, source, state, now=now, finished_through=finished_through)
     added = int(increment["rows_added"])
     if state is not None and added == 0:
@@ -191,7 +183,7 @@ def _stage(engine: Engine, source: Source, state: TableState | None, *, restate:
         cut = sql_timestamp(watermark - timedelta(days=source.lateness_days))
         recent = f"({availability} IS NULL OR {availability} >= {cut})"
     stored = engine.scan(state)
-    engine.create_table("_increment", lacking(engine, source, state, recent))
+    engine.create_table("_increment", deliveries.lacking(engine, source, state, recent))
     engine.create_view("_staged", _placed(engine, source, recent))
     if recent == "TRUE":
         return 0
@@ -200,7 +192,7 @@ def _stage(engine: Engine, source: Source, state: TableState | None, *, restate:
     delivered = engine.content(f"_delivery WHERE {behind}", source.stored)
     if delivered[0] == 0 or delivered == engine.content(f"{stored} WHERE {behind}", source.stored):
         return 0
-    missed = lacking(engine, source, state, behind)
+    missed = deliveries.lacking(engine, source, state, behind)
     return int(engine.query(f"SELECT count(*) FROM ({missed})")[0][0])
 
 
@@ -253,7 +245,7 @@ def _facts(
         "content_hash": content_hash(previous + int(digest)),
         "ingested_at": now.isoformat(),
         "removed": int(before.get("removed", 0)),
-        **kept_facts(source, before),
+        **deliveries.kept_facts(source, before),
     }
 
 

@@ -16,14 +16,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import hiredis
 
-from mlops_pipeline.errors import (
-    ConfigError,
-    OnlineCorruptError,
-    OnlineFullError,
-    OnlineStoreError,
-    OnlineTimeoutError,
-    OnlineUnavailableError,
-)
+from mlops_pipeline import errors
 from mlops_pipeline.stores import Closing
 
 PORT = 6379
@@ -104,30 +97,30 @@ class RedisServer:
             line.close()
         return None
 
-    def _failure(self, error: Exception) -> OnlineStoreError:
+    def _failure(self, error: Exception) -> errors.OnlineStoreError:
         found, where = str(error) or type(error).__name__, self._address.shown
         if isinstance(error, TimeoutError):
-            return OnlineTimeoutError(
+            return errors.OnlineTimeoutError(
                 "the online store did not answer in time",
                 where=where,
                 expected=f"an answer within {self._timeout_ms} ms",
                 found=found,
             )
         if isinstance(error, hiredis.ReplyError) and found.startswith("OOM"):
-            return OnlineFullError(
+            return errors.OnlineFullError(
                 "the online store is full",
                 where=where,
                 found=found,
                 way_out="give the server more memory, or drop tables that nothing reads",
             )
         if isinstance(error, hiredis.ReplyError) and found.startswith("WRONGTYPE"):
-            return OnlineCorruptError(
+            return errors.OnlineCorruptError(
                 "a key of the online store holds something else",
                 where=where,
                 found=found,
                 way_out="give the store a database of its own",
             )
-        return OnlineUnavailableError(
+        return errors.OnlineUnavailableError(
             "the online store is not available",
             where=where,
             found=found,
@@ -191,7 +184,7 @@ def _tls(files: Mapping[str, str]) -> ssl.SSLContext:
         if "ssl_certfile" in files:
             tls.load_cert_chain(files["ssl_certfile"], files.get("ssl_keyfile"))
     except OSError as error:
-        raise ConfigError(
+        raise errors.ConfigError(
             "A certificate of the online store cannot be read.",
             where="MLOPS_ONLINE_URL",
             expected="ssl_ca_certs, ssl_certfile and ssl_keyfile that name PEM files",

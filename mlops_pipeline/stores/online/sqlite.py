@@ -17,13 +17,7 @@ from typing import Any, Self
 from urllib.parse import quote
 from weakref import WeakSet
 
-from mlops_pipeline.errors import (
-    OnlineCorruptError,
-    OnlineFullError,
-    OnlineStoreError,
-    OnlineTimeoutError,
-    OnlineUnavailableError,
-)
+from mlops_pipeline import errors
 from mlops_pipeline.stores import Closing
 from mlops_pipeline.stores.files import first_file
 from mlops_pipeline.stores.online.codec import seal, unseal
@@ -89,12 +83,12 @@ PRIMARY_CODE = 0xFF  # of SQLite's result codes; the rest says more closely what
 # the inner pages of some million records
 SETTINGS = "PRAGMA cache_size = -16384; PRAGMA synchronous = NORMAL; PRAGMA secure_delete = ON;"
 WAY_OUT = "see that the file is there, is ours and can be written; delete it to begin again"
-FAILURES: dict[int, tuple[type[OnlineStoreError], str]] = {
-    sqlite3.SQLITE_BUSY: (OnlineTimeoutError, "the online store stayed locked"),
-    sqlite3.SQLITE_LOCKED: (OnlineTimeoutError, "the online store stayed locked"),
-    sqlite3.SQLITE_FULL: (OnlineFullError, "the online store is full"),
-    sqlite3.SQLITE_CORRUPT: (OnlineCorruptError, "the file of the online store is damaged"),
-    sqlite3.SQLITE_NOTADB: (OnlineCorruptError, "the file is not an online store"),
+FAILURES: dict[int, tuple[type[errors.OnlineStoreError], str]] = {
+    sqlite3.SQLITE_BUSY: (errors.OnlineTimeoutError, "the online store stayed locked"),
+    sqlite3.SQLITE_LOCKED: (errors.OnlineTimeoutError, "the online store stayed locked"),
+    sqlite3.SQLITE_FULL: (errors.OnlineFullError, "the online store is full"),
+    sqlite3.SQLITE_CORRUPT: (errors.OnlineCorruptError, "the file of the online store is damaged"),
+    sqlite3.SQLITE_NOTADB: (errors.OnlineCorruptError, "the file is not an online store"),
 }
 
 
@@ -326,7 +320,7 @@ class Connections:
         )
         if found != (APPLICATION_ID, LAYOUT):
             connection.close()
-            raise OnlineCorruptError(
+            raise errors.OnlineCorruptError(
                 "the file is not an online store of this version",
                 where=str(self._path),
                 expected=f"application_id and user_version {(APPLICATION_ID, LAYOUT)}",
@@ -343,7 +337,7 @@ class Connections:
         except sqlite3.Error as error:
             raise failure(error, self._path, self._timeout_ms) from error
         except OSError as error:
-            raise OnlineUnavailableError(
+            raise errors.OnlineUnavailableError(
                 "the file of the online store cannot be reached",
                 where=str(self._path),
                 found=error.strerror,
@@ -351,14 +345,16 @@ class Connections:
             ) from error
 
 
-def failure(error: sqlite3.Error, path: Path, timeout_ms: int) -> OnlineStoreError:
+def failure(error: sqlite3.Error, path: Path, timeout_ms: int) -> errors.OnlineStoreError:
     """Return the typed error for what SQLite reports."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & PRIMARY_CODE
-    kind, what = FAILURES.get(code, (OnlineUnavailableError, "the online store is not available"))
+    kind, what = FAILURES.get(
+        code, (errors.OnlineUnavailableError, "the online store is not available")
+    )
     return kind(
         what,
         where=str(path),
-        expected=f"an answer within {timeout_ms} ms" if kind is OnlineTimeoutError else None,
+        expected=f"an answer within {timeout_ms} ms" if kind is errors.OnlineTimeoutError else None,
         found=str(error),
-        way_out=None if kind is OnlineTimeoutError else WAY_OUT,
+        way_out=None if kind is errors.OnlineTimeoutError else WAY_OUT,
     )

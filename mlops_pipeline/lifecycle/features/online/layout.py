@@ -16,19 +16,13 @@ from functools import reduce
 from operator import or_
 from typing import Any, TypeVar, cast
 
+from mlops_pipeline import errors
 from mlops_pipeline.config.tables import FeatureType
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.data.rules import row_rules
 from mlops_pipeline.core.expressions.types import Value
 from mlops_pipeline.core.features.aggregates import Event
 from mlops_pipeline.core.features.streams import stream_columns, stream_fresh_us, stream_reach
-from mlops_pipeline.errors import (
-    DataError,
-    NotFoundError,
-    OnlineCorruptError,
-    OnlineDefinitionError,
-    masked,
-)
 from mlops_pipeline.lifecycle.features.offline import definitions_hash
 from mlops_pipeline.stores.lake.engine import quoted, rows_engine
 from mlops_pipeline.stores.online.codec import RecordSchema
@@ -122,9 +116,9 @@ def from_us(time_us: int) -> datetime:
     return EPOCH + timedelta(microseconds=time_us)
 
 
-def never_filled(use_case: UseCase, table: OnlineTable) -> OnlineDefinitionError:
+def never_filled(use_case: UseCase, table: OnlineTable) -> errors.OnlineDefinitionError:
     """Return the error for a table that is not there, or not complete yet."""
-    return OnlineDefinitionError(
+    return errors.OnlineDefinitionError(
         "the online store has no complete features of these definitions",
         where=f"{use_case.name}, table {table.name}",
         way_out=f"materialize {use_case.name}/online_features",
@@ -165,7 +159,7 @@ def read_checkpoint(
     try:
         return kind(**json.loads(text))
     except (ValueError, TypeError) as error:
-        raise OnlineCorruptError(
+        raise errors.OnlineCorruptError(
             "a checkpoint of the online store is damaged",
             where=f"table {table.name} of {table.use_case}",
             expected=f"the JSON of a {kind.__name__}",
@@ -291,7 +285,7 @@ class LiveEvents:
 
         sources = online_layout(use_case).sources
         if source not in sources:
-            raise NotFoundError(
+            raise errors.NotFoundError(
                 "no online view is counted from events of this source",
                 where=use_case.name,
                 expected=", ".join(sources) or "a continuous view",
@@ -341,7 +335,7 @@ class LiveEvents:
 
         missing = {name for name in self._schema.names for row in rows if name not in row}
         if missing:
-            raise DataError(
+            raise errors.DataError(
                 "a pushed event lacks a column",
                 where=f"source {self.stream.source}, {', '.join(sorted(missing))}",
                 expected="every column of the source; a missing value is null",
@@ -349,10 +343,10 @@ class LiveEvents:
         try:
             return pa.Table.from_pylist(list(rows), schema=self._schema)
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise DataError(
+            raise errors.DataError(
                 "a value of a pushed event is not of its column's type",
                 where=f"source {self.stream.source}",
-                found=masked(str(error)),
+                found=errors.masked(str(error)),
             ) from error
 
     def _good(self, now_us: int) -> str:

@@ -21,14 +21,8 @@ from mlops_pipeline.core.features.frames import EVENT_ROW, entity_frame
 from mlops_pipeline.errors import DataError, NotFoundError
 from mlops_pipeline.lifecycle.bookkeeping import get_pointer
 from mlops_pipeline.lifecycle.context import Accepted, Context
+from mlops_pipeline.lifecycle.features import offline
 from mlops_pipeline.lifecycle.features.history import select_features
-from mlops_pipeline.lifecycle.features.offline import (
-    definitions_hash,
-    feature_table,
-    features_uri,
-    finished_periods,
-    finished_through,
-)
 from mlops_pipeline.lifecycle.features.online.layout import (
     DAY_US,
     EventStream,
@@ -104,7 +98,7 @@ def open_writer(settings: Settings) -> OnlineStore:
 def accepted_through(ops: OpsDatabase, use_case: UseCase) -> datetime | None:
     """Return the as_of up to which these definitions passed the leak check; None: never yet."""
     pointer = get_pointer(ops, use_case.name, "features")
-    if pointer is None or pointer.value["definitions"] != definitions_hash(use_case):
+    if pointer is None or pointer.value["definitions"] != offline.definitions_hash(use_case):
         return None
     return datetime.fromisoformat(pointer.value["as_of"])
 
@@ -228,12 +222,12 @@ def _newest_us(run: _Run) -> int:
     """Return the newest time whose values are final: a finished period's, or a midnight."""
     use_case = run.context.use_case
     if not run.is_by_event:
-        starts = (parse_time(name) for name in finished_periods(run.context))
+        starts = (parse_time(name) for name in offline.finished_periods(run.context))
         newest = max((start for start in starts if start <= run.through), default=None)
         if newest is None:
             raise NotFoundError(
                 "there are no features",
-                where=features_uri(run.context),
+                where=offline.features_uri(run.context),
                 way_out=f"materialize {use_case.name}/features first",
             )
         return to_us(newest)
@@ -273,7 +267,7 @@ def _snapshot(run: _Run, as_of: datetime, *, after: str | None) -> Iterator[Any]
 
 def _finished(run: _Run, as_of: datetime, columns: str) -> str:
     """Return the query of a finished period."""
-    rows = run.context.engine.scan(feature_table(run.context))
+    rows = run.context.engine.scan(offline.feature_table(run.context))
     return f"SELECT {columns} FROM {rows} WHERE as_of = {sql_timestamp(as_of)}"
 
 
@@ -317,7 +311,7 @@ def _target(
     run: _Run, stream: EventStream, watermark: datetime, before: StreamCheckpoint | None
 ) -> StreamCheckpoint:
     """Return the checkpoint of a stream that has everything that is accepted."""
-    item, finished = run.accepted[stream.source], finished_through(run.context)
+    item, finished = run.accepted[stream.source], offline.finished_through(run.context)
     newest_us = min(to_us(watermark), run.now_us)
     times = {
         "late_before_us": max(to_us(watermark), to_us(finished) if finished else 0),

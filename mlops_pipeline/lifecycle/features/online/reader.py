@@ -18,16 +18,7 @@ from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.features.aggregates import Event
 from mlops_pipeline.errors import DataError, NotFoundError, OnlineStoreError
 from mlops_pipeline.lifecycle.bookkeeping import record_feature_use
-from mlops_pipeline.lifecycle.features.online.layout import (
-    EventStream,
-    RecordsCheckpoint,
-    StreamCheckpoint,
-    from_us,
-    never_filled,
-    online_layout,
-    read_checkpoint,
-    to_us,
-)
+from mlops_pipeline.lifecycle.features.online import layout
 from mlops_pipeline.lifecycle.features.online.plan import (
     FeatureValues,
     Found,
@@ -69,8 +60,8 @@ class OnlineReader(Closing):
         self, use_case: UseCase, store: OnlineStore, *, now: Callable[[], datetime]
     ) -> None:
         self._use_case, self._store, self._now = use_case, store, now
-        self._layout = online_layout(use_case)
-        streams = {name: EventStream(use_case, name) for name in self._layout.sources}
+        self._layout = layout.online_layout(use_case)
+        streams = {name: layout.EventStream(use_case, name) for name in self._layout.sources}
         self._lookup = partial(_Lookup, use_case, store, self._layout.records(), streams)
         self._plans: dict[tuple[str, ...], Plan] = {}
         self.used: set[str] = set()
@@ -103,7 +94,7 @@ class OnlineReader(Closing):
                             expected=str(len(entities)), found=str(len(request)))  # fmt: skip
         keys = [self.key(entity) for entity in entities]
         read_at = self._now() if at is None else at.astimezone(UTC)
-        at_us = to_us(read_at)
+        at_us = layout.to_us(read_at)
         found = self._lookup(keys, at_us, on_error == "raise").found(plan.sources)
         return [
             OnlineFeatures(key, read_at, item.is_known, plan.values(item, row, at_us))
@@ -163,7 +154,7 @@ class _Lookup:
     use_case: UseCase
     store: OnlineStore
     stored: tuple[OnlineTable, RecordSchema] | None
-    streams: Mapping[str, EventStream]
+    streams: Mapping[str, layout.EventStream]
     keys: Sequence[str]
     at_us: int
     is_strict: bool
@@ -211,9 +202,9 @@ class _Lookup:
         table, schema = self.stored
         blobs = self.store.read_records(table, self.keys, now_us=self.at_us)
         if None in blobs:
-            checkpoint = read_checkpoint(self.store, table, RecordsCheckpoint)
+            checkpoint = layout.read_checkpoint(self.store, table, layout.RecordsCheckpoint)
             if checkpoint is None or not checkpoint.was_complete:
-                raise never_filled(self.use_case, table)
+                raise layout.never_filled(self.use_case, table)
         found = [None if blob is None else self._decoded(schema, blob) for blob in blobs]
         return [item if item is not None and item[0] <= self.at_us else None for item in found]
 
@@ -235,24 +226,25 @@ class _Lookup:
             since_us = checkpoint.newest_us - stream.reach_us
             stored, checkpoint = self._read(stream, since_us)
         if since_us < checkpoint.kept_from_us:
+            held_us = checkpoint.kept_from_us + stream.reach_us
             raise DataError(
                 "the events of that time are no longer held online",
                 where=stream.table.name,
-                expected=f"a time from {from_us(checkpoint.kept_from_us + stream.reach_us)} on",
-                found=str(from_us(self.at_us)),
+                expected=f"a time from {layout.from_us(held_us)} on",
+                found=str(layout.from_us(self.at_us)),
                 way_out="`mlops features history` computes features of any time",
             )
         self.newest_us[source] = checkpoint.newest_us
         return [list(map(stream.decode, events)) for events in stored]
 
     def _read(
-        self, stream: EventStream, since_us: int
-    ) -> tuple[list[list[StoredEvent]], StreamCheckpoint]:
+        self, stream: layout.EventStream, since_us: int
+    ) -> tuple[list[list[StoredEvent]], layout.StreamCheckpoint]:
         """Read events, and then the checkpoint, which says what they may lack."""
         stored = self.store.read_events(stream.table, self.keys, since_us=since_us)
-        checkpoint = read_checkpoint(self.store, stream.table, StreamCheckpoint)
+        checkpoint = layout.read_checkpoint(self.store, stream.table, layout.StreamCheckpoint)
         if checkpoint is None or not checkpoint.is_complete:
-            raise never_filled(self.use_case, stream.table)
+            raise layout.never_filled(self.use_case, stream.table)
         return stored, checkpoint
 
     def _seen(self, source: str, is_known: Sequence[bool]) -> list[bool]:
