@@ -15,15 +15,9 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.json as arrow_json
 
+from mlops_pipeline import errors
 from mlops_pipeline.config.tables import ColumnType, Source
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.errors import (
-    ConfigError,
-    DataError,
-    NotFoundError,
-    RequestConflictError,
-    masked,
-)
 from mlops_pipeline.lifecycle.features.online.layout import to_us
 from mlops_pipeline.stores.files import locked, write_delivery
 from mlops_pipeline.stores.settings import Settings, parse_time
@@ -65,11 +59,11 @@ def deliver_labels(
     types, or the source takes no rows.
     """
     if name not in use_case.sources:
-        raise NotFoundError.of("source", name, use_case.sources, where="source")
+        raise errors.NotFoundError.of("source", name, use_case.sources, where="source")
     source = use_case.sources[name]
     _check_source(settings, name, source)
     if not 0 < len(rows) <= ROWS_AT_ONCE:
-        raise DataError(
+        raise errors.DataError(
             "a delivery has one row or more",
             where="rows",
             expected=f"1 to {ROWS_AT_ONCE:,}",
@@ -79,7 +73,7 @@ def deliver_labels(
     sent = [column for column in kinds if column != source.available_at]
     for column in dict.fromkeys(column for row in rows for column in row):
         if column not in sent:
-            raise NotFoundError.of("column to send", column, sent, where=f"source {name}")
+            raise errors.NotFoundError.of("column to send", column, sent, where=f"source {name}")
     arrival = {source.available_at: _micros(now, kinds[source.available_at or ""])}
     given = [{column: _value(column, kinds[column], row) for column in sent} for row in rows]
     folder, content = settings.data_dir / source.uri, _digest(json.dumps(given))
@@ -92,7 +86,7 @@ def deliver_labels(
             return Delivery(write_delivery(path, _table(lines, kinds)), now)
     _, arrived, before, _ = known.stem.split("-")
     if before != content:
-        raise RequestConflictError(
+        raise errors.RequestConflictError(
             "the id of this request was used for other rows",
             where="request_id",
             expected="the same rows as before, or a new id",
@@ -114,8 +108,8 @@ def _table(lines: Sequence[str], kinds: Mapping[str, ColumnType]) -> Any:
         table = arrow_json.read_json(io.BytesIO("\n".join(lines).encode()), parse_options=options)
         return table.cast(pa.schema({name: ARROW[kind][0] for name, kind in kinds.items()}))
     except pa.ArrowInvalid as error:  # half a character, a number beyond all
-        raise DataError(
-            "a value cannot be stored", where="rows", found=masked(str(error))
+        raise errors.DataError(
+            "a value cannot be stored", where="rows", found=errors.masked(str(error))
         ) from error
 
 
@@ -128,14 +122,14 @@ def _micros(time: datetime, kind: ColumnType) -> int:
 
 def _check_source(settings: Settings, name: str, source: Source) -> None:
     if source.available_at is None or source.format != "parquet":
-        raise DataError(
+        raise errors.DataError(
             "this source takes no rows over HTTP",
             where=f"source {name}",
             expected="a Parquet source whose available_at names a column, which is the arrival",
             found=f"format {source.format}, available_at {source.available_at}",
         )
     if not (settings.data_dir / source.uri).is_dir():
-        raise DataError(
+        raise errors.DataError(
             "this source takes no rows over HTTP",
             where=f"source {name}",
             expected="a uri that is a folder of files",
@@ -157,9 +151,9 @@ def _value(column: str, kind: ColumnType, row: Mapping[str, Any]) -> Any:
                 return float(value)
             if kind != "int64" or -(2**63) <= value < 2**63:
                 return value
-    except (ConfigError, OverflowError):  # no time; beyond all floats
+    except (errors.ConfigError, OverflowError):  # no time; beyond all floats
         pass
-    raise DataError(
+    raise errors.DataError(
         "a value is not of its column's type",
         where=column,
         expected=kind if kind not in ("date", "timestamp") else f"{kind}, as ISO 8601",

@@ -13,12 +13,7 @@ import numpy as np
 
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.documents.records import from_plain, plain
-from mlops_pipeline.core.evaluation.evaluation import (
-    MissingShare,
-    compare_missing,
-    missing_limit,
-    missing_words,
-)
+from mlops_pipeline.core.evaluation import evaluation
 from mlops_pipeline.core.modelling.explanations import give_reasons, word_inputs
 from mlops_pipeline.core.modelling.scoring import Decisions, ScoringModel
 from mlops_pipeline.errors import DataError
@@ -50,11 +45,11 @@ class Scored:
     rows: int
     positives: int
     is_new: bool
-    missing: tuple[MissingShare, ...] = ()
+    missing: tuple[evaluation.MissingShare, ...] = ()
 
-    def changed(self, use_case: UseCase) -> list[MissingShare]:
+    def changed(self, use_case: UseCase) -> list[evaluation.MissingShare]:
         """Return the inputs whose share of missing values changed too much since training."""
-        limit = missing_limit(use_case.gates)
+        limit = evaluation.missing_limit(use_case.gates)
         return [item for item in self.missing if item.change > limit]
 
 
@@ -84,7 +79,12 @@ def predict_batch(run: RunContext, period: str | None, version: int | None) -> S
 def _watch_missing(run: RunContext, scored: Scored) -> None:
     changed = scored.changed(run.use_case)
     alert = NewAlert(
-        *(ALERT, "warning", f"period {scored.period}: {missing_words(changed)}", WAY_OUT),
+        *(
+            ALERT,
+            "warning",
+            f"period {scored.period}: {evaluation.missing_words(changed)}",
+            WAY_OUT,
+        ),
         run_id=run.run_id,
         dedupe_key=ALERT,
     )
@@ -122,7 +122,7 @@ def score_period(
     uri = predictions_uri(context.lake, context.use_case, is_trial=is_trial)
     for facts in reversed(context.lake.commit_metadata(uri)):  # the last commit of a period counts
         if facts["period"] == chosen and facts["model_version"] == model_version:
-            missing = from_plain(tuple[MissingShare, ...], facts["missing"])
+            missing = from_plain(tuple[evaluation.MissingShare, ...], facts["missing"])
             said_before = (chosen, facts["rows"], facts["positives"])
             return Scored(uri, facts["version"], *said_before, False, missing)
     table = _features(context, chosen)
@@ -131,7 +131,7 @@ def score_period(
     result = _predictions(
         context, table, said, model_version=model_version, run_id=run_id, now=now
     ).append_column("reasons", _reasons(context.use_case, model, columns, said.decision))
-    missing = compare_missing(train_missing, columns)
+    missing = evaluation.compare_missing(train_missing, columns)
     facts = {
         "period": chosen,
         "model_version": model_version,

@@ -28,12 +28,7 @@ from mlops_pipeline.errors import NotFoundError
 from mlops_pipeline.lifecycle.bookkeeping import get_pointer
 from mlops_pipeline.lifecycle.champions import RELEASE, release_document
 from mlops_pipeline.lifecycle.context import AcceptedSource, Context, RunContext, Snapshot
-from mlops_pipeline.lifecycle.features.offline import (
-    finished_periods,
-    load_frame,
-    periods_with_labels,
-    use_case_periods,
-)
+from mlops_pipeline.lifecycle.features import offline
 from mlops_pipeline.lifecycle.ingest.accepted import (
     accepted_sources,
     register_accepted,
@@ -88,7 +83,7 @@ def train_model(run: RunContext, *, start_mlflow_run: Callable[[], str]) -> Stor
     final = _registered(run, snapshot)
     if final is not None:
         return final
-    frame, mlflow_run_id = load_frame(run, snapshot), start_mlflow_run()
+    frame, mlflow_run_id = offline.load_frame(run, snapshot), start_mlflow_run()
     parts, training = train_candidates(
         use_case,
         frame,
@@ -212,8 +207,8 @@ def refuse_untrainable(context: Context, snapshot: Snapshot) -> None:
     """Raise the error in which a training would end, before a period of features is built."""
     use_case = context.use_case
     tables = register_accepted(context, snapshot.accepted)
-    every = use_case_periods(context, snapshot.as_of)
-    labelled = periods_with_labels(context, snapshot)
+    every = offline.use_case_periods(context, snapshot.as_of)
+    labelled = offline.periods_with_labels(context, snapshot)
     if every and not labelled:
         raise no_label_yet(use_case, every[0], snapshot.as_of)
     if use_case.label.kind == "column":
@@ -224,6 +219,6 @@ def refuse_untrainable(context: Context, snapshot: Snapshot) -> None:
         if first is not None and first.replace(tzinfo=UTC) > snapshot.as_of:
             raise no_label_yet(use_case, every[0], snapshot.as_of, first.replace(tzinfo=UTC))
     if use_case.split.method == "time" and every:
-        done = finished_periods(context)  # an empty one is no part of a split
+        done = offline.finished_periods(context)  # an empty one is no part of a split
         kept = [item for item in labelled if item.name not in done or done[item.name].rows]
         split_periods(use_case, kept)

@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 
 from mlops_pipeline.config import UseCase, load_use_cases
+from mlops_pipeline.orchestration import triggers
 from mlops_pipeline.orchestration.assets.data import data_assets, feature_assets
 from mlops_pipeline.orchestration.assets.model import model_assets, release_assets
 from mlops_pipeline.orchestration.assets.scoring import scoring_assets
@@ -18,13 +19,6 @@ from mlops_pipeline.orchestration.jobs import (
     lifecycle_executor,
 )
 from mlops_pipeline.orchestration.resources import Platform, mlflow_resource
-from mlops_pipeline.orchestration.triggers import (
-    INTERVAL_SECONDS,
-    planned_work,
-    retraining_sensors,
-    run_failures,
-    schedule,
-)
 from mlops_pipeline.stores.settings import project_root
 
 
@@ -32,7 +26,7 @@ def build_definitions(
     *,
     config_dir: Path | None = None,
     resource_overrides: Mapping[str, Any] | None = None,
-    sensor_interval_seconds: int = INTERVAL_SECONDS,
+    sensor_interval_seconds: int = triggers.INTERVAL_SECONDS,
 ) -> dg.Definitions:
     """Return fresh definitions for every configs/*.yaml."""
     use_cases = load_use_cases(config_dir or project_root() / "configs")
@@ -50,9 +44,9 @@ def build_definitions(
         assets=[asset for part in parts for asset in part["assets"]],
         jobs=[job for part in parts for job in part["jobs"]],
         sensors=[sensor for part in parts for sensor in part["sensors"]]
-        + [run_failures(tuple(use_cases), sensor_interval_seconds)]
+        + [triggers.run_failures(tuple(use_cases), sensor_interval_seconds)]
         + [calendar(planned, sensor_interval_seconds)],
-        schedules=[schedule(item) for item in planned],
+        schedules=[triggers.schedule(item) for item in planned],
         resources=resources,
         executor=lifecycle_executor,
     )
@@ -71,6 +65,6 @@ def _of_use_case(use_case: UseCase, platform: Any, interval_seconds: int) -> dic
             *scoring_assets(use_case),
         ],
         "jobs": [*jobs.values()],
-        "sensors": retraining_sensors(use_case, jobs["lifecycle"], interval_seconds),
-        "planned": planned_work(use_case, jobs),
+        "sensors": triggers.retraining_sensors(use_case, jobs["lifecycle"], interval_seconds),
+        "planned": triggers.planned_work(use_case, jobs),
     }

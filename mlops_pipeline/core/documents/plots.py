@@ -16,13 +16,7 @@ from mlops_pipeline.core.documents.pages import metric_title
 from mlops_pipeline.core.evaluation.evaluation import Slice, worst_slices
 from mlops_pipeline.core.fairness.audit import GroupAudit
 from mlops_pipeline.core.fairness.variants import Mitigated
-from mlops_pipeline.core.metrics.metrics import (
-    Estimate,
-    Floats,
-    binary_labels,
-    probabilities,
-    rank_scores,
-)
+from mlops_pipeline.core.metrics import metrics
 from mlops_pipeline.core.modelling.calibration import ReliabilityCurve
 
 WIDTH_INCHES, HEIGHT_INCHES, DPI = 6.4, 4.2, 100
@@ -81,8 +75,8 @@ def precision_recall_plot(y: ArrayLike, p: ArrayLike) -> bytes:
 
 def score_plot(y: ArrayLike, p: ArrayLike, threshold: ArrayLike) -> bytes:
     """Plot how the probabilities of each class are distributed, and the threshold or thresholds."""
-    labels = binary_labels(y)
-    scores = probabilities(p, len(labels))
+    labels = metrics.binary_labels(y)
+    scores = metrics.probabilities(p, len(labels))
     axes = _axes("Scores by class", "predicted probability", "share of the class")
     low, high = thresholds_range(threshold)
     top = max(float(scores.max(initial=0.0)), min(high, 1.0), 1e-3)
@@ -104,8 +98,8 @@ def score_plot(y: ArrayLike, p: ArrayLike, threshold: ArrayLike) -> bytes:
 
 def confusion_plot(y: ArrayLike, p: ArrayLike, threshold: ArrayLike) -> bytes:
     """Plot the confusion matrix of p >= threshold (one, or by row): rows, shares of the class."""
-    labels = binary_labels(y)
-    decisions = probabilities(p, len(labels)) >= np.asarray(threshold, dtype=np.float64)
+    labels = metrics.binary_labels(y)
+    decisions = metrics.probabilities(p, len(labels)) >= np.asarray(threshold, dtype=np.float64)
     counts = np.array([[np.sum((labels == k) & (decisions == d)) for d in (0, 1)] for k in (0, 1)])
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros((2, 2)), where=totals > 0)
@@ -152,7 +146,9 @@ def learning_plot(curves: Mapping[str, Sequence[float]], kept: int | None = None
     return _png(axes)
 
 
-def slice_plot(slices: Sequence[Slice], metric: str, overall: Estimate | None = None) -> bytes:
+def slice_plot(
+    slices: Sequence[Slice], metric: str, overall: metrics.Estimate | None = None
+) -> bytes:
     """Plot a metric with its interval for up to 16 slices, the worst on top and named in red."""
     title = metric_title(metric)
     ranked = worst_slices(slices, metric, SLICES)
@@ -240,10 +236,10 @@ def thresholds_range(threshold: ArrayLike) -> tuple[float, float]:
     return float(np.min(threshold)), float(np.max(threshold))
 
 
-def _curve(y: ArrayLike, p: ArrayLike) -> tuple[Floats, Floats, float, int]:
+def _curve(y: ArrayLike, p: ArrayLike) -> tuple[metrics.Floats, metrics.Floats, float, int]:
     """Return rows and positives at or above each (thinned) score; all positives, all rows."""
-    labels = binary_labels(y)
-    ranked = rank_scores(labels, p)
+    labels = metrics.binary_labels(y)
+    ranked = metrics.rank_scores(labels, p)
     ends = ranked.tie_ends
     if len(ends) > CURVE_POINTS:
         ends = ends[np.linspace(0, len(ends) - 1, CURVE_POINTS).round().astype(np.intp)]

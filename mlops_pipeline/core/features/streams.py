@@ -14,20 +14,14 @@ from mlops_pipeline.config.tables import FeatureColumn, FeatureView
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.expressions.to_row import Declared, Function, row_function, values_function
 from mlops_pipeline.core.expressions.types import Kind, Value, common_kind, converter
-from mlops_pipeline.core.features.aggregates import (
-    AGGREGATES,
-    SECONDS_PER_DAY,
-    US_PER_SECOND,
-    Event,
-    Window,
-)
+from mlops_pipeline.core.features import aggregates
 from mlops_pipeline.errors import ExpressionError
 from mlops_pipeline.spec.grammar import Expression
 
 US = timedelta(microseconds=1)
 NUMBERS = ("float64", "int64", "boolean", "null")
 FRESH_DAYS = 1 / 24  # an hour: longer without any event means that they do not arrive
-Events = Sequence[Event]
+Events = Sequence[aggregates.Event]
 _VERSION = attrgetter("declared_us", "known_us")
 
 
@@ -51,7 +45,7 @@ def stream_columns(use_case: UseCase, source: str) -> dict[str, Kind]:
     return {name: columns.column(name).type for name in columns.columns if name in used}
 
 
-def known(events: Iterable[Event], as_of_us: int) -> list[Event]:
+def known(events: Iterable[aggregates.Event], as_of_us: int) -> list[aggregates.Event]:
     """Return the events that had happened and were known strictly before as_of.
 
     Of an event with several versions the newest known then; of versions that declare the same
@@ -63,13 +57,13 @@ def known(events: Iterable[Event], as_of_us: int) -> list[Event]:
     return [event for event in found if event.happened_us < as_of_us and event.values is not None]
 
 
-def _newest_versions(events: Iterable[Event]) -> list[Event]:
-    first: dict[Hashable, Event] = {}
+def _newest_versions(events: Iterable[aggregates.Event]) -> list[aggregates.Event]:
+    first: dict[Hashable, aggregates.Event] = {}
     for event in sorted(events, key=attrgetter("arrival")):
         first.setdefault(
             (event.identity, event.happened_us, event.declared_us, event.values), event
         )
-    newest: dict[Hashable, Event] = {}
+    newest: dict[Hashable, aggregates.Event] = {}
     for event in first.values():
         found = newest.get(event.identity)
         if found is None or _VERSION(event) > _VERSION(found):
@@ -87,7 +81,7 @@ def stream_reach(use_case: UseCase, source: str) -> timedelta:
 def fresh_us(view: FeatureView) -> int:
     """Return how long after its newest event a stream is taken to be silent for lack of events."""
     days = FRESH_DAYS if view.freshness_days is None else view.freshness_days
-    return round(days * SECONDS_PER_DAY * US_PER_SECOND)
+    return round(days * aggregates.SECONDS_PER_DAY * aggregates.US_PER_SECOND)
 
 
 def stream_fresh_us(use_case: UseCase, source: str) -> int:
@@ -156,7 +150,7 @@ def _compiled(
     name: str, column: FeatureColumn, kinds: dict[str, Kind]
 ) -> Callable[[Events, int], Value]:
     """Return one feature: the aggregate of the events that count for it."""
-    computation = AGGREGATES[str(column.aggregate)]
+    computation = aggregates.AGGREGATES[str(column.aggregate)]
     of: Function | None = None
     kind: Kind = "null"
     if column.of is not None and computation.reads_values:
@@ -175,7 +169,7 @@ def _compiled(
     of_events = computation.of_events
 
     def value(events: Events, as_of_us: int) -> Value:
-        finished: Value = finish(of_events(Window(events, of, as_of_us, scale)))
+        finished: Value = finish(of_events(aggregates.Window(events, of, as_of_us, scale)))
         return finished
 
     return value

@@ -13,12 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.typing import ArrayLike
 
-from mlops_pipeline.core.metrics.metrics import (
-    Floats,
-    binary_labels,
-    equal_mass_bins,
-    probabilities,
-)
+from mlops_pipeline.core.metrics import metrics
 from mlops_pipeline.core.modelling.scoring import Flags, apply_calibration, logit, sigmoid
 from mlops_pipeline.errors import ConfigError, DataError
 
@@ -42,8 +37,8 @@ def fit_calibration(kind: Kind, scores: ArrayLike, y: ArrayLike) -> Calibration:
         raise ConfigError(
             "Unknown calibration", expected=", ".join(get_args(Kind)), found=str(kind)
         )
-    labels = binary_labels(y)
-    checked = probabilities(scores, len(labels))
+    labels = metrics.binary_labels(y)
+    checked = metrics.probabilities(scores, len(labels))
     found: Calibration = {"kind": kind, "x": [], "y": [], "a": None, "b": None}
     if kind == "none":
         return found
@@ -71,7 +66,7 @@ def calibration_notes(kind: Kind, rows: int, positives: int) -> list[str]:
     ]
 
 
-def _fit_sigmoid(logits: Floats, labels: Floats) -> tuple[float, float]:
+def _fit_sigmoid(logits: metrics.Floats, labels: metrics.Floats) -> tuple[float, float]:
     """Minimise the log loss of Platt's smoothed targets by Newton steps with halving.
 
     The targets are (n+ + 1) / (n+ + 2) and 1 / (n- + 2), which keeps a and b finite when the
@@ -83,7 +78,7 @@ def _fit_sigmoid(logits: Floats, labels: Floats) -> tuple[float, float]:
     targets = np.where(labels == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
     design = np.column_stack([logits, np.ones_like(logits)])
 
-    def loss(ab: Floats) -> float:
+    def loss(ab: metrics.Floats) -> float:
         z = design @ ab
         return float(np.sum(targets * z + np.logaddexp(0, -z)))
 
@@ -115,8 +110,8 @@ def folds(label: npt.NDArray[np.int8], entity: npt.NDArray[Any]) -> list[tuple[F
 
 
 def cross_fitted(
-    kind: Kind, scores: Floats, label: npt.NDArray[np.int8], entity: npt.NDArray[Any]
-) -> Floats:
+    kind: Kind, scores: metrics.Floats, label: npt.NDArray[np.int8], entity: npt.NDArray[Any]
+) -> metrics.Floats:
     """Return each row's probability, calibrated by other folds; the scores where there are none."""
     result = scores.copy()
     for inside, rest in folds(label, entity):
@@ -148,11 +143,11 @@ def reliability_curve(y: ArrayLike, p: ArrayLike, bins: int = 10) -> Reliability
     """Return a reliability diagram by bins of about equal numbers of rows; ties stay in one bin."""
     if bins < 1:
         raise ConfigError("A reliability curve needs bins", expected="bins >= 1", found=str(bins))
-    labels = binary_labels(y)
-    scores = probabilities(p, len(labels))
+    labels = metrics.binary_labels(y)
+    scores = metrics.probabilities(p, len(labels))
     if len(labels) == 0:
         raise DataError("A reliability curve needs rows", found="0 rows")
-    bin_of = equal_mass_bins(scores, bins)
+    bin_of = metrics.equal_mass_bins(scores, bins)
     rows = np.bincount(bin_of)
     return ReliabilityCurve(
         mean_score=tuple((np.bincount(bin_of, weights=scores) / rows).tolist()),

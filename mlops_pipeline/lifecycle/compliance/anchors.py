@@ -47,14 +47,7 @@ from mlops_pipeline.stores.models.mlflow import (
     Tracking,
     open_tracking,
 )
-from mlops_pipeline.stores.ops import LifecycleRun, OpsDatabase, Pointer
-from mlops_pipeline.stores.ops.audit import (
-    altered_guards,
-    recorded_changes,
-    stored_digests,
-    stored_events,
-    stored_records,
-)
+from mlops_pipeline.stores.ops import LifecycleRun, OpsDatabase, Pointer, audit
 from mlops_pipeline.stores.ops.tables import AUDITED_KINDS
 from mlops_pipeline.stores.settings import Settings
 
@@ -125,12 +118,12 @@ def _witnesses(settings: Settings) -> tuple[list[bytes], dict[int, str]]:
 def verify_rows(ops: OpsDatabase, check: ChainCheck, beside: Iterable[str] = ()) -> None:
     """Read the chain, its rows and what guards them; add what is wrong `beside`; end the check."""
     known, _ = ops.audit_head()
-    rows = stored_records(ops), stored_digests(ops)
+    rows = audit.stored_records(ops), audit.stored_digests(ops)
     records = RecordCheck(*rows, known, AUDITED_KINDS, check.report)
-    for event in stored_events(ops):
+    for event in audit.stored_events(ops):
         check.add(event)
         records.add(event)
-    for text in (*altered_guards(ops), *beside):
+    for text in (*audit.altered_guards(ops), *beside):
         check.report(text)
     check.finish()
     records.finish()
@@ -138,7 +131,7 @@ def verify_rows(ops: OpsDatabase, check: ChainCheck, beside: Iterable[str] = ())
 
 def _impossible_changes(ops: OpsDatabase) -> Iterator[str]:
     """Yield the rollouts whose recorded changes the machine would not have made."""
-    for row, changes in recorded_changes(ops):
+    for row, changes in audit.recorded_changes(ops):
         name = f"version {row.version} of {row.use_case}"
         try:
             state, stage = replay(changes, json.loads(row.stages))
@@ -153,7 +146,7 @@ def _impossible_changes(ops: OpsDatabase) -> Iterator[str]:
 def exported_lines(settings: Settings, use_case: str | None = None) -> Iterator[str]:
     """Yield each event as a line of canonical JSON, as stored."""
     with OpsDatabase.open(settings.database_url) as ops:
-        for event in stored_events(ops):
+        for event in audit.stored_events(ops):
             if use_case is None or event.use_case == use_case:
                 yield canonical(event.document())
 

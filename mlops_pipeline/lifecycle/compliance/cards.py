@@ -32,17 +32,12 @@ from mlops_pipeline.core.documents.pages import Recorded, render_html
 from mlops_pipeline.core.rollout.approvals import signed
 from mlops_pipeline.core.rollout.records import Rollout
 from mlops_pipeline.errors import NotFoundError, StateError
+from mlops_pipeline.lifecycle import rollouts
 from mlops_pipeline.lifecycle.alerts import NewAlert, alert_while, resolve_alerts_by_key
 from mlops_pipeline.lifecycle.bookkeeping import NewDecision, list_decisions, record_decision
 from mlops_pipeline.lifecycle.compliance.anchors import exported_lines
 from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.lifecycle.exceptions import list_exceptions
-from mlops_pipeline.lifecycle.rollouts import (
-    find_champion,
-    get_rollout,
-    list_approvals,
-    rollout_events,
-)
 from mlops_pipeline.lifecycle.status import use_case_costs
 from mlops_pipeline.stores.files import new_file, new_folder, write_json
 from mlops_pipeline.stores.ops import Ledger, OpsDatabase
@@ -75,7 +70,9 @@ def present_version(context: Context, version: int | None) -> tuple[Path, CardFa
     """Return the folder of a version (default: the champion) and its facts as they are now."""
     ops, use_case = context.ops, context.use_case
     rollout = (
-        _champion(ops, use_case) if version is None else get_rollout(ops, use_case.name, version)
+        _champion(ops, use_case)
+        if version is None
+        else rollouts.get_rollout(ops, use_case.name, version)
     )
     folder = context.lake.documents_folder(use_case.name, rollout.fingerprint)
     standing = replace(_standing(ops, rollout), cost=use_case_costs(use_case, ops, context.lake))
@@ -111,7 +108,7 @@ def record_review(
 
 def remind_of_review(ops: OpsDatabase, use_case: UseCase, *, now: datetime) -> str:
     """Raise an alert while the champion's card is due for review; return what was found."""
-    champion = find_champion(ops, use_case.name)
+    champion = rollouts.find_champion(ops, use_case.name)
     if champion is None:
         return "there is no champion, so no card to review"
     months = use_case.governance.review.card_months
@@ -211,7 +208,7 @@ def _write_page(folder: Path, text: str, markdown: str, html: str) -> None:
 
 
 def _champion(ops: Ledger, use_case: UseCase) -> Rollout:
-    champion = find_champion(ops, use_case.name)
+    champion = rollouts.find_champion(ops, use_case.name)
     if champion is None:
         raise NotFoundError(
             f"{use_case.name} has no champion",
@@ -226,9 +223,9 @@ def _standing(ops: OpsDatabase, rollout: Rollout) -> Standing:
         state=rollout.state,
         since=rollout.changed_at,
         waiting_for=rollout.waiting_for,
-        approvals=[item for item in list_approvals(ops, name) if item.version == version],
+        approvals=[item for item in rollouts.list_approvals(ops, name) if item.version == version],
         exceptions=list_exceptions(ops, name),
-        events=rollout_events(ops, name, version),
+        events=rollouts.rollout_events(ops, name, version),
         reviews=[
             asdict(item)
             for item in reversed(list_decisions(ops, name, kind=REVIEW))

@@ -22,12 +22,7 @@ from mlops_pipeline.errors import DataError, NotFoundError, SourceError
 from mlops_pipeline.lifecycle.bookkeeping import get_pointer, set_pointer
 from mlops_pipeline.lifecycle.compliance.erasure_lake import PersonRows
 from mlops_pipeline.lifecycle.context import Accepted, AcceptedSource, Context, open_context
-from mlops_pipeline.lifecycle.features.online.layout import (
-    RecordsCheckpoint,
-    checkpoint_text,
-    online_layout,
-    read_checkpoint,
-)
+from mlops_pipeline.lifecycle.features.online import layout
 from mlops_pipeline.lifecycle.features.online.materialize import open_writer, stored_tables
 from mlops_pipeline.lifecycle.ingest.ingestion import EVERY
 from mlops_pipeline.lifecycle.project import project
@@ -284,13 +279,13 @@ def _logged(settings: Settings, use_case: UseCase, entity_id: str, *, erase: boo
 
 def _erase_online(use_case: UseCase, store: OnlineStore, entity_id: str) -> int:
     """Remove an entity's records and events, from checkpoints too; return how many there were."""
-    records = online_layout(use_case).records()
+    records = layout.online_layout(use_case).records()
     names = {*stored_tables(store, use_case.name), *([records[0].name] if records else [])}
     for name in sorted(name for name in names if name.startswith("records_")):
         table = OnlineTable(use_case.name, name)
-        found = read_checkpoint(store, table, RecordsCheckpoint)
+        found = layout.read_checkpoint(store, table, layout.RecordsCheckpoint)
         if found is not None and found.last == entity_id:
-            store.set_checkpoint(table, checkpoint_text(replace(found, last=None, rows=0)))
+            store.set_checkpoint(table, layout.checkpoint_text(replace(found, last=None, rows=0)))
     return store.forget(use_case.name, entity_id)
 
 
