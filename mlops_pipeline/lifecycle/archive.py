@@ -1,13 +1,13 @@
-"""The log of predictions in the lake: every answer once, and the log kept small.
+"""The log of predictions in the lake: every row once, and the log kept small.
 
-Answers are written in the order of their ids, thousands in one commit, and marked in the log when
-the commit is there. What a killed run had written and not marked is found in the table by its id
-and marked. Only marked answers leave the log.
+Answers and shadow scores are written in the order of their ids, thousands in one commit, and marked
+in the log when the commit is there. What a killed run had written and not marked is found in the
+table by its id and marked. Only marked rows leave the log.
 """
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import Field, dataclass, fields
 from datetime import UTC, timedelta
 from typing import Any
 
@@ -15,14 +15,15 @@ from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.errors import ConfigError
 from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.lifecycle.features.online.layout import from_us, to_us
+from mlops_pipeline.lifecycle.rollouts import find_judged, find_trial
 from mlops_pipeline.stores.lake.engine import literal
-from mlops_pipeline.stores.lake.tables import ARCHIVE, Lake
-from mlops_pipeline.stores.log_archive import mark_archived, not_archived, remove_archived
-from mlops_pipeline.stores.predictions import LoggedPrediction, PredictionLog
+from mlops_pipeline.stores.lake.tables import ARCHIVE, SHADOW_ARCHIVE, Lake
+from mlops_pipeline.stores.log_archive import ANSWERS, SHADOWS, Kept, Row, remove_archived
+from mlops_pipeline.stores.predictions import LoggedPrediction, PredictionLog, Role, ShadowScore
 
 ROWS_AT_ONCE = 20_000  # of one commit, in memory
 ID = "prediction_id"
-COLUMNS = {  # of the table, by field: the same, but for these
+COLUMNS = {  # of the tables, by field: the same, but for these and the entity's key
     "id": ID, "at_us": "predicted_at", "feature_time_us": "feature_time",
 }  # fmt: skip
 TIMES = ("at_us", "feature_time_us")
@@ -30,10 +31,14 @@ TIMES = ("at_us", "feature_time_us")
 
 @dataclass(frozen=True)
 class Archived:
-    """What a run moved: `rows` into the lake, `removed` out of the log; the lake holds `total`."""
+    """What a run moved: `rows` and `shadows` into the lake, `removed` answers out of the log.
+
+    The lake holds `total` answers.
+    """
 
     uri: str
     rows: int
+    shadows: int
     removed: int
     total: int
 
@@ -41,34 +46,55 @@ class Archived:
 def archive_predictions(context: Context, check: Callable[[], None]) -> Archived:
     """Write what the log has and the lake has not, and remove from the log what is old.
 
-    `check` is called before each write: it fails when the lease was lost.
+    What a trial is judged by stays in the log until that is over. `check` is called before each
+    write: it fails when the lease was lost.
     """
-    use_case, uri, count = context.use_case, archive_uri(context.lake, context.use_case), 0
+    use_case, uri = context.use_case, _uri(context.lake, context.use_case, ARCHIVE)
     with PredictionLog(context.settings.predictions_url) as log:
-        while rows := not_archived(log, use_case.name, ROWS_AT_ONCE):
-            check()
-            ids = [row.id for row in rows]
-            there = _stored(context, uri, ids)
-            new = [row for row in rows if row.id not in there]
-            if new:
-                facts = {"rows": len(new), "through": from_us(new[-1].at_us).isoformat()}
-                context.lake.write(uri, _table(use_case, new), facts, "append")
-            mark_archived(log, ids)
-            count += len(new)
+        shadows = _move(context, log, SHADOWS, SHADOW_ARCHIVE, check)
+        rows = _move(context, log, ANSWERS, ARCHIVE, check)
         end = context.now - timedelta(days=use_case.serving.log_days)
+        trial = find_trial(context.ops, use_case.name) or find_judged(context.ops, use_case.name)
+        end = end if trial is None else min(end, trial.rollout.opened_at)
         removed = remove_archived(log, use_case.name, to_us(end))
-    return Archived(uri, count, removed, _total(context, uri))
-
-
-def archive_uri(lake: Lake, use_case: UseCase) -> str:
-    """Return the address of the table."""
-    return lake.table_uri(use_case.name, ARCHIVE)
+    return Archived(uri, rows, shadows, removed, _total(context, uri))
 
 
 def find_archived(lake: Lake, use_case: UseCase, prediction_id: str) -> LoggedPrediction | None:
     """Return an answer that left the log; None if the lake has none with this id."""
-    found = lake.find_row(archive_uri(lake, use_case), ID, prediction_id)
-    return None if found is None else _restored(use_case, found)
+    found = lake.find_row(_uri(lake, use_case, ARCHIVE), ID, prediction_id)
+    if found is None:
+        return None
+    given = _restored(LoggedPrediction, use_case, found)
+    return LoggedPrediction(**{**given, "features": json.loads(given["features"])})
+
+
+def find_archived_shadow(lake: Lake, use_case: UseCase, prediction_id: str) -> ShadowScore | None:
+    """Return the shadow score of an answer that left the log; None if the lake has none."""
+    found = lake.find_row(_uri(lake, use_case, SHADOW_ARCHIVE), ID, prediction_id)
+    return None if found is None else ShadowScore(**_restored(ShadowScore, use_case, found))
+
+
+def _uri(lake: Lake, use_case: UseCase, layer: str) -> str:
+    return lake.table_uri(use_case.name, layer)
+
+
+def _move(
+    context: Context, log: PredictionLog, kept: Kept, layer: str, check: Callable[[], None]
+) -> int:
+    """Write the rows of a table of the log that the lake has not; return how many."""
+    name, uri, count = context.use_case.name, _uri(context.lake, context.use_case, layer), 0
+    while rows := kept.not_archived(log, name, ROWS_AT_ONCE):
+        check()
+        ids = [kept.id_of(row) for row in rows]
+        there = _stored(context, uri, ids)
+        new = [row for row, one in zip(rows, ids, strict=True) if one not in there]
+        if new:
+            facts = {"rows": len(new), "through": from_us(new[-1].at_us).isoformat()}
+            context.lake.write(uri, _table(context.use_case, new), facts, "extend")
+        kept.mark_archived(log, ids)
+        count += len(new)
+    return count
 
 
 def _total(context: Context, uri: str) -> int:
@@ -90,59 +116,53 @@ def _stored(context: Context, uri: str, ids: Sequence[str]) -> set[str]:
     return {row[0] for row in rows}
 
 
-def _table(use_case: UseCase, rows: Sequence[LoggedPrediction]) -> Any:
+def _archived_fields(record: type[Row]) -> list[Field[Any]]:
+    return [item for item in fields(record) if item.name != "use_case"]
+
+
+def _column(use_case: UseCase, name: str) -> str:
+    """Return the column of a field; by the name of the key, the person's rows are found."""
+    return use_case.entity.key if name == "entity" else COLUMNS.get(name, name)
+
+
+def _table(use_case: UseCase, rows: Sequence[Row]) -> Any:
     import pyarrow as pa
 
-    kinds = {
-        ID: pa.string(),
-        use_case.entity.key: pa.string(),  # by this name, the person's rows are found
-        "predicted_at": pa.timestamp("us"),
-        "caller": pa.string(),
-        "request_id": pa.string(),
-        "place": pa.int64(),
-        "request_digest": pa.string(),
-        "model_version": pa.int64(),
-        "role": pa.string(),
-        "probability": pa.float64(),
-        "decision": pa.bool_(),
-        "threshold": pa.float64(),
-        "needs_review": pa.bool_(),
-        "reasons": pa.list_(pa.string()),
-        "features": pa.string(),
-        "feature_time": pa.timestamp("us"),
+    kinds: dict[Any, Any] = {
+        str: pa.string(),
+        Role: pa.string(),
+        int: pa.int64(),
+        float: pa.float64(),
+        bool: pa.bool_(),
+        Sequence[str]: pa.list_(pa.string()),
     }
-    if len(kinds) != len(vars(rows[0])) - 1:
+    columns: dict[str, Any] = {}
+    for item in _archived_fields(type(rows[0])):
+        kind = next((kinds[one] for one in kinds if item.type in (one, one | None)), pa.string())
+        kind = pa.timestamp("us") if item.name in TIMES else kind
+        values = [_value(item.name, getattr(row, item.name)) for row in rows]
+        columns.setdefault(_column(use_case, item.name), pa.array(values, kind))
+    if len(columns) != len(_archived_fields(type(rows[0]))):
         raise ConfigError(
             "the entity's key has the name of a column of the archive",
             where=f"{use_case.name}: entity.key",
             found=use_case.entity.key,
             way_out="call the column otherwise in the source",
         )
-    documents = [_document(use_case, row) for row in rows]
-    return pa.table({
-        name: pa.array([document[name] for document in documents], kind)
-        for name, kind in kinds.items()
-    })  # fmt: skip
+    return pa.table(columns)
 
 
-def _document(use_case: UseCase, row: LoggedPrediction) -> dict[str, Any]:
-    given = {COLUMNS.get(name, name): value for name, value in vars(row).items()}
-    for name in ("predicted_at", "feature_time"):
-        time_us = given[name]
-        given[name] = None if time_us is None else from_us(time_us).replace(tzinfo=None)
-    given["features"] = json.dumps(dict(row.features))
-    given[use_case.entity.key] = row.entity
-    return given
+def _value(name: str, value: Any) -> Any:
+    if name in TIMES and value is not None:
+        return from_us(value).replace(tzinfo=None)
+    return json.dumps(dict(value)) if isinstance(value, Mapping) else value
 
 
-def _restored(use_case: UseCase, found: Mapping[str, Any]) -> LoggedPrediction:
-    given: dict[str, Any] = {
-        name: found[COLUMNS.get(name, name)]
-        for name in LoggedPrediction.__dataclass_fields__
-        if name not in ("use_case", "entity")
+def _restored(record: type[Row], use_case: UseCase, found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of an archived row; of an older one, what was not written is None."""
+    given = {
+        item.name: found.get(_column(use_case, item.name)) for item in _archived_fields(record)
     }
-    for name in TIMES:
-        time = given[name]
-        given[name] = None if time is None else to_us(time.replace(tzinfo=UTC))
-    given["features"] = json.loads(given["features"])
-    return LoggedPrediction(use_case=use_case.name, entity=found[use_case.entity.key], **given)
+    times = {name: time for name in TIMES if (time := given.get(name)) is not None}
+    given |= {name: to_us(time.replace(tzinfo=UTC)) for name, time in times.items()}
+    return {**given, "use_case": use_case.name}

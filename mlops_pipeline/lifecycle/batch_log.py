@@ -70,6 +70,7 @@ def log_batch(
                 reasons=[HIGH_IMPACT] if impacts[place] else [],
                 features={name: _plain(row[name]) for name in dict.fromkeys(names)},
                 feature_time_us=as_of_us,
+                latency_us=None,
             )
             waiting.append(log.append([made]))
             if len(waiting) >= ROWS_AT_ONCE:

@@ -42,7 +42,7 @@ def champion_rollout(ops: OpsDatabase, use_case: UseCase, *, now: datetime) -> R
 
 
 def deciding_rollout(
-    ops: OpsDatabase, use_case: UseCase, state: Literal["champion", "previous"], *, now: datetime
+    ops: Ledger, use_case: UseCase, state: Literal["champion", "previous"], *, now: datetime
 ) -> Rollout:
     """Return the rollout in this state, when its approval holds."""
     rollout = ops.find(Rollout, use_case=use_case.name, state=state)

@@ -33,7 +33,9 @@ from mlops_pipeline.core.rollout.records import (
 )
 from mlops_pipeline.core.rollout.records import Stage as ApprovalStage
 from mlops_pipeline.errors import NotFoundError, StateError
-from mlops_pipeline.stores.ops import NEW, Ledger, LifecycleRun, Transaction
+from mlops_pipeline.stores.ops import NEW, Decision, Ledger, LifecycleRun, Transaction
+
+VERDICT = "rollout_verdict"  # the kind of the decision on a champion's first complete labels
 
 
 def find_champion(ops: Ledger, use_case: str) -> Rollout | None:
@@ -65,6 +67,23 @@ def find_trial(ops: Ledger, use_case: str) -> Trial | None:
         return None
     policy = policy_of(rollout)
     return Trial(rollout, policy, policy.stages[rollout.stage])
+
+
+def verdict_is_open(ops: Ledger, champion: Rollout) -> bool:
+    """Whether a champion that was rolled out in stages is not yet judged by what happened."""
+    if champion.state != "champion" or len(champion.stages) == 1:
+        return False
+    key = {"use_case": champion.use_case, "kind": VERDICT, "run_key": f"v{champion.version}"}
+    return ops.find(Decision, **key) is None
+
+
+def find_judged(ops: Ledger, use_case: str) -> Trial | None:
+    """Return the champion as what it was in its trial, until its last verdict; None without one."""
+    champion = find_champion(ops, use_case)
+    if champion is None or not verdict_is_open(ops, champion):
+        return None
+    policy = policy_of(champion)
+    return Trial(champion, policy, policy.stages[-1])
 
 
 def policy_of(rollout: Rollout) -> RolloutPolicy:

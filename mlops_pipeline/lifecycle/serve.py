@@ -8,30 +8,25 @@ decide, the configured default does. The reasons are in the answer.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.core.data.inputs import broken_inputs
-from mlops_pipeline.core.modelling.row_scorer import Decision, RowScorer
-from mlops_pipeline.errors import (
-    MlopsError,
-    NotFoundError,
-    OnlineStoreError,
-    RequestConflictError,
-)
-from mlops_pipeline.lifecycle.archive import find_archived
+from mlops_pipeline.core.modelling.row_scorer import RowScorer
+from mlops_pipeline.core.rollout.records import Rollout
+from mlops_pipeline.errors import MlopsError, NotFoundError, RequestConflictError
+from mlops_pipeline.lifecycle.archive import find_archived, find_archived_shadow
 from mlops_pipeline.lifecycle.champions import (
     deciding_rollout,
     release_document,
     released_model,
 )
+from mlops_pipeline.lifecycle.deciding import Beside, Decider
 from mlops_pipeline.lifecycle.entity_rows import Chance, EntityRow, check, digest_of
 from mlops_pipeline.lifecycle.features.online.layout import from_us, to_us
-from mlops_pipeline.lifecycle.features.online.reader import OnlineFeatures, OnlineReader
+from mlops_pipeline.lifecycle.features.online.reader import OnlineReader
 from mlops_pipeline.lifecycle.follow import Repeating
-from mlops_pipeline.lifecycle.live_models import LiveModel, NoModel
+from mlops_pipeline.lifecycle.live_models import LiveModel, NoModel, Version, Versions
 from mlops_pipeline.lifecycle.reviews import (
     HIGH_IMPACT,
     Said,
@@ -39,12 +34,18 @@ from mlops_pipeline.lifecycle.reviews import (
     review_answer,
     review_document,
 )
-from mlops_pipeline.lifecycle.rollouts import get_rollout
+from mlops_pipeline.lifecycle.rollouts import find_judged, find_trial, get_rollout
 from mlops_pipeline.lifecycle.serving_alerts import ServingAlerts
+from mlops_pipeline.lifecycle.shadow import Shadow
 from mlops_pipeline.stores import Closing
 from mlops_pipeline.stores.lake.tables import Lake
-from mlops_pipeline.stores.ops import OpsDatabase
-from mlops_pipeline.stores.predictions import LoggedPrediction, PredictionLog, Role
+from mlops_pipeline.stores.ops import Ledger, OpsDatabase
+from mlops_pipeline.stores.predictions import (
+    SHADOW,
+    LoggedPrediction,
+    PredictionLog,
+    ShadowScore,
+)
 from mlops_pipeline.stores.reviews import LoggedReview, find_review, waiting_for_review
 from mlops_pipeline.stores.settings import Settings
 
@@ -65,25 +66,32 @@ class PredictionService(Closing):
         self._ops = OpsDatabase.open(settings.database_url)
         self._has_impact = high_impact(use_case)
         self._chance = Chance()
-        self._live: LiveModel | NoModel = NoModel("no version was looked for yet")
-        self._previous: LiveModel | NoModel = NoModel("no version was looked for yet")
+        self._decider = Decider(use_case, reader)
+        nobody = NoModel("no version was looked for yet")
+        self._versions = Versions(nobody, nobody)
         self.refresh()
         failure = "the ledger cannot be followed; the present version answers on"
+        self.shadow = Shadow(log, use_case.serving.default_decision, lambda *_: None)
         self._follower = Repeating(self.refresh, failure)
         self._log_watch = Repeating(self.look_at_log, "whether the log answers is not known")
         self.alerts = ServingAlerts(
-            self._ops, use_case.name, lambda: (self._live, self._previous), settings.now
+            self._ops, use_case.name, lambda: self._versions.named().values(), settings.now
         )
 
     @property
-    def live(self) -> LiveModel | NoModel:
-        """The version that answers now, or why there is none."""
-        return self._live
+    def versions(self) -> Versions:
+        """The versions that may answer now."""
+        return self._versions
 
     @property
-    def previous(self) -> LiveModel | NoModel:
+    def live(self) -> Version:
+        """The version that answers now, or why there is none."""
+        return self._versions.champion
+
+    @property
+    def previous(self) -> Version:
         """The version that answers when the champion fails."""
-        return self._previous
+        return self._versions.previous
 
     def look_at_log(self) -> None:
         """See whether the log answers; a thread does so every half second."""
@@ -109,10 +117,11 @@ class PredictionService(Closing):
         """
         made = self.answers(entity_rows, caller=caller, request_id=request_id)
         try:
-            self._log.append(made).result()
+            self._log.append(made.logged).result()
         except RequestConflictError:
-            return self.stored(made)
-        return made
+            return self.stored(made.logged)
+        self.shadow.put(made.beside)
+        return made.logged
 
     @property
     def is_local(self) -> bool:
@@ -121,12 +130,18 @@ class PredictionService(Closing):
 
     def store(
         self,
-        made: Sequence[LoggedPrediction],
+        made: "Made",
         tell: Callable[[Exception | None], None],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         """Store answers, and tell in the loop what became of them; see `PredictionLog.append`."""
-        self._log.append_then(made, tell, loop)
+
+        def stored(failed: Exception | None) -> None:
+            tell(failed)
+            if failed is None:
+                self.shadow.put(made.beside)
+
+        self._log.append_then(made.logged, stored if made.beside else tell, loop)
 
     def stored(self, made: Sequence[LoggedPrediction]) -> list[LoggedPrediction]:
         """Return what the request of these answers was answered before: the first answers count.
@@ -146,8 +161,8 @@ class PredictionService(Closing):
 
     def receipt(self, prediction_id: str) -> dict[str, Any]:
         """Return an answer with all that it was made of, down to data and runs."""
-        lake = Lake(self._settings.lake_uri)
-        found = self._log.find(prediction_id) or find_archived(lake, self._use_case, prediction_id)
+        lake, ids = Lake(self._settings.lake_uri), (self._use_case, prediction_id)
+        found = self._log.find(prediction_id) or find_archived(lake, *ids)
         if found is None or found.use_case != self._use_case.name:
             raise NotFoundError(  # the id is not repeated
                 "there is no prediction with this id",
@@ -156,6 +171,10 @@ class PredictionService(Closing):
             )
         document = answer(found)
         document["features"] = dict(found.features)
+        document["latency_us"] = found.latency_us
+        shadows = self._log.shadows(found.use_case, SHADOW.c.prediction_id == found.id)
+        shadow = shadows[0] if shadows else find_archived_shadow(lake, *ids)
+        document["shadow"] = None if shadow is None else shadow_document(shadow)
         document["review"] = review_document(find_review(self._log, found.id))
         if found.model_version is not None:
             rollout = get_rollout(self._ops, self._use_case.name, found.model_version)
@@ -182,44 +201,68 @@ class PredictionService(Closing):
 
     def refresh(self) -> None:
         """Load the versions that the ledger says may decide, unless they are loaded."""
-        live = self._loaded("champion")
-        if isinstance(live, NoModel) and live != self._live:
-            logger.error("%s has no model that may decide: %s", self._use_case.name, live.reason)
-        self._live, self._previous = live, self._loaded("previous")
+        name, before = self._use_case.name, self._versions
+        with self._ops.read() as tx:
+            champion, previous = self._found(tx, "champion"), self._found(tx, "previous")
+            tried = find_trial(tx, name)
+            judged = None if tried else find_judged(tx, name)
+        live = self._loaded(champion)
+        if isinstance(live, NoModel) and live != before.champion:
+            logger.error("%s has no model that may decide: %s", name, live.reason)
+        challenger = None if tried is None else self._challenger(tried.rollout)
+        self._versions = Versions(live, self._loaded(previous), tried or judged, challenger)
 
-    def _loaded(self, role: Literal["champion", "previous"]) -> LiveModel | NoModel:
-        now = self._settings.now()
+    def _found(self, ledger: Ledger, role: Literal["champion", "previous"]) -> Rollout | NoModel:
         try:
-            rollout = deciding_rollout(self._ops, self._use_case, role, now=now)
-            for known in (self._live, self._previous):  # the other keeps its breaker
-                if known.fingerprint == rollout.fingerprint:
-                    return known
+            return deciding_rollout(ledger, self._use_case, role, now=self._settings.now())
+        except MlopsError as error:
+            return NoModel(error.what)
+
+    def _loaded(self, rollout: Rollout | NoModel) -> Version:
+        if isinstance(rollout, NoModel):
+            return rollout
+        for known in self._versions.named().values():  # it keeps its breaker
+            if known.fingerprint == rollout.fingerprint:
+                return known
+        try:
             model = released_model(self._ops, self._settings, self._use_case, rollout.fingerprint)
             RowScorer(model)  # warm and whole before it takes traffic
         except MlopsError as error:
-            return NoModel(error.what)
+            return NoModel(error.what, rollout.version)
         return LiveModel(
             rollout.version, rollout.fingerprint, model, self._use_case, self._reader.names
         )
 
+    def _challenger(self, rollout: Rollout) -> Version:
+        """Load the version in trial; whatever is wrong with it, the champion answers on."""
+        try:
+            return self._loaded(rollout)
+        except Exception:
+            logger.exception("version %s of %s cannot be loaded", rollout.version, rollout.use_case)
+            return NoModel("the version cannot be loaded", rollout.version)
+
     def close(self) -> None:
         """Stop following the ledger."""
         self._follower.close()
+        self.shadow.close()
         self._log_watch.close()
         self.alerts.close()
         self._ops.close()
 
     def answers(
         self, entity_rows: Sequence[EntityRow], *, caller: str, request_id: str | None = None
-    ) -> list[LoggedPrediction]:
+    ) -> "Made":
         """Answer for each entity; nothing is stored yet."""
         check(entity_rows, request_id)
         digest = "" if request_id is None else digest_of(entity_rows)
         at_us = to_us(self._settings.now())
         request_id = request_id or f"{at_us:014x}{self._chance.next()}"
         default = Default(self._use_case.serving.default_decision)
-        made = [
-            LoggedPrediction(
+        made = Made([], [])
+        decided = self._decider.decide(self._versions, entity_rows)
+        for place, (one, item) in enumerate(zip(entity_rows, decided, strict=True)):
+            flag = self._flag({**one.request, **item.values})
+            logged = LoggedPrediction(
                 id=f"{at_us:014x}{self._chance.next()}",
                 use_case=self._use_case.name,
                 entity=item.entity,
@@ -234,98 +277,25 @@ class PredictionService(Closing):
                 reasons=(*item.reasons, *([HIGH_IMPACT] if flag else [])),
                 features=dict(item.values),
                 feature_time_us=item.time_us,
+                latency_us=item.latency_us,
             )
-            for place, (item, flag) in enumerate(self._flagged(entity_rows))
-        ]
-        self.alerts.note(made)
+            made.logged.append(logged)
+            if item.beside is not None:
+                made.beside.append((item.beside, logged))
+        self.alerts.note(made.logged)
         return made
 
-    def _flagged(
-        self, entity_rows: Sequence[EntityRow]
-    ) -> "Iterator[tuple[_Found, dict[str, Any]]]":
-        """Yield what was decided about each entity, and what high impact changes in it."""
-        for one, item in zip(entity_rows, self._decided(entity_rows), strict=True):
-            has_impact = self._has_impact
-            is_high = has_impact is not None and has_impact({**one.request, **item.values})
-            yield item, {"needs_review": True} if is_high else {}
+    def _flag(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what high impact changes in an answer."""
+        is_high = self._has_impact is not None and self._has_impact(values)
+        return {"needs_review": True} if is_high else {}
 
-    def _decided(self, entity_rows: Sequence[EntityRow]) -> "list[_Found]":
-        """Let the champion decide, and where it fails the version before it.
 
-        What has reasons and no role is the default's.
-        """
-        found = [_Found(self._key(one)) for one in entity_rows]
-        roles: tuple[Role, Role] = ("champion", "previous")
-        failures: tuple[str, ...] = ()
-        left = list(range(len(entity_rows)))
-        for role, model in zip(roles, (self._live, self._previous), strict=True):
-            if isinstance(model, NoModel):
-                failures = failures or (model.reason,)  # why no champion, rather than no other
-                break
-            if model.guard.admits():
-                items = self._found(model, [entity_rows[place] for place in left])
-                for place, item in zip(left, items, strict=True):
-                    found[place] = item.decided_by(model, role, failures)
-            left = [place for place in left if not (found[place].decision or found[place].reasons)]
-            if not left:
-                break
-            failures += (f"version {model.version} fails",)
-        for place in left:
-            found[place] = found[place]._replace(reasons=failures)
-        return found
+class Made(NamedTuple):
+    """The answers of a request, and the version to score beside each, where there is one."""
 
-    def _found(self, live: LiveModel, entity_rows: Sequence[EntityRow]) -> "list[_Found]":
-        """Return the features of each entity, and why a model may not decide on them."""
-        read = iter(self._read(live, [one for one in entity_rows if one.features is None]))
-        found = [
-            next(read) if one.features is None else _Found(self._key(one), one.features)
-            for one in entity_rows
-        ]
-        rules = self._use_case.serving.inputs
-        if not rules:
-            return found
-        return [
-            item._replace(
-                reasons=item.reasons + broken_inputs(rules, {**one.request, **item.values})
-            )
-            for one, item in zip(entity_rows, found, strict=True)
-        ]
-
-    def _read(self, live: LiveModel, entity_rows: Sequence[EntityRow]) -> "list[_Found]":
-        """Read the store once, for all."""
-        if not entity_rows:
-            return []
-        try:
-            read = self._reader.read(
-                [one.entity or "" for one in entity_rows],
-                live.online,
-                request=[one.request for one in entity_rows],
-            )
-        except OnlineStoreError as error:
-            logger.warning("the online store failed: %s", error)
-            reasons = (f"features cannot be read: {error.what}",)
-            return [_Found(self._key(one), reasons=reasons) for one in entity_rows]
-        return [self._fit(live, item) for item in read]
-
-    def _key(self, one: EntityRow) -> str:
-        """Return the key as the store has it; empty of nobody."""
-        return "" if one.entity is None else self._reader.key(one.entity)
-
-    def _fit(self, live: LiveModel, item: OnlineFeatures) -> "_Found":
-        """Return what was read of an entity, with what is missing or stale as reasons."""
-        if not item.is_known:
-            return _Found(item.entity, reasons=("the entity is not known",))
-        summary, unfit = item.values.summary, dict[str, None]()
-        on_missing = self._use_case.serving.on_missing
-        for name, status in summary.not_fresh:
-            unfit |= {
-                f"features of {view} are {status}": None
-                for view in live.views[name]
-                if on_missing.get(view, "default") == "default"
-            }
-        time_us = None if summary.oldest is None else to_us(summary.oldest)
-        reasons = (*live.offline_reasons, *unfit)
-        return _Found(item.entity, item.values.plain(), time_us, reasons)
+    logged: list[LoggedPrediction]
+    beside: list[tuple[Beside, LoggedPrediction]]
 
 
 class Default(NamedTuple):
@@ -337,23 +307,11 @@ class Default(NamedTuple):
     needs_review: bool = False
 
 
-class _Found(NamedTuple):
-    """The features of an entity, the time of the oldest, and who decided what, or why nobody."""
-
-    entity: str
-    values: Mapping[str, Any] = MappingProxyType({})
-    time_us: int | None = None
-    reasons: tuple[str, ...] = ()
-    role: Role = "default"
-    version: int | None = None
-    decision: Decision | None = None
-
-    def decided_by(self, model: LiveModel, role: Role, failures: tuple[str, ...]) -> "_Found":
-        """Return it with what a version decides; as it is, where there are reasons, or it fails."""
-        decision = None if self.reasons else model.decide(self.values)
-        if decision is None:
-            return self
-        return self._replace(decision=decision, role=role, version=model.version, reasons=failures)
+def shadow_document(score: ShadowScore) -> dict[str, Any]:
+    """Return what the version that did not answer said, as plain JSON."""
+    shown = ("version", "decision", "probability", "threshold", "is_default", "failure",
+             "latency_us")  # fmt: skip
+    return {name: getattr(score, name) for name in shown}
 
 
 def answer(found: LoggedPrediction) -> dict[str, Any]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from mlops_pipeline.lifecycle.entity_rows import EntityRow
-    from mlops_pipeline.lifecycle.serve import PredictionService
+    from mlops_pipeline.lifecycle.serve import Made, PredictionService
     from mlops_pipeline.serving.protection import Gate
     from mlops_pipeline.stores.predictions import LoggedPrediction
 
@@ -93,8 +93,8 @@ class _Prediction:
             rows = body.entity_rows()
             if len(rows) == 1 and service.is_local:
                 known = caller(self._scope)
-                self._made = service.answers(rows, caller=known, request_id=body.request_id)
-                service.store(self._made, self._stored(body, service), self._direct.loop)
+                made = service.answers(rows, caller=known, request_id=body.request_id)
+                self._store(made, body, service)
             else:
                 self._begin(self._answer_in_thread(body, service, rows))
         except Exception as error:  # noqa: BLE001 # each is answered
@@ -105,12 +105,16 @@ class _Prediction:
     ) -> None:
         known = caller(self._scope)
         try:
-            self._made = await run_in_threadpool(
+            made = await run_in_threadpool(
                 service.answers, rows, caller=known, request_id=body.request_id
             )
-            service.store(self._made, self._stored(body, service), self._direct.loop)
+            self._store(made, body, service)
         except Exception as error:  # noqa: BLE001 # each is answered
             self._fail(error)
+
+    def _store(self, made: "Made", body: PredictBody, service: "PredictionService") -> None:
+        self._made = made.logged
+        service.store(made, self._stored(body, service), self._direct.loop)
 
     def _stored(
         self, body: PredictBody, service: "PredictionService"

@@ -18,23 +18,21 @@ from sqlalchemy import Engine, Table
 from mlops_pipeline.stores.ops.declarations import JsonText, plain_json
 
 Row = Sequence[Any]
+Rows = tuple[Table, Sequence[Row]]
 ROWS_AT_ONCE = 64  # in one statement; others have powers of 2, so that few texts are prepared
 
 _encode = msgspec.json.Encoder().encode
 
 
 class GroupInsert:
-    """Inserts into a table; for one thread."""
+    """Inserts into tables; for one thread."""
 
-    def __init__(self, engine: Engine, table: Table) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._engine, self._dialect = engine, engine.dialect
-        names = [column.name for column in table.c]
-        mark = "?" if self._dialect.name == "sqlite" else "%s"
-        self._begin = f"INSERT INTO {table.name} ({', '.join(names)}) VALUES "
-        self._marks = f"({', '.join([mark] * len(names))})"
+        self._mark = "?" if self._dialect.name == "sqlite" else "%s"
         self._kept: Any = None
 
-    def insert(self, requests: Sequence[Sequence[Row]]) -> list[bool]:
+    def insert(self, requests: Sequence[Rows]) -> list[bool]:
         """Insert the rows of each request or none of them; return which were new.
 
         DBAPI errors, after which nothing is stored, or, where the commit itself failed, nobody
@@ -57,27 +55,34 @@ class GroupInsert:
         if kept is not None:
             kept.invalidate()
 
-    def _inserted(self, requests: Sequence[Sequence[Row]]) -> list[bool]:
+    def _inserted(self, requests: Sequence[Rows]) -> list[bool]:
+        by_table: dict[Table, list[Row]] = {}
+        for table, rows in requests:
+            by_table.setdefault(table, []).extend(rows)
         try:
             with self._transaction() as cursor:
-                self._insert(cursor, [row for rows in requests for row in rows])
+                for table, rows in by_table.items():
+                    self._insert(cursor, table, rows)
             return [True] * len(requests)
         except self._dialect.loaded_dbapi.IntegrityError:  # some are stored already
             with self._transaction() as cursor:
-                return [self._insert_apart(cursor, rows) for rows in requests]
+                return [self._insert_apart(cursor, *request) for request in requests]
 
-    def _insert(self, cursor: Any, rows: Sequence[Row]) -> None:
+    def _insert(self, cursor: Any, table: Table, rows: Sequence[Row]) -> None:
+        names = [column.name for column in table.c]
+        into = f"INSERT INTO {table.name} ({', '.join(names)}) VALUES "
+        marks = f"({', '.join([self._mark] * len(names))})"
         begin = 0
         while begin < len(rows):
             count = min(ROWS_AT_ONCE, 1 << ((len(rows) - begin).bit_length() - 1))
-            text = self._begin + ", ".join([self._marks] * count)
+            text = into + ", ".join([marks] * count)
             cursor.execute(text, [value for row in rows[begin : begin + count] for value in row])
             begin += count
 
-    def _insert_apart(self, cursor: Any, rows: Sequence[Row]) -> bool:
+    def _insert_apart(self, cursor: Any, table: Table, rows: Sequence[Row]) -> bool:
         cursor.execute("SAVEPOINT apart")
         try:
-            self._insert(cursor, rows)
+            self._insert(cursor, table, rows)
         except self._dialect.loaded_dbapi.IntegrityError:
             cursor.execute("ROLLBACK TO SAVEPOINT apart")
             return False

@@ -11,124 +11,67 @@ is stored once, whoever comes second is told.
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import (
-    BigInteger,
-    Boolean,
-    Column,
-    Connection,
-    Double,
-    Index,
-    MetaData,
-    Select,
-    Table,
-    Text,
-    delete,
-    event,
-    exists,
-    func,
-    select,
-)
+from sqlalchemy import Connection, Select, Table, delete, event, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from mlops_pipeline.errors import PredictionLogError, RequestConflictError
 from mlops_pipeline.stores import Closing
 from mlops_pipeline.stores.group_insert import GroupInsert, Row, rows_of
-from mlops_pipeline.stores.ops.declarations import JsonText, UnstorableValueError
-from mlops_pipeline.stores.ops.engine import WRITES, make_engine, shown
+from mlops_pipeline.stores.log_tables import (
+    ARCHIVED,
+    ARCHIVED_SHADOW,
+    IS_ARCHIVED,
+    IS_REVIEWED,
+    IS_SHADOW_ARCHIVED,
+    PREDICTION,
+    REVIEW,
+    SHADOW,
+    LoggedPrediction,
+    Role,
+    ShadowScore,
+    metadata,
+)
+from mlops_pipeline.stores.ops.declarations import UnstorableValueError
+from mlops_pipeline.stores.ops.engine import WRITES, add_columns, make_engine, shown, take_turn
 
-Role = Literal["champion", "previous", "default"]
+__all__ = [
+    "ARCHIVED",
+    "ARCHIVED_SHADOW",
+    "IS_ARCHIVED",
+    "IS_REVIEWED",
+    "IS_SHADOW_ARCHIVED",
+    "PREDICTION",
+    "REVIEW",
+    "SHADOW",
+    "LoggedPrediction",
+    "PredictionLog",
+    "Role",
+    "ShadowScore",
+]
+
 Durability = Literal["disk", "process"]
-Scalar = float | int | str | bool | None
 REQUESTS_AT_ONCE = 256  # in one transaction: later ones do not wait long
 SETTING = "MLOPS_PREDICTIONS_URL"
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class LoggedPrediction:
-    """One answer. Times are microseconds since 1970 (UTC).
-
-    `place` is the position in the request's list. `probability`, `threshold` and `model_version`
-    are None of a default, whose `reasons` say why no model decided. `feature_time_us` is that of
-    the oldest feature.
-    """
-
-    id: str
-    use_case: str
-    entity: str
-    at_us: int
-    caller: str
-    request_id: str
-    place: int
-    request_digest: str
-    model_version: int | None
-    role: Role
-    probability: float | None
-    decision: bool
-    threshold: float | None
-    needs_review: bool
-    reasons: Sequence[str]
-    features: Mapping[str, Scalar]
-    feature_time_us: int | None
-
-
-_TYPES: Mapping[Any, Any] = {int: BigInteger, float: Double, str: Text, bool: Boolean, Role: Text}
-_metadata = MetaData()
-PREDICTION = Table(
-    "prediction",
-    _metadata,
-    *(
-        Column(
-            item.name,
-            next((_TYPES[kind] for kind in _TYPES if item.type in (kind, kind | None)), JsonText),
-            nullable=item.type in (int | None, float | None),
-            primary_key=item.name == "id",
-        )
-        for item in fields(LoggedPrediction)
-    ),
-)
-Index("prediction_request", *(PREDICTION.c[name] for name in
-      ("use_case", "caller", "request_id", "place")), unique=True)  # fmt: skip
-Index("prediction_entity", PREDICTION.c.use_case, PREDICTION.c.entity)
-Index(
-    "prediction_flagged",
-    PREDICTION.c.use_case,
-    sqlite_where=PREDICTION.c.needs_review,
-    postgresql_where=PREDICTION.c.needs_review,
-)
-
-
-REVIEW = Table(
-    "review",
-    _metadata,
-    Column("prediction_id", Text, primary_key=True),
-    *(Column(name, Text, nullable=False) for name in ("use_case", "entity", "verdict")),
-    Column("decision", Boolean, nullable=False),
-    *(Column(name, Text, nullable=False) for name in ("by", "reason")),
-    Column("at_us", BigInteger, nullable=False),
-)
-Index("review_entity", REVIEW.c.use_case, REVIEW.c.entity)
-ARCHIVED = Table("archived", _metadata, Column("id", Text, primary_key=True))  # in the lake
-IS_REVIEWED = exists().where(REVIEW.c.prediction_id == PREDICTION.c.id)
-IS_ARCHIVED = exists().where(ARCHIVED.c.id == PREDICTION.c.id)
-
-
-_row_of = rows_of(PREDICTION)
+_row_of, _shadow_row_of = rows_of(PREDICTION), rows_of(SHADOW)
 Tell = Callable[[Exception | None], None]
 
 
 class _Waiting(NamedTuple):
     """The rows of a request, and who is told what became of them, in which event loop if in one."""
 
+    table: Table
     rows: Sequence[Row]
     tell: Tell
     loop: asyncio.AbstractEventLoop | None
@@ -142,7 +85,7 @@ class PredictionLog(Closing):
         if self._engine.dialect.name == "sqlite":
             event.listen(self._engine, "connect", _with_rare_checkpoints)
         self._shown = shown(self._engine.url)
-        self._insert = GroupInsert(self._engine, PREDICTION)
+        self._insert = GroupInsert(self._engine)
         if durability == "process":
             event.listen(self._engine, "connect", _without_sync)
         self._waiting: SimpleQueue[list[_Waiting] | None] = SimpleQueue()
@@ -180,20 +123,41 @@ class PredictionLog(Closing):
         loop: asyncio.AbstractEventLoop | None,
     ) -> None:
         """Store rows as `append` does, and tell why they are not stored, or None, in the loop."""
-        if not self._writer.is_alive():
-            raise PredictionLogError("the log of predictions is closed", where=self._shown)
+        self._check_open()
         try:
             stored = [_row_of(row) for row in rows]
         except UnstorableValueError as error:
             tell(error)
             return
         if loop is None:
-            self._waiting.put([_Waiting(stored, tell, None)])
-        elif self._collected:
-            self._collected.append(_Waiting(stored, tell, loop))
+            self._waiting.put([_Waiting(PREDICTION, stored, tell, None)])
         else:
-            self._collected.append(_Waiting(stored, tell, loop))
-            loop.call_soon(self._hand_over)
+            self._collected.append(_Waiting(PREDICTION, stored, tell, loop))
+            if len(self._collected) == 1:
+                loop.call_soon(self._hand_over)
+
+    def append_shadows(self, rows: Sequence[ShadowScore]) -> Future[None]:
+        """Store shadow scores, in one transaction with answers that wait.
+
+        Left out is one whose answer has one already, or was removed meanwhile.
+        """
+        self._check_open()
+        done: Future[None] = Future()
+
+        def tell(failed: Exception | None) -> None:
+            if done.done():
+                return
+            if failed is None or isinstance(failed, RequestConflictError):
+                done.set_result(None)
+            else:
+                done.set_exception(failed)
+
+        self._waiting.put([_Waiting(SHADOW, [_shadow_row_of(row)], tell, None) for row in rows])
+        return done
+
+    def _check_open(self) -> None:
+        if not self._writer.is_alive():
+            raise PredictionLogError("the log of predictions is closed", where=self._shown)
 
     def _hand_over(self) -> None:
         """Wake the writer once for all that came in one turn of the event loop."""
@@ -235,6 +199,13 @@ class PredictionLog(Closing):
             PREDICTION.c.request_id == request_id,
         )
 
+    def shadows(self, use_case: str, *where: Any) -> list[ShadowScore]:
+        """Return the shadow scores of a use case, by the id of their answer."""
+        query = select(SHADOW).where(SHADOW.c.use_case == use_case, *where)
+        with self.transaction() as connection:
+            found = connection.execute(query.order_by(SHADOW.c.prediction_id)).mappings()
+            return [ShadowScore(**row) for row in found]
+
     def count(self, use_case: str, entity: str) -> int:
         """Return how many answers about an entity are stored."""
         query = select(func.count()).where(*_of_entity(PREDICTION, use_case, entity))
@@ -242,7 +213,7 @@ class PredictionLog(Closing):
             return connection.scalar(query) or 0
 
     def forget(self, use_case: str, entity: str) -> int:
-        """Remove every answer about an entity, with its review; return how many there were."""
+        """Remove all about an entity: answers with reviews and scores; return how many answers."""
         with self.transaction(writes=True) as connection:
             connection.execute(delete(REVIEW).where(*_of_entity(REVIEW, use_case, entity)))
             return connection.execute(
@@ -280,7 +251,9 @@ class PredictionLog(Closing):
                 connection.exec_driver_sql("COMMIT")
                 connection.exec_driver_sql("PRAGMA journal_mode = WAL")
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
-            _metadata.create_all(connection)
+            take_turn(connection, "log of predictions")
+            metadata.create_all(connection)
+            add_columns(connection, metadata.sorted_tables)
             connection.commit()
         if self._file is not None:
             self._inode = self._file.stat().st_ino
@@ -312,7 +285,7 @@ class PredictionLog(Closing):
         try:
             with self._reported():
                 self._open_replaced()
-                are_new = self._insert.insert([item.rows for item in taken])
+                are_new = self._insert.insert([(item.table, item.rows) for item in taken])
             failures = [None if is_new else _conflict() for is_new in are_new]
         except Exception as error:  # noqa: BLE001 # whoever waits is told, whatever it is
             failures = [error] * len(taken)

@@ -16,6 +16,7 @@ def open_version(
     state: OpeningState,
     use_case: str = "churn",
     fingerprint: str | None = None,
+    policy: RolloutPolicy | None = None,
     now: datetime = NOON,
 ) -> Rollout:
     return open_rollout(
@@ -25,7 +26,7 @@ def open_version(
         mlflow_run_id=f"mlflow-{version}",
         dagster_run_id=f"dagster-{version}",
         fingerprint=fingerprint or f"fingerprint-{version}",
-        policy=RolloutPolicy(),
+        policy=policy or RolloutPolicy(),
         state=state,
         reason="gate passed",
         waiting_for="approval of production" if state == "awaiting_approval" else None,

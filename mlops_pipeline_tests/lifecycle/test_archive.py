@@ -12,9 +12,13 @@ from mlops_pipeline.errors import NotFoundError
 from mlops_pipeline.lifecycle.archive import Archived, archive_predictions
 from mlops_pipeline.lifecycle.compliance.erasure import forget, person_of
 from mlops_pipeline.lifecycle.context import open_context
+from mlops_pipeline.lifecycle.features.online.layout import to_us
 from mlops_pipeline.lifecycle.reviews import Said
+from mlops_pipeline.stores.log_archive import remove_archived
 from mlops_pipeline.stores.ops import OpsDatabase
+from mlops_pipeline.stores.predictions import PredictionLog
 from mlops_pipeline_tests.lifecycle.test_reviews import Desk
+from mlops_pipeline_tests.lifecycle.trials import TrialShop, ask
 from mlops_pipeline_tests.serving.conftest import changed, shops
 from mlops_pipeline_tests.serving.shops import SHOP_CASE
 from mlops_pipeline_tests.worlds import NOW
@@ -73,6 +77,54 @@ def test_answer_that_waits_for_a_person_stays_in_the_log(desk: Desk) -> None:
     assert moved(archive(desk, days=91)) == (0, 1, 1)
     receipt = desk.service.receipt(flagged.id)
     assert receipt["review"]["by"] == "Ann"
+
+
+@pytest.fixture
+def trial(changed: Path) -> Iterator[TrialShop]:
+    with ExitStack() as stack:
+        yield TrialShop(changed, stack).release()
+
+
+def archive_trial(trial: TrialShop, days: int = 0) -> Archived:
+    settings = replace(trial.settings, fixed_now=NOW + timedelta(days=days))
+    with open_context(SHOP_CASE, settings) as context:
+        return archive_predictions(context, lambda: None)
+
+
+def test_scores_beside_are_written_once_and_found_when_the_trial_is_over(trial: TrialShop) -> None:
+    service = trial.service()
+    one, other = ask(service, 1, 2)
+    service.shadow.flush()
+    before = service.receipt(one.id)
+    assert before["shadow"]["version"] == 2
+    assert archive_trial(trial).shadows == 2
+    with service._log.transaction(writes=True) as connection:  # as if killed before it
+        connection.exec_driver_sql("DELETE FROM archived_shadow")
+    done = archive_trial(trial, days=91)
+    assert (done.rows, done.shadows, done.removed) == (0, 0, 0)  # it is judged by what is there
+    trial.step("breach", service)
+    assert archive_trial(trial, days=91).removed == 2
+    assert trial.shadows() == {}
+    assert service.receipt(one.id) == before
+    with OpsDatabase.open(trial.settings.database_url) as ops:
+        person = person_of(trial.settings, [SHOP_CASE], "1", "shop")
+        (erased,) = forget(person, trial.settings, ops, by="Ann", reason="asked for it")
+    assert erased.found.rows["shadow_predictions"] == 1
+    with pytest.raises(NotFoundError):
+        service.receipt(one.id)
+    assert service.receipt(other.id)["shadow"]["version"] == 2
+
+
+def test_answer_whose_score_is_not_in_the_lake_stays(trial: TrialShop) -> None:
+    service = trial.service()
+    (one,) = ask(service, 1)
+    archive_trial(trial)
+    service.shadow.flush()
+    trial.step("breach", service)
+    with PredictionLog(trial.settings.predictions_url) as log:
+        assert remove_archived(log, "shop", to_us(NOW + timedelta(days=91))) == 0
+    assert archive_trial(trial, days=91).removed == 1
+    assert service.receipt(one.id)["shadow"]["version"] == 2
 
 
 def test_forgotten_person_is_in_neither(desk: Desk) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from mlops_pipeline.errors import PredictionLogError, RequestConflictError
 from mlops_pipeline.stores.ops.declarations import UnstorableValueError
-from mlops_pipeline.stores.predictions import LoggedPrediction, PredictionLog
+from mlops_pipeline.stores.predictions import LoggedPrediction, PredictionLog, ShadowScore
 from mlops_pipeline_tests.stores.ops.conftest import postgres_schema_url
 
 __all__ = ["postgres_schema_url"]
@@ -36,6 +36,7 @@ ONE = LoggedPrediction(
     reasons=["a reason"],
     features={"visits": 3, "kind": "web", "spent": None, "is_new": True},
     feature_time_us=None,
+    latency_us=417,
 )
 KILLED = """
 import os, signal, sys
@@ -55,7 +56,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path / 'predictions.db'}"
     shared = str(request.getfixturevalue("postgres_schema_url"))
     with PredictionLog(shared) as log, log._engine.begin() as connection:
-        connection.exec_driver_sql("TRUNCATE prediction")
+        connection.exec_driver_sql("TRUNCATE prediction CASCADE")
     return shared
 
 
@@ -173,3 +174,44 @@ def test_row_is_synced_to_the_disk_before_it_is_done(
             found = connection.exec_driver_sql("PRAGMA synchronous").scalar()
             mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar()
         assert (found, mode) == (expected, "wal")
+
+
+SCORE = ShadowScore(
+    prediction_id="p1",
+    use_case="shop",
+    entity="17",
+    at_us=ONE.at_us,
+    version=4,
+    probability=0.25,
+    decision=True,
+    threshold=0.2,
+    is_default=False,
+    failure=None,
+    latency_us=99,
+)
+
+
+def test_score_is_stored_once_and_only_beside_an_answer(log: PredictionLog) -> None:
+    log.append([ONE]).result()
+    nobodys = replace(SCORE, prediction_id="p9")
+    log.append_shadows([nobodys, SCORE]).result()
+    log.append_shadows([replace(SCORE, probability=0.5)]).result()
+    assert log.shadows("shop") == [SCORE]
+    assert log.shadows("till") == []
+
+
+def test_score_is_forgotten_with_its_answer(log: PredictionLog) -> None:
+    log.append([ONE]).result()
+    log.append_shadows([SCORE]).result()
+    assert log.forget("shop", "17") == 1
+    assert log.shadows("shop") == []
+    log.append_shadows([SCORE]).result()
+    assert log.shadows("shop") == []
+
+
+def test_log_of_an_older_version_gets_the_columns_that_it_lacks(url: str) -> None:
+    with PredictionLog(url) as log, log.transaction(writes=True) as connection:
+        connection.exec_driver_sql("ALTER TABLE prediction DROP COLUMN latency_us")
+    with PredictionLog(url) as log:
+        log.append([ONE]).result()
+        assert log.find("p1") == ONE

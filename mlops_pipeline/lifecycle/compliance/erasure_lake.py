@@ -18,7 +18,7 @@ from mlops_pipeline.errors import NotFoundError
 from mlops_pipeline.lifecycle.context import Accepted, AcceptedSource, Context
 from mlops_pipeline.lifecycle.ingest.ingestion import INTERNAL
 from mlops_pipeline.stores.lake.engine import content_hash, literal, quoted
-from mlops_pipeline.stores.lake.tables import ARCHIVE, BY_PERIOD, REWRITTEN, VERSIONED, TableState
+from mlops_pipeline.stores.lake.tables import ARCHIVES, BY_PERIOD, REWRITTEN, VERSIONED, TableState
 
 Renumbered = dict[int, int]  # {version: the one that has its rows without the person}
 
@@ -88,10 +88,10 @@ class PersonRows:
         return renewed
 
     def erase_periods(self) -> None:
-        """Write periods that hold the person again; the archive, which has none, as a whole."""
+        """Write periods that hold the person again; archives, which have none, as a whole."""
         for label, uri in self.tables().items():
             layer = label.partition("/")[0]
-            if layer == ARCHIVE:
+            if layer in ARCHIVES:
                 self._rewrite_archive(uri)
             elif layer not in VERSIONED:
                 self._rewrite_periods(uri)
@@ -228,7 +228,7 @@ class PersonRows:
 
     def _every_table(self) -> dict[str, str]:
         root = f"{self.lake.table_uri(self.name, '')}/"
-        layers = (*VERSIONED, *BY_PERIOD, ARCHIVE)
+        layers = (*VERSIONED, *BY_PERIOD, *ARCHIVES)
         tables = (uri for layer in layers for uri in self.lake.tables(self.name, layer))
         return {uri.removeprefix(root): uri for uri in tables}
 

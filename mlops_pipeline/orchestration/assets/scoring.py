@@ -47,6 +47,7 @@ def _prediction_archive(use_case: UseCase) -> dg.AssetsDefinition:
             metadata={
                 "dagster/row_count": done.total,
                 "rows_written": done.rows,
+                "shadow_scores_written": done.shadows,
                 "rows_removed_from_log": done.removed,
             }
         )

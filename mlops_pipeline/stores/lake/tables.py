@@ -31,7 +31,8 @@ ROW_GROUP_ROWS = 122_880  # as DuckDB writes: held in memory until whole, and re
 SCHEMA_MODES = {"append": None, "extend": "merge", "overwrite": "overwrite"}
 VERSIONED = ("raw", "quarantine")  # layers with rows of entities: others point at their versions
 BY_PERIOD = ("features", "predictions", "trial_predictions")  # and those with a commit a period
-ARCHIVE = "prediction_log"  # and the one that the log of predictions is written to
+ARCHIVE, SHADOW_ARCHIVE = "prediction_log", "shadow_predictions"
+ARCHIVES = (ARCHIVE, SHADOW_ARCHIVE)  # and those that the log of predictions is written to
 STATISTICS = "delta.dataSkippingStatsColumns"  # of others, the log would hold values of people
 PROPERTIES = {
     # old commits say which periods are finished, and pin what a model was made from

@@ -10,7 +10,7 @@ write without looking over their shoulder, and no statement needs a dialect of i
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -168,7 +168,7 @@ def create(engine: Engine, record_all: Callable[[Connection], None]) -> None:
             _create_tables(connection)
         elif revision != REVISION:  # no other process was first
             metadata.create_all(connection)
-            _add_columns(connection)
+            add_columns(connection, [declared.table for declared in TABLES.values()])
             _refuse_changes(connection)
             record_all(connection)
             connection.execute(NUMBER.update().values(revision=REVISION))
@@ -204,16 +204,15 @@ def _create_tables(connection: Connection) -> None:
     _refuse_changes(connection)
 
 
-def _add_columns(connection: Connection) -> None:
-    """Add the columns that tables of an older revision lack; each may be missing in their rows."""
-    look = inspect(connection)
-    for declared in TABLES.values():
-        name, kind = declared.table.name, connection.dialect.type_compiler_instance
-        known = {column["name"] for column in look.get_columns(name)}
-        for column in declared.table.c:
+def add_columns(connection: Connection, tables: Iterable[Table]) -> None:
+    """Add the columns that tables of an older version lack; each may be missing in their rows."""
+    look, kind = inspect(connection), connection.dialect.type_compiler_instance
+    for table in tables:
+        known = {column["name"] for column in look.get_columns(table.name)}
+        for column in table.c:
             if column.name not in known:
                 added = f"ADD COLUMN {column.name} {kind.process(column.type)}"
-                connection.execute(text(f"ALTER TABLE {name} {added}"))
+                connection.execute(text(f"ALTER TABLE {table.name} {added}"))
 
 
 def _refuse_changes(connection: Connection) -> None:
