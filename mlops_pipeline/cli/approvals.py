@@ -4,18 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from mlops_pipeline.cli.console import (
-    AsJson,
-    By,
-    Name,
-    Reason,
-    all_use_cases,
-    print_json,
-    print_pending,
-    print_table,
-    project,
-    say,
-)
+from mlops_pipeline.cli import console
 from mlops_pipeline.config import UseCase
 from mlops_pipeline.core.rollout.records import Stage
 from mlops_pipeline.errors import ConfigError, NotFoundError
@@ -38,10 +27,10 @@ StageName = Annotated[str, typer.Option("--stage", help="staging or production."
 
 
 def approve(
-    use_case: Name,
+    use_case: console.Name,
     version: Version,
-    by: By,
-    reason: Reason,
+    by: console.By,
+    reason: console.Reason,
     stage: StageName = "production",
     *,
     expires: Annotated[
@@ -54,7 +43,11 @@ def approve(
 
 
 def reject(
-    use_case: Name, version: Version, by: By, reason: Reason, stage: StageName = "production"
+    use_case: console.Name,
+    version: Version,
+    by: console.By,
+    reason: console.Reason,
+    stage: StageName = "production",
 ) -> None:
     """Reject a version that waits: the champion stays."""
     _decide(use_case, version, stage, verdict="rejected", by=by, reason=reason)
@@ -67,53 +60,53 @@ def _decide(name: str, version: int, stage: str, **given: Any) -> None:
     if stage not in get_args(Stage):
         raise ConfigError("--stage is not valid", expected="staging or production", found=stage)
     made = PersonsDecision(**{**given, "stage": stage})
-    with project(name) as found:
+    with console.project(name) as found:
         rollout = decide_approval(
             found.ops, found.settings, found.use_case, version, made, now=found.now
         )
-    say(
+    console.say(
         f"{name} version {version}: {rollout.state}; recorded: {made.verdict} for {stage}, "
         f"{made.by}: {made.reason}"
     )
 
 
-def rollback(use_case: Name, by: By, reason: Reason) -> None:
+def rollback(use_case: console.Name, by: console.By, reason: console.Reason) -> None:
     """Take the champion out of use: the version before it is champion again."""
     from mlops_pipeline.lifecycle.deployments import roll_back_champion
 
-    with project(use_case) as found:
+    with console.project(use_case) as found:
         rollout = roll_back_champion(
             found.ops, found.settings, found.use_case, by=by, reason=reason, now=found.now
         )
-    say(f"{use_case} version {rollout.version}: champion again; recorded: {by}: {reason}")
+    console.say(f"{use_case} version {rollout.version}: champion again; recorded: {by}: {reason}")
 
 
 @registry_app.command("history")
-def history(use_case: Name, as_json: AsJson = False) -> None:
+def history(use_case: console.Name, as_json: console.AsJson = False) -> None:
     """Show which version held which state and alias, from when to when, by whom and why."""
     from mlops_pipeline.lifecycle.deployments import registry_history
 
-    with project(use_case) as context:
+    with console.project(use_case) as context:
         found = registry_history(context.ops, use_case)
         if not as_json:
-            print_pending(context)
+            console.print_pending(context)
     if as_json:
-        print_json(found)
+        console.print_json(found)
         return
     for row in found["history"]:
         row["state"] = row["state"].replace("_", " ")  # a narrow terminal breaks at spaces
     for part, columns in HISTORY.items():
         if found[part]:
-            print_table(columns, ([row[name] for name in columns] for row in found[part]))
+            console.print_table(columns, ([row[name] for name in columns] for row in found[part]))
 
 
 @exception_app.command("grant")
 def grant(
-    use_case: Name,
+    use_case: console.Name,
     *,
     rule: Annotated[str, typer.Option(help="demographic_parity, metric:roc_auc, ...")],
-    by: By,
-    reason: Reason,
+    by: console.By,
+    reason: console.Reason,
     expires: Annotated[str, typer.Option(help="When it ends (ISO date, UTC).")],
     attribute: Annotated[
         str | None, typer.Option(help="For this protected attribute only.")
@@ -124,25 +117,25 @@ def grant(
     from mlops_pipeline.lifecycle.exceptions import grant_exception
 
     end = parse_time(expires)
-    with project(use_case) as found:
+    with console.project(use_case) as found:
         check_exception(found.use_case, rule, attribute, end, now=found.now)
         given = grant_exception(
             found.ops, use_case, rule, attribute, by=by, reason=reason, expires_at=end,
             now=found.now,
         )  # fmt: skip
-        say(f"{use_case} exception {given.id}, {given.subject}: {given.sentence}")
-        print_pending(found)
+        console.say(f"{use_case} exception {given.id}, {given.subject}: {given.sentence}")
+        console.print_pending(found)
 
 
 @exception_app.command("list")
-def list_exceptions(use_case: Name) -> None:
+def list_exceptions(use_case: console.Name) -> None:
     """List the exceptions of a use case, also those that ended."""
     from mlops_pipeline.lifecycle.exceptions import list_exceptions
 
-    with project(use_case) as context:
+    with console.project(use_case) as context:
         found, now = list_exceptions(context.ops, use_case), context.now
     if not found:
-        say(f"{use_case} has no exception from a gate rule")
+        console.say(f"{use_case} has no exception from a gate rule")
         return
     rows = []
     for item in found:
@@ -151,32 +144,32 @@ def list_exceptions(use_case: Name) -> None:
             state = f"revoked by {item.revoked_by}: {item.revocation}"
         days = (item.granted_at.date(), item.expires_at.date())
         rows.append((item.id, item.subject, state, item.by, item.reason, *days))
-    print_table(("id", "rule", "state", "by", "reason", "granted", "expires"), rows)
+    console.print_table(("id", "rule", "state", "by", "reason", "granted", "expires"), rows)
 
 
 @exception_app.command("revoke")
 def revoke(
-    use_case: Name,
+    use_case: console.Name,
     exception_id: Annotated[int, typer.Argument(help="As `mlops exception list` shows it.")],
-    by: By,
-    reason: Reason,
+    by: console.By,
+    reason: console.Reason,
 ) -> None:
     """End an exception before its date; the record of it stays."""
     from mlops_pipeline.lifecycle.exceptions import revoke_exception
 
-    with project(use_case) as found:
+    with console.project(use_case) as found:
         ended = revoke_exception(
             found.ops, use_case, exception_id, by=by, reason=reason, now=found.now
         )
-        say(f"{use_case} exception {ended.id}, {ended.subject}: revoked by {by}")
-        print_pending(found)
+        console.say(f"{use_case} exception {ended.id}, {ended.subject}: revoked by {by}")
+        console.print_pending(found)
 
 
 def forget(
     entity: Annotated[str, typer.Argument(help="The entity's name in the configuration.")],
     entity_id: Annotated[str, typer.Argument(help="Its key.")],
     *,
-    by: By,
+    by: console.By,
     reason: Annotated[str, typer.Option("--reason", help="Why; recorded for good: no names.")],
     use_case: Annotated[str | None, typer.Option(help="Only this use case.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
@@ -194,19 +187,19 @@ def forget(
     for found in find(person, settings):
         _print_found(found)
     if dry_run:
-        say("nothing was changed")
+        console.say("nothing was changed")
         return
     if not yes:
         typer.confirm("Remove all of this? It cannot be undone", abort=True)
     with OpsDatabase.open(settings.database_url) as ops:
         for erased in forget(person, settings, ops, by=said.by, reason=said.reason):
             _print_erased(erased)
-    say(f"{entity} {person.pseudonym} is forgotten; recorded: {said.by}: {said.reason}")
+    console.say(f"{entity} {person.pseudonym} is forgotten; recorded: {said.by}: {said.reason}")
 
 
 def _having(entity: str, name: str | None) -> list[UseCase]:
     """Return the use cases that have an entity of this name: all, or the one that is named."""
-    every = all_use_cases()
+    every = console.all_use_cases()
     having = {key: item for key, item in every.items() if item.entity.name == entity}
     known = sorted(having) or sorted({item.entity.name for item in every.values()})
     if having and name is None:
@@ -218,43 +211,43 @@ def _having(entity: str, name: str | None) -> list[UseCase]:
 
 
 def _print_found(found: "Found") -> None:
-    say("", lead=found.use_case, colour="bold")
+    console.say("", lead=found.use_case, colour="bold")
     for place, count in found.rows.items():
-        say(f"  {place}: {count:,} rows")
+        console.say(f"  {place}: {count:,} rows")
     if found.in_mlflow:
-        say(f"  MLflow: {found.in_mlflow:,} rows of run files")
+        console.say(f"  MLflow: {found.in_mlflow:,} rows of run files")
     if found.logged:
-        say(f"  log of predictions: {found.logged:,} answers")
+        console.say(f"  log of predictions: {found.logged:,} answers")
     if not found.rows and not found.in_mlflow and not found.logged:
-        say("  nothing in the lake and in MLflow")
+        console.say("  nothing in the lake and in MLflow")
     for place in found.unsearched:
-        say(f"  {place}: not searched, it has no key of the entity")
+        console.say(f"  {place}: not searched, it has no key of the entity")
     for source, rows in found.delivered.items():
         if rows is None:
-            say("", lead=f"  delivered files of {source}: cannot be read", colour="yellow")
+            console.say("", lead=f"  delivered files of {source}: cannot be read", colour="yellow")
         elif rows:
-            say(f"  delivered files of {source}: {rows:,} rows, which stay")
+            console.say(f"  delivered files of {source}: {rows:,} rows, which stay")
     for version, data in found.model_versions.items():
-        say(f"  model version {version} was made from {', '.join(data)}")
+        console.say(f"  model version {version} was made from {', '.join(data)}")
 
 
 def _print_erased(erased: "Erased") -> None:
     found = erased.found
-    say(
+    console.say(
         f"{found.use_case}: removed {sum(found.rows.values()):,} rows of {len(found.rows)} tables, "
         f"{erased.online:,} online records and events, {found.in_mlflow:,} rows in MLflow, "
         f"{found.logged:,} logged predictions"
     )
     if erased.model_versions:
         versions = ", ".join(map(str, erased.model_versions))
-        say(
+        console.say(
             f"  model versions {versions} were made from data that held the person: they stay as "
             "they are, and their data can no longer be reproduced; the next lifecycle's model "
             "will be without"
         )
     still = [source for source, count in found.delivered.items() if count or count is None]
     if still:
-        say(
+        console.say(
             f"  the delivered files of {', '.join(still)} may still hold the person: they are the "
             "deliverer's to mend; ingestion leaves these rows out"
         )

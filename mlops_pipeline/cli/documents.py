@@ -12,18 +12,7 @@ import typer
 from rich.text import Text
 from typer.core import TyperGroup
 
-from mlops_pipeline.cli.console import (
-    AsJson,
-    By,
-    Name,
-    Reason,
-    errors,
-    print_json,
-    print_pending,
-    print_table,
-    project,
-    say,
-)
+from mlops_pipeline.cli import console
 from mlops_pipeline.errors import visible
 from mlops_pipeline.stores.settings import Settings
 
@@ -56,16 +45,16 @@ def verify() -> None:
 
     found, anchors = verify_audit(Settings.from_environment())
     for problem in found.problems:
-        say(f" {problem}", lead="wrong:", colour="red")
+        console.say(f" {problem}", lead="wrong:", colour="red")
     if found.total > len(found.problems):
-        say("", lead=f"and {found.total - len(found.problems):,} more", colour="red")
-    say(f"{found.count:,} events, head {found.head}")
-    say(f"{anchors:,} anchors, the chain holds up to event {found.anchored:,}")
+        console.say("", lead=f"and {found.total - len(found.problems):,} more", colour="red")
+    console.say(f"{found.count:,} events, head {found.head}")
+    console.say(f"{anchors:,} anchors, the chain holds up to event {found.anchored:,}")
     if found.anchored < found.count:
         first = found.anchored + 1
-        say("", lead=f"not anchored yet: events {first} to {found.count}", colour="yellow")
+        console.say("", lead=f"not anchored yet: events {first} to {found.count}", colour="yellow")
     if found.total:
-        say("what to do: docs/runbook.md, `mlops audit verify` finds something")
+        console.say("what to do: docs/runbook.md, `mlops audit verify` finds something")
         raise typer.Exit(1)
 
 
@@ -99,12 +88,12 @@ def list_events(
         events = ops.audit_events(use_case=use_case, kind=kind, limit=last)
     for event in reversed(events):
         about = f"{event.use_case or '-'} {event.kind} by {event.actor}"
-        say(f"{event.seq} {event.at.isoformat()} {about}: {canonical(event.detail)}")
+        console.say(f"{event.seq} {event.at.isoformat()} {about}: {canonical(event.detail)}")
 
 
 @card_app.command("show")
 def show_card(
-    use_case: Name,
+    use_case: console.Name,
     version: Version = None,
     html: Annotated[
         Path | None, typer.Option("--html", help="Write the card as an HTML file instead.")
@@ -116,7 +105,7 @@ def show_card(
     from mlops_pipeline.lifecycle.compliance.cards import present_version
     from mlops_pipeline.stores.pages import write_page
 
-    with project(use_case) as context:
+    with console.project(use_case) as context:
         _, facts = present_version(context, version)
     text = model_card(facts)
     if html is None:
@@ -124,24 +113,24 @@ def show_card(
         return
     html.parent.mkdir(parents=True, exist_ok=True)
     write_page(html, render_html(text))
-    say(f"{use_case} version {facts.metadata.version}: {html}")
+    console.say(f"{use_case} version {facts.metadata.version}: {html}")
 
 
 @card_app.command("review")
-def review_card(use_case: Name, by: By, reason: Reason) -> None:
+def review_card(use_case: console.Name, by: console.By, reason: console.Reason) -> None:
     """Record that you reviewed the champion's card; its reminder is resolved."""
     from mlops_pipeline.lifecycle.compliance.cards import record_review
 
-    with project(use_case) as context:
+    with console.project(use_case) as context:
         version = record_review(
             context.ops, context.use_case, by=by, reason=reason, now=context.now
         )
-        say(f"{use_case} version {version}: card reviewed; recorded: {by}")
-        print_pending(context)
+        console.say(f"{use_case} version {version}: card reviewed; recorded: {by}")
+        console.print_pending(context)
 
 
 def pack(
-    use_case: Name,
+    use_case: console.Name,
     out: Annotated[
         Path, typer.Option("--out", help="Folder to write: new, empty, or an earlier pack.")
     ],
@@ -150,40 +139,40 @@ def pack(
     """Write the technical documentation of a version: a folder, zipped, with hashes."""
     from mlops_pipeline.lifecycle.compliance.cards import write_pack
 
-    with project(use_case) as context:
+    with console.project(use_case) as context:
         done = write_pack(context, version, out)
-    say(f"{use_case} version {done.version}: {done.files} files in {out}")
-    say(f"zip: {done.archive}")
+    console.say(f"{use_case} version {done.version}: {done.files} files in {out}")
+    console.say(f"zip: {done.archive}")
     for status, count in done.points.items():
-        say(f"{status}: {count} points of Annex IV")
+        console.say(f"{status}: {count} points of Annex IV")
 
 
 def reproduce(
-    use_case: Name,
+    use_case: console.Name,
     version: Annotated[int, typer.Argument(help="The model version.")],
-    as_json: AsJson = False,
+    as_json: console.AsJson = False,
 ) -> None:
     """Build a version again from its recorded data, configuration and seed; compare the bytes."""
     from mlops_pipeline.lifecycle.reproduce import reproduce as rebuild
 
-    with project(use_case) as context:
+    with console.project(use_case) as context:
         done = rebuild(
-            context, version, report=lambda text: errors.print(Text(visible(text), "dim"))
+            context, version, report=lambda text: console.errors.print(Text(visible(text), "dim"))
         )
     if as_json:
-        print_json(done.to_dict())
+        console.print_json(done.to_dict())
     else:
         rows = ((item.name, item.recorded, item.here, SAME[item.is_same]) for item in done.inputs)
-        print_table(("input", "recorded", "here", ""), rows)
+        console.print_table(("input", "recorded", "here", ""), rows)
         for name, (recorded, rebuilt) in done.files.items():
             verdict = "identical" if recorded == rebuilt else f"differs: rebuilt {rebuilt}"
-            say(f"{name}: {recorded}, {verdict}")
+            console.say(f"{name}: {recorded}, {verdict}")
         why = ", ".join(done.different) or (
             "none of the recorded inputs: a source of chance was missed"
         )
         if done.is_identical:
-            say("", lead="identical: the same bytes", colour="green")
+            console.say("", lead="identical: the same bytes", colour="green")
         else:
-            say(f"; what differs: {why}", lead="not identical", colour="red")
+            console.say(f"; what differs: {why}", lead="not identical", colour="red")
     if not done.is_identical:
         raise typer.Exit(1)

@@ -10,16 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from mlops_pipeline.cli.console import (
-    AsJson,
-    Name,
-    all_use_cases,
-    find_use_case,
-    print_json,
-    print_table,
-    project,
-    say,
-)
+from mlops_pipeline.cli import console
 from mlops_pipeline.errors import DataError, NotFoundError
 from mlops_pipeline.stores.settings import Settings, parse_time
 
@@ -35,40 +26,35 @@ features_app = typer.Typer(
 
 @features_app.command("list")
 def list_features(
-    use_case: Name,
+    use_case: console.Name,
     unused_days: Annotated[int, typer.Option(min=1, help="Unused for longer: a candidate.")] = 90,
-    as_json: AsJson = False,
+    as_json: console.AsJson = False,
 ) -> None:
     """List the features of a use case, who uses them, and which nobody does."""
     from mlops_pipeline.core.documents.records import plain
     from mlops_pipeline.lifecycle.features.catalogue import catalog, unused_features
 
-    chosen, settings = find_use_case(use_case), Settings.from_environment()
+    chosen, settings = console.find_use_case(use_case), Settings.from_environment()
     entries = catalog(chosen, settings)
     unused = [entry.name for entry in unused_features(entries, settings.now(), unused_days)]
     if as_json:
-        listed = {
-            "use_case": chosen.name,
-            "features": plain(entries),
-            "unused_days": unused_days,
-            "unused": unused,
-        }
-        print_json(listed)
+        listed = {"use_case": chosen.name, "features": plain(entries)}
+        console.print_json({**listed, "unused_days": unused_days, "unused": unused})
         return
     heads = ("feature", "type", "view", "refresh", "fresh for", "owner", "models", "last used",
              "description")  # fmt: skip
-    print_table(heads, map(_row, entries))
+    console.print_table(heads, map(_row, entries))
     if unused:
-        say(f"unused for {unused_days} days, candidates for `deprecated: true`:")
+        console.say(f"unused for {unused_days} days, candidates for `deprecated: true`:")
         for name in unused:
-            say(f"  {name}")
+            console.say(f"  {name}")
     else:
-        say(f"no feature is unused for {unused_days} days")
+        console.say(f"no feature is unused for {unused_days} days")
 
 
 @features_app.command("history")
 def history(
-    use_case: Name,
+    use_case: console.Name,
     rows: Annotated[Path, typer.Option(help="Entity key and as_of (UTC): Parquet or CSV.")],
     features: Annotated[str, typer.Option(help="Comma-separated names.")],
     out: Annotated[
@@ -79,11 +65,11 @@ def history(
     from mlops_pipeline.lifecycle.features.history import write_historical_features
     from mlops_pipeline.lifecycle.features.online.plan import feature_list
 
-    chosen = find_use_case(use_case)
+    chosen = console.find_use_case(use_case)
     target = out or rows.with_name(f"{rows.stem}.features.parquet")
     names = feature_list([features])
     written = write_historical_features(chosen, rows, names, target)
-    say(f"{written:,} rows with {len(names)} features: {target}")
+    console.say(f"{written:,} rows with {len(names)} features: {target}")
 
 
 @features_app.command("get")
@@ -102,23 +88,18 @@ def get(
         typer.Option(help="COLUMN=VALUE that request-time features read; repeat it."),
     ] = None,
     at: Annotated[str | None, typer.Option(help="Read as of this time (ISO, UTC).")] = None,
-    as_json: AsJson = False,
+    as_json: console.AsJson = False,
 ) -> None:
     """Read features from the online store: value, status, feature time."""
+    from mlops_pipeline.lifecycle.features.online import reader
     from mlops_pipeline.lifecycle.features.online.plan import feature_list
-    from mlops_pipeline.lifecycle.features.online.reader import (
-        choose_use_case,
-        document,
-        open_reader,
-        read_entity,
-    )
 
     names = feature_list([features])
-    chosen = choose_use_case(all_use_cases(), entity, names, use_case)
+    chosen = reader.choose_use_case(console.all_use_cases(), entity, names, use_case)
     as_of = None if at is None else parse_time(at)
-    with open_reader(chosen, Settings.from_environment()) as reader:
-        found = read_entity(
-            reader, chosen, entity_id, names, request=_columns(request or []), at=as_of
+    with reader.open_reader(chosen, Settings.from_environment()) as opened:
+        found = reader.read_entity(
+            opened, chosen, entity_id, names, request=_columns(request or []), at=as_of
         )
     if not found.is_known:
         raise NotFoundError(
@@ -129,52 +110,51 @@ def get(
             way_out=f"mlops features materialize {chosen.name}, or look at the id",
         )
     if as_json:
-        print_json(document(chosen, entity_id, found))
+        console.print_json(reader.document(chosen, entity_id, found))
         return
-    say(f"{chosen.entity.name} {entity_id} of {chosen.name}, "
+    console.say(f"{chosen.entity.name} {entity_id} of {chosen.name}, "
                   f"read at {found.read_at.isoformat()}")  # fmt: skip
     rows = ((name, item.value, Text(item.status, STATUS_COLOURS[item.status]),
              item.feature_time and item.feature_time.isoformat())
             for name, item in found.values.items())  # fmt: skip
-    print_table(("feature", "value", "status", "feature time (UTC)"), rows)
+    console.print_table(("feature", "value", "status", "feature time (UTC)"), rows)
 
 
 @features_app.command("materialize")
-def materialize_features(use_case: Name) -> None:
+def materialize_features(use_case: console.Name) -> None:
     """Bring the online store up to the newest accepted features; again changes nothing."""
-    from mlops_pipeline.lifecycle.features.online.materialize import (
-        materialize_accepted,
-        open_writer,
-    )
+    from mlops_pipeline.lifecycle.features.online import materialize
 
-    with project(use_case) as context, open_writer(context.settings) as store:
-        done = materialize_accepted(context, context.ops, store, now=context.now)
+    with console.project(use_case) as context, materialize.open_writer(context.settings) as store:
+        done = materialize.materialize_accepted(context, context.ops, store, now=context.now)
         chosen = context.use_case
     if not done.is_new:
-        say(f"{chosen.name}: nothing new")
+        console.say(f"{chosen.name}: nothing new")
     else:
-        say(f"{chosen.name}: {done.rows:,} entities and {done.events:,} events written")
+        console.say(f"{chosen.name}: {done.rows:,} entities and {done.events:,} events written")
     if done.feature_time is not None:
-        say(f"values of {done.feature_time.isoformat()}")
+        console.say(f"values of {done.feature_time.isoformat()}")
     for view in done.stale_views:
-        say(f" {view} is older than its freshness_days by now", lead="stale:", colour="yellow")
+        console.say(
+            f" {view} is older than its freshness_days by now", lead="stale:", colour="yellow"
+        )
 
 
 @features_app.command("export-feast")
 def export_feast_repository(
-    use_case: Name,
+    use_case: console.Name,
     folder: Annotated[Path, typer.Argument(help="New, empty, or an earlier export.")],
 ) -> None:
     """Write the offline features as a Feast feature repository."""
     from mlops_pipeline.lifecycle.features.feast import export_feast
 
-    with project(use_case) as context:
+    with console.project(use_case) as context:
         done = export_feast(context, folder)
     said = "exported" if done.is_new else "unchanged"
     for view, count in done.rows.items():
-        say(f"{said}: {view}, {count:,} rows")
-    say(f"folder: {done.folder}")
-    say(f"oldest {done.oldest.isoformat()}, newest {done.newest.isoformat()}")
+        console.say(f"{said}: {view}, {count:,} rows")
+    console.say(f"folder: {done.folder}")
+    console.say(f"oldest {done.oldest.isoformat()}, newest {done.newest.isoformat()}")
 
 
 def _row(entry: "FeatureEntry") -> tuple[object, ...]:

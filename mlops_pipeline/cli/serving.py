@@ -10,18 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mlops_pipeline.cli.console import (
-    AsJson,
-    By,
-    Name,
-    Reason,
-    all_use_cases,
-    errors,
-    find_use_case,
-    print_json,
-    print_table,
-    say,
-)
+from mlops_pipeline.cli import console
 from mlops_pipeline.errors import ConfigError
 from mlops_pipeline.stores.clock import machine_now
 from mlops_pipeline.stores.settings import Settings, parse_time
@@ -55,7 +44,11 @@ def serve(
 ) -> None:
     """Serve predictions and online features over HTTP."""
     http = import_module("mlops_pipeline.serving.http")  # entrances do not import each other
-    use_cases = {name: find_use_case(name) for name in use_case} if use_case else all_use_cases()
+    use_cases = (
+        {name: console.find_use_case(name) for name in use_case}
+        if use_case
+        else console.all_use_cases()
+    )
     if (tls_cert is None) != (tls_key is None):
         raise ConfigError("a certificate and its key go together", way_out="--tls-cert, --tls-key")
     server = http.http_server(
@@ -68,8 +61,8 @@ def serve(
         tls=(tls_cert, tls_key) if tls_cert and tls_key else None,
     )
     scheme = "https" if tls_cert else "http"
-    say(f"predictions: POST {scheme}://{host}:{port}/v1/predict")
-    say(f"features: {scheme}://{host}:{port}/features/ENTITY/ID?features=a,b")
+    console.say(f"predictions: POST {scheme}://{host}:{port}/v1/predict")
+    console.say(f"features: {scheme}://{host}:{port}/features/ENTITY/ID?features=a,b")
     server.run()
 
 
@@ -78,9 +71,9 @@ review_app = typer.Typer(help="Answers that a person looks at.", no_args_is_help
 
 @review_app.command("list")
 def list_waiting(
-    use_case: Name,
+    use_case: console.Name,
     limit: Annotated[int, typer.Option(min=1, help="How many, the oldest first.")] = 20,
-    as_json: AsJson = False,
+    as_json: console.AsJson = False,
 ) -> None:
     """List the answers that wait for a person."""
     from mlops_pipeline.lifecycle.serve import answer
@@ -89,23 +82,23 @@ def list_waiting(
     with _log(use_case) as (log, _):
         found = waiting_for_review(log, use_case, limit)
     if as_json:
-        print_json([{**answer(one), "features": dict(one.features)} for one in found])
+        console.print_json([{**answer(one), "features": dict(one.features)} for one in found])
         return
     heads = ("prediction_id", "entity_id", "predicted_at", "probability", "threshold", "decision")
     rows = ([document[head] for head in heads] for document in map(answer, found))
     if found:
-        print_table(heads, rows)
+        console.print_table(heads, rows)
     else:
-        say("nothing waits for a person")
+        console.say("nothing waits for a person")
 
 
 @review_app.command("decide")
 def decide(
-    use_case: Name,
+    use_case: console.Name,
     prediction_id: Annotated[str, typer.Argument(help="From the list.")],
     verdict: Annotated[str, typer.Argument(help="confirmed or overturned.")],
-    by: By,
-    reason: Reason,
+    by: console.By,
+    reason: console.Reason,
 ) -> None:
     """Confirm or overturn an answer: in its receipt from then on, and in the audit chain."""
     from mlops_pipeline.lifecycle.reviews import Said, review_answer
@@ -114,12 +107,12 @@ def decide(
         said = Said(verdict, by, reason)
         made = review_answer(log, ops, use_case, prediction_id, said, now=settings.now())
     decision = "positive" if made.decision else "negative"
-    say(f"{prediction_id}: {made.verdict}, the decision is {decision}; recorded: {made.by}")
+    console.say(f"{prediction_id}: {made.verdict}, the decision is {decision}; recorded: {made.by}")
 
 
 @review_app.command("sample")
 def sample(
-    use_case: Name,
+    use_case: console.Name,
     at_random: Annotated[int, typer.Option("--random", min=0, help="Each equally likely.")] = 100,
     uncertain: Annotated[int, typer.Option(min=0, help="Those nearest to their threshold.")] = 100,
     days: Annotated[int, typer.Option(min=1, help="Of the last so many days.")] = 30,
@@ -140,7 +133,7 @@ def sample(
 def _log(use_case: str) -> "Iterator[tuple[PredictionLog, Settings]]":
     from mlops_pipeline.stores.predictions import PredictionLog
 
-    find_use_case(use_case)
+    console.find_use_case(use_case)
     settings = Settings.from_environment()
     with PredictionLog(settings.predictions_url) as log:
         yield log, settings
@@ -166,7 +159,7 @@ def create(
 
 
 @keys_app.command("list")
-def list_all(as_json: AsJson = False) -> None:
+def list_all(as_json: console.AsJson = False) -> None:
     """List the keys, also those that ended; never their text."""
     from mlops_pipeline.lifecycle.api_keys import list_keys
 
@@ -180,11 +173,11 @@ def list_all(as_json: AsJson = False) -> None:
         rows.append((key.id, key.name, ", ".join(key.scopes), state, key.by, made, end))
     heads = ("id", "name", "scopes", "state", "by", "created_at", "expires_at")
     if as_json:
-        print_json([dict(zip(heads, row, strict=True)) for row in rows])
+        console.print_json([dict(zip(heads, row, strict=True)) for row in rows])
     elif rows:
-        print_table(heads, rows)
+        console.print_table(heads, rows)
     else:
-        say("there is no key")
+        console.say("there is no key")
 
 
 @keys_app.command("revoke")
@@ -194,7 +187,7 @@ def revoke(name: KeyName, by: KeyBy = None) -> None:
 
     with _ops() as ops:
         count = revoke_key(ops, name, by=by or getpass.getuser(), now=machine_now())
-    say(f"{name}: {count} key{'s' if count > 1 else ''} revoked")
+    console.say(f"{name}: {count} key{'s' if count > 1 else ''} revoked")
 
 
 @keys_app.command("rotate")
@@ -232,5 +225,5 @@ def _end(expires: str | None) -> datetime:
 
 def _print_key(key: str, name: str, about: str) -> None:
     """Print the key alone on standard output, for scripts; what it is for people."""
-    errors.print(f"{name}: {about}; the key is shown this once")
+    console.errors.print(f"{name}: {about}; the key is shown this once")
     typer.echo(key)

@@ -75,11 +75,7 @@ def asset_run(
     event; when the run ends, MLflow and the anchors follow the ledger. Another run at work is
     waited for up to `wait_s` seconds.
     """
-    from mlops_pipeline.lifecycle.bookkeeping import (
-        end_run,
-        record_configuration,
-        record_step_seconds,
-    )
+    from mlops_pipeline.lifecycle import bookkeeping
     from mlops_pipeline.lifecycle.context import RunContext, open_context
     from mlops_pipeline.lifecycle.project import check_approval, project
     from mlops_pipeline.stores.models.mlflow import quiet
@@ -114,7 +110,9 @@ def asset_run(
                     log=context.log,
                 )
                 configuration = use_case.model_dump(mode="json")
-                record_configuration(ops, use_case.name, configuration, by=by, now=run.now)
+                bookkeeping.record_configuration(
+                    ops, use_case.name, configuration, by=by, now=run.now
+                )
                 check_approval(ops, use_case, now=run.now)
                 try:
                     yield run
@@ -130,12 +128,12 @@ def asset_run(
             raise
         finally:
             seconds = time.perf_counter() - begun
-            record_step_seconds(ops, use_case.name, context.run_id, asset, seconds)
+            bookkeeping.record_step_seconds(ops, use_case.name, context.run_id, asset, seconds)
             tracked: MlflowRun | None = getattr(context.resources, f"mlflow_{use_case.name}", None)
             if tracked is not None:
                 tracked.leave()
             if outcome is not None:
-                end_run(ops, use_case.name, context.run_id, outcome, now=settings.now())
+                bookkeeping.end_run(ops, use_case.name, context.run_id, outcome, now=settings.now())
                 project(ops, settings, use_case, reason=by, now=settings.now())
 
 

@@ -13,8 +13,6 @@ from mlops_pipeline.spec.grammar import Expression
 from mlops_pipeline.spec.metrics import MetricName
 from mlops_pipeline.spec.section import Fraction, Name, Scalar, Section
 
-# of a source
-
 
 class NotNull(Section):
     """Rows where a column is missing are quarantined."""
@@ -85,11 +83,7 @@ SourceRule = Annotated[
     Field(discriminator="rule"),
 ]
 
-# of what the prediction service is given
-
 InputRule = Annotated[NotNull | Range | InSet, Field(discriminator="rule")]
-
-# of the gate
 
 Effect = Literal["block", "review", "warn"]
 

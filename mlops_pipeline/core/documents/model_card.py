@@ -16,21 +16,7 @@ from typing import Any, Literal
 
 from mlops_pipeline.config.modelling import DocumentSlot, is_intersection
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.core.documents.pages import (
-    figure,
-    number,
-    parity_limits,
-    plain_words,
-    render_markdown,
-    share,
-)
-from mlops_pipeline.core.documents.records import (
-    DataSnapshot,
-    Metadata,
-    ModelFacts,
-    PartFacts,
-    TrainingFacts,
-)
+from mlops_pipeline.core.documents import pages, records
 from mlops_pipeline.core.evaluation.evaluation import Evaluation, Slice, worst_slices
 from mlops_pipeline.core.evaluation.gates import PARITY_RULE
 from mlops_pipeline.core.evaluation.outcomes import Gate
@@ -77,18 +63,18 @@ class CardFacts:
     """The documents of a version as it was registered, and its standing (None: at registration)."""
 
     use_case: UseCase
-    metadata: Metadata
-    training: TrainingFacts
-    snapshot: DataSnapshot
+    metadata: records.Metadata
+    training: records.TrainingFacts
+    snapshot: records.DataSnapshot
     evaluation: Evaluation
     gate: Gate
-    model: ModelFacts
+    model: records.ModelFacts
     lock_sha256: str
     shown_at: datetime
     standing: Standing | None = None
 
     @property
-    def test(self) -> PartFacts:
+    def test(self) -> records.PartFacts:
         """The test part."""
         return self.training.parts["test"]
 
@@ -151,7 +137,7 @@ class CardFacts:
     @property
     def parity(self) -> list[tuple[str, bool]]:
         """(how far apart the selection rates are, whether the gate allows less) by attribute."""
-        limits = parity_limits(self.use_case)
+        limits = pages.parity_limits(self.use_case)
         return [_parity(audit, limits.get(audit.attribute)) for audit in self.evaluation.fairness]
 
     @property
@@ -178,7 +164,7 @@ def model_card(facts: CardFacts) -> str:
     """Return the card as Markdown; pages.render_html makes the HTML of it."""
     evaluation, auc = facts.evaluation, facts.evaluation.metrics["roc_auc"].value
     weakest = [] if auc is None else worst_slices(evaluation.slices, "roc_auc", WORST_SLICES)
-    return render_markdown(
+    return pages.render_markdown(
         "model_card.md.jinja",
         facts=facts,
         standing=facts.standing,
@@ -255,12 +241,12 @@ def _warnings(facts: CardFacts) -> Iterator[str]:
     for rule in facts.gate.failed:
         if not rule.name.startswith(PARITY_RULE):
             did = "is uncertain" if rule.outcome == "uncertain" else "did not pass"
-            yield f"the rule “{plain_words(rule.name)}” {did}"
+            yield f"the rule “{pages.plain_words(rule.name)}” {did}"
     for item in worst_slices(facts.evaluation.slices, "roc_auc", 1):
-        value = number(item.metrics["roc_auc"].value, 3)
+        value = pages.number(item.metrics["roc_auc"].value, 3)
         yield f"it ranks worst for {item.column} = {item.group} (ROC AUC {value})"
     for change, case in _stress_losses(facts.evaluation)[:1]:
-        value, name = number(case.metrics["roc_auc"].value, 3), case.group.split(":")[0]
+        value, name = pages.number(case.metrics["roc_auc"].value, 3), case.group.split(":")[0]
         if change < 0:
             yield f"it suffers most in the stress case “{name}” (ROC AUC {value})"
     for check in facts.evaluation.explanations.directions:
@@ -271,7 +257,8 @@ def _warnings(facts: CardFacts) -> Iterator[str]:
 def _reading(rate: float) -> list[tuple[str, str]]:
     """Return how to read each metric, with what the base rate alone would give."""
     entropy = -sum(p * math.log(p) for p in (rate, 1 - rate) if p > 0)
-    blind = {"base": share(rate), "spread": figure(rate * (1 - rate)), "entropy": figure(entropy)}
+    blind = {"base": pages.share(rate), "spread": pages.figure(rate * (1 - rate))}
+    blind["entropy"] = pages.figure(entropy)
     return [(name, metric.reading.format(**blind)) for name, metric in METRICS.items()]
 
 
@@ -282,8 +269,6 @@ def _strongest(facts: CardFacts) -> list[tuple[str, str, float]]:
     top = sorted(shap.items(), key=lambda pair: -pair[1])[:TOP_FEATURES] if total else []
     return [(name, described.get(name, ""), value / total) for name, value in top]
 
-
-# the technical file
 
 Status = Literal["filled", "partly filled", "not provided"]
 TITLES: Mapping[str, str] = {
@@ -355,7 +340,7 @@ POINTS = (
 
 def technical_file(facts: CardFacts, provided: Mapping[str, str]) -> str:
     """Return the page as Markdown: an overview of what is filled, then point by point."""
-    return render_markdown(
+    return pages.render_markdown(
         "technical_file.md.jinja", facts=facts, points=POINTS, titles=TITLES, provided=provided
     )
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 NEEDS = "Needs a person's approval"
 UNKNOWN, DASH, MINUS = "not computable", "\N{EN DASH}", "\N{MINUS SIGN}"
+BETTER = {True: "higher is better", False: "lower is better", None: ""}
 SMALL = 0.01  # below it three decimals leave less than two digits of a figure
 H2 = re.compile(r"<h2>(.*?)</h2>")
 SHOWN_KEYS = 20  # of the configuration; beyond, only their number
@@ -92,7 +93,7 @@ def _environment() -> "Environment":
         money=_money,
         title=metric_title,
         plain=plain_words,
-        better=_better,
+        better=lambda metric: BETTER[METRICS[metric].greater_is_better],
         passed={True: "passed", False: "failed", None: UNKNOWN}.get,
         sentence=lambda text: text if text.rstrip().endswith((".", "?", "!")) else f"{text}.",
         png=lambda picture: base64.b64encode(picture).decode("ascii"),
@@ -106,10 +107,14 @@ def _environment() -> "Environment":
 
 @cache
 def _markdown_environment() -> "Environment":
-    return _environment().overlay(finalize=_finalize)
+    from markupsafe import Markup
 
+    def finalize(value: Any) -> Markup:
+        if isinstance(value, Markup):  # what a macro of ours returns
+            return value
+        return Markup(escaped(str(value)))  # noqa: S704 # escaped for Markdown, which then makes HTML
 
-# how figures and texts read
+    return _environment().overlay(finalize=finalize)
 
 
 def number(value: float | None, digits: int = 4) -> str:
@@ -179,21 +184,8 @@ def escaped(text: str) -> str:
     return re.sub(r"^(\d+)([.)])(?=\s|$)", r"\1\\\2", flat)
 
 
-def _finalize(value: Any) -> Any:
-    from markupsafe import Markup
-
-    if isinstance(value, Markup):  # what a macro of ours returns
-        return value
-    return Markup(escaped(str(value)))  # noqa: S704 # escaped for Markdown, which then makes HTML
-
-
 def _decimals(value: float) -> int:
     return 3 if value == 0 or abs(value) >= SMALL else 4
-
-
-def _better(metric: str) -> str:
-    greater = METRICS[metric].greater_is_better
-    return {True: "higher is better", False: "lower is better", None: ""}[greater]
 
 
 def _money(value: float | None, currency: str) -> str:
@@ -201,9 +193,6 @@ def _money(value: float | None, currency: str) -> str:
         return UNKNOWN
     shown = f"{value:,.4f}" if value >= 0.0001 or value == 0 else "under 0.0001"
     return f"{shown} {currency}"
-
-
-# the report
 
 
 @dataclass(frozen=True)
@@ -300,9 +289,6 @@ def _gap(evaluation: Evaluation, metric: str) -> float | None:
     if train is None or train.value is None or test.value is None or greater is None:
         return None
     return (train.value - test.value) * (1 if greater else -1)
-
-
-# what changed
 
 
 @dataclass(frozen=True)

@@ -87,13 +87,9 @@ def _constant(kind: Kind, value: Any) -> Any:
     """Return a constant whose SQL has its type: engines read 0.1 as a decimal, 100 as 32 bits."""
     import ibis
 
-    if kind == "null":
-        return ibis.null()
-    return (
-        ibis.literal(repr(value)).cast(kind)
-        if kind in ("float64", "int64")
-        else ibis.literal(value)
-    )
+    if kind in ("float64", "int64"):
+        return ibis.literal(repr(value)).cast(kind)
+    return ibis.null() if kind == "null" else ibis.literal(value)
 
 
 def _applied(node: TypedNode, parts: list[Any]) -> Any:

@@ -95,10 +95,8 @@ _OF_PRESENT: Mapping[str, str] = {
 }
 # comparisons of floats: NaN equals NaN and is above every number
 _EQUAL = "({0} == {1} or {0} != {0} and {1} != {1})"
-_LESS, _GREATER = (
-    "({0} < {1} or {1} != {1} and {0} == {0})",
-    "({0} > {1} or {0} != {0} and {1} == {1})",
-)
+_LESS = "({0} < {1} or {1} != {1} and {0} == {0})"
+_GREATER = "({0} > {1} or {0} != {0} and {1} == {1})"
 _OF_FLOATS: Mapping[str, str] = {
     "=": _EQUAL,
     "!=": f"not {_EQUAL}",

@@ -29,9 +29,6 @@ OF_ONE_TYPE = COMPARISONS | {"nullif", "coalesce", "least", "greatest"}
 TIMES = ("timestamp", "date")
 
 
-# of expressions
-
-
 @dataclass(frozen=True)
 class TypedNode:
     """An operator with its operands, and the type of its values.
@@ -183,9 +180,6 @@ def common_kind(kinds: Iterable[Kind]) -> Kind:
     return found.pop() if found else "null"
 
 
-# integers
-
-
 def int64(value: int) -> int:
     """Return an integer of 64 bits; DataError when it is not, as of the offline engine."""
     if INT64_MIN <= value <= INT64_MAX:
@@ -222,9 +216,6 @@ def _outside(value: float, expected: str = "an integer of 64 bits") -> DataError
         found=str(value),
         way_out="compute with floats, for example 1.0 * n",
     )
-
-
-# rounding and declared types
 
 
 def round_half_away(value: float, modifier: float) -> float:

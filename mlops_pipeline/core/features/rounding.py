@@ -52,9 +52,8 @@ class PrecisionLoss:
         way_out = f"`precision: {self.enough}` would do"
         if self.enough is None:
             way_out = "no precision that can be asked for would do: multiply it by a unit"
-        lost = (
-            f"{1 - self.left / self.distinct:.0%} of them lost" if self.left > 1 else "a constant"
-        )
+        share = 1 - self.left / self.distinct
+        lost = f"{share:.0%} of them lost" if self.left > 1 else "a constant"
         return (
             f"{self.feature}: precision {self.precision} leaves {self.left:,} of "
             f"{self.distinct:,} distinct values ({lost}); {way_out}"

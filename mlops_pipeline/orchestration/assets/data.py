@@ -7,13 +7,7 @@ import dagster as dg
 from pydantic import Field
 
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.orchestration.asset_run import (
-    TRIGGER,
-    TRIGGERED_BY,
-    asset_run,
-    is_whole_lifecycle,
-    use_case_asset,
-)
+from mlops_pipeline.orchestration import asset_run
 from mlops_pipeline.stores.settings import parse_time
 
 if TYPE_CHECKING:
@@ -70,7 +64,7 @@ def check_name(source: str) -> str:
 def _raw_data(use_case: UseCase) -> dg.AssetsDefinition:
     key = dg.AssetKey([use_case.name, "raw_data"])
 
-    @use_case_asset(
+    @asset_run.use_case_asset(
         use_case,
         "raw_data",
         group="data",
@@ -93,7 +87,7 @@ def _raw_data(use_case: UseCase) -> dg.AssetsDefinition:
         from mlops_pipeline.lifecycle.ingest.deliveries import Permits
         from mlops_pipeline.lifecycle.ingest.ingestion import ingest_sources
 
-        with asset_run(context, use_case) as run:
+        with asset_run.asset_run(context, use_case) as run:
             jumps, restated = tuple(config.accept_jump), tuple(config.restate)
             done = ingest_sources(run, Permits(jumps, restated, config.by, config.reason))
             version = "+".join(f"{item.version}-{item.content_hash[:8]}" for item in done)
@@ -143,7 +137,7 @@ def _validated_data(use_case: UseCase) -> dg.AssetsDefinition:
         for name in use_case.sources
     ]
 
-    @use_case_asset(
+    @asset_run.use_case_asset(
         use_case,
         "validated_data",
         group="data",
@@ -157,25 +151,22 @@ def _validated_data(use_case: UseCase) -> dg.AssetsDefinition:
     def validated_data(
         context: dg.AssetExecutionContext,
     ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[Any]]:
-        from mlops_pipeline.lifecycle.ingest.validation import (
-            accept_sources,
-            quarantine_examples,
-            validate_source,
-        )
+        from mlops_pipeline.lifecycle.ingest import validation
 
-        with asset_run(context, use_case) as run:
-            validations = [validate_source(run, name, now=run.now) for name in use_case.sources]
+        with asset_run.asset_run(context, use_case) as run:
+            validations = [
+                validation.validate_source(run, name, now=run.now) for name in use_case.sources
+            ]
             for item in validations:
-                yield _check_result(key, item, quarantine_examples(run, item))
-            accepted = accept_sources(run, validations)
-            version = "+".join(
-                f"{item.version}-{item.quarantine_version}" for item in accepted.values()
-            )
+                yield _check_result(key, item, validation.quarantine_examples(run, item))
+            accepted = validation.accept_sources(run, validations)
+            every = accepted.values()
+            version = "+".join(f"{item.version}-{item.quarantine_version}" for item in every)
             yield dg.MaterializeResult(
                 data_version=dg.DataVersion(version),
                 metadata={
-                    "dagster/row_count": sum(item.rows for item in accepted.values()),
-                    "quarantined": sum(item.quarantined for item in accepted.values()),
+                    "dagster/row_count": sum(item.rows for item in every),
+                    "quarantined": sum(item.quarantined for item in every),
                     "accepted": dg.MetadataValue.json(
                         {name: item.to_dict() for name, item in accepted.items()}
                     ),
@@ -189,14 +180,10 @@ def _check_result(
     key: dg.AssetKey, validation: "SourceValidation", examples: list[dict[str, Any]]
 ) -> dg.AssetCheckResult:
     """Return the check result of one source, with every rule's figures."""
+    rules = [{name: getattr(result, name) for name in RULE} for result in validation.results]
     table = [
-        dg.TableRecord(
-            {
-                column: "" if getattr(result, column) is None else getattr(result, column)
-                for column in RULE
-            }
-        )
-        for result in validation.results
+        dg.TableRecord({name: "" if value is None else value for name, value in rule.items()})
+        for rule in rules
     ]
     failed = [result.reason for result in validation.results if not result.passed]
     accepted = validation.accepted
@@ -217,7 +204,7 @@ def _check_result(
 
 
 def _data_docs(use_case: UseCase) -> dg.AssetsDefinition:
-    @use_case_asset(
+    @asset_run.use_case_asset(
         use_case,
         "data_docs",
         group="data",
@@ -230,7 +217,7 @@ def _data_docs(use_case: UseCase) -> dg.AssetsDefinition:
     def data_docs(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         from mlops_pipeline.lifecycle.ingest.validation import sample_source, write_data_docs
 
-        with asset_run(context, use_case) as run:
+        with asset_run.asset_run(context, use_case) as run:
             samples = {name: sample_source(run, name) for name in use_case.sources}
             with run.lake.new_artifacts(use_case.name, "data_docs") as folder:
                 docs = write_data_docs(folder, samples, use_case, now=run.now)
@@ -252,7 +239,7 @@ def _data_docs(use_case: UseCase) -> dg.AssetsDefinition:
 def _features(use_case: UseCase) -> dg.AssetsDefinition:
     key = dg.AssetKey([use_case.name, "features"])
 
-    @use_case_asset(
+    @asset_run.use_case_asset(
         use_case,
         "features",
         group="data",
@@ -280,32 +267,29 @@ def _features(use_case: UseCase) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, config: AsOf
     ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[Any]]:
         from mlops_pipeline.lifecycle.bookkeeping import start_lifecycle
-        from mlops_pipeline.lifecycle.features.leak_check import (
-            accept_features,
-            build_checked,
-            snapshot_for,
-        )
+        from mlops_pipeline.lifecycle.features import leak_check
         from mlops_pipeline.lifecycle.train import refuse_untrainable
 
-        with asset_run(context, use_case) as run:
-            snapshot = snapshot_for(run, parse_time(config.as_of) if config.as_of else None)
-            if is_whole_lifecycle(context, use_case):
+        with asset_run.asset_run(context, use_case) as run:
+            snapshot = leak_check.snapshot_for(
+                run, parse_time(config.as_of) if config.as_of else None
+            )
+            if asset_run.is_whole_lifecycle(context, use_case):
                 tags = context.run.tags
-                trigger = tags.get(TRIGGER, "manual")
                 start_lifecycle(
                     run.ops,
                     use_case.name,
                     run.run_id,
                     as_of=snapshot.as_of,
-                    trigger=trigger,
-                    triggered_by=tags.get(TRIGGERED_BY),
+                    trigger=tags.get(asset_run.TRIGGER, "manual"),
+                    triggered_by=tags.get(asset_run.TRIGGERED_BY),
                     now=run.now,
                 )
                 refuse_untrainable(run, snapshot)
-            checked = build_checked(run, snapshot)
+            checked = leak_check.build_checked(run, snapshot)
             yield _leak_result(key, checked)
             yield _precision_result(key, checked)
-            accept_features(run, checked)
+            leak_check.accept_features(run, checked)
             built = checked.built
             yield dg.MaterializeResult(
                 data_version=dg.DataVersion(f"{built.definitions}-{built.content_hash}"),
@@ -355,7 +339,7 @@ def _precision_result(key: dg.AssetKey, checked: "CheckedFeatures") -> dg.AssetC
 
 
 def _online_features(use_case: UseCase) -> dg.AssetsDefinition:
-    @use_case_asset(
+    @asset_run.use_case_asset(
         use_case,
         "online_features",
         group="data",
@@ -365,13 +349,13 @@ def _online_features(use_case: UseCase) -> dg.AssetsDefinition:
         after=("features",),
     )
     def online_features(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
-        from mlops_pipeline.lifecycle.features.online.materialize import (
-            materialize_accepted,
-            open_writer,
-        )
+        from mlops_pipeline.lifecycle.features.online import materialize
 
-        with asset_run(context, use_case) as run, open_writer(run.settings) as store:
-            done = materialize_accepted(run, run.ops, store, now=run.now)
+        with (
+            asset_run.asset_run(context, use_case) as run,
+            materialize.open_writer(run.settings) as store,
+        ):
+            done = materialize.materialize_accepted(run, run.ops, store, now=run.now)
             time = "none stored" if done.feature_time is None else done.feature_time.isoformat()
             return dg.MaterializeResult(
                 data_version=dg.DataVersion(f"{done.table}-{done.feature_time}"),

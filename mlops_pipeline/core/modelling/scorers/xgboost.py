@@ -86,11 +86,7 @@ class Boosted:
 
 def _outputs() -> tuple[Any, Any, Any]:
     """Return where a prediction's shape, number of dimensions and values are written."""
-    return (
-        ctypes.POINTER(ctypes.c_uint64)(),
-        ctypes.c_uint64(),
-        ctypes.POINTER(ctypes.c_float)(),
-    )
+    return (ctypes.POINTER(ctypes.c_uint64)(), ctypes.c_uint64(), ctypes.POINTER(ctypes.c_float)())
 
 
 def _interface(values: Matrix) -> bytes:
