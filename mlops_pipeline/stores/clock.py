@@ -58,6 +58,7 @@ def write_clock(data_dir: Path, clock: MovingClock | None) -> None:
     if clock is None:
         path.unlink(missing_ok=True)
         return
+    data_dir.mkdir(parents=True, exist_ok=True)  # the ledger may be elsewhere
     with new_file(path) as work:
         work.write_text(json.dumps(vars(clock), default=datetime.isoformat), encoding="utf-8")
 

@@ -57,6 +57,12 @@ def test_every_process_sees_the_step(mlops: Callable[[str], Result], settings: S
     assert "in steps" in mlops("clock show").output
 
 
+def test_clock_is_set_before_anything_else_is_in_the_data_folder(tmp_path: Path) -> None:
+    clock = MovingClock(JUNE, JUNE, 0.0)
+    write_clock(tmp_path / "data", clock)
+    assert read_clock(tmp_path / "data") == clock
+
+
 def test_clock_does_not_go_back_until_it_is_the_systems_again(
     mlops: Callable[[str], Result], settings: Settings
 ) -> None:
