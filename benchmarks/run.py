@@ -21,11 +21,11 @@ NAMES = (
     *("lifecycle", "one_month", "imports", "demo", "real_sets"),
     *("history", "windows", "online", "score_row", "fraud", "fairness"),
     *("statistics", "gate_rules"),
-    *("serving", "serving.soak"),
+    *("serving", "serving.soak", "serving.shadow"),
 )
 SIZED = frozenset(NAMES) - {
     *("imports", "real_sets", "score_row", "fairness", "statistics", "gate_rules"),
-    *("serving", "serving.soak"),
+    *("serving", "serving.soak", "serving.shadow"),
 }  # take --customers
 
 

@@ -15,6 +15,7 @@ import yaml
 
 from benchmarks.score_row import made_columns, made_model
 from mlops_pipeline.config import UseCase
+from mlops_pipeline.config.modelling import RolloutPolicy
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.lifecycle.api_keys import create_key
 from mlops_pipeline.lifecycle.bookkeeping import set_pointer
@@ -35,11 +36,14 @@ from mlops_pipeline.stores.settings import Settings
 ENTITIES = 100_000
 BODIES = 1_000  # rows in files of the peers, of which wrk draws
 CHUNK_ROWS = 10_000
-FINGERPRINT = "bench"
+SHADOW = RolloutPolicy.model_validate({"stages": ["shadow", "full"]})  # of who is not the first
 
 
-def make_project(root: Path, durability: str) -> str:
-    """Make configuration, online store, release and rollout; return a key of the service."""
+def make_project(root: Path, durability: str, *, is_tried: bool = False) -> str:
+    """Make configuration, online store, release and rollout; return a key of the service.
+
+    With `is_tried`, the same model is in shadow beside itself.
+    """
     columns, label = made_columns()
     model = made_model(columns, label)
     document = _document(columns, durability)
@@ -50,7 +54,13 @@ def make_project(root: Path, durability: str) -> str:
     )
     settings = Settings.from_environment({"MLOPS_DATA_DIR": str(root / "data")})
     _fill(use_case, settings, columns)
-    return _release(settings, model)
+    _release(settings, model, 1)
+    if is_tried:
+        _release(settings, model, 2)
+    now = datetime.now(UTC)
+    with OpsDatabase.open(settings.database_url) as ops:
+        end = now + timedelta(days=1)
+        return create_key(ops, "load", ("predict",), by="bench", expires_at=end, now=now)
 
 
 def write_peers(root: Path) -> None:
@@ -125,18 +135,17 @@ def _arrow(values: Any) -> pa.Array:
     return pa.array(values.astype(np.float64), pa.float64(), from_pandas=True)
 
 
-def _release(settings: Settings, model: ScoringModel) -> str:
-    now = datetime.now(UTC)
-    folder = Lake(settings.lake_uri).documents_folder("bench", FINGERPRINT)
+def _release(settings: Settings, model: ScoringModel, version: int) -> None:
+    now, fingerprint = datetime.now(UTC), f"bench-{version}"
+    folder = Lake(settings.lake_uri).documents_folder("bench", fingerprint)
     folder.mkdir(parents=True)
     write_files(folder / MODEL, model.files)
     (folder / "metadata.json").write_text("{}")
     with OpsDatabase.open(settings.database_url) as ops:
         pins = {"files": pinned_digests(folder), "package": {}}
-        set_pointer(ops, "bench", f"{RELEASE}{FINGERPRINT}", pins, run_id="run", now=now)
+        set_pointer(ops, "bench", f"{RELEASE}{fingerprint}", pins, run_id="run", now=now)
         open_rollout(
-            ops, "bench", 1, mlflow_run_id="run", dagster_run_id="run", fingerprint=FINGERPRINT,
-            stages=["full"], state="champion", reason="benchmark", waiting_for=None, now=now,
+            ops, "bench", version, mlflow_run_id="run", dagster_run_id="run",
+            fingerprint=fingerprint, policy=SHADOW, state="champion", reason="benchmark",
+            waiting_for=None, now=now,
         )  # fmt: skip
-        end = now + timedelta(days=1)
-        return create_key(ops, "load", ("predict",), by="bench", expires_at=end, now=now)

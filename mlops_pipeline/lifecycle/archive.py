@@ -69,10 +69,10 @@ def find_archived(lake: Lake, use_case: UseCase, prediction_id: str) -> LoggedPr
     return LoggedPrediction(**{**given, "features": json.loads(given["features"])})
 
 
-def find_archived_shadow(lake: Lake, use_case: UseCase, prediction_id: str) -> ShadowScore | None:
-    """Return the shadow score of an answer that left the log; None if the lake has none."""
+def find_archived_shadows(lake: Lake, use_case: UseCase, prediction_id: str) -> list[ShadowScore]:
+    """Return the shadow score of an answer that left the log, if the lake has one."""
     found = lake.find_row(_uri(lake, use_case, SHADOW_ARCHIVE), ID, prediction_id)
-    return None if found is None else ShadowScore(**_restored(ShadowScore, use_case, found))
+    return [] if found is None else [ShadowScore(**_restored(ShadowScore, use_case, found))]
 
 
 def _uri(lake: Lake, use_case: UseCase, layer: str) -> str:

@@ -164,6 +164,12 @@ class Versions:
         return self.challenger or (self.previous if self.trial else None)
 
     @cached_property
+    def pair(self) -> frozenset[int]:
+        """The numbers of both that score."""
+        both = (self.champion, self.beside)
+        return frozenset(one.version for one in both if one and one.version is not None)
+
+    @cached_property
     def reads(self) -> tuple[tuple[str, ...], ...]:
         """The features to read, of both that score; should that fail, the champion's alone."""
         own = self.champion.online

@@ -8,6 +8,7 @@ decide, the configured default does. The reasons are in the answer.
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -15,13 +16,13 @@ from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.modelling.row_scorer import RowScorer
 from mlops_pipeline.core.rollout.records import Rollout
 from mlops_pipeline.errors import MlopsError, NotFoundError, RequestConflictError
-from mlops_pipeline.lifecycle.archive import find_archived, find_archived_shadow
+from mlops_pipeline.lifecycle.archive import find_archived, find_archived_shadows
 from mlops_pipeline.lifecycle.champions import (
     deciding_rollout,
     release_document,
     released_model,
 )
-from mlops_pipeline.lifecycle.deciding import Beside, Decider
+from mlops_pipeline.lifecycle.deciding import Beside, Decided, Decider
 from mlops_pipeline.lifecycle.entity_rows import Chance, EntityRow, check, digest_of
 from mlops_pipeline.lifecycle.features.online.layout import from_us, to_us
 from mlops_pipeline.lifecycle.features.online.reader import OnlineReader
@@ -34,6 +35,7 @@ from mlops_pipeline.lifecycle.reviews import (
     review_answer,
     review_document,
 )
+from mlops_pipeline.lifecycle.rollout_watch import RolloutWatch
 from mlops_pipeline.lifecycle.rollouts import find_judged, find_trial, get_rollout
 from mlops_pipeline.lifecycle.serving_alerts import ServingAlerts
 from mlops_pipeline.lifecycle.shadow import Shadow
@@ -69,9 +71,17 @@ class PredictionService(Closing):
         self._decider = Decider(use_case, reader)
         nobody = NoModel("no version was looked for yet")
         self._versions = Versions(nobody, nobody)
+        self._refreshing = threading.Lock()
         self.refresh()
         failure = "the ledger cannot be followed; the present version answers on"
-        self.shadow = Shadow(log, use_case.serving.default_decision, lambda *_: None)
+        self.shadow = Shadow(log, use_case.serving.default_decision, self._count_score)
+        self.watch = RolloutWatch(
+            self._ops,
+            trial=lambda: self._versions.trial,
+            dropped=lambda: self.shadow.dropped,
+            rolled_back=self.refresh,
+            clock=settings.now,
+        )
         self._follower = Repeating(self.refresh, failure)
         self._log_watch = Repeating(self.look_at_log, "whether the log answers is not known")
         self.alerts = ServingAlerts(
@@ -161,8 +171,12 @@ class PredictionService(Closing):
 
     def receipt(self, prediction_id: str) -> dict[str, Any]:
         """Return an answer with all that it was made of, down to data and runs."""
-        lake, ids = Lake(self._settings.lake_uri), (self._use_case, prediction_id)
-        found = self._log.find(prediction_id) or find_archived(lake, *ids)
+        case, found = self._use_case, self._log.find(prediction_id)
+        shadows = self._log.shadows(case.name, SHADOW.c.prediction_id == prediction_id)
+        if found is None:
+            lake = Lake(self._settings.lake_uri)
+            found = find_archived(lake, case, prediction_id)
+            shadows = find_archived_shadows(lake, case, prediction_id)
         if found is None or found.use_case != self._use_case.name:
             raise NotFoundError(  # the id is not repeated
                 "there is no prediction with this id",
@@ -172,9 +186,7 @@ class PredictionService(Closing):
         document = answer(found)
         document["features"] = dict(found.features)
         document["latency_us"] = found.latency_us
-        shadows = self._log.shadows(found.use_case, SHADOW.c.prediction_id == found.id)
-        shadow = shadows[0] if shadows else find_archived_shadow(lake, *ids)
-        document["shadow"] = None if shadow is None else shadow_document(shadow)
+        document["shadow"] = shadow_document(shadows[0]) if shadows else None
         document["review"] = review_document(find_review(self._log, found.id))
         if found.model_version is not None:
             rollout = get_rollout(self._ops, self._use_case.name, found.model_version)
@@ -201,16 +213,20 @@ class PredictionService(Closing):
 
     def refresh(self) -> None:
         """Load the versions that the ledger says may decide, unless they are loaded."""
-        name, before = self._use_case.name, self._versions
+        with self._refreshing:
+            self._versions = self._newest()
+
+    def _newest(self) -> Versions:
+        name = self._use_case.name
         with self._ops.read() as tx:
             champion, previous = self._found(tx, "champion"), self._found(tx, "previous")
             tried = find_trial(tx, name)
             judged = None if tried else find_judged(tx, name)
         live = self._loaded(champion)
-        if isinstance(live, NoModel) and live != before.champion:
+        if isinstance(live, NoModel) and live != self._versions.champion:
             logger.error("%s has no model that may decide: %s", name, live.reason)
         challenger = None if tried is None else self._challenger(tried.rollout)
-        self._versions = Versions(live, self._loaded(previous), tried or judged, challenger)
+        return Versions(live, self._loaded(previous), tried or judged, challenger)
 
     def _found(self, ledger: Ledger, role: Literal["champion", "previous"]) -> Rollout | NoModel:
         try:
@@ -244,6 +260,7 @@ class PredictionService(Closing):
     def close(self) -> None:
         """Stop following the ledger."""
         self._follower.close()
+        self.watch.close()
         self.shadow.close()
         self._log_watch.close()
         self.alerts.close()
@@ -282,8 +299,31 @@ class PredictionService(Closing):
             made.logged.append(logged)
             if item.beside is not None:
                 made.beside.append((item.beside, logged))
+                self._count(item)
         self.alerts.note(made.logged)
         return made
+
+    def _count(self, item: Decided) -> None:
+        """Count what the versions of a trial made of a request, but of test entities."""
+        if self._is_evidence(item.entity):
+            for version in self._versions.pair.intersection(item.failed):
+                self.watch.count(version, item.latency_us, is_error=True)
+            if item.version is not None and item.version in self._versions.pair:
+                self.watch.count(item.version, item.latency_us)
+
+    def _count_score(self, beside: Beside, logged: LoggedPrediction, score: ShadowScore) -> None:
+        """Count what a version says beside an answer; where nobody may decide, it says nothing."""
+        is_alone = score.is_default and logged.role != "default"
+        is_counted = is_alone or not (score.is_default or beside.is_failed)
+        if is_counted and self._is_evidence(logged.entity):
+            is_error = score.failure is not None
+            self.watch.count(
+                score.version, score.latency_us, is_error=is_error, is_default=is_alone
+            )
+
+    def _is_evidence(self, entity: str) -> bool:
+        trial = self._versions.trial
+        return trial is not None and entity not in trial.policy.test_entities
 
     def _flag(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return what high impact changes in an answer."""

@@ -79,9 +79,13 @@ class ServingAlerts(Closing):
 
     def look_at_breakers(self) -> None:
         """Raise an alert while the circuit breaker of a version is open."""
-        for model in self._models():
+        asked = {f"{BREAKER}:{one.version}": one for one in self._models()}
+        gone = {key for key in self._raised if key.startswith(BREAKER)} - asked.keys()
+        for key in gone:
+            self._resolve(key, "the version is not asked any more")
+        for key, model in asked.items():
             if isinstance(model, LiveModel):
-                key, state = f"{BREAKER}:{model.version}", model.guard.state
+                state = model.guard.state
                 if state == "open" and key not in self._raised:
                     self._raise(
                         key,

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 from starlette.responses import PlainTextResponse, Response
@@ -83,6 +88,14 @@ class Now(Collector):
         queue = GaugeMetricFamily(
             "mlops_log_queue", "Requests that wait for the log of predictions.", labels=["use_case"]
         )
+        shadow = GaugeMetricFamily(
+            "mlops_shadow_queue", "Answers to be scored by the other version of a trial.",
+            labels=["use_case"],
+        )  # fmt: skip
+        dropped = CounterMetricFamily(
+            "mlops_shadow_dropped", "Answers that the other version did not score.",
+            labels=["use_case"],
+        )  # fmt: skip
         info = InfoMetricFamily("mlops_model", "Versions that answer.", labels=["use_case", "role"])
         states = GaugeMetricFamily(
             "mlops_breaker", "1 for the state of a version's circuit breaker.",
@@ -90,14 +103,16 @@ class Now(Collector):
         )  # fmt: skip
         for name, service in self._services.items():
             queue.add_metric([name], service.log_queue)
-            for role, live in (("champion", service.live), ("previous", service.previous)):
+            shadow.add_metric([name], service.shadow.waiting)
+            dropped.add_metric([name], service.shadow.dropped)
+            for role, live in service.versions.named().items():
                 if isinstance(live, LiveModel):
                     about = {"version": str(live.version), "fingerprint": live.fingerprint}
                     info.add_metric([name, role], about)
                     for state in STATES:
                         is_it = float(live.guard.state == state)
                         states.add_metric([name, str(live.version), state], is_it)
-        yield from (under_way, queue, info, states)
+        yield from (under_way, queue, shadow, dropped, info, states)
 
 
 @router.get("/metrics", response_class=PlainTextResponse)

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Column, Table, delete, exists, insert, or_, select
 
-from mlops_pipeline.stores.predictions import (
+from mlops_pipeline.stores.log_tables import (
     ARCHIVED,
     ARCHIVED_SHADOW,
     IS_ARCHIVED,
@@ -18,9 +18,9 @@ from mlops_pipeline.stores.predictions import (
     PREDICTION,
     SHADOW,
     LoggedPrediction,
-    PredictionLog,
     ShadowScore,
 )
+from mlops_pipeline.stores.predictions import PredictionLog
 
 IDS_AT_ONCE = 500  # in one statement
 Row = LoggedPrediction | ShadowScore

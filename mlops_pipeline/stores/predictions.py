@@ -26,11 +26,6 @@ from mlops_pipeline.errors import PredictionLogError, RequestConflictError
 from mlops_pipeline.stores import Closing
 from mlops_pipeline.stores.group_insert import GroupInsert, Row, rows_of
 from mlops_pipeline.stores.log_tables import (
-    ARCHIVED,
-    ARCHIVED_SHADOW,
-    IS_ARCHIVED,
-    IS_REVIEWED,
-    IS_SHADOW_ARCHIVED,
     PREDICTION,
     REVIEW,
     SHADOW,
@@ -42,20 +37,7 @@ from mlops_pipeline.stores.log_tables import (
 from mlops_pipeline.stores.ops.declarations import UnstorableValueError
 from mlops_pipeline.stores.ops.engine import WRITES, add_columns, make_engine, shown, take_turn
 
-__all__ = [
-    "ARCHIVED",
-    "ARCHIVED_SHADOW",
-    "IS_ARCHIVED",
-    "IS_REVIEWED",
-    "IS_SHADOW_ARCHIVED",
-    "PREDICTION",
-    "REVIEW",
-    "SHADOW",
-    "LoggedPrediction",
-    "PredictionLog",
-    "Role",
-    "ShadowScore",
-]
+__all__ = ["PREDICTION", "SHADOW", "LoggedPrediction", "PredictionLog", "Role", "ShadowScore"]
 
 Durability = Literal["disk", "process"]
 REQUESTS_AT_ONCE = 256  # in one transaction: later ones do not wait long

@@ -10,14 +10,9 @@ from typing import Literal
 
 from sqlalchemy import func, insert, select
 
+from mlops_pipeline.stores.log_tables import IS_REVIEWED, PREDICTION, REVIEW, LoggedPrediction
 from mlops_pipeline.stores.ops.engine import take_turn
-from mlops_pipeline.stores.predictions import (
-    IS_REVIEWED,
-    PREDICTION,
-    REVIEW,
-    LoggedPrediction,
-    PredictionLog,
-)
+from mlops_pipeline.stores.predictions import PredictionLog
 
 Verdict = Literal["confirmed", "overturned"]
 

@@ -10,7 +10,10 @@ import pytest
 
 from mlops_pipeline.core.modelling.row_scorer import RowScorer
 from mlops_pipeline.core.rollout.assignment import is_canary
+from mlops_pipeline.core.rollout.breaker import MIN_REQUESTS
+from mlops_pipeline.errors import DataError
 from mlops_pipeline.lifecycle import shadow
+from mlops_pipeline.lifecycle.alerts import list_alerts
 from mlops_pipeline.lifecycle.bookkeeping import NewDecision, record_decision
 from mlops_pipeline.lifecycle.champions import MODEL
 from mlops_pipeline.lifecycle.entity_rows import EntityRow
@@ -25,7 +28,8 @@ from mlops_pipeline_tests.lifecycle.trials import (
     replace_scorer,
 )
 from mlops_pipeline_tests.serving.conftest import changed, shops
-from mlops_pipeline_tests.serving.served_shop import INPUTS, shop_model
+from mlops_pipeline_tests.serving.served_shop import INPUTS, release, shop_model
+from mlops_pipeline_tests.serving.shops import TILL_CASE
 from mlops_pipeline_tests.worlds import NOW
 
 __all__ = ["changed", "shops"]
@@ -129,6 +133,23 @@ def test_feature_that_only_the_new_version_needs_and_is_not_online_is_its_own_tr
     assert one.reasons == ("version 2 may not decide: no_such_feature is not online",)
 
 
+def test_column_that_only_the_new_version_needs_and_nobody_sends_keeps_no_answer_back(
+    shop: TrialShop,
+) -> None:
+    names = ("spent_30d", "visits_last_hour")
+    release(shop.settings, 1, "till", names)
+    release(shop.settings, 2, "till", (*names, "amount_now"), shop.policy)
+    service = shop.service(TILL_CASE)
+    (without,) = service.predict([EntityRow(1)], caller="(none)")
+    (sent,) = service.predict([EntityRow(1, {"amount": 3.0})], caller="(none)")
+    assert (without.role, {*without.features}) == ("champion", {*names})
+    assert (sent.role, {*sent.features}) == ("champion", {*names, "amount_now"})
+    service.shadow.flush()
+    found = shop.shadows("till")
+    assert (found[without.id].is_default, found[without.id].failure) == (True, None)
+    assert found[sent.id].probability is not None
+
+
 def test_canary_that_fails_is_answered_by_the_champion_with_the_reason(shop: TrialShop) -> None:
     service = shop.release().service()
     replace_scorer(service.versions.challenger, fail)
@@ -217,9 +238,19 @@ def test_after_full_the_version_before_is_scored_until_the_verdict(shop: TrialSh
     assert other.id not in shop.shadows()
 
 
-def test_request_that_neither_version_can_use_is_refused_and_no_failure(shop: TrialShop) -> None:
-    from mlops_pipeline.errors import DataError
+def test_breaker_of_a_version_that_was_taken_out_is_no_alert_any_more(shop: TrialShop) -> None:
+    service = shop.release().service()
+    replace_scorer(service.versions.challenger, fail)
+    ask(service, *(["7"] * MIN_REQUESTS))
+    service.alerts.look_at_breakers()
+    (alert,) = list_alerts(shop.ops, "shop", open_only=True)
+    assert alert.message.startswith("version 2 fails: its circuit breaker is open")
+    shop.step("breach", service)
+    service.alerts.look_at_breakers()
+    assert list_alerts(shop.ops, "shop", open_only=True) == []
 
+
+def test_request_that_neither_version_can_use_is_refused_and_no_failure(shop: TrialShop) -> None:
     service = shop.release().service()
     with pytest.raises(DataError):
         service.predict([EntityRow("7", features={"visits": 1})], caller="(none)")

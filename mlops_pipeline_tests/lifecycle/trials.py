@@ -16,9 +16,8 @@ from mlops_pipeline.lifecycle.rollouts import get_rollout, send
 from mlops_pipeline.lifecycle.serve import PredictionService
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.predictions import LoggedPrediction, PredictionLog, ShadowScore
-from mlops_pipeline.stores.settings import Settings
 from mlops_pipeline_tests.serving.served_shop import INPUTS, release
-from mlops_pipeline_tests.serving.shops import SHOP_DOCUMENT, settings_at
+from mlops_pipeline_tests.serving.shops import SHOP_CASE, settings_at
 from mlops_pipeline_tests.worlds import NOW
 
 ROW = {"visits": 2, "spent": 12.5, "last_kind": "web", "spent_a_visit": 6.25}
@@ -49,12 +48,10 @@ class TrialShop:
         release(self.settings, 2, names=challenger, policy=self.policy)
         return self
 
-    def service(self, settings: Settings | None = None) -> PredictionService:
-        case = UseCase.model_validate(SHOP_DOCUMENT)
-        settings = settings or self.settings
-        reader = self._stack.enter_context(open_reader(case, settings, is_noted=False))
-        log = self._stack.enter_context(PredictionLog(settings.predictions_url))
-        made = PredictionService(case, settings, reader=reader, log=log)
+    def service(self, case: UseCase = SHOP_CASE) -> PredictionService:
+        reader = self._stack.enter_context(open_reader(case, self.settings, is_noted=False))
+        log = self._stack.enter_context(PredictionLog(self.settings.predictions_url))
+        made = PredictionService(case, self.settings, reader=reader, log=log)
         return self._stack.enter_context(made)
 
     def step(self, name: EventName, *services: PredictionService) -> None:
@@ -68,9 +65,9 @@ class TrialShop:
     def state(self) -> str:
         return get_rollout(self.ops, "shop", 2).state
 
-    def shadows(self) -> dict[str, ShadowScore]:
+    def shadows(self, use_case: str = "shop") -> dict[str, ShadowScore]:
         with PredictionLog(self.settings.predictions_url) as log:
-            return {one.prediction_id: one for one in log.shadows("shop")}
+            return {one.prediction_id: one for one in log.shadows(use_case)}
 
 
 def ask(

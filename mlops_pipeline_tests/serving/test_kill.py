@@ -20,9 +20,11 @@ import httpx2 as httpx
 import pytest
 from sqlalchemy import create_engine
 
+from mlops_pipeline.config.modelling import RolloutPolicy
 from mlops_pipeline.lifecycle.context import open_context
 from mlops_pipeline.lifecycle.features.online.materialize import materialize_accepted, open_writer
 from mlops_pipeline.stores.ops import OpsDatabase
+from mlops_pipeline.stores.predictions import PredictionLog
 from mlops_pipeline.stores.settings import Settings
 from mlops_pipeline_tests.serving.served_shop import release
 from mlops_pipeline_tests.serving.shops import SHOP_CASE, settings_at
@@ -204,6 +206,7 @@ def test_log_has_each_acknowledged_prediction_once_after_kills(
 ) -> None:
     settings, draw = settings_at(changed), random.Random(1)
     release(settings)
+    release(settings, 2, policy=RolloutPolicy.model_validate({"stages": ["shadow", "full"]}))
     with ExitStack() as stack:
         victim = None
         if whom == "postgresql":
@@ -233,6 +236,8 @@ def test_log_has_each_acknowledged_prediction_once_after_kills(
             load.more(50)
         assert wait_for(lambda: httpx.get(f"{url}/v2/health/ready"), 200)
         assert sorted(rows_of_log(settings.predictions_url)) == sorted(load.acknowledged)
+        with PredictionLog(settings.predictions_url) as log:
+            assert log.shadows("shop")
     assert load.statuses <= ({200, 503, 504} if whom == "postgresql" else {200, 504})
 
 

@@ -1,13 +1,16 @@
 """Figures of the service, as Prometheus reads them."""
 
 from pathlib import Path
+from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from mlops_pipeline.config.modelling import RolloutPolicy
 from mlops_pipeline_tests.serving.client import client_at
 from mlops_pipeline_tests.serving.served_shop import release
 from mlops_pipeline_tests.serving.shops import settings_at
 
+TRIAL: dict[str, Any] = {"stages": ["shadow", "full"], "test_entities": ["2"]}
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
@@ -52,3 +55,23 @@ def test_metrics_say_what_was_requested_and_decided(changed: Path) -> None:
     assert value("mlops_breaker", **shop, version="2", state="closed") == 1
     assert value("mlops_breaker", **shop, version="1", state="open") == 0
     assert not any("99" in dict(labels).values() for _, labels in found)  # no id of anybody
+
+
+def test_metrics_tell_of_a_version_in_trial(changed: Path) -> None:
+    settings, policy = settings_at(changed), RolloutPolicy.model_validate(TRIAL)
+    release(settings, 1)
+    release(settings, 2, policy=policy)
+    with client_at(changed) as client:
+        for entity in (1, 2):
+            client.post("/v1/predict", json={"use_case": "shop", "entity_id": entity})
+        found = samples_of(client.get("/metrics").text)
+    shop = ("use_case", "shop")
+    about = {("version", "2"), ("fingerprint", "fingerprint-2"), ("role", "canary")}
+    assert found["mlops_model_info", frozenset({shop, *about})] == 1
+    decided = {("role", "canary"), ("version", "2"), ("decision", "true")}
+    other = {("role", "canary"), ("version", "2"), ("decision", "false")}
+    counts = [found.get(("mlops_decisions_total", frozenset({shop, *one})), 0.0)
+              for one in (decided, other)]  # fmt: skip
+    assert sum(counts) == 1  # entity 2
+    assert found["mlops_shadow_queue", frozenset({shop})] in {0, 1, 2}  # as fast as the thread is
+    assert found["mlops_shadow_dropped_total", frozenset({shop})] == 0

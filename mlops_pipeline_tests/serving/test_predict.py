@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
+from mlops_pipeline.config.modelling import RolloutPolicy
 from mlops_pipeline_tests.serving.client import client_at, problem_of
 from mlops_pipeline_tests.serving.served_shop import release
 from mlops_pipeline_tests.serving.shops import settings_at
@@ -61,6 +63,30 @@ def test_list_is_answered_one_by_one(client: httpx.Client) -> None:
     found = post(client, entities=entities).json()["predictions"]
     assert [(one["entity_id"], one["role"]) for one in found] == [
         ("2", "champion"), ("99", "default"), ("9", "champion")]  # fmt: skip
+
+
+def test_version_in_trial_answers_its_entities_and_scores_beside_the_others(
+    client: httpx.Client, changed: Path
+) -> None:
+    policy = RolloutPolicy.model_validate({"stages": ["shadow", "full"], "test_entities": ["2"]})
+    release(settings_at(changed), 2, policy=policy)
+    waiting = threading.Event()
+    for _ in range(200):  # the service looks every half second
+        canary = post(client, entity_id=2).json()
+        if canary["role"] == "canary":
+            break
+        waiting.wait(0.1)
+    other = post(client, entity_id=1).json()
+    assert (canary["role"], canary["model_version"]) == ("canary", 2)
+    assert (other["role"], other["model_version"]) == ("champion", 1)
+    for one, version in ((canary, 1), (other, 2)):
+        for _ in range(200):
+            url = f"/v1/predictions/{one['prediction_id']}"
+            receipt = client.get(url, params={"use_case": "shop"}).json()
+            if receipt["shadow"] is not None:
+                break
+            waiting.wait(0.1)
+        assert receipt["shadow"]["version"] == version
 
 
 def test_request_id_is_answered_once_and_refused_for_another_body(client: httpx.Client) -> None:

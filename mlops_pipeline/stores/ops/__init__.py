@@ -17,6 +17,7 @@ from mlops_pipeline.stores.ops.tables import (
     LifecycleRun,
     Pointer,
     Projection,
+    RolloutWindow,
     StepSeconds,
     Tombstone,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "OpsDatabase",
     "Pointer",
     "Projection",
+    "RolloutWindow",
     "StepSeconds",
     "Tombstone",
     "Transaction",

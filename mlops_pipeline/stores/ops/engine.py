@@ -45,7 +45,8 @@ WRITES = "opsdb_writes"
 POSTGRES_DRIVER = "postgresql+psycopg"
 # 2: PostgreSQL's append-only tables refuse to be truncated; 3: keys of the service; 4: records
 # 5: when an audit event was written, by the machine's time; 6: stages and evidence of a rollout
-REVISION = 6
+# 7: what the service counts of a version in trial
+REVISION = 7
 NUMBER = Table("ledger_schema", MetaData(), Column("revision", Integer, nullable=False))
 POSTGRES_REFUSAL = " BEGIN RAISE EXCEPTION '% is append-only', TG_TABLE_NAME; END "
 _POSTGRES_CHANGES = {"update": "ROW", "delete": "ROW", "truncate": "STATEMENT"}

@@ -115,6 +115,31 @@ class Decision:
 
 
 @dataclass(frozen=True)
+class RolloutWindow:
+    """What one process of the service counted of a version in trial in one minute.
+
+    `window` is the minute since 1970 by the machine's time, `first_window` the first that the
+    process counted in. `dropped` rows were never scored beside their answer, since it started.
+    """
+
+    use_case: str
+    version: int
+    process: str
+    first_window: int
+    window: int
+    challenger_requests: int
+    challenger_errors: int
+    challenger_slow: int
+    challenger_defaults: int
+    champion_requests: int
+    champion_errors: int
+    champion_slow: int
+    champion_defaults: int
+    dropped: int
+    beat_at: datetime
+
+
+@dataclass(frozen=True)
 class FeatureUse:
     """When a kind of reader first and last used a feature; `computation` is no use of it."""
 
@@ -211,6 +236,8 @@ DECLARED = (
     Declared(Pointer, "pointer", key=("use_case", "name"), recorded=("updated_at",)),
     Declared(StepSeconds, "lifecycle_step", key=("use_case", "run_id", "asset"),
             uncovered="how long work took: costs show it, nothing is decided by it"),
+    Declared(RolloutWindow, "rollout_window", key=("use_case", "version", "process"),
+            uncovered="counts of a minute, written each second: a breach has its own in the event"),
     Declared(FeatureUse, "feature_use", key=("use_case", "feature", "reader"),
             uncovered="when features were read: the catalogue shows it"),
     Declared(Tombstone, "tombstone", key=("entity", "pseudonym", "use_case"),

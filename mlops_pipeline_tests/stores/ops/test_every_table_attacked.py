@@ -31,7 +31,7 @@ from mlops_pipeline.lifecycle.bookkeeping import (
 from mlops_pipeline.lifecycle.compliance.anchors import verify_rows
 from mlops_pipeline.lifecycle.compliance.erasure import finish_tombstone, set_tombstone
 from mlops_pipeline.lifecycle.exceptions import grant_exception, revoke_exception
-from mlops_pipeline.stores.ops import HeldLease, OpsDatabase, Projection
+from mlops_pipeline.stores.ops import HeldLease, OpsDatabase, Projection, RolloutWindow
 from mlops_pipeline.stores.ops.declarations import Declared, JsonText, metadata
 from mlops_pipeline.stores.ops.tables import DECLARED
 from mlops_pipeline.stores.settings import PACKAGE_PARENT
@@ -79,6 +79,9 @@ def fill(database: OpsDatabase) -> None:
         until = {"expires_at": end, "now": NOON}
         create_key(database, f"key-{number}", ["predict"], by="ada", **until)
         database.put(Projection("churn", f"target-{number}", number))
+        database.put(
+            RolloutWindow("churn", number, "here", 1, 1, 9, 8, 7, 6, 5, 4, 3, 2, number, NOON)
+        )
         with HeldLease(database, f"lifecycle:{number}", run, clock=lambda: NOON):
             pass
     revoke_exception(database, "churn", held.id, by="cy", reason="mended", now=later(50))
