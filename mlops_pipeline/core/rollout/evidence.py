@@ -78,7 +78,7 @@ class Pairs:
         rows = len(self.entity)
         columns = [getattr(self, field.name) for field in fields(self)]
         columns = [one for one in columns if isinstance(one, np.ndarray)]
-        for version in (self.champion, self.challenger):
+        for version in self.versions:
             columns += [getattr(version, field.name) for field in fields(version)]
         found = sorted({len(column) for column in (*columns, *self.protected.values())})
         if found != [rows]:
@@ -90,6 +90,11 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.entity)
+
+    @property
+    def versions(self) -> tuple[Scored, Scored]:
+        """Both, the new one first."""
+        return self.challenger, self.champion
 
     @cached_property
     def codes(self) -> Indices:

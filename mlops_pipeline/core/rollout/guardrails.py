@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from mlops_pipeline.config.modelling import RolloutPolicy
-from mlops_pipeline.core.rollout import judgements
+from mlops_pipeline.core.rollout import judgements as by
 from mlops_pipeline.core.rollout.evidence import Counts, Evidence, GuardrailResult, Rules
 from mlops_pipeline.core.rollout.judgements import SLOW_SHARE, Judgement, judge_share
 
@@ -25,42 +25,15 @@ class Guardrail(NamedTuple):
 
 
 GUARDRAILS: Mapping[str, Guardrail] = {
-    "error_rate": Guardrail(
-        "Share of requests that the new version fails on.",
-        *(0.08, "always", judgements.error_rate),
-    ),
-    "latency": Guardrail(
-        "Share of its answers that take longer than the limit; more than 1 %: p99 is beyond it.",
-        *(0.08, "always", judgements.latency),
-    ),
-    "default_rate": Guardrail(
-        "Share of requests where it gives the default and the champion does not.",
-        *(0.08, "always", judgements.default_rate),
-    ),
-    "score_shift": Guardrail(
-        "Distance of its live scores from those on rows that it had not seen (KS).",
-        *(0.06, "always", judgements.score_shift),
-    ),
-    "cost": Guardrail(
-        "Cost of decisions per entity that it decided on, above the champion's.",
-        *(0.05, "never", judgements.cost),
-    ),
-    "outcome_rate": Guardrail(
-        "Share of positive outcomes of those it decided on, less the champion's.",
-        *(0.05, "never", judgements.outcome_rate),
-    ),
-    "fairness": Guardrail(
-        "Largest difference of its selection rates between groups of a protected attribute.",
-        *(0.08, "always", judgements.fairness),
-    ),
-    "realised": Guardrail(
-        "Brier score above the champion's, of the same entities, once labels are complete.",
-        *(0.50, "with labels", judgements.realised),
-    ),
-    "sample_ratio": Guardrail(
-        "Share of entities that it answered, against the stage's share; never harm.",
-        *(0.02, "always", judgements.sample_ratio),
-    ),
+    "error_rate": Guardrail("Share of requests it fails on.", 0.08, "always", by.error_rate),
+    "latency": Guardrail("Share of answers that take too long.", 0.08, "always", by.latency),
+    "default_rate": Guardrail("Share only it gives defaults to.", 0.08, "always", by.default_rate),
+    "score_shift": Guardrail("Scores unlike those on unseen rows.", 0.06, "always", by.score_shift),
+    "cost": Guardrail("Cost of decisions above the champion's.", 0.05, "never", by.cost),
+    "outcome_rate": Guardrail("Outcomes changed by decisions.", 0.05, "never", by.outcome_rate),
+    "fairness": Guardrail("Groups selected at other rates.", 0.08, "always", by.fairness),
+    "realised": Guardrail("Brier score above the champion's.", 0.50, "with labels", by.realised),
+    "sample_ratio": Guardrail("Share it answers; never harm.", 0.02, "always", by.sample_ratio),
 }
 FAST = ("error_rate", "latency", "default_rate")
 OF_WINDOWS = 0.5  # of what a fast guardrail may err: in the service; the rest on the whole rollout

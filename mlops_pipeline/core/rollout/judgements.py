@@ -38,9 +38,7 @@ from mlops_pipeline.core.rollout.sequential import (
 
 Judgement = Callable[[Evidence, Rules, float], GuardrailResult | None]
 Share = tuple[int, int]  # of so many rows, so many
-OF_CHAMPION = (
-    0.05  # error of its bound; the new version's own, which has to be above, errs by alpha
-)
+OF_CHAMPION = 0.05  # error of its bound; the new version's, which has to be above, errs by alpha
 CHAMPION_TOO = "; the champion's is beyond it too: it is not the new version alone"
 
 
@@ -81,9 +79,8 @@ def judge_share(
 
 def error_rate(evidence: Evidence, rules: Rules, alpha: float) -> GuardrailResult:
     """Share of requests that the new version fails on."""
-    pairs = evidence.pairs
-    shares = [(int(one.is_error.sum()), len(pairs)) for one in (pairs.challenger, pairs.champion)]
-    limit = rules.policy.guardrails.error_share
+    pairs, limit = evidence.pairs, rules.policy.guardrails.error_share
+    shares = [(int(one.is_error.sum()), len(pairs)) for one in pairs.versions]
     return judge_share("error_rate", *shares, limit=limit, alpha=alpha, rules=rules)
 
 
@@ -93,7 +90,7 @@ SLOW_SHARE = 0.01  # p99 is within `latency_ms` where at most so many take longe
 def latency(evidence: Evidence, rules: Rules, alpha: float) -> GuardrailResult:
     """Share of its answers that take longer than the limit, of those that were timed."""
     most_us = 1_000 * rules.policy.guardrails.latency_ms
-    times = [one.latency_us for one in (evidence.pairs.challenger, evidence.pairs.champion)]
+    times = [one.latency_us for one in evidence.pairs.versions]
     shares = [(int((each > most_us).sum()), int((each >= 0).sum())) for each in times]
     return judge_share("latency", *shares, limit=SLOW_SHARE, alpha=alpha, rules=rules)
 
@@ -101,7 +98,7 @@ def latency(evidence: Evidence, rules: Rules, alpha: float) -> GuardrailResult:
 def default_rate(evidence: Evidence, rules: Rules, alpha: float) -> GuardrailResult:
     """Share of requests where only it gives the default."""
     pairs, limit = evidence.pairs, rules.policy.guardrails.default_share
-    ours, theirs = pairs.challenger.is_default, pairs.champion.is_default
+    ours, theirs = (one.is_default for one in pairs.versions)
     shares = [(int(alone.sum()), len(pairs)) for alone in (ours & ~theirs, theirs & ~ours)]
     return judge_share("default_rate", *shares, limit=limit, alpha=alpha, rules=rules)
 
@@ -155,7 +152,7 @@ def realised(evidence: Evidence, rules: Rules, alpha: float) -> GuardrailResult:
     pairs, margin = evidence.pairs, rules.policy.evidence.brier_margin
     if evidence.no_labels is not None:
         return _unknown("realised", "not computable", margin, evidence.no_labels)
-    ours, theirs = pairs.challenger.probability, pairs.champion.probability
+    ours, theirs = (one.probability for one in pairs.versions)
     is_scored = ~np.isnan(ours) & ~np.isnan(theirs)
     rows = pairs.first(is_scored & pairs.is_complete)
     labels = pairs.label[rows].astype(np.float64)
@@ -220,7 +217,7 @@ def cost(evidence: Evidence, rules: Rules, alpha: float) -> GuardrailResult | No
         each: Floats = missed + costs.false_positive * (decision & ~is_positive)
         return each
 
-    ours, theirs = of(pairs.challenger.decision), of(pairs.champion.decision)
+    ours, theirs = (of(one.decision) for one in pairs.versions)
     most = max(costs.false_positive, costs.false_negative)
     values = np.where(pairs.is_canary, ours, theirs)
     share = rules.policy.guardrails.cost_increase
@@ -327,7 +324,7 @@ def _spread(
     error = alpha / (2 * len(compared))
     hits, theirs = (
         np.bincount(codes[(codes >= 0) & version.decision[rows]], minlength=count)[compared]
-        for version in (pairs.challenger, pairs.champion)
+        for version in pairs.versions
     )
     shares = [(int(hit), int(size)) for hit, size in zip(hits, sizes[compared], strict=True)]
     lowers = [share_lower(*share, error) for share in shares]

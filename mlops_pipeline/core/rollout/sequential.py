@@ -5,6 +5,7 @@ that anybody stops, so that it reaches 1 / alpha with a probability of at most a
 What the figures are of, and what follows, belongs to guardrails.py.
 """
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -13,7 +14,7 @@ from mlops_pipeline.core.metrics.metrics import Floats
 
 PRIOR = 0.5  # Jeffreys': Beta(1/2, 1/2)
 MOST_AT_STAKE = 0.9  # of the wealth, on one value
-HALVINGS = 25
+HALVINGS = 20  # of what is possible: a millionth of it
 MOST_ROWS = 1_000_000_000
 
 
@@ -32,16 +33,16 @@ def share_log_wealth(successes: int, trials: int, limit: float) -> float:
     after = (successes + PRIOR, failures + PRIOR)
     above = float(betaincc(*after, limit)) / float(betaincc(PRIOR, PRIOR, limit))
     if above <= 0:  # the smallest number: nothing speaks for a larger share
-        return -np.inf
-    mixed = betaln(*after) - betaln(PRIOR, PRIOR) + np.log(above)
-    return float(mixed - successes * np.log(limit) - failures * np.log1p(-limit))
+        return -math.inf
+    mixed = float(betaln(*after)) - math.log(math.pi) + math.log(above)  # B(1/2, 1/2) is pi
+    return mixed - successes * math.log(limit) - failures * math.log1p(-limit)
 
 
 def share_lower(successes: int, trials: int, alpha: float) -> float:
     """Return what a share is at least, in all but `alpha` of the series, whenever one looks."""
     if successes == 0:
         return 0.0
-    needed = -np.log(alpha)
+    needed = -math.log(alpha)
     return _last(
         lambda share: share_log_wealth(successes, trials, share) >= needed,
         (0.0, successes / trials),
@@ -88,7 +89,7 @@ def mean_lower(
     None is further from 0 than its `most`. It says most where the truth is about `effect` above it.
     """
     largest = float(np.max(most, initial=0.0))
-    bets, needed = stakes(values, effect, np.asarray(most) / 2), -np.log(alpha)
+    bets, needed = stakes(values, effect, np.asarray(most) / 2), -math.log(alpha)
     return _last(
         lambda null: mean_log_wealth(values, null, -np.asarray(most), bets) >= needed,
         (-float(np.min(most, initial=largest)), largest),

