@@ -75,8 +75,6 @@ def main() -> None:
 
 
 def _simulation(world: str, about: str, who: str, customers: int, months: int) -> None:
-    """Add the command that simulates a world."""
-
     @simulate_app.command(world, help=f"{about} into data/sources/{world}/ (docs/simulation.md).")
     def simulate(
         customers: Annotated[int, typer.Option(min=1, help=who)] = customers,

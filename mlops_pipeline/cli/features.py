@@ -169,7 +169,6 @@ def _row(entry: "FeatureEntry") -> tuple[object, ...]:
 
 
 def _columns(given: list[str]) -> dict[str, str]:
-    """Return what `COLUMN=VALUE` options say."""
     from mlops_pipeline.lifecycle.features.online.plan import request_texts
 
     for text in given:

@@ -79,7 +79,6 @@ def _source(where: str, source: "Source") -> Problems:
 
 
 def _rule_values(place: str, source: "Source", rule: rules.SourceRule) -> Problems:
-    """Yield values of a rule that its column can never hold."""
     match rule:
         case rules.InSet(column=column, values=values):
             for value in values:
@@ -113,7 +112,6 @@ def _timeless(use_case: "UseCase", where: str, source: "Source") -> Problems:
 
 
 def _judged(rule: rules.SourceRule) -> Iterable[str]:
-    """Return the columns that a rule reads."""
     match rule:
         case rules.NotNull(columns=columns):
             return columns
@@ -125,7 +123,6 @@ def _judged(rule: rules.SourceRule) -> Iterable[str]:
 
 
 def _misfit(where: str, source: "Source", column: str, value: Scalar) -> Problems:
-    """Yield that a column of its type can never hold a value."""
     kind = source.column(column).type
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if kind == "boolean":

@@ -130,7 +130,6 @@ def _keys_at(place: list[str]) -> list[str]:
 
 
 def _below(node: dict[str, Any], part: str) -> dict[str, Any]:
-    """Return the schema of a key, an item, or the member of a union that a tag names."""
     if "discriminator" in node:
         member = node["discriminator"]["mapping"].get(part)
         return {"$ref": member} if member else {}

@@ -81,7 +81,6 @@ class Source(Section):
     @model_validator(mode="before")
     @classmethod
     def _format_of_ending(cls, given: Any) -> Any:
-        """Take the format from the ending of the uri, where it is not given."""
         if isinstance(given, dict) and "format" not in given and isinstance(given.get("uri"), str):
             found = [name for name, ends in SUFFIXES.items() if given["uri"].endswith(ends)]
             return {**given, "format": found[0]} if found else given

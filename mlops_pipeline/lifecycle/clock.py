@@ -23,7 +23,7 @@ def move_clock(
     rate: float = 0.0,
     until: datetime | None = None,
 ) -> datetime:
-    """Set the Clock to a time, from the system's or later than it is; return its time."""
+    """Set the Clock to a time, a later one unless it was the system's; return its time."""
     _check_movable(settings)
     with ops.write(LEDGER) as tx:
         before, machine = read_clock(settings.data_dir), machine_now()

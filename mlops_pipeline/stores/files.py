@@ -97,7 +97,7 @@ def _beside(target: Path) -> tuple[Path, Path]:
 
 @contextmanager
 def scratch_folder(data_dir: Path) -> Iterator[Path]:
-    """Yield an empty folder below the data folder, gone at the end; first remove killed ones."""
+    """Yield an empty folder below the data folder, gone at the end; first drop killed ones'."""
     data_dir.mkdir(parents=True, exist_ok=True)
     mine = f"{SCRATCH}{socket.gethostname()}-"
     for left in data_dir.glob(f"{mine}*"):

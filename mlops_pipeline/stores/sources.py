@@ -277,7 +277,6 @@ def _check_texts(
 
 
 def _counts(engine: Engine, scan: str, tests: Mapping[str, str]) -> dict[str, int]:
-    """Return {column: rows that satisfy its test}."""
     counted: dict[str, int] = {}
     names = list(tests)
     for start in range(0, len(names), TESTED):

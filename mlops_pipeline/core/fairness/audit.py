@@ -303,7 +303,6 @@ def _rates(counts: NDArray[Any]) -> dict[str, Floats]:
 
 
 def _calibrate(rows: _Rows, table: _Table) -> dict[int, GroupCalibration]:
-    """Return the calibration of every group, by its code; empty without scores."""
     found: dict[int, GroupCalibration] = {}
     if rows.scores is None:
         return found

@@ -57,7 +57,7 @@ def learn_groups(
 def selection_difference(
     decision: npt.NDArray[np.bool_], values: npt.NDArray[Any], min_rows: int
 ) -> float | None:
-    """Return the demographic parity difference of groups of `min_rows` or more; None under two."""
+    """Return the demographic parity difference of groups of `min_rows` rows; None under two."""
     rows = Counter(value for value in values if value is not None)
     selected = Counter(value for value in values[decision] if value is not None)
     rates = [selected[value] / count for value, count in rows.items() if count >= min_rows]
@@ -175,8 +175,6 @@ def _badness(variant: Variant, metric: str) -> float:
 
 
 def _closest(measured: Sequence[Variant], within: Mapping[str, float]) -> str:
-    """Name the variant that exceeds its limits least."""
-
     def excess(variant: Variant) -> float:
         known = {name: value for name, value in variant.disparities.items() if value is not None}
         return max((value - within[name] for name, value in known.items()), default=np.inf)

@@ -316,7 +316,6 @@ def _days_since(function: str, of_times: Callable[[Sequence[int]], int]) -> Comp
 
 
 def _latest(rows: Rows, column: FeatureColumn, flag: str | None) -> Made:
-    """Take the value, missing or not, of the latest row."""
     value = rows.value(column.value)
     row = rows.latest(value, flag)
     return lambda table: typed(table[row][value], column.dtype, column.precision)

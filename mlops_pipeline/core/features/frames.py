@@ -131,7 +131,6 @@ class _Frame:
         return rows.filter(rows[self.key].notnull())
 
     def _staying(self, members: Any) -> Any:
-        """Return who has not left, with as_of."""
         import ibis
 
         left = self.use_case.population.leaves_with
@@ -320,7 +319,6 @@ def _widest(columns: Columns) -> timedelta | None:
 
 
 def _view_as_of(as_of: Any, refresh: Refresh) -> Any:
-    """Return from when a view looks: a daily one from the last midnight."""
     return as_of.truncate("D") if refresh == "daily" else as_of
 
 

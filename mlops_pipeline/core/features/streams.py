@@ -90,7 +90,6 @@ def stream_fresh_us(use_case: UseCase, source: str) -> int:
 
 
 def _continuous(use_case: UseCase, source: str) -> list[FeatureView]:
-    """Return the views of a source that are computed from its stream of events."""
     views = [view for view in use_case.views.values() if view.source == source and view.online]
     return [view for view in views if view.refresh == "continuous" and not view.request_time]
 
@@ -129,7 +128,6 @@ class StreamView:
 def _selection(
     reach: timedelta | None, offset_days: int, where: Expression | None, kinds: dict[str, Kind]
 ) -> Callable[[Events, int], Events]:
-    """Return which events count: those in a window that satisfy a condition."""
     reach_us = None if reach is None else reach // US
     offset_us = timedelta(days=offset_days) // US
     holds = None if where is None else row_function(where, kinds, is_condition=True).of_row
@@ -149,7 +147,6 @@ def _selection(
 def _compiled(
     name: str, column: FeatureColumn, kinds: dict[str, Kind]
 ) -> Callable[[Events, int], Value]:
-    """Return one feature: the aggregate of the events that count for it."""
     computation = aggregates.AGGREGATES[str(column.aggregate)]
     of: Function | None = None
     kind: Kind = "null"

@@ -271,7 +271,6 @@ def _pin_tables(context: Context, ops: OpsDatabase, accepted: Accepted, lease: H
 
 
 def _logged(settings: Settings, use_case: UseCase, entity_id: str, *, erase: bool = False) -> int:
-    """Count, or remove, the answers of the prediction service about a person."""
     with PredictionLog(settings.predictions_url) as log:
         ask = log.forget if erase else log.count
         return ask(use_case.name, entity_id)

@@ -115,7 +115,7 @@ def catalog(use_case: UseCase, settings: Settings) -> list[FeatureEntry]:
 def unused_features(
     entries: Iterable[FeatureEntry], now: datetime, days: int = UNUSED_DAYS
 ) -> list[FeatureEntry]:
-    """Return features to deprecate: no live model needs them, unread (or computed) for `days`."""
+    """Return features to deprecate: no live model needs one, and nobody read it for `days`."""
     before = now - timedelta(days=days)
     return [
         entry

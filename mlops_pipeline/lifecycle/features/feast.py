@@ -235,7 +235,6 @@ class _Code(str):
 
 
 def _definitions(use_case: UseCase, views: list[ExportedView]) -> str:
-    """Return the Python file that `feast apply` reads."""
     key = use_case.entity.key
     kind = use_case.sources[use_case.population.source].column(key).type
     if kind not in VALUE_TYPES:

@@ -232,7 +232,6 @@ def _compute(context: Context, statement: str, period: Period) -> None:
 
 
 def _write(context: Context, period: Period, uri: str) -> PeriodFacts:
-    """Write the computed period in the order of its rows' keys."""
     use_case = context.use_case
     key = row_key(use_case)
     columns = [key, "as_of", *use_case.features, *use_case.protected]

@@ -297,7 +297,6 @@ def _numbered(batches: Any, first: int) -> Any:
 
 
 def _select_new(source: Source, facts: dict[str, Any]) -> str:
-    """Return the query of the new rows, with their places."""
     availability, now = quoted(source.availability), datetime.fromisoformat(facts["ingested_at"])
     effective = known_at(source, source.availability)
     if late_before := _parse(facts["late_before"]):

@@ -89,7 +89,6 @@ def _watermarks(context: Context, now: datetime, erased: Collection[str]) -> dic
 
 
 def _new_labels(context: Context, since: datetime, until: datetime) -> int:
-    """Count rows whose label became known in (since, until]."""
     use_case = context.use_case
     if use_case.label.kind == "column":
         source = use_case.sources[use_case.label.source]

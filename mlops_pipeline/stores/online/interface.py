@@ -38,7 +38,7 @@ class StoredRecord(NamedTuple):
 
 
 class StoredEvent(NamedTuple):
-    """A version of an event: its `identity` among the entity's, `available_at_us`: known from."""
+    """A version of an event, `identity` its own among the entity's; known from a time on."""
 
     entity: str
     identity: str
@@ -138,7 +138,7 @@ STORES: dict[str, StoreKind] = {  # by the scheme of the address
 
 
 def open_online_store(url: str, *, timeout_ms: int) -> OnlineStore:
-    """Open the store at an address; a SQLite file is made, a server is first spoken to later."""
+    """Open the store at an address; a SQLite file is made, a server is not spoken to yet."""
     if timeout_ms < 1:
         raise ConfigError(
             "The time limit of the online store is not a positive number of milliseconds.",

@@ -108,7 +108,7 @@ return added
 
 
 class RedisOnlineStore(Closing):
-    """See `OnlineStore`; a database of its own, without eviction; `timeout_ms` an exchange."""
+    """See `OnlineStore`; a database of its own, no eviction; an exchange ends by `timeout_ms`."""
 
     is_local = False
 

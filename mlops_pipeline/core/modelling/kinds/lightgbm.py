@@ -66,7 +66,6 @@ def without_threads(text: str) -> str:
 def _watched(
     fitting: Fitting, data: Any, parameters: dict[str, Any], curves: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return what is watched while boosting; the curves are filled meanwhile."""
     import lightgbm
 
     train, validation = fitting.train, fitting.validation

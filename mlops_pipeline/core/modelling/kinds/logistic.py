@@ -46,7 +46,6 @@ def prepare(inputs: Inputs, matrix: Matrix) -> Design:
 
 
 def _learn_terms(inputs: Inputs, matrix: Matrix) -> list[dict[str, Any]]:
-    """Return the terms of a linear model: standardised numbers, missing flags, categories."""
     terms: list[dict[str, Any]] = []
     for index, item in enumerate(inputs.items):
         if item["type"] == "category":

@@ -244,7 +244,7 @@ class EventStream:
         return ", ".join(fields)
 
     def versions(self, rows: str, *, revised: bool) -> str:
-        """Return the query of events from rows of `columns`; a version goes by its `_kept_us`."""
+        """Return the query of events from rows of `columns`; `_kept_us` says when one may go."""
         times = ("_happened_us", "_declared_us", "_known_us", "_arrival")
         fields = f"_identity || '@' || _declared_us AS _version, {quoted(*times, *self._kinds)}"
         if not revised:
@@ -350,7 +350,6 @@ class LiveEvents:
             ) from error
 
     def _good(self, now_us: int) -> str:
-        """Return the query of the rows that break no rule, numbered as they were given."""
         section, now = self._section, f"make_timestamp({now_us})"
         happened, declared = quoted(section.happened), quoted(section.availability)
         keys = [quoted(name) for name in section.key]

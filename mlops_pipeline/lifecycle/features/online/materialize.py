@@ -266,7 +266,6 @@ def _snapshot(run: _Run, as_of: datetime, *, after: str | None) -> Iterator[Any]
 
 
 def _finished(run: _Run, as_of: datetime, columns: str) -> str:
-    """Return the query of a finished period."""
     rows = run.context.engine.scan(offline.feature_table(run.context))
     return f"SELECT {columns} FROM {rows} WHERE as_of = {sql_timestamp(as_of)}"
 

@@ -206,7 +206,6 @@ class Plan:
         return FeatureValues(self._places, row, summary)
 
     def _request_row(self, request: Request) -> list[Value]:
-        """Return the columns of a request that are read, as their types."""
         absent = [name for name in self._kinds if name not in request]
         if absent:
             raise DataError(
