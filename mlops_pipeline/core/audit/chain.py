@@ -208,21 +208,15 @@ class StoredRecord:
 
 
 class RecordCheck:
-    """Reads the events of a chain once and says which rows they do not agree with.
-
-    `records` are the rows that have to have an event, and `digests` those whose newest event has
-    their digest, both read before the events are; `known` is how many events there were then, for
-    later ones may tell of later rows; `tables` says by kind where the row of an event is. `report`
-    takes what is wrong, and the event that says otherwise.
-    """
+    """Reads the events of a chain once and says which rows, read before, they do not agree with."""
 
     def __init__(
         self,
-        records: Iterable[StoredRecord],
-        digests: Mapping[Place, str | None],
-        known: int,
-        tables: Mapping[str, str],
-        report: Callable[[str, StoredEvent | None], None],
+        records: Iterable[StoredRecord],  # that have to have an event
+        digests: Mapping[Place, str | None],  # of the rows whose newest event has theirs
+        known: int,  # events when these were read: later ones may tell of later rows
+        tables: Mapping[str, str],  # where the row of an event is, by kind
+        report: Callable[[str, StoredEvent | None], None],  # what is wrong, which event says so
     ) -> None:
         self._without_event = {(record.table, record.id): record for record in records}
         self._digests, self._known, self._tables, self._report = digests, known, tables, report

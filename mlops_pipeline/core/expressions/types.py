@@ -34,14 +34,13 @@ class TypedNode:
     """An operator with its operands, and the type of its values.
 
     Operators are those of the grammar's Call, "constant", "column", "as" (a null, an integer or a
-    date, as the node's type), "in", "case" (operands: condition, value, ..., the value otherwise);
-    `detail` is the constant, the name of a column, the values of an "in".
+    date, as the node's type), "in", "case" (operands: condition, value, ..., the value otherwise).
     """
 
     kind: Kind
     operator: str
     operands: tuple["TypedNode", ...] = ()
-    detail: Any = None
+    detail: Any = None  # the constant, the name of a column, the values of an "in"
 
     @property
     def of(self) -> Kind:

@@ -64,11 +64,9 @@ def feature_frame(
     return frame.select(*first, *use_case.features, *use_case.protected)
 
 
-def population(
-    use_case: UseCase, tables: Tables, period: Period, guarantees: RowGuarantees = NO_GUARANTEES
-) -> Any:
+def population(use_case: UseCase, tables: Tables, period: Period) -> Any:
     """Return who belongs at the period: entity key and as_of, one row each."""
-    return _Frame(use_case, tables, period, guarantees).spine()
+    return _Frame(use_case, tables, period, NO_GUARANTEES).spine()
 
 
 def entity_frame(

@@ -157,13 +157,10 @@ class Trained:
 
 
 class Contributions(NamedTuple):
-    """What each input adds to the log-odds of each row: float64 `(n_rows, n_inputs)`.
-
-    `base` plus a row's values is the log-odds of its uncalibrated score.
-    """
+    """What each input adds to the log-odds of each row: float64 `(n_rows, n_inputs)`."""
 
     values: Floats
-    base: float
+    base: float  # plus a row's values: the log-odds of its uncalibrated score
 
     @classmethod
     def of_trees(cls, found: Floats) -> Self:

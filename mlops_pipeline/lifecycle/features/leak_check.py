@@ -48,17 +48,15 @@ LATEST_STEPS, STEP_MINUTES = 4, 10 * 24 * 60  # added rows become known 0, 10, 2
 
 @dataclass(frozen=True)
 class LeakCheck:
-    """What noise for a future changed: features, or "(rows)" where rows came or went.
-
-    Values of `leaking` ones depend on rows that were not known yet. Of `outdated` ones the accepted
-    rows no longer give what is stored, with noise or without: rules or code have changed since.
-    """
+    """What noise for a future changed: features, or "(rows)" where rows came or went."""
 
     period: str
     cut: datetime
     rows_compared: int
-    leaking: tuple[str, ...]
-    outdated: tuple[str, ...]
+    leaking: tuple[str, ...]  # their values depend on rows that were not known yet
+    outdated: tuple[
+        str, ...
+    ]  # the accepted rows no longer give what is stored: rules, code changed
 
     @property
     def passed(self) -> bool:
@@ -70,8 +68,6 @@ class LeakCheck:
 class CheckedFeatures:
     """Built features with their leak check, and whether the period had passed one before.
 
-    `losses` are features whose precision is too low.
-
     What the accepted rows no longer give is a warning for a period that did pass (a rule may have
     changed since), and an error for one that never did: its values may be those of a leak.
     """
@@ -80,7 +76,7 @@ class CheckedFeatures:
     as_of: datetime
     leaks: LeakCheck
     has_passed_before: bool
-    losses: tuple[rounding.PrecisionLoss, ...] = ()
+    losses: tuple[rounding.PrecisionLoss, ...] = ()  # features whose precision is too low
 
     @property
     def is_blocked(self) -> bool:

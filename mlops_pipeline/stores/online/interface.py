@@ -55,10 +55,9 @@ class OnlineStore(Protocol):
     """Newest records and recent events, by entity.
 
     Every method may raise one of the `OnlineStoreError`: unavailable, timeout, full, corrupt.
-    `is_local`: a read is answered by this machine alone, in less time than a thread costs.
     """
 
-    is_local: bool
+    is_local: bool  # a read is answered by this machine alone, in less time than a thread costs
 
     def write_records(
         self, table: OnlineTable, records: Records, *, now_us: int, checkpoint: str | None = None

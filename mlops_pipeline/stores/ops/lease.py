@@ -90,28 +90,22 @@ def lease_token(ops: Ledger, name: str) -> int:
 class HeldLease:
     """A lease that is renewed from a daemon thread until the block ends.
 
-    A holder that shows no sign of life for its `ttl_s` seconds is taken over, one whose process
-    is gone from this host at once. A sign of life while waiting means that the other holder works:
-    LeaseError right away, or after about `wait_s` seconds. Steps of one run share a lease by using
+    A holder whose process is gone from this host is taken over at once. A sign of life while
+    waiting means that the other holder works: LeaseError. Steps of one run share a lease by using
     one holder name. If one of several concurrent steps fails, the lease is released and the others
-    find it `lost`. After a clean exit it is kept `linger_s` seconds for the holder's next process;
-    a block that is the holder's last sets that to 0.
-
-    `clock` gives the time of day, timezone-aware; one that stands still would keep leases for
-    ever. The heartbeat opens connections of its own. `sleep` waits that many seconds; tests pass a
-    function that moves their clock.
+    find it `lost`. The heartbeat opens connections of its own.
     """
 
     database: str | OpsDatabase
     name: str
     holder: str
     _: KW_ONLY
-    clock: Callable[[], datetime]
-    ttl_s: float = 30.0
+    clock: Callable[[], datetime]  # the time of day; standing still it would keep leases for ever
+    ttl_s: float = 30.0  # a holder without a sign of life for so long is taken over
     heartbeat_s: float = 5.0
-    linger_s: float = 0.0
-    wait_s: float = 0.0
-    sleep: Callable[[float], None] = time.sleep
+    linger_s: float = 0.0  # kept after a clean exit for the holder's next process, if there is one
+    wait_s: float = 0.0  # about how long to wait for a holder that works
+    sleep: Callable[[float], None] = time.sleep  # tests pass a function that moves their clock
     lost: bool = field(default=False, init=False)
 
     def __enter__(self) -> Self:

@@ -174,12 +174,7 @@ def checkpoint_text(checkpoint: Any) -> str:
 
 
 class EventStream:
-    """The stream of one source of a use case.
-
-    An event counts at times up to `reach_us` after it. A stream that is silent for no longer than
-    `fresh_us` is taken to have had no events. Events are kept for `keep_us`: the reach, and the
-    lateness that the source allows.
-    """
+    """The stream of one source of a use case."""
 
     def __init__(self, use_case: UseCase, source: str) -> None:
         self.use_case, self.source = use_case, source
@@ -198,9 +193,9 @@ class EventStream:
         types = [cast(FeatureType, "int64" if kind in STORED_AS else kind) for kind in kinds]
         self._schema = RecordSchema([*OWN, *self._kinds], [*OWN.values(), *types], identity)
         self._restored = [(n, RESTORED[kind]) for n, kind in enumerate(kinds) if kind in RESTORED]
-        self.reach_us = stream_reach(use_case, source) // US
-        self.fresh_us = stream_fresh_us(use_case, source)
-        self.keep_us = self.reach_us + section.lateness_days * DAY_US
+        self.reach_us = stream_reach(use_case, source) // US  # an event counts up to so long after
+        self.fresh_us = stream_fresh_us(use_case, source)  # silent for so long: there was no event
+        self.keep_us = self.reach_us + section.lateness_days * DAY_US  # that the source allows
 
     def encode(self, rows: Any) -> list[StoredEvent]:
         """Return the Arrow rows of a `versions` query as events."""
