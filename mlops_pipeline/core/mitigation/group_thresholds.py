@@ -151,11 +151,9 @@ def limits_by_group(
     """Return a threshold for each group, so that selection rates differ by at most `aim`.
 
     The expected cost of a group is convex in its selection rate, so within any interval of rates
-    its best rate is the one nearest to that of the threshold from the costs. All intervals
-    [rate, rate + aim] that begin at a reachable rate are compared. Equal probabilities are never
-    divided: where there are few distinct ones, few rates are reachable.
-
-    Groups under `min_rows` rows are not judged, and keep the threshold from the costs.
+    its best rate is the one nearest to that of the threshold from the costs: all intervals
+    [rate, rate + aim] are compared. Equal probabilities are never divided. Groups under `min_rows`
+    rows are not judged, and keep the threshold from the costs.
     """
     limits = [_start(costs)] * count
     judged = [code for code in range(count) if np.sum(codes == code) >= min_rows]

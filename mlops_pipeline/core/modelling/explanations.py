@@ -153,19 +153,10 @@ def _top(shap: Mapping[str, float]) -> set[str]:
 def check_directions(
     use_case: UseCase, model: ScoringModel, columns: Columns
 ) -> tuple[DirectionCheck, ...]:
-    """Hold every declared direction against a model's dependence on rows it was not fitted on.
+    """Hold declared directions against the model's accumulated local effects (Apley & Zhu 2020).
 
-    The dependence is the accumulated local effect (Apley & Zhu 2020, J. R. Stat. Soc. B 82): the
-    range of a feature is cut at its quantiles, and within each interval the rows that lie in it are
-    scored at its two ends, everything else unchanged. Their mean difference is the *move* of that
-    interval, in log-odds before calibration. Unlike partial dependence it scores no row far from
-    where it is: correlated features (counts of 28 and 84 days) are not put together in ways that
-    never happen.
-
-    Violation = moves against the declared direction / all moves, in absolute size: 0 is monotone as
-    declared, 1 is all against it, above 0.5 the score ends up on the wrong side.
-
-    `passed` goes by the strictest `expected_directions` rule, or that rule's default.
+    The rows are none that it was fitted on. Violation = moves against the direction / all moves, in
+    absolute size (docs/evaluation.md); the strictest `expected_directions` rule limits it.
     """
     limits = [rule.at_most for rule in use_case.gates if isinstance(rule, DirectionRule)]
     limit = min(limits, default=DirectionRule(rule="expected_directions").at_most)
