@@ -63,18 +63,11 @@ def resolve_alerts_by_key(
 
 
 def alert_while(
-    condition: bool,
-    ops: Ledger,
-    use_case: str,
-    alert: NewAlert,
-    *,
-    by: str,
-    over: str,
-    now: datetime,
+    holds: bool, ops: Ledger, use_case: str, alert: NewAlert, *, by: str, over: str, now: datetime
 ) -> None:
     """Raise an alert with a key while a condition holds; `over` is why it is resolved after."""
     key = alert.dedupe_key
-    if condition:
+    if holds:
         raise_alert(ops, use_case, alert, now=now)
     elif key and ops.find(Alert, use_case=use_case, dedupe_key=key, resolved_at=None):
         resolve_alerts_by_key(ops, use_case, key, by=by, reason=over, now=now)

@@ -53,13 +53,7 @@ def list_keys(ops: Ledger) -> list[ApiKey]:
 
 
 def create_key(
-    ops: Ledger,
-    name: str,
-    scopes: Collection[str],
-    *,
-    by: str,
-    expires_at: datetime,
-    now: datetime,
+    ops: Ledger, name: str, scopes: Collection[str], *, by: str, expires_at: datetime, now: datetime
 ) -> str:
     """Make the key of a new name; return it: nobody can read it again."""
     _check(name, scopes, expires_at, now)

@@ -239,12 +239,7 @@ def seconds_by_run(ops: Ledger, use_case: str, **wanted: Any) -> dict[str, dict[
 
 
 def record_feature_use(
-    ops: Ledger,
-    use_case: str,
-    features: Collection[str],
-    reader: FeatureReader,
-    *,
-    now: datetime,
+    ops: Ledger, use_case: str, features: Collection[str], reader: FeatureReader, *, now: datetime
 ) -> None:
     """Note that a reader used features; `computation` only says that they exist."""
     with ops.write(use_case) as tx:

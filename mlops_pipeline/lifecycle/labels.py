@@ -121,20 +121,14 @@ def _micros(time: datetime, kind: ColumnType) -> int:
 
 
 def _check_source(settings: Settings, name: str, source: Source) -> None:
+    what, where = "this source takes no rows over HTTP", f"source {name}"
     if source.available_at is None or source.format != "parquet":
-        raise errors.DataError(
-            "this source takes no rows over HTTP",
-            where=f"source {name}",
-            expected="a Parquet source whose available_at names a column, which is the arrival",
-            found=f"format {source.format}, available_at {source.available_at}",
-        )
+        expected = "a Parquet source whose available_at names a column, which is the arrival"
+        found = f"format {source.format}, available_at {source.available_at}"
+        raise errors.DataError(what, where=where, expected=expected, found=found)
     if not (settings.data_dir / source.uri).is_dir():
-        raise errors.DataError(
-            "this source takes no rows over HTTP",
-            where=f"source {name}",
-            expected="a uri that is a folder of files",
-            found="a file, a glob or nothing",
-        )
+        expected, found = "a uri that is a folder of files", "a file, a glob or nothing"
+        raise errors.DataError(what, where=where, expected=expected, found=found)
 
 
 def _value(column: str, kind: ColumnType, row: Mapping[str, Any]) -> Any:

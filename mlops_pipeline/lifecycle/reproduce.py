@@ -179,10 +179,7 @@ def _inputs(record: _Record, settings: Settings) -> tuple[InputCheck, ...]:
             _commit(provenance.git_commit, dirty=provenance.git_dirty),
             _commit(git.commit, dirty=git.is_dirty),
         ),
-        "data, configuration, code and seed together": (
-            provenance.run_fingerprint,
-            fingerprint,
-        ),
+        "data, configuration, code and seed together": (provenance.run_fingerprint, fingerprint),
         "machine": tuple(
             f"{item['machine']} {item['system']} Python {item['python']}"
             for item in (recorded_machine, machine)

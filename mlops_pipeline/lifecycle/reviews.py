@@ -49,13 +49,7 @@ class Said:
 
 
 def review_answer(
-    log: PredictionLog,
-    ops: Ledger,
-    use_case: str,
-    prediction_id: str,
-    said: Said,
-    *,
-    now: datetime,
+    log: PredictionLog, ops: Ledger, use_case: str, prediction_id: str, said: Said, *, now: datetime
 ) -> LoggedReview:
     """Record what a person says about an answer, once; ReviewedError when it was another thing."""
     if said.verdict not in VERDICTS:

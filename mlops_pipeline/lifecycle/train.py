@@ -128,7 +128,9 @@ def _registered(run: RunContext, snapshot: Snapshot) -> StoredTraining | None:
     folder = run.lake.artifact_folder(use_case.name, fingerprint)
     provenance = release_document(run.settings, use_case, fingerprint)["provenance"]
     files = {
-        name: digest for name, digest in pinned_digests(folder).items() if _is_of_training(name)
+        name: digest
+        for name, digest in pinned_digests(folder).items()
+        if name in (TRAINING, SAMPLE) or name.startswith("model/")
     }
     pointer = TrainedModel(
         *(fingerprint, folder, snapshot.as_of, str(provenance["mlflow_run_id"])),
@@ -136,10 +138,6 @@ def _registered(run: RunContext, snapshot: Snapshot) -> StoredTraining | None:
     )
     _set_pointer(run, pointer)
     return StoredTraining(read_facts(folder), folder, {}, f"0 {use_case.compute_cost.currency}")
-
-
-def _is_of_training(name: str) -> bool:
-    return name in (TRAINING, SAMPLE) or name.startswith("model/")
 
 
 def trained_model(run: RunContext) -> TrainedModel:

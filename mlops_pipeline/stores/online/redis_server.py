@@ -24,6 +24,24 @@ IDLE_SECONDS = 1.0  # after which the server may have hung up
 PIECE_BYTES = 65_536  # read at once
 PACK: Any = hiredis.pack_command  # Any: it is declared for one argument
 Command = tuple[str | bytes | int, ...]
+Failure = tuple[type[errors.OnlineStoreError], str, str]
+UNAVAILABLE: Failure = (
+    errors.OnlineUnavailableError,
+    "the online store is not available",
+    "see that the server runs and MLOPS_ONLINE_URL names it",
+)
+FAILURES: Mapping[str, Failure] = {  # by the first word of the server's error
+    "OOM": (
+        errors.OnlineFullError,
+        "the online store is full",
+        "give the server more memory, or drop tables that nothing reads",
+    ),
+    "WRONGTYPE": (
+        errors.OnlineCorruptError,
+        "a key of the online store holds something else",
+        "give the store a database of its own",
+    ),
+}
 
 
 class Address(NamedTuple):
@@ -100,32 +118,12 @@ class RedisServer:
     def _failure(self, error: Exception) -> errors.OnlineStoreError:
         found, where = str(error) or type(error).__name__, self._address.shown
         if isinstance(error, TimeoutError):
-            return errors.OnlineTimeoutError(
-                "the online store did not answer in time",
-                where=where,
-                expected=f"an answer within {self._timeout_ms} ms",
-                found=found,
-            )
-        if isinstance(error, hiredis.ReplyError) and found.startswith("OOM"):
-            return errors.OnlineFullError(
-                "the online store is full",
-                where=where,
-                found=found,
-                way_out="give the server more memory, or drop tables that nothing reads",
-            )
-        if isinstance(error, hiredis.ReplyError) and found.startswith("WRONGTYPE"):
-            return errors.OnlineCorruptError(
-                "a key of the online store holds something else",
-                where=where,
-                found=found,
-                way_out="give the store a database of its own",
-            )
-        return errors.OnlineUnavailableError(
-            "the online store is not available",
-            where=where,
-            found=found,
-            way_out="see that the server runs and MLOPS_ONLINE_URL names it",
-        )
+            within = f"an answer within {self._timeout_ms} ms"
+            what = "the online store did not answer in time"
+            return errors.OnlineTimeoutError(what, where=where, expected=within, found=found)
+        code = found.partition(" ")[0] if isinstance(error, hiredis.ReplyError) else ""
+        kind, what, way_out = FAILURES.get(code, UNAVAILABLE)
+        return kind(what, where=where, found=found, way_out=way_out)
 
 
 class _Line:
