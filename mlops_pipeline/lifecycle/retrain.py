@@ -1,14 +1,38 @@
-"""Retraining, as a sensor or schedule asks: gather evidence, decide, record it with its reason."""
+"""Retraining, as a sensor or schedule asks: gather evidence, decide, record it with its reason.
 
-from collections.abc import Callable
+Evidence is counted in the source files as they lie there, before rules and quarantine; only the
+lifecycle ingests and validates.
+"""
+
+import hashlib
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 
-from mlops_pipeline.core.monitoring.retraining import RetrainingDecision, Trigger, decide
-from mlops_pipeline.lifecycle.bookkeeping import NewDecision, list_decisions, record_decision
-from mlops_pipeline.lifecycle.context import Context
-from mlops_pipeline.lifecycle.ingest.new_data import new_data_evidence
+from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.core.data.periods import default_as_of, periods
+from mlops_pipeline.core.data.periods import known_at as labels_known_at
+from mlops_pipeline.core.features.frames import population
+from mlops_pipeline.core.monitoring.retraining import Evidence, RetrainingDecision, Trigger, decide
+from mlops_pipeline.errors import SourceError
+from mlops_pipeline.lifecycle.bookkeeping import (
+    NewDecision,
+    get_pointer,
+    last_finished_lifecycle,
+    list_decisions,
+    record_decision,
+)
+from mlops_pipeline.lifecycle.context import AcceptedSource, Context, open_context
+from mlops_pipeline.lifecycle.ingest.accepted import decisive_marks
+from mlops_pipeline.lifecycle.ingest.ingestion import forgotten_pseudonyms, without_erased
 from mlops_pipeline.lifecycle.project import check_approval
 from mlops_pipeline.lifecycle.rollouts import find_trial
+from mlops_pipeline.stores.lake.engine import quoted, sql_timestamp
+from mlops_pipeline.stores.ops import OpsDatabase
+from mlops_pipeline.stores.settings import Settings
+from mlops_pipeline.stores.source_files import delivered_version, find_files
+from mlops_pipeline.stores.sources import known_at, open_delivery
 
 
 def decide_retraining(
@@ -44,3 +68,85 @@ def decide_retraining(
         made = NewDecision(trigger, action, decision.reason, noted, run_key=key)
         record_decision(ops, use_case.name, made, now=now)
     return decision, key
+
+
+def sources_state(use_case: UseCase, settings: Settings) -> str:
+    """Return a hash of the names of every source file, and of what tells its deliveries apart."""
+    digest = hashlib.sha256()
+    for name, source in use_case.sources.items():
+        files: tuple[str, ...] = ()
+        with suppress(SourceError):  # nothing was delivered yet
+            files = find_files(settings, name, source).paths
+        for path in files:
+            digest.update(f"{name}|{path}|{delivered_version(path)}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def new_data_evidence(
+    use_case: UseCase, settings: Settings, ops: OpsDatabase, trigger: Trigger, *, now: datetime
+) -> Evidence:
+    """Count what is new in the source files since the last finished lifecycle."""
+    last = last_finished_lifecycle(ops, use_case.name)
+    with open_context(use_case, settings) as context:
+        erased = forgotten_pseudonyms(ops, use_case.name, use_case.entity.name)
+        marks = _watermarks(context, now, erased)
+        labels, next_as_of = 0, None
+        if marks:
+            next_as_of = default_as_of(use_case.grid, now, decisive_marks(use_case, marks))
+        if last is not None and next_as_of is not None and next_as_of > last.as_of:
+            labels = _new_labels(context, last.as_of, next_as_of)
+    pointer = get_pointer(ops, use_case.name, "accepted")
+    accepted = pointer.value if pointer else {}
+    before = {name: AcceptedSource.from_dict(item).watermark for name, item in accepted.items()}
+    return Evidence(
+        trigger=trigger,
+        new_labels=labels,
+        has_new_data=any(
+            (known := before.get(name)) is None or mark > known for name, mark in marks.items()
+        ),
+        attempts=0,
+        last_as_of=last.as_of.date().isoformat() if last else None,
+        next_as_of=next_as_of.date().isoformat() if next_as_of else None,
+    )
+
+
+def _watermarks(context: Context, now: datetime, erased: Collection[str]) -> dict[str, datetime]:
+    """Make each source's files a table; return the newest availabilities, {} if one is empty."""
+    engine = context.engine
+    marks: dict[str, datetime] = {}
+    for name, source in context.use_case.sources.items():
+        delivery = open_delivery(engine, context.settings, context.use_case, name)
+        kept, _ = without_erased(context, name, delivery.select, erased)
+        availability = quoted(source.availability)
+        engine.create_view(
+            name,
+            f"SELECT *, 0::BIGINT AS _row_no, {known_at(source, source.availability)} "
+            "AS _available_at, "
+            f"NULL::TIMESTAMP AS _superseded_at FROM ({kept}) "
+            f"WHERE {availability} <= {sql_timestamp(now)}",
+        )
+        newest = engine.query(f"SELECT max({availability}) FROM {quoted(name)}")[0][0]
+        if newest is None:
+            return {}
+        marks[name] = newest.replace(tzinfo=UTC)
+    return marks
+
+
+def _new_labels(context: Context, since: datetime, until: datetime) -> int:
+    use_case = context.use_case
+    if use_case.label.kind == "column":
+        source = use_case.sources[use_case.label.source]
+        column = known_at(source, use_case.label.available_at or source.availability)
+        days = use_case.label_delay_days
+        known = f"{column} + INTERVAL {days} DAY"
+        (count,) = context.engine.query(
+            f"SELECT count(*) FROM {quoted(use_case.label.source)} "
+            f"WHERE {known} > {sql_timestamp(since)} AND {known} <= {sql_timestamp(until)}"
+        )[0]
+        return int(count)
+    tables = {name: context.engine.table(name) for name in use_case.sources}
+    return sum(
+        int(population(use_case, tables, period).count().execute())
+        for period in periods(use_case.grid, until)
+        if since < labels_known_at(use_case, period) <= until
+    )

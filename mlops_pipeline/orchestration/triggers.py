@@ -255,7 +255,7 @@ def _sensor(
 def _state(use_case: UseCase, settings: Settings, instance: dg.DagsterInstance) -> str:
     """Return what a decision depends on; while it stays, the last decision holds."""
     from mlops_pipeline.lifecycle.bookkeeping import last_finished_lifecycle
-    from mlops_pipeline.lifecycle.ingest.new_data import sources_state
+    from mlops_pipeline.lifecycle.retrain import sources_state
     from mlops_pipeline.stores.ops import OpsDatabase
     from mlops_pipeline.stores.ops.lease import lease_token
 

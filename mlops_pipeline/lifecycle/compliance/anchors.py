@@ -32,7 +32,7 @@ from mlops_pipeline.core.rollout.records import MEANINGS, Approval, Rollout
 from mlops_pipeline.errors import StateError
 from mlops_pipeline.lifecycle.alerts import NewAlert, raise_alert
 from mlops_pipeline.lifecycle.champions import RELEASE, undecided
-from mlops_pipeline.lifecycle.table_pins import TABLES
+from mlops_pipeline.lifecycle.ingest.accepted import TABLES
 from mlops_pipeline.stores.files import file_digests
 from mlops_pipeline.stores.lake.tables import Lake
 from mlops_pipeline.stores.models.address import is_in_use

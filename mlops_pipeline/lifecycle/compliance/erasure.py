@@ -24,9 +24,9 @@ from mlops_pipeline.lifecycle.compliance.erasure_lake import PersonRows
 from mlops_pipeline.lifecycle.context import Accepted, AcceptedSource, Context, open_context
 from mlops_pipeline.lifecycle.features.online import layout
 from mlops_pipeline.lifecycle.features.online.materialize import open_writer, stored_tables
+from mlops_pipeline.lifecycle.ingest.accepted import TABLES, accepted_tables, pinned_tables
 from mlops_pipeline.lifecycle.ingest.ingestion import EVERY
 from mlops_pipeline.lifecycle.project import project
-from mlops_pipeline.lifecycle.table_pins import TABLES, accepted_tables, pinned_tables
 from mlops_pipeline.stores.lake.engine import literal, quoted
 from mlops_pipeline.stores.models.address import is_in_use
 from mlops_pipeline.stores.models.mlflow import open_tracking

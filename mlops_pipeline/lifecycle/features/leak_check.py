@@ -29,12 +29,13 @@ from mlops_pipeline.lifecycle.context import Accepted, Context, RunContext, Snap
 from mlops_pipeline.lifecycle.features import offline
 from mlops_pipeline.lifecycle.features.catalogue import model_inputs, refuse_deleted_features
 from mlops_pipeline.lifecycle.ingest.accepted import (
+    TABLES,
     accepted_sources,
+    pinned_tables,
     register_accepted,
     row_guarantees,
     take_snapshot,
 )
-from mlops_pipeline.lifecycle.table_pins import TABLES, pinned_tables
 from mlops_pipeline.stores.lake.engine import literal, quoted, sql_timestamp
 
 MAX_ROWS = 20_000  # compared: a leak shows in nearly every row, so more would only cost

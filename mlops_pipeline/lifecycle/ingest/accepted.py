@@ -1,6 +1,8 @@
 """What may be read: the accepted version of every source, its rows, and the as_of of a run.
 
-Which versions are accepted is decided in validation.py; the records are context.py's.
+Which versions are accepted is decided in validation.py; the records are context.py's. Belongs here
+too: which bytes were accepted. The files of a Delta table never change, so each is read once, when
+a version that has it is accepted, and again by `mlops audit verify`.
 """
 
 from collections.abc import Mapping
@@ -15,9 +17,11 @@ from mlops_pipeline.errors import DataError, NotFoundError
 from mlops_pipeline.lifecycle.bookkeeping import get_pointer
 from mlops_pipeline.lifecycle.context import Accepted, AcceptedSource, Context, Snapshot
 from mlops_pipeline.stores.lake.engine import Engine, quoted
-from mlops_pipeline.stores.lake.tables import TableState
-from mlops_pipeline.stores.ops import OpsDatabase
+from mlops_pipeline.stores.lake.tables import VERSIONED, Lake, TableState
+from mlops_pipeline.stores.ops import Ledger, OpsDatabase
 
+TABLES = "tables"  # the name of the pointer {layer/name: version, digests of its files}
+Pins = dict[str, dict[str, Any]]
 NEVER_BEHIND = datetime.max.replace(tzinfo=UTC)
 
 
@@ -142,3 +146,30 @@ def superseded_at(source: Source) -> str:
 def has_key(source: Source) -> str:
     """Return SQL for whether no part of a row's key is missing."""
     return " AND ".join(f"{quoted(column)} IS NOT NULL" for column in source.key)
+
+
+def pinned_tables(
+    ops: Ledger, lake: Lake, use_case: str, versions: Mapping[str, int], *, fresh: bool = False
+) -> Pins:
+    """Return the pointer with these tables in place of their layers'; `fresh` reads all files."""
+    before = get_pointer(ops, use_case, TABLES)
+    pins: Pins = dict(before.value) if before else {}
+    layers = {name.partition("/")[0] for name in versions}
+    kept = {name: pin for name, pin in pins.items() if name.partition("/")[0] not in layers}
+    for name, version in versions.items():
+        known: Mapping[str, str] = pins.get(name, {}).get("files", {})
+        if fresh:
+            known = {path: digest for path, digest in known.items() if "_delta_log" not in path}
+        found = lake.digests(lake.table_uri(use_case, name), version, known)
+        kept[name] = {"version": version, "files": found}
+    return kept
+
+
+def accepted_tables(accepted: Accepted) -> dict[str, int]:
+    """Return the raw and quarantine tables of what is accepted, with their versions."""
+    numbers = {
+        f"{layer}/{name}": number
+        for name, item in accepted.items()
+        for layer, number in zip(VERSIONED, (item.version, item.quarantine_version), strict=True)
+    }
+    return {name: number for name, number in numbers.items() if number is not None}

@@ -21,8 +21,7 @@ from mlops_pipeline.core.data.rules import (
 )
 from mlops_pipeline.errors import NotFoundError, ValidationError
 from mlops_pipeline.lifecycle.context import Accepted, AcceptedSource, Context, RunContext
-from mlops_pipeline.lifecycle.ingest.accepted import has_key
-from mlops_pipeline.lifecycle.table_pins import TABLES, accepted_tables, pinned_tables
+from mlops_pipeline.lifecycle.ingest.accepted import TABLES, accepted_tables, has_key, pinned_tables
 from mlops_pipeline.spec.rules import ClassBalance
 from mlops_pipeline.stores.lake.engine import Engine, literal, quoted
 from mlops_pipeline.stores.lake.tables import TableState

@@ -21,7 +21,7 @@ from mlops_pipeline.lifecycle.ingest.accepted import (
     register_accepted,
 )
 from mlops_pipeline.lifecycle.ingest.ingestion import EVERY, forgotten_pseudonyms
-from mlops_pipeline.lifecycle.ingest.new_data import new_data_evidence
+from mlops_pipeline.lifecycle.retrain import new_data_evidence
 from mlops_pipeline.stores.files import write_json
 from mlops_pipeline.stores.lake import tables
 from mlops_pipeline.stores.ops import HeldLease, OpsDatabase
