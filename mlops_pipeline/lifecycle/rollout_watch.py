@@ -64,12 +64,18 @@ class RolloutWatch(Closing):
         self._thread = Repeating(self.look, failure, seconds=LOOK_SECONDS)
 
     def count(
-        self, version: int, latency_us: int, *, is_error: bool = False, is_default: bool = False
+        self,
+        entity: str,
+        version: int,
+        latency_us: int,
+        *,
+        is_error: bool = False,
+        is_default: bool = False,
     ) -> None:
         """Count what a version made of a request, whether it answered or not."""
         with self._lock:
             trial = self._watched()
-            if trial is None:
+            if trial is None or entity in trial.policy.test_entities:
                 return
             side = SIDES[version != trial.rollout.version]
             is_slow = latency_us > trial.policy.guardrails.latency_ms * US_OF_MS

@@ -304,26 +304,18 @@ class PredictionService(Closing):
         return made
 
     def _count(self, item: Decided) -> None:
-        """Count what the versions of a trial made of a request, but of test entities."""
-        if self._is_evidence(item.entity):
-            for version in self._versions.pair.intersection(item.failed):
-                self.watch.count(version, item.latency_us, is_error=True)
-            if item.version is not None and item.version in self._versions.pair:
-                self.watch.count(item.version, item.latency_us)
+        """Count what the versions of a trial made of a request."""
+        for version in self._versions.pair.intersection(item.failed):
+            self.watch.count(item.entity, version, item.latency_us, is_error=True)
+        if item.version is not None and item.version in self._versions.pair:
+            self.watch.count(item.entity, item.version, item.latency_us)
 
     def _count_score(self, beside: Beside, logged: LoggedPrediction, score: ShadowScore) -> None:
         """Count what a version says beside an answer; where nobody may decide, it says nothing."""
         is_alone = score.is_default and logged.role != "default"
-        is_counted = is_alone or not (score.is_default or beside.is_failed)
-        if is_counted and self._is_evidence(logged.entity):
-            is_error = score.failure is not None
-            self.watch.count(
-                score.version, score.latency_us, is_error=is_error, is_default=is_alone
-            )
-
-    def _is_evidence(self, entity: str) -> bool:
-        trial = self._versions.trial
-        return trial is not None and entity not in trial.policy.test_entities
+        if is_alone or not (score.is_default or beside.is_failed):
+            of, is_error = (score.entity, score.version), score.failure is not None
+            self.watch.count(*of, score.latency_us, is_error=is_error, is_default=is_alone)
 
     def _flag(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return what high impact changes in an answer."""

@@ -94,12 +94,12 @@ def test_slow_version_is_taken_out_unless_the_champion_is_as_slow(shop: TrialSho
     service = quiet(shop.release().service())
     for _ in range(100):
         for version in (1, 2):
-            service.watch.count(version, 201_000)
+            service.watch.count("1", version, 201_000)
     service.watch.look(MINUTE)
     assert shop.state == "running"
     for _ in range(100):
-        service.watch.count(1, 199_000)
-        service.watch.count(2, 201_000)
+        service.watch.count("1", 1, 199_000)
+        service.watch.count("1", 2, 201_000)
     service.watch.look(MINUTE + timedelta(minutes=1))
     assert shop.state == "rolled_back"
 
