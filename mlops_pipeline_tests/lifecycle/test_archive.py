@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from mlops_pipeline.errors import NotFoundError
-from mlops_pipeline.lifecycle.archive import Archived, archive_predictions
+from mlops_pipeline.lifecycle.archive import Archived, _table, archive_predictions
 from mlops_pipeline.lifecycle.compliance.erasure import forget, person_of
 from mlops_pipeline.lifecycle.context import open_context
 from mlops_pipeline.lifecycle.features.online.layout import to_us
 from mlops_pipeline.lifecycle.reviews import Said
+from mlops_pipeline.stores.lake.tables import ARCHIVE, Lake
 from mlops_pipeline.stores.log_archive import remove_archived
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.predictions import PredictionLog
@@ -68,6 +69,17 @@ def test_receipt_is_the_same_from_the_lake_when_the_answer_left_the_log(desk: De
     assert moved(archive(desk, days=91)) == (0, 1, 1)
     assert desk.log.find(plain.id) is None
     assert desk.service.receipt(plain.id) == before
+
+
+def test_archive_of_an_older_version_gets_the_columns_that_it_lacks(desk: Desk) -> None:
+    older = desk.ask(1, spent=9.0)
+    lake = Lake(desk.settings.lake_uri)
+    rows = _table(SHOP_CASE, [older]).drop_columns(["latency_us"])
+    lake.write(lake.table_uri("shop", ARCHIVE), rows, {"rows": 1}, "append")
+    newer = desk.ask(2, spent=9.0)
+    assert moved(archive(desk, days=91)) == (1, 2, 2)
+    assert desk.service.receipt(older.id)["latency_us"] is None
+    assert desk.service.receipt(newer.id)["latency_us"] == newer.latency_us
 
 
 def test_answer_that_waits_for_a_person_stays_in_the_log(desk: Desk) -> None:
