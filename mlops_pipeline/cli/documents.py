@@ -122,9 +122,8 @@ def review_card(use_case: console.Name, by: console.By, reason: console.Reason) 
     from mlops_pipeline.lifecycle.compliance.cards import record_review
 
     with console.project(use_case) as context:
-        version = record_review(
-            context.ops, context.use_case, by=by, reason=reason, now=context.now
-        )
+        chosen, now = context.use_case, context.now
+        version = record_review(context.ops, chosen, by=by, reason=reason, now=now)
         console.say(f"{use_case} version {version}: card reviewed; recorded: {by}")
         console.print_pending(context)
 

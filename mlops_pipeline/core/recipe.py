@@ -35,7 +35,7 @@ from mlops_pipeline.core.evaluation.outcomes import Gate
 from mlops_pipeline.core.evaluation.records import GateException
 from mlops_pipeline.core.fairness.variants import Mitigated, missed_targets
 from mlops_pipeline.core.metrics.metrics import Estimate, point_metrics
-from mlops_pipeline.core.mitigation.context import (
+from mlops_pipeline.core.mitigation.methods import (
     Candidate,
     MitigationContext,
     MitigationRecipe,

@@ -34,7 +34,7 @@ from mlops_pipeline.core.documents.records import (
 )
 from mlops_pipeline.core.evaluation.evaluation import Evaluation, missing_words
 from mlops_pipeline.core.evaluation.outcomes import Gate
-from mlops_pipeline.core.mitigation.context import Candidate, MitigationRecipe
+from mlops_pipeline.core.mitigation.methods import Candidate, MitigationRecipe
 from mlops_pipeline.core.modelling.calibration import calibration_notes
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.core.monitoring.cost import price_text

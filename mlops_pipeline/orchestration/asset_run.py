@@ -109,10 +109,8 @@ def asset_run(
                     lease=lease,
                     log=context.log,
                 )
-                configuration = use_case.model_dump(mode="json")
-                bookkeeping.record_configuration(
-                    ops, use_case.name, configuration, by=by, now=run.now
-                )
+                document = use_case.model_dump(mode="json")
+                bookkeeping.record_configuration(ops, use_case.name, document, by=by, now=run.now)
                 check_approval(ops, use_case, now=run.now)
                 try:
                     yield run

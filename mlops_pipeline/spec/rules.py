@@ -198,16 +198,6 @@ class MissingRule(Section):
     effect: Effect = "review"
 
 
-GateRule = Annotated[
-    MetricRule
-    | GapRule
-    | NotWorseRule
-    | BetterRule
-    | NaiveRule
-    | SliceRule
-    | ParityRule
-    | ConsistencyRule
-    | DirectionRule
-    | MissingRule,
-    Field(discriminator="rule"),
-]
+OfMetric = MetricRule | GapRule | NotWorseRule | BetterRule | NaiveRule | SliceRule
+OfModel = ParityRule | ConsistencyRule | DirectionRule | MissingRule
+GateRule = Annotated[OfMetric | OfModel, Field(discriminator="rule")]

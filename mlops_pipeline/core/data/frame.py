@@ -15,22 +15,26 @@ from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.data.periods import Period, step_of
 from mlops_pipeline.errors import SplitError
 
+Values = npt.NDArray[Any]
+Columns = Mapping[str, Values]
+Flags = npt.NDArray[np.bool_]
+Labels = npt.NDArray[np.int8]
 Times = npt.NDArray[np.datetime64]
 Indices = npt.NDArray[np.int64]
 QUARTILES = (0.25, 0.5, 0.75)
 PARTS = ("train", "validation", "test")
 
 
-def missing_shares(columns: Mapping[str, npt.NDArray[Any]]) -> dict[str, float]:
+def missing_shares(columns: Columns) -> dict[str, float]:
     """Return the share of missing values of each column of at least one row."""
     return {name: float(is_missing(values).mean()) for name, values in columns.items()}
 
 
-def is_missing(values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+def is_missing(values: Values) -> Flags:
     """Return which values are missing: None among texts, NaN among numbers."""
     if values.dtype == object:
         return np.array([value is None for value in values], dtype=np.bool_)
-    lacks: npt.NDArray[np.bool_] = np.isnan(values)
+    lacks: Flags = np.isnan(values)
     return lacks
 
 
@@ -43,23 +47,23 @@ class LabelledFrame:
     attribute; `label` is int8.
     """
 
-    columns: Mapping[str, npt.NDArray[Any]]
-    protected: Mapping[str, npt.NDArray[Any]]
-    entity: npt.NDArray[Any]
+    columns: Columns
+    protected: Columns
+    entity: Values
     as_of: Times
     known_at: Times
-    label: npt.NDArray[np.int8]
+    label: Labels
 
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.label)
 
     @property
-    def everything(self) -> Mapping[str, npt.NDArray[Any]]:
+    def everything(self) -> Columns:
         """Inputs and protected attributes together: what a decision may be made from."""
         return {**self.protected, **self.columns}
 
-    def take(self, rows: npt.NDArray[Any]) -> "LabelledFrame":
+    def take(self, rows: Values) -> "LabelledFrame":
         """Return the given rows (positions or a mask)."""
         return LabelledFrame(
             columns={name: values[rows] for name, values in self.columns.items()},
@@ -70,7 +74,7 @@ class LabelledFrame:
             label=self.label[rows],
         )
 
-    def groups(self, column: str) -> list[tuple[str, npt.NDArray[np.bool_]]]:
+    def groups(self, column: str) -> list[tuple[str, Flags]]:
         """Return the groups of a column and their rows: its texts, or quartiles of its numbers."""
         values = self.protected.get(column, self.columns.get(column))
         if values is None:
@@ -194,9 +198,7 @@ def _by_time(split: Split, period: Times, known_at: Times) -> Parts:
     return Parts(rows[0], rows[1], rows[2], periods, purged)
 
 
-def _at_random(
-    split: Split, entity: npt.NDArray[Any], label: npt.NDArray[np.int8], seed: int
-) -> Parts:
+def _at_random(split: Split, entity: Values, label: Labels, seed: int) -> Parts:
     """Divide entities with a positive row and those without one in the same shares."""
     names, codes = np.unique(entity, return_inverse=True)
     is_positive = np.zeros(len(names), dtype=np.bool_)

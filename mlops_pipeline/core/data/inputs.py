@@ -9,19 +9,18 @@ from mlops_pipeline.core.expressions.types import Kind, Value
 from mlops_pipeline.spec.grammar import Expression
 from mlops_pipeline.spec.rules import InputRule, InSet, NotNull, Range
 
+Inputs = Mapping[str, Any]
 TYPES: Mapping[str, tuple[type, ...]] = {  # of a value as JSON has it; times are not compared
     "float64": (float, int), "int64": (int,), "string": (str,), "boolean": (bool,),
 }  # fmt: skip
 
 
-def condition(
-    expression: Expression, kinds: Mapping[str, Kind]
-) -> Callable[[Mapping[str, Any]], bool]:
+def condition(expression: Expression, kinds: Mapping[str, Kind]) -> Callable[[Inputs], bool]:
     """Return whether inputs satisfy an expression: what is missing or of another type does not."""
     columns = {name: kinds[name] for name in sorted(expression.columns)}
     holds = row_function(expression, columns, is_condition=True).of_row
 
-    def satisfied(values: Mapping[str, Any]) -> bool:
+    def satisfied(values: Inputs) -> bool:
         return bool(holds([_typed(values.get(name), kind) for name, kind in columns.items()]))
 
     return satisfied
@@ -35,12 +34,12 @@ def _typed(value: Any, kind: Kind) -> Value:
     return float(value) if kind == "float64" else found
 
 
-def broken_inputs(rules: Sequence[InputRule], values: Mapping[str, Any]) -> tuple[str, ...]:
+def broken_inputs(rules: Sequence[InputRule], values: Inputs) -> tuple[str, ...]:
     """Return the rules that inputs break, without values; an absent column breaks none."""
     return tuple(text for rule in rules for text in _broken(rule, values))
 
 
-def _broken(rule: InputRule, values: Mapping[str, Any]) -> Iterator[str]:
+def _broken(rule: InputRule, values: Inputs) -> Iterator[str]:
     match rule:
         case NotNull():
             for name in rule.columns:

@@ -97,9 +97,8 @@ def table_results(
     total = figures.rows + broken
     share, most = broken / total if total else 0.0, source.max_quarantined
     reason = f"{share:g} of the rows broke a rule (at most {most:g})"
-    quarantined = RuleResult(
-        *(name, "quarantined_share", share <= most, share, most, broken, reason)
-    )
+    passed = share <= most
+    quarantined = RuleResult(name, "quarantined_share", passed, share, most, broken, reason)
     if figures.rows == 0:
         reason = "every row broke a rule" if total else "the table is empty"
         return [quarantined, RuleResult(name, "not_empty", False, 0.0, 1.0, total, reason)]

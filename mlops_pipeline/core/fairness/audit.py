@@ -6,13 +6,13 @@ decision): label 0, 1 or 2 (not known yet), decision 0 or 1.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mlops_pipeline.config.modelling import CROSSED, Fairness
+from mlops_pipeline.config.modelling import CROSSED, Fairness, attribute_pairs
+from mlops_pipeline.core.data.frame import Columns, Values
 from mlops_pipeline.core.fairness import disparities
 from mlops_pipeline.core.metrics import intervals
 from mlops_pipeline.core.metrics.metrics import Estimate, Floats, binary_labels, probabilities
@@ -92,7 +92,7 @@ def audit_attributes(
 ) -> tuple[GroupAudit, ...]:
     """Audit every protected attribute and, if the settings say so, every pair of them."""
     columns = {name: np.asarray(item, object) for name, item in protected.items()}
-    pairs = map(CROSSED.join, combinations(columns, 2)) if settings.intersections else ()
+    pairs = attribute_pairs(tuple(columns)) if settings.intersections else ()
     return tuple(
         audit_groups(
             y,
@@ -106,7 +106,7 @@ def audit_attributes(
     )
 
 
-def attribute_values(protected: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
+def attribute_values(protected: Columns, name: str) -> Values:
     """Return the values of an attribute, or of a pair: it is missing where either one is."""
     if CROSSED not in name:
         return protected[name]
@@ -115,7 +115,7 @@ def attribute_values(protected: Mapping[str, NDArray[Any]], name: str) -> NDArra
     pairs = np.asarray([*texts, None], dtype=object)  # one object for each distinct pair
     crossed = first[0] * len(second[1]) + second[0]
     crossed[(first[0] < 0) | (second[0] < 0)] = -1
-    values: NDArray[Any] = pairs[crossed]
+    values: Values = pairs[crossed]
     return values
 
 
@@ -289,7 +289,7 @@ def _share(rate: str, rows: _Rows, value: Floats) -> disparities.Share:
     return disparities.Share(value, np.where(np.isfinite(worth), worth, entities), entities)
 
 
-def _rates(counts: NDArray[Any]) -> dict[str, Floats]:
+def _rates(counts: Values) -> dict[str, Floats]:
     """Return each rate (..., n_groups) of counts; NaN where no row is in its denominator."""
     with np.errstate(invalid="ignore", divide="ignore"):
         by_label = counts[..., 1] / counts.sum(axis=-1)

@@ -4,17 +4,15 @@ Reading rows and recording audits is lifecycle/compliance/fairness_audits.py's, 
 refusal the gate's and mitigation's.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Literal
 
 from mlops_pipeline.config.modelling import Fairness, is_intersection
+from mlops_pipeline.core.data.frame import Columns, Flags, Labels, Values
 from mlops_pipeline.core.fairness.audit import GroupAudit, audit_attributes
-from mlops_pipeline.core.metrics.metrics import SEVERITY, Estimate, Outcome, hold
+from mlops_pipeline.core.metrics.metrics import SEVERITY, Estimate, Floats, Outcome, hold
 
 Action = Literal["within_limits", "alert", "uncertain", "not_computable"]
 
@@ -83,12 +81,12 @@ class LiveDecisions:
     version: int
     since: datetime
     as_of: datetime
-    entity: NDArray[Any]
-    probability: NDArray[np.float64]
-    decision: NDArray[np.bool_]
-    protected: Mapping[str, NDArray[Any]]
-    label: NDArray[np.int8]
-    known: NDArray[np.bool_]
+    entity: Values
+    probability: Floats
+    decision: Flags
+    protected: Columns
+    label: Labels
+    known: Flags
 
 
 @dataclass(frozen=True)

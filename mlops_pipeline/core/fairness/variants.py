@@ -7,17 +7,18 @@ alike, so are the values of each. How variants are made belongs to `mitigation`.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mlops_pipeline.config.modelling import Mitigation
+from mlops_pipeline.core.data.frame import Columns, Flags, Values
 from mlops_pipeline.core.metrics.metrics import Estimate
 from mlops_pipeline.spec.metrics import METRICS
 
 BASE = "base"
 NO_GROUP = -1
+Limits = Mapping[str, float]  # of disparities, by attribute
 Codes = npt.NDArray[np.int64]
 
 
@@ -32,7 +33,7 @@ class Groups:
         """Return the number of groups."""
         return len(self.values)
 
-    def codes(self, protected: Mapping[str, npt.NDArray[Any]]) -> Codes:
+    def codes(self, protected: Columns) -> Codes:
         """Return the group of each row `(n_rows,)`, -1 where it has none."""
         found = {each: code for code, group in enumerate(self.values) for each in group}
         rows = zip(*(protected[name] for name in self.attributes), strict=True)
@@ -40,9 +41,7 @@ class Groups:
         return codes
 
 
-def learn_groups(
-    protected: Mapping[str, npt.NDArray[Any]], attributes: Sequence[str], min_rows: int
-) -> Groups:
+def learn_groups(protected: Columns, attributes: Sequence[str], min_rows: int) -> Groups:
     """Return the groups of the rows; combinations under `min_rows` are one, if large enough."""
     rows = zip(*(protected[name] for name in attributes), strict=True)
     counts = Counter(row for row in rows if None not in row)
@@ -54,9 +53,7 @@ def learn_groups(
     return Groups(tuple(attributes), tuple(groups))
 
 
-def selection_difference(
-    decision: npt.NDArray[np.bool_], values: npt.NDArray[Any], min_rows: int
-) -> float | None:
+def selection_difference(decision: Flags, values: Values, min_rows: int) -> float | None:
     """Return the demographic parity difference of groups of `min_rows` rows; None under two."""
     rows = Counter(value for value in values if value is not None)
     selected = Counter(value for value in values[decision] if value is not None)
@@ -90,8 +87,8 @@ class Mitigated:
     because: str
     attributes: tuple[str, ...]
     limit: float
-    limits: Mapping[str, float]
-    within: Mapping[str, float]
+    limits: Limits
+    within: Limits
     prefer: str
     variants: tuple[Variant, ...]
     chosen: str | None
@@ -100,7 +97,7 @@ class Mitigated:
 
 def choose_variant(
     variants: Sequence[Variant],
-    within: Mapping[str, float],
+    within: Limits,
     attributes: Sequence[str],
     rule: Mitigation,
 ) -> tuple[tuple[Variant, ...], str | None, str]:
@@ -125,11 +122,8 @@ def choose_variant(
     what = f"{rule.prefer} {best.figures[rule.prefer]:.4f} against {base.figures[rule.prefer]:.4f}"
     if loss is None or loss > rule.max_loss:
         much = "not computable" if loss is None else f"{loss:.1%}, above {rule.max_loss:.1%}"
-        return (
-            measured,
-            None,
-            f"{best.name} is the best within the limits, but loses {much}: {what}",
-        )
+        reason = f"{best.name} is the best within the limits, but loses {much}: {what}"
+        return measured, None, reason
     reason = f"{best.name} is the best of {len(fair)} variants within the limits: {what}"
     marked = (replace(item, chosen=item.name == best.name) for item in measured)
     return tuple(marked), best.name, reason
@@ -150,9 +144,7 @@ def missed_targets(outcome: Mitigated, on_test: Mapping[str, Estimate]) -> str:
     return f"; on the test part {', '.join(missed)}: groups too small for it" if missed else ""
 
 
-def _with_outcome(
-    variant: Variant, within: Mapping[str, float], attributes: Sequence[str]
-) -> Variant:
+def _with_outcome(variant: Variant, within: Limits, attributes: Sequence[str]) -> Variant:
     wrong = []
     for name, value in variant.disparities.items():
         if value is None:
@@ -174,7 +166,7 @@ def _badness(variant: Variant, metric: str) -> float:
     return -value if is_greater_better else value
 
 
-def _closest(measured: Sequence[Variant], within: Mapping[str, float]) -> str:
+def _closest(measured: Sequence[Variant], within: Limits) -> str:
     def excess(variant: Variant) -> float:
         known = {name: value for name, value in variant.disparities.items() if value is not None}
         return max((value - within[name] for name, value in known.items()), default=np.inf)

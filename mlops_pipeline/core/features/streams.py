@@ -60,9 +60,8 @@ def known(events: Iterable[aggregates.Event], as_of_us: int) -> list[aggregates.
 def _newest_versions(events: Iterable[aggregates.Event]) -> list[aggregates.Event]:
     first: dict[Hashable, aggregates.Event] = {}
     for event in sorted(events, key=attrgetter("arrival")):
-        first.setdefault(
-            (event.identity, event.happened_us, event.declared_us, event.values), event
-        )
+        alike = (event.identity, event.happened_us, event.declared_us, event.values)
+        first.setdefault(alike, event)
     newest: dict[Hashable, aggregates.Event] = {}
     for event in first.values():
         found = newest.get(event.identity)

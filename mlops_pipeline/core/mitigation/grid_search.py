@@ -5,19 +5,15 @@ training rows get another label or weight, and one deterministic model is fitted
 paper's randomised reductions cannot be deployed as one model.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from mlops_pipeline.config.modelling import Costs
-from mlops_pipeline.core.fairness.variants import NO_GROUP, Codes
-from mlops_pipeline.core.mitigation.context import (
-    Candidate,
-    GroupedRows,
-    MitigationContext,
-    MitigationRecipe,
-)
-from mlops_pipeline.core.modelling.fitting import Fitted, Labels, Weights
+from mlops_pipeline.core.data.frame import Labels
+from mlops_pipeline.core.fairness.variants import NO_GROUP, Codes, Limits
+from mlops_pipeline.core.mitigation import methods
+from mlops_pipeline.core.modelling.fitting import Fitted, Weights
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.core.modelling.train import decide_as
 from mlops_pipeline.errors import DataError
@@ -30,8 +26,8 @@ Fit = Callable[[Labels, Weights], Fitted]
 
 
 def variants(
-    context: MitigationContext, base: Candidate, _within: Mapping[str, float]
-) -> Iterable[Candidate]:
+    context: methods.MitigationContext, base: methods.Candidate, _within: Limits
+) -> Iterable[methods.Candidate]:
     """Fit one model to each of `grid_size` vectors of multipliers."""
     rows, codes = context.train, range(len(context.groups))
     size = context.use_case.fairness.mitigation.grid_size
@@ -46,12 +42,12 @@ def variants(
     found = search_grid(rows.label, rows.codes, grid, costs=context.costs, fit=rows.fit)
     for number, (fitted, vector) in enumerate(zip(found, grid, strict=True), start=1):
         if fitted is not None:
-            recipe = MitigationRecipe("grid_search", context.groups, tuple(vector))
+            recipe = methods.MitigationRecipe("grid_search", context.groups, tuple(vector))
             name = f"grid_search {number} of {size}"
             yield context.calibrated(name, fitted.model, fitted.importance, recipe)
 
 
-def refit(rows: GroupedRows, recipe: MitigationRecipe) -> ScoringModel:
+def refit(rows: methods.GroupedRows, recipe: methods.MitigationRecipe) -> ScoringModel:
     """Fit with the same multipliers."""
     costs = rows.use_case.training.costs
     (fitted,) = search_grid(rows.label, rows.codes, [recipe.multipliers], costs=costs, fit=rows.fit)
@@ -76,9 +72,8 @@ def multiplier_grid(
     """
     rate, part = np.asarray(rates), np.asarray(shares)
     direction = (rate - np.average(rate, weights=part)) / max(float(np.ptp(rate)), 1e-12)
-    strengths = np.linspace(0, REACH, size + 1)[1:] * min(
-        costs.false_positive, costs.false_negative
-    )
+    smaller = min(costs.false_positive, costs.false_negative)
+    strengths = np.linspace(0, REACH, size + 1)[1:] * smaller
     return [[float(f"{value:.10g}") for value in s * direction * part] for s in strengths]
 
 

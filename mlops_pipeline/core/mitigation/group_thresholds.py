@@ -8,23 +8,18 @@ threshold_group is the form of the best rule that does not see the attribute (Ch
 Denis et al. 2021), with the probability estimated from the model's own inputs.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from mlops_pipeline.config.modelling import CROSSED, Costs
+from mlops_pipeline.core.data.frame import Columns, Flags, Indices
 from mlops_pipeline.core.fairness.audit import attribute_values
-from mlops_pipeline.core.fairness.variants import NO_GROUP, Codes
+from mlops_pipeline.core.fairness.variants import NO_GROUP, Codes, Limits
 from mlops_pipeline.core.metrics.metrics import Floats
-from mlops_pipeline.core.mitigation.context import (
-    Candidate,
-    GroupedRows,
-    MitigationContext,
-    MitigationRecipe,
-)
+from mlops_pipeline.core.mitigation import methods
 from mlops_pipeline.core.modelling import scoring
 from mlops_pipeline.core.modelling.calibration import fit_calibration, folds, threshold_from_costs
 from mlops_pipeline.core.modelling.fitting import Inputs
@@ -32,7 +27,6 @@ from mlops_pipeline.core.modelling.kinds.logistic import prepare, rounded
 from mlops_pipeline.core.modelling.train import decide_as
 from mlops_pipeline.errors import DataError
 
-Flags = npt.NDArray[np.bool_]
 Tune = Callable[[Floats, Flags, float], list[float]]  # probability, which rows, share of limits
 AIMS = (0.9, 0.6, 0.3)  # shares of what a disparity has to be within: thresholds for each
 ESTIMATED_ROWS = 20_000  # of the training part: enough for a few dozen coefficients
@@ -44,8 +38,8 @@ TINY = 1e-12  # of a rate
 
 
 def variants(
-    context: MitigationContext, base: Candidate, within: Mapping[str, float]
-) -> Iterable[Candidate]:
+    context: methods.MitigationContext, base: methods.Candidate, within: Limits
+) -> Iterable[methods.Candidate]:
     """Yield the base model with thresholds tuned on the validation part, and cross-fitted."""
     aim = min(within[name] for name in context.trigger.above)
     rule, tune = _threshold_rule(context, within, aim)
@@ -63,20 +57,19 @@ def variants(
             limits = tune(probability, rest, share)
             decided.append({**document, "thresholds": {**rule, "limits": limits}})
             columns = {name: values[inside] for name, values in held.protected.items()}
-            threshold[inside] = scoring.row_thresholds(
-                decided[-1], columns, context.held_matrix[inside]
-            )
-        yield Candidate(
+            matrix = context.held_matrix[inside]
+            threshold[inside] = scoring.row_thresholds(decided[-1], columns, matrix)
+        yield methods.Candidate(
             name=f"group_thresholds for {aim * share:.3g}",
             model=base.model.revised(**decided[0]),
-            recipe=MitigationRecipe("group_thresholds", context.groups),
+            recipe=methods.MitigationRecipe("group_thresholds", context.groups),
             importance=base.importance,
             probability=base.probability,
             threshold=threshold,
         )
 
 
-def refit(rows: GroupedRows, _recipe: MitigationRecipe) -> scoring.ScoringModel:
+def refit(rows: methods.GroupedRows, _recipe: methods.MitigationRecipe) -> scoring.ScoringModel:
     """Learn the probabilities of groups anew; thresholds stay."""
     again = decide_as(rows.base, rows.fit(rows.label, None).model)
     rule = again.document.get("thresholds", {})
@@ -88,7 +81,7 @@ def refit(rows: GroupedRows, _recipe: MitigationRecipe) -> scoring.ScoringModel:
 
 
 def _threshold_rule(
-    context: MitigationContext, within: Mapping[str, float], aim: float
+    context: methods.MitigationContext, within: Limits, aim: float
 ) -> tuple[dict[str, Any], Tune]:
     """Return how thresholds are applied to a row, and how they are found on given rows."""
     least, costs = context.use_case.fairness.min_group_rows, context.costs
@@ -115,9 +108,7 @@ def _threshold_rule(
     )
 
 
-def _joint_rule(
-    context: MitigationContext, within: Mapping[str, float]
-) -> tuple[dict[str, Any], Tune]:
+def _joint_rule(context: methods.MitigationContext, within: Limits) -> tuple[dict[str, Any], Tune]:
     """Return the rule and its search for several attributes, where they may be looked up."""
     attributes, protected = context.groups.attributes, context.held.protected
     seen = {tuple(row) for row in zip(*(protected[name] for name in attributes), strict=True)}
@@ -192,7 +183,7 @@ class _RateCurve:
             free=int(np.sum(values >= _start(costs))),
         )
 
-    def nearest(self, lows: Floats, aim: float) -> npt.NDArray[np.int64]:
+    def nearest(self, lows: Floats, aim: float) -> Indices:
         """Return the position nearest to `free` within [low, low + aim] for each low, or -1."""
         first = np.searchsorted(self.rates, lows - TINY)
         last = np.searchsorted(self.rates, lows + aim + TINY, side="right") - 1
@@ -205,11 +196,11 @@ def _start(costs: Costs) -> float:
 
 def limits_jointly(
     probability: Floats,
-    of_rows: Mapping[str, npt.NDArray[Any]],
-    of_combinations: Mapping[str, npt.NDArray[Any]],
+    of_rows: Columns,
+    of_combinations: Columns,
     *,
     costs: Costs,
-    within: Mapping[str, float],
+    within: Limits,
     min_rows: int,
 ) -> list[float]:
     """Return a threshold for each combination, so that every attribute is within its limit."""

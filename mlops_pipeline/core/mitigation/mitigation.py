@@ -2,49 +2,40 @@
 
 Belongs here: whether the refusal is about fairness only, the validation figures of every variant,
 and the choice. The test part is not seen. How a variant is made belongs to the methods, what they
-work with to context.py, the rule that chooses to `variants`.
+work with to methods.py, the rule that chooses to `variants`.
 """
 
 from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 
 from mlops_pipeline.config.modelling import Costs
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.core.data.frame import LabelledFrame
+from mlops_pipeline.core.data.frame import LabelledFrame, Labels
 from mlops_pipeline.core.evaluation.outcomes import Gate, RuleResult
 from mlops_pipeline.core.fairness.audit import attribute_values
 from mlops_pipeline.core.fairness.variants import (
     BASE,
+    Limits,
     Mitigated,
     Variant,
     choose_variant,
     selection_difference,
 )
 from mlops_pipeline.core.metrics.metrics import point_metrics
-from mlops_pipeline.core.mitigation.context import (
-    Candidate,
-    GroupedRows,
-    MitigationContext,
-    MitigationRecipe,
-    MitigationTrigger,
-    method_of,
-)
+from mlops_pipeline.core.mitigation import methods
 from mlops_pipeline.core.modelling.scoring import Floats, ScoringModel
 from mlops_pipeline.spec.rules import GateRule, ParityRule
 
 
-def mitigation_trigger(use_case: UseCase, gate: Gate) -> MitigationTrigger | None:
+def mitigation_trigger(use_case: UseCase, gate: Gate) -> methods.MitigationTrigger | None:
     """Return what has to be mitigated, if every rule that blocks is a parity rule.
 
     So is one that cannot tell, or that the champion breaks by more, where the figure is beyond the
     limit. A rule that a person has excepted for a time asks for nothing.
     """
     judged = list(zip(use_case.gates, gate.rules, strict=True))
-    failed = [
-        (rule, result) for rule, result in judged if result.blocks or _is_beyond(rule, result)
-    ]
+    failed = [pair for pair in judged if pair[1].blocks or _is_beyond(*pair)]
     is_fairness_only = failed and all(isinstance(rule, ParityRule) for rule, _ in failed)
     if not is_fairness_only or not use_case.fairness.mitigation.methods:
         return None
@@ -55,7 +46,7 @@ def mitigation_trigger(use_case: UseCase, gate: Gate) -> MitigationTrigger | Non
                 limits[name] = min(rule.at_most, limits.get(name, rule.at_most))
     because = "; ".join(f"{result.name}: {result.reason}" for _, result in failed)
     above = dict.fromkeys(name for _, result in failed for name in result.failing)
-    return MitigationTrigger(because, tuple(above), limits)
+    return methods.MitigationTrigger(because, tuple(above), limits)
 
 
 def _is_beyond(rule: GateRule, result: RuleResult) -> bool:
@@ -65,17 +56,17 @@ def _is_beyond(rule: GateRule, result: RuleResult) -> bool:
 
 
 def mitigate(
-    context: MitigationContext, *, importance: Mapping[str, float]
-) -> tuple[Mitigated, Candidate | None]:
+    context: methods.MitigationContext, *, importance: Mapping[str, float]
+) -> tuple[Mitigated, methods.Candidate | None]:
     """Make every variant, measure it on the validation part, and choose one or none."""
     rule, trigger = context.use_case.fairness.mitigation, context.trigger
     within = {name: limit * (1 - rule.margin) for name, limit in trigger.limits.items()}
     unchanged = context.calibrated(
-        BASE, context.base, importance, MitigationRecipe("none", context.groups)
+        BASE, context.base, importance, methods.MitigationRecipe("none", context.groups)
     )
     tried = [unchanged]
     for method in rule.methods if len(context.groups) > 1 else ():
-        tried += method_of(method).variants(context, unchanged, within)
+        tried += methods.method_of(method).variants(context, unchanged, within)
     measured = [_measured(item, context, within) for item in tried]
     variants, chosen, reason = choose_variant(measured, within, trigger.above, rule)
     outcome = Mitigated(
@@ -96,18 +87,18 @@ def refit_variant(
     use_case: UseCase,
     frame: LabelledFrame,
     model: ScoringModel,
-    recipe: MitigationRecipe,
+    recipe: methods.MitigationRecipe,
     *,
     threads: int,
 ) -> ScoringModel:
     """Fit a chosen variant on every row given, with the same mitigation."""
     every = np.arange(len(frame))
-    rows = GroupedRows(use_case, model, frame, every, recipe.groups, threads=threads)
-    return method_of(recipe.method).refit(rows, recipe)
+    rows = methods.GroupedRows(use_case, model, frame, every, recipe.groups, threads=threads)
+    return methods.method_of(recipe.method).refit(rows, recipe)
 
 
 def decision_figures(
-    label: npt.NDArray[np.int8], probability: Floats, threshold: Floats, costs: Costs
+    label: Labels, probability: Floats, threshold: Floats, costs: Costs
 ) -> dict[str, float | None]:
     """Return every metric of scores and decisions, and the mean cost of a decision."""
     metrics = point_metrics(label, probability, threshold)
@@ -118,7 +109,9 @@ def decision_figures(
     return {**{name: item.value for name, item in metrics.items()}, "expected_cost": cost}
 
 
-def _measured(item: Candidate, context: MitigationContext, within: Mapping[str, float]) -> Variant:
+def _measured(
+    item: methods.Candidate, context: methods.MitigationContext, within: Limits
+) -> Variant:
     held, min_rows = context.held, context.use_case.fairness.min_group_rows
     decision = item.probability >= item.threshold
     return Variant(

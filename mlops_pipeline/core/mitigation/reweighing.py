@@ -1,39 +1,33 @@
 """Reweighing (Kamiran & Calders 2012): weights under which all groups have the same base rate."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
-import numpy.typing as npt
 
-from mlops_pipeline.core.fairness.variants import NO_GROUP, Codes
+from mlops_pipeline.core.data.frame import Values
+from mlops_pipeline.core.fairness.variants import NO_GROUP, Codes, Limits
 from mlops_pipeline.core.metrics.metrics import Floats
-from mlops_pipeline.core.mitigation.context import (
-    Candidate,
-    GroupedRows,
-    MitigationContext,
-    MitigationRecipe,
-)
+from mlops_pipeline.core.mitigation import methods
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.core.modelling.train import decide_as
 
 
 def variants(
-    context: MitigationContext, _base: Candidate, _within: Mapping[str, float]
-) -> Iterable[Candidate]:
+    context: methods.MitigationContext, _base: methods.Candidate, _within: Limits
+) -> Iterable[methods.Candidate]:
     """Fit the base model's recipe with the weights."""
     rows = context.train
     fitted = rows.fit(rows.label, reweigh(rows.label, rows.codes))
-    recipe = MitigationRecipe("reweighing", context.groups)
+    recipe = methods.MitigationRecipe("reweighing", context.groups)
     yield context.calibrated("reweighing", fitted.model, fitted.importance, recipe)
 
 
-def refit(rows: GroupedRows, _recipe: MitigationRecipe) -> ScoringModel:
+def refit(rows: methods.GroupedRows, _recipe: methods.MitigationRecipe) -> ScoringModel:
     """Learn the weights anew from these rows."""
     return decide_as(rows.base, rows.fit(rows.label, reweigh(rows.label, rows.codes)).model)
 
 
-def reweigh(label: npt.NDArray[Any], codes: Codes) -> Floats:
+def reweigh(label: Values, codes: Codes) -> Floats:
     """Return a weight for each row that makes group and label independent.
 
     w(g, y) = P(g) P(y) / P(g, y): under these weights every group has the same base rate, and

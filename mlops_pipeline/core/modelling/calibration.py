@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 from numpy.typing import ArrayLike
 
+from mlops_pipeline.core.data.frame import Labels, Values
 from mlops_pipeline.core.metrics import metrics
-from mlops_pipeline.core.modelling.scoring import Flags, apply_calibration, logit, sigmoid
+from mlops_pipeline.core.modelling.scoring import Flags, Floats, apply_calibration, logit, sigmoid
 from mlops_pipeline.errors import ConfigError, DataError
 
 Kind = Literal["isotonic", "sigmoid", "none"]
@@ -34,9 +34,8 @@ def fit_calibration(kind: Kind, scores: ArrayLike, y: ArrayLike) -> Calibration:
     order of the scores: where that of these rows is the reverse, every score gets their base rate.
     """
     if kind not in get_args(Kind):
-        raise ConfigError(
-            "Unknown calibration", expected=", ".join(get_args(Kind)), found=str(kind)
-        )
+        known = ", ".join(get_args(Kind))
+        raise ConfigError("Unknown calibration", expected=known, found=str(kind))
     labels = metrics.binary_labels(y)
     checked = metrics.probabilities(scores, len(labels))
     found: Calibration = {"kind": kind, "x": [], "y": [], "a": None, "b": None}
@@ -66,7 +65,7 @@ def calibration_notes(kind: Kind, rows: int, positives: int) -> list[str]:
     ]
 
 
-def _fit_sigmoid(logits: metrics.Floats, labels: metrics.Floats) -> tuple[float, float]:
+def _fit_sigmoid(logits: Floats, labels: Floats) -> tuple[float, float]:
     """Minimise the log loss of Platt's smoothed targets by Newton steps with halving.
 
     The targets are (n+ + 1) / (n+ + 2) and 1 / (n- + 2), which keeps a and b finite when the
@@ -78,7 +77,7 @@ def _fit_sigmoid(logits: metrics.Floats, labels: metrics.Floats) -> tuple[float,
     targets = np.where(labels == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
     design = np.column_stack([logits, np.ones_like(logits)])
 
-    def loss(ab: metrics.Floats) -> float:
+    def loss(ab: Floats) -> float:
         z = design @ ab
         return float(np.sum(targets * z + np.logaddexp(0, -z)))
 
@@ -100,7 +99,7 @@ def _fit_sigmoid(logits: metrics.Floats, labels: metrics.Floats) -> tuple[float,
     return float(ab[0]), float(ab[1])
 
 
-def folds(label: npt.NDArray[np.int8], entity: npt.NDArray[Any]) -> list[tuple[Flags, Flags]]:
+def folds(label: Labels, entity: Values) -> list[tuple[Flags, Flags]]:
     """Return five (inside, rest) divisions by entity; none when a rest has one class only."""
     names, codes = np.unique(entity, return_inverse=True)
     fold = np.random.default_rng(0).permutation(len(names))[codes] % FOLDS
@@ -109,9 +108,7 @@ def folds(label: npt.NDArray[np.int8], entity: npt.NDArray[Any]) -> list[tuple[F
     return divided if all(len(np.unique(label[rest])) == 2 for _, rest in divided) else []
 
 
-def cross_fitted(
-    kind: Kind, scores: metrics.Floats, label: npt.NDArray[np.int8], entity: npt.NDArray[Any]
-) -> metrics.Floats:
+def cross_fitted(kind: Kind, scores: Floats, label: Labels, entity: Values) -> Floats:
     """Return each row's probability, calibrated by other folds; the scores where there are none."""
     result = scores.copy()
     for inside, rest in folds(label, entity):

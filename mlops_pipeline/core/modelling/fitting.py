@@ -10,9 +10,9 @@ from importlib import import_module
 from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from mlops_pipeline.config.tables import Direction
+from mlops_pipeline.core.data.frame import Columns, Indices, Labels
 from mlops_pipeline.core.metrics.metrics import Estimate
 from mlops_pipeline.core.modelling import kinds
 from mlops_pipeline.core.modelling.scoring import Floats, Matrix, ScoringModel, encode
@@ -22,8 +22,7 @@ from mlops_pipeline.spec.kinds import KINDS
 MAX_CATEGORIES = 1_000  # more distinct texts are an identifier, not a category
 SIGNS = {"increasing": 1, "decreasing": -1}
 
-Labels = npt.NDArray[np.int8]
-Weights = npt.NDArray[np.float64]
+Weights = Floats
 
 
 @dataclass(frozen=True)
@@ -36,9 +35,9 @@ class Inputs:
 
 
 def learn_inputs(
-    columns: Mapping[str, npt.NDArray[Any]],
+    columns: Columns,
     names: Sequence[str],
-    rows: npt.NDArray[np.int64],
+    rows: Indices,
     directions: Mapping[str, Direction] | None = None,
 ) -> Inputs:
     """Learn categories from the training rows; leave out inputs that say nothing."""
@@ -75,9 +74,7 @@ def learn_inputs(
     return Inputs(tuple(items), dropped, directions or {})
 
 
-def encode_rows(
-    inputs: Inputs, columns: Mapping[str, npt.NDArray[Any]], rows: npt.NDArray[np.int64]
-) -> Matrix:
+def encode_rows(inputs: Inputs, columns: Columns, rows: Indices) -> Matrix:
     """Encode the given rows as a float32 matrix `(len(rows), n_inputs)`."""
     return encode(inputs.items, columns, rows)
 

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mlops_pipeline.config.modelling import Training as Settings
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.core.data.frame import LabelledFrame, Parts
+from mlops_pipeline.core.data.frame import LabelledFrame, Parts, Values
 from mlops_pipeline.core.metrics.metrics import point_metrics
 from mlops_pipeline.core.modelling.calibration import (
     cross_fitted,
@@ -90,7 +89,7 @@ def train(
 
 
 def calibrate_candidate(
-    fitted: Fitted, held: Rows, entity: npt.NDArray[Any], settings: Settings, seconds: float
+    fitted: Fitted, held: Rows, entity: Values, settings: Settings, seconds: float
 ) -> Trained:
     """Calibrate a candidate on the validation part and measure it there.
 

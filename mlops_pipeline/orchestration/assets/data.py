@@ -26,6 +26,7 @@ INGESTED = {  # column shown: field
     "held_back": "rows_held_back",
     "hash": "content_hash",
 }
+Results = Iterator[dg.AssetCheckResult | dg.MaterializeResult[Any]]
 NONE_LEFT_OUT = "no_row_left_out"  # the asset check of `raw_data`
 NO_LEAK, PRECISION = "no_leak", "precision_kept"  # the asset checks of `features`
 RULE = ("rule", "passed", "value", "threshold", "rows", "reason")
@@ -62,8 +63,6 @@ def check_name(source: str) -> str:
 
 
 def _raw_data(use_case: UseCase) -> dg.AssetsDefinition:
-    key = dg.AssetKey([use_case.name, "raw_data"])
-
     @asset_run.use_case_asset(
         use_case,
         "raw_data",
@@ -75,15 +74,13 @@ def _raw_data(use_case: UseCase) -> dg.AssetsDefinition:
         check_specs=[
             dg.AssetCheckSpec(
                 NONE_LEFT_OUT,
-                asset=key,
+                asset=[use_case.name, "raw_data"],
                 description="No delivered row lies further behind the newest than "
                 "lateness_days, and no file has the content of another.",
             )
         ],
     )
-    def raw_data(
-        context: dg.AssetExecutionContext, config: Permitted
-    ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[Any]]:
+    def raw_data(context: dg.AssetExecutionContext, config: Permitted) -> Results:
         from mlops_pipeline.lifecycle.ingest.deliveries import Permits
         from mlops_pipeline.lifecycle.ingest.ingestion import ingest_sources
 
@@ -91,7 +88,7 @@ def _raw_data(use_case: UseCase) -> dg.AssetsDefinition:
             jumps, restated = tuple(config.accept_jump), tuple(config.restate)
             done = ingest_sources(run, Permits(jumps, restated, config.by, config.reason))
             version = "+".join(f"{item.version}-{item.content_hash[:8]}" for item in done)
-            yield _left_out(key, done)
+            yield _left_out(done)
             yield dg.MaterializeResult(
                 data_version=dg.DataVersion(version), metadata=_ingested(done)
             )
@@ -99,10 +96,9 @@ def _raw_data(use_case: UseCase) -> dg.AssetsDefinition:
     return raw_data
 
 
-def _left_out(key: dg.AssetKey, done: "list[Ingested]") -> dg.AssetCheckResult:
+def _left_out(done: "list[Ingested]") -> dg.AssetCheckResult:
     left_out = {item.source: item.left_out for item in done if item.left_out}
     return dg.AssetCheckResult(
-        asset_key=key,
         check_name=NONE_LEFT_OUT,
         passed=not left_out,
         severity=dg.AssetCheckSeverity.WARN,
@@ -121,16 +117,15 @@ def _ingested(done: "list[Ingested]") -> dict[str, Any]:
         "dagster/row_count": sum(item.rows for item in done),
         "rows_added": sum(item.rows_added for item in done),
         "sources": dg.MetadataValue.table(table),
-        **({"forgotten": dg.MetadataValue.json(left_out)} if left_out else {}),
+        **({"forgotten": left_out} if left_out else {}),
     }
 
 
 def _validated_data(use_case: UseCase) -> dg.AssetsDefinition:
-    key = dg.AssetKey([use_case.name, "validated_data"])
     checks = [
         dg.AssetCheckSpec(
             check_name(name),
-            asset=key,
+            asset=[use_case.name, "validated_data"],
             blocking=True,
             description=f"Every rule of source {name}, over all of its rows.",
         )
@@ -148,9 +143,7 @@ def _validated_data(use_case: UseCase) -> dg.AssetsDefinition:
         after=("raw_data",),
         check_specs=checks,
     )
-    def validated_data(
-        context: dg.AssetExecutionContext,
-    ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[Any]]:
+    def validated_data(context: dg.AssetExecutionContext) -> Results:
         from mlops_pipeline.lifecycle.ingest import validation
 
         with asset_run.asset_run(context, use_case) as run:
@@ -158,7 +151,7 @@ def _validated_data(use_case: UseCase) -> dg.AssetsDefinition:
                 validation.validate_source(run, name, now=run.now) for name in use_case.sources
             ]
             for item in validations:
-                yield _check_result(key, item, validation.quarantine_examples(run, item))
+                yield _check_result(item, validation.quarantine_examples(run, item))
             accepted = validation.accept_sources(run, validations)
             every = accepted.values()
             version = "+".join(f"{item.version}-{item.quarantine_version}" for item in every)
@@ -167,9 +160,7 @@ def _validated_data(use_case: UseCase) -> dg.AssetsDefinition:
                 metadata={
                     "dagster/row_count": sum(item.rows for item in every),
                     "quarantined": sum(item.quarantined for item in every),
-                    "accepted": dg.MetadataValue.json(
-                        {name: item.to_dict() for name, item in accepted.items()}
-                    ),
+                    "accepted": {name: item.to_dict() for name, item in accepted.items()},
                 },
             )
 
@@ -177,7 +168,7 @@ def _validated_data(use_case: UseCase) -> dg.AssetsDefinition:
 
 
 def _check_result(
-    key: dg.AssetKey, validation: "SourceValidation", examples: list[dict[str, Any]]
+    validation: "SourceValidation", examples: list[dict[str, Any]]
 ) -> dg.AssetCheckResult:
     """Return the check result of one source, with every rule's figures."""
     rules = [{name: getattr(result, name) for name in RULE} for result in validation.results]
@@ -189,7 +180,6 @@ def _check_result(
     accepted = validation.accepted
     shown = [{name: str(value) for name, value in row.items()} for row in examples]
     return dg.AssetCheckResult(
-        asset_key=key,
         check_name=check_name(validation.source),
         passed=validation.passed,
         severity=dg.AssetCheckSeverity.ERROR,
@@ -198,7 +188,7 @@ def _check_result(
             "rows": accepted.rows,
             "quarantined": accepted.quarantined,
             "rules": dg.MetadataValue.table(table),
-            **({"quarantined_examples": dg.MetadataValue.json(shown)} if shown else {}),
+            **({"quarantined_examples": shown} if shown else {}),
         },
     )
 
@@ -229,7 +219,7 @@ def _data_docs(use_case: UseCase) -> dg.AssetsDefinition:
                     "expectations": len(docs.results),
                     "failed_on_sample": sum(not item.passed for item in docs.results),
                     "rows_sampled": sum(len(sample) for sample in samples.values()),
-                    "judged_in_sql_only": dg.MetadataValue.json(sql_only),
+                    "judged_in_sql_only": sql_only,
                 }
             )
 
@@ -237,8 +227,6 @@ def _data_docs(use_case: UseCase) -> dg.AssetsDefinition:
 
 
 def _features(use_case: UseCase) -> dg.AssetsDefinition:
-    key = dg.AssetKey([use_case.name, "features"])
-
     @asset_run.use_case_asset(
         use_case,
         "features",
@@ -250,30 +238,27 @@ def _features(use_case: UseCase) -> dg.AssetsDefinition:
         check_specs=[
             dg.AssetCheckSpec(
                 NO_LEAK,
-                asset=key,
+                asset=[use_case.name, "features"],
                 blocking=True,
                 description="Computed again with noise for a future, the newest period is the "
                 "same: no feature looks ahead.",
             ),
             dg.AssetCheckSpec(
                 PRECISION,
-                asset=key,
+                asset=[use_case.name, "features"],
                 description="No feature's precision makes it a constant, or takes most of its "
                 "distinct values.",
             ),
         ],
     )
-    def features(
-        context: dg.AssetExecutionContext, config: AsOf
-    ) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[Any]]:
+    def features(context: dg.AssetExecutionContext, config: AsOf) -> Results:
         from mlops_pipeline.lifecycle.bookkeeping import start_lifecycle
         from mlops_pipeline.lifecycle.features import leak_check
         from mlops_pipeline.lifecycle.train import refuse_untrainable
 
         with asset_run.asset_run(context, use_case) as run:
-            snapshot = leak_check.snapshot_for(
-                run, parse_time(config.as_of) if config.as_of else None
-            )
+            as_of = parse_time(config.as_of) if config.as_of else None
+            snapshot = leak_check.snapshot_for(run, as_of)
             if asset_run.is_whole_lifecycle(context, use_case):
                 tags = context.run.tags
                 start_lifecycle(
@@ -287,15 +272,15 @@ def _features(use_case: UseCase) -> dg.AssetsDefinition:
                 )
                 refuse_untrainable(run, snapshot)
             checked = leak_check.build_checked(run, snapshot)
-            yield _leak_result(key, checked)
-            yield _precision_result(key, checked)
+            yield _leak_result(checked)
+            yield _precision_result(checked)
             leak_check.accept_features(run, checked)
             built = checked.built
             yield dg.MaterializeResult(
                 data_version=dg.DataVersion(f"{built.definitions}-{built.content_hash}"),
                 metadata={
                     "dagster/row_count": sum(item.rows for item in built.periods),
-                    "as_of": dg.MetadataValue.text(snapshot.as_of.date().isoformat()),
+                    "as_of": snapshot.as_of.date().isoformat(),
                     "periods_built": len(built.built),
                     "periods": len(built.periods),
                     "table_version": built.version,
@@ -306,12 +291,11 @@ def _features(use_case: UseCase) -> dg.AssetsDefinition:
     return features
 
 
-def _leak_result(key: dg.AssetKey, checked: "CheckedFeatures") -> dg.AssetCheckResult:
+def _leak_result(checked: "CheckedFeatures") -> dg.AssetCheckResult:
     """Return the check result; only an error blocks what comes after."""
     found, severity = checked.leaks, dg.AssetCheckSeverity
     is_warning = not found.passed and not checked.is_blocked
     return dg.AssetCheckResult(
-        asset_key=key,
         check_name=NO_LEAK,
         passed=found.passed,
         severity=severity.WARN if is_warning else severity.ERROR,
@@ -320,21 +304,20 @@ def _leak_result(key: dg.AssetKey, checked: "CheckedFeatures") -> dg.AssetCheckR
             "period": found.period,
             "cut": found.cut.isoformat(),
             "rows_compared": found.rows_compared,
-            "leaking": dg.MetadataValue.json(list(found.leaking)),
-            "outdated": dg.MetadataValue.json(list(found.outdated)),
+            "leaking": list(found.leaking),
+            "outdated": list(found.outdated),
         },
     )
 
 
-def _precision_result(key: dg.AssetKey, checked: "CheckedFeatures") -> dg.AssetCheckResult:
+def _precision_result(checked: "CheckedFeatures") -> dg.AssetCheckResult:
     lost = {item.feature: item.sentence for item in checked.losses}
     return dg.AssetCheckResult(
-        asset_key=key,
         check_name=PRECISION,
         passed=not lost,
         severity=dg.AssetCheckSeverity.WARN,
         description="; ".join(lost.values()) or "every feature keeps its values",
-        metadata={"features": dg.MetadataValue.json(list(lost))},
+        metadata={"features": list(lost)},
     )
 
 
@@ -361,10 +344,10 @@ def _online_features(use_case: UseCase) -> dg.AssetsDefinition:
                 data_version=dg.DataVersion(f"{done.table}-{done.feature_time}"),
                 metadata={
                     "dagster/row_count": done.entities,
-                    "feature_time": dg.MetadataValue.text(time),
+                    "feature_time": time,
                     "rows_written": done.rows,
                     "events_written": done.events,
-                    "stale_views": dg.MetadataValue.json(list(done.stale_views)),
+                    "stale_views": list(done.stale_views),
                     "online_table": done.table,
                 },
             )

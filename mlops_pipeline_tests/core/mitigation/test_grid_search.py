@@ -8,15 +8,9 @@ import pytest
 from fairlearn.reductions import DemographicParity, ErrorRate, GridSearch
 
 from mlops_pipeline.config.modelling import Costs
+from mlops_pipeline.core.data.frame import Labels
 from mlops_pipeline.core.mitigation.grid_search import multiplier_grid, search_grid
-from mlops_pipeline.core.modelling.fitting import (
-    Fitted,
-    Fitting,
-    Inputs,
-    Labels,
-    Rows,
-    Weights,
-)
+from mlops_pipeline.core.modelling.fitting import Fitted, Fitting, Inputs, Rows, Weights
 from mlops_pipeline.spec.kinds import Dummy
 
 COSTS = Costs(false_positive=1.0, false_negative=4.0)

@@ -13,7 +13,7 @@ from mlops_pipeline.core.data.frame import LabelledFrame, Parts, split_frame
 from mlops_pipeline.core.evaluation.outcomes import Gate, RuleResult
 from mlops_pipeline.core.fairness.variants import Mitigated, selection_difference
 from mlops_pipeline.core.metrics.metrics import Outcome
-from mlops_pipeline.core.mitigation.context import (
+from mlops_pipeline.core.mitigation.methods import (
     Candidate,
     MitigationContext,
     MitigationRecipe,

@@ -14,6 +14,7 @@ from mlops_pipeline.spec.kinds import LightGBM
 FRAMEWORK = "lightgbm"
 REQUIREMENTS = ("lightgbm",)
 CURVE_ROWS = 20_000  # of the training part, watched for its learning curve
+THREADS = r"\[num_threads: -?\d+\]\n"  # the one line of the text that tells how many made it
 FEW_ROWS = 64  # explained on one thread: waking others takes longer
 
 
@@ -41,7 +42,7 @@ def fit(fitting: Fitting) -> Fitted:
     watched = _watched(fitting, data, parameters, curves)
     booster = lightgbm.train(parameters, data, fitting.parameters.trees, **watched)
     trees = booster.best_iteration if booster.best_iteration > 0 else booster.num_trees()
-    text = without_threads(booster.model_to_string(num_iteration=trees))
+    text = re.sub(THREADS, "", booster.model_to_string(num_iteration=trees))
     gain = booster.feature_importance("gain", iteration=trees)
     return Fitted(
         name=fitting.name,
@@ -56,11 +57,6 @@ def explain(model: ScoringModel, matrix: Matrix) -> Contributions:
     """Return LightGBM's exact tree SHAP (Lundberg et al. 2020, path-dependent)."""
     threads = 1 if len(matrix) <= FEW_ROWS else 0
     return Contributions.of_trees(model.scorer.contributions(matrix, threads=threads))
-
-
-def without_threads(text: str) -> str:
-    """Return LightGBM's text without the one line that tells how many threads made it."""
-    return re.sub(r"\[num_threads: -?\d+\]\n", "", text)
 
 
 def _watched(

@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from mlops_pipeline.config.modelling import CROSSED
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.core.data.frame import LabelledFrame, Parts
-from mlops_pipeline.core.fairness.variants import Groups, learn_groups
+from mlops_pipeline.core.data.frame import LabelledFrame, Labels, Parts
+from mlops_pipeline.core.fairness.variants import Groups, Limits, learn_groups
 from mlops_pipeline.core.modelling.calibration import cross_fitted, fit_calibration
 from mlops_pipeline.core.modelling.fitting import Fitted, Rows, encode_rows, kind_of, learn_inputs
 from mlops_pipeline.core.modelling.scoring import Floats, ScoringModel
@@ -30,7 +30,7 @@ class MitigationTrigger:
 
     because: str
     above: tuple[str, ...]
-    limits: Mapping[str, float]
+    limits: Limits
 
     @property
     def attributes(self) -> tuple[str, ...]:
@@ -79,7 +79,7 @@ class GroupedRows:
         self.label = frame.label[rows]
         self.codes = groups.codes({name: frame.protected[name][rows] for name in groups.attributes})
 
-    def fit(self, label: npt.NDArray[np.int8], weight: Floats | None) -> Fitted:
+    def fit(self, label: Labels, weight: Floats | None) -> Fitted:
         """Fit the base model's recipe with these labels and weights."""
         rows = Rows(self.matrix, label, weight, self._prepared)
         return fit_again(self.use_case, self.base, self.inputs, rows, threads=self.threads)
@@ -133,7 +133,7 @@ class Method(Protocol):
     """What the file of a method has."""
 
     def variants(
-        self, context: MitigationContext, base: Candidate, within: Mapping[str, float]
+        self, context: MitigationContext, base: Candidate, within: Limits
     ) -> Iterable[Candidate]:
         """Make variants of the base model; `within` is what each disparity has to be within."""
         ...
