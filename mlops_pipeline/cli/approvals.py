@@ -179,7 +179,6 @@ def forget(
     from mlops_pipeline.core.rollout.approvals import signed
     from mlops_pipeline.lifecycle.compliance.erasure import find, forget, person_of
     from mlops_pipeline.lifecycle.ingest.ingestion import EVERY
-    from mlops_pipeline.stores.ops import OpsDatabase
 
     settings = Settings.from_environment()
     said = signed(by, reason, settings.now())
@@ -191,7 +190,7 @@ def forget(
         return
     if not yes:
         typer.confirm("Remove all of this? It cannot be undone", abort=True)
-    with OpsDatabase.open(settings.database_url) as ops:
+    with console.open_ops() as ops:
         for erased in forget(person, settings, ops, by=said.by, reason=said.reason):
             _print_erased(erased)
     console.say(f"{entity} {person.pseudonym} is forgotten; recorded: {said.by}: {said.reason}")

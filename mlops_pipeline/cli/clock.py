@@ -5,13 +5,12 @@ from typing import Annotated
 
 import typer
 
-from mlops_pipeline.cli.console import AsJson, all_use_cases, print_json, say
+from mlops_pipeline.cli.console import AsJson, OptionalBy, all_use_cases, open_ops, print_json, say
 from mlops_pipeline.stores.clock import machine_now
 from mlops_pipeline.stores.settings import Settings, parse_time
 
 clock_app = typer.Typer(help="Product time: show it, step it, speed it up.", no_args_is_help=True)
 
-ClockBy = Annotated[str | None, typer.Option("--by", help="Who does: self-asserted, recorded.")]
 Until = Annotated[str | None, typer.Option(help="Not beyond this time (ISO, UTC).")]
 
 
@@ -39,18 +38,17 @@ def step(
         str | None, typer.Option(help="A time (ISO, UTC); default when work is due next.")
     ] = None,
     until: Until = None,
-    by: ClockBy = None,
+    by: OptionalBy = None,
 ) -> None:
     """Move the Clock once; with --until, the sensor `calendar` goes on by itself."""
     from mlops_pipeline.core.monitoring.calendar import next_stop, plans
     from mlops_pipeline.lifecycle.clock import check_idle, move_clock
-    from mlops_pipeline.stores.ops import OpsDatabase
 
     settings, use_cases = Settings.from_environment(), all_use_cases().values()
     end = None if until is None else parse_time(until)
     planned = [plan for use_case in use_cases for plan in plans(use_case).values()]
     target = next_stop(planned, settings.now()) if to is None else parse_time(to)
-    with OpsDatabase.open(settings.database_url) as ops:
+    with open_ops() as ops:
         check_idle(ops, use_cases)
         now = move_clock(ops, settings, target, by=by or getpass.getuser(), until=end)
     say(f"the Clock is at {now.isoformat()}" + (f", and goes on until {until}" if until else ""))
@@ -63,27 +61,24 @@ def speed(
         str | None, typer.Option("--from", help="A time (ISO, UTC); default where it is.")
     ] = None,
     until: Until = None,
-    by: ClockBy = None,
+    by: OptionalBy = None,
 ) -> None:
     """Let the Clock run so many times as fast as the system's."""
     from mlops_pipeline.lifecycle.clock import move_clock
-    from mlops_pipeline.stores.ops import OpsDatabase
 
     settings = Settings.from_environment()
     begin, end = (None if text is None else parse_time(text) for text in (start, until))
-    with OpsDatabase.open(settings.database_url) as ops:
+    with open_ops() as ops:
         who = by or getpass.getuser()
         now = move_clock(ops, settings, begin, by=who, rate=rate, until=end)
     say(f"the Clock is at {now.isoformat()} and runs {rate:g} times as fast")
 
 
 @clock_app.command("system")
-def system(by: ClockBy = None) -> None:
+def system(by: OptionalBy = None) -> None:
     """Go by the system's clock again."""
     from mlops_pipeline.lifecycle.clock import end_clock
-    from mlops_pipeline.stores.ops import OpsDatabase
 
-    settings = Settings.from_environment()
-    with OpsDatabase.open(settings.database_url) as ops:
-        end_clock(ops, settings, by=by or getpass.getuser())
+    with open_ops() as ops:
+        end_clock(ops, Settings.from_environment(), by=by or getpass.getuser())
     say("the Clock is the system's")

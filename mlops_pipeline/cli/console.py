@@ -18,12 +18,14 @@ from mlops_pipeline.stores.settings import Settings, project_root
 
 if TYPE_CHECKING:
     from mlops_pipeline.lifecycle.context import Context
+    from mlops_pipeline.stores.ops import OpsDatabase
 
 console = Console(highlight=False, soft_wrap=True)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 Name = Annotated[str, typer.Argument(help="A use case: the name of a file in configs/.")]
 By = Annotated[str, typer.Option("--by", help="Your name (self-asserted, recorded).")]
+OptionalBy = Annotated[str | None, typer.Option("--by", help="Who does: self-asserted, recorded.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; recorded for good.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One document instead.")]
 
@@ -52,6 +54,13 @@ def project(name: str) -> "Iterator[Context]":
 
     with open_context(find_use_case(name), Settings.from_environment()) as context:
         yield context
+
+
+def open_ops() -> "OpsDatabase":
+    """Open the ops database, for a command that needs no more."""
+    from mlops_pipeline.stores.ops import OpsDatabase
+
+    return OpsDatabase.open(Settings.from_environment().database_url)
 
 
 def print_pending(context: "Context") -> None:

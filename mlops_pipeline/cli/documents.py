@@ -82,9 +82,8 @@ def list_events(
 ) -> None:
     """List the newest events, the newest last."""
     from mlops_pipeline.core.audit.anchors import canonical
-    from mlops_pipeline.stores.ops import OpsDatabase
 
-    with OpsDatabase.open(Settings.from_environment().database_url) as ops:
+    with console.open_ops() as ops:
         events = ops.audit_events(use_case=use_case, kind=kind, limit=last)
     for event in reversed(events):
         about = f"{event.use_case or '-'} {event.kind} by {event.actor}"

@@ -16,14 +16,12 @@ from mlops_pipeline.stores.clock import machine_now
 from mlops_pipeline.stores.settings import Settings, parse_time
 
 if TYPE_CHECKING:
-    from mlops_pipeline.stores.ops import OpsDatabase
     from mlops_pipeline.stores.predictions import PredictionLog
 
 keys_app = typer.Typer(help="Keys of the service's clients.", no_args_is_help=True)
 
 YEAR = timedelta(days=365)
 KeyName = Annotated[str, typer.Argument(help="Whose key it is; kept with all it is used for.")]
-KeyBy = Annotated[str | None, typer.Option("--by", help="Who does: self-asserted, recorded.")]
 Expires = Annotated[str | None, typer.Option(help="Its end (ISO, UTC); default in a year.")]
 
 
@@ -103,7 +101,7 @@ def decide(
     """Confirm or overturn an answer: in its receipt from then on, and in the audit chain."""
     from mlops_pipeline.lifecycle.reviews import Said, review_answer
 
-    with _log(use_case) as (log, settings), _ops() as ops:
+    with _log(use_case) as (log, settings), console.open_ops() as ops:
         said = Said(verdict, by, reason)
         made = review_answer(log, ops, use_case, prediction_id, said, now=settings.now())
     decision = "positive" if made.decision else "negative"
@@ -144,13 +142,13 @@ def create(
     name: KeyName,
     scopes: Annotated[str, typer.Option(help="predict, label, review, read, admin; by commas.")],
     expires: Expires = None,
-    by: KeyBy = None,
+    by: console.OptionalBy = None,
 ) -> None:
     """Make a key and print it: it is shown this once."""
     from mlops_pipeline.lifecycle.api_keys import create_key
 
     wanted = tuple(filter(None, (word.strip() for word in scopes.split(","))))
-    with _ops() as ops:
+    with console.open_ops() as ops:
         end = _end(expires)
         key = create_key(
             ops, name, wanted, by=by or getpass.getuser(), expires_at=end, now=machine_now()
@@ -163,7 +161,7 @@ def list_all(as_json: console.AsJson = False) -> None:
     """List the keys, also those that ended; never their text."""
     from mlops_pipeline.lifecycle.api_keys import list_keys
 
-    with _ops() as ops:
+    with console.open_ops() as ops:
         found, now = list_keys(ops), machine_now()
     rows = []
     for key in found:
@@ -181,11 +179,11 @@ def list_all(as_json: console.AsJson = False) -> None:
 
 
 @keys_app.command("revoke")
-def revoke(name: KeyName, by: KeyBy = None) -> None:
+def revoke(name: KeyName, by: console.OptionalBy = None) -> None:
     """End every key of a name; servers refuse it within two seconds."""
     from mlops_pipeline.lifecycle.api_keys import revoke_key
 
-    with _ops() as ops:
+    with console.open_ops() as ops:
         count = revoke_key(ops, name, by=by or getpass.getuser(), now=machine_now())
     console.say(f"{name}: {count} key{'s' if count > 1 else ''} revoked")
 
@@ -197,26 +195,18 @@ def rotate(
     overlap_hours: Annotated[
         int, typer.Option(min=0, help="How long the key before still counts.")
     ] = 24,
-    by: KeyBy = None,
+    by: console.OptionalBy = None,
 ) -> None:
     """Make another key of a name and print it; the one before ends soon."""
     from mlops_pipeline.lifecycle.api_keys import rotate_key
 
-    with _ops() as ops:
+    with console.open_ops() as ops:
         end, now = _end(expires), machine_now()
         old_end = now + timedelta(hours=overlap_hours)
         key = rotate_key(
             ops, name, by=by or getpass.getuser(), ends_at=old_end, expires_at=end, now=now
         )
     _print_key(key, name, f"until {end.isoformat()}; the one before until {old_end.isoformat()}")
-
-
-@contextmanager
-def _ops() -> "Iterator[OpsDatabase]":
-    from mlops_pipeline.stores.ops import OpsDatabase
-
-    with OpsDatabase.open(Settings.from_environment().database_url) as ops:
-        yield ops
 
 
 def _end(expires: str | None) -> datetime:
