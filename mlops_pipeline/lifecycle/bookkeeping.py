@@ -48,11 +48,8 @@ def record_configuration(
     """Note the configuration in force; return the changed keys with old and new values.
 
     Every asset and every decision of a person does, before it goes by the configuration: `by` says
-    which found the change (``run <id>``, ``approval``), not who made it.
-
-    The first configuration is an audit event with the whole document, each later change one with
-    what changed: thresholds of gates, features, costs. So the chain alone tells every
-    configuration by which something was made or decided.
+    which found the change (``run <id>``, ``approval``), not who made it. Audit events with the
+    first document and each change tell every configuration by which something was decided.
     """
     with ops.write(use_case) as tx:
         before = tx.find(Pointer, use_case=use_case, name=CONFIGURATION)

@@ -41,9 +41,8 @@ def decide_retraining(
     """Decide on the evidence of now; return the decision, and the key of the run it asks for.
 
     The run key names the evidence and the attempt: the same evidence never runs twice at once, a
-    crashed run is tried again up to the policy's bound, and a refusal by the gate, which is a
-    finished lifecycle, does not fire again. A decision not to run that equals the last one of its
-    kind is not stored again.
+    crashed run is tried again up to the policy's bound, and a refusal by the gate does not fire
+    again. A decision not to run that equals the last one of its kind is not stored again.
     """
     use_case, ops, now = context.use_case, context.ops, context.now
     check_approval(ops, use_case, now=now)

@@ -105,11 +105,7 @@ class RecordSchema:
     def encode_batch(
         self, data: "pa.Table | pa.RecordBatch", feature_time_us: "int | np.ndarray[Any, Any]"
     ) -> list[bytes]:
-        """Pack every row.
-
-        The data have a column for each name, of exactly its type; others are ignored. The time is
-        one for all, or an int64 array of shape (n_rows,).
-        """
+        """Pack every row: a column for each name, of exactly its type; one time, or one a row."""
         columns = [
             _column(data, name, kind) for name, kind in zip(self.names, self.dtypes, strict=True)
         ]

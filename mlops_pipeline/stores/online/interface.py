@@ -96,10 +96,7 @@ class OnlineStore(Protocol):
     def read_events(
         self, stream: OnlineTable, entities: Sequence[str], *, since_us: int
     ) -> list[list[StoredEvent]]:
-        """Return what happened to each entity at or after a time.
-
-        Ordered by event time, availability and identity.
-        """
+        """Return what happened to each entity since a time, ordered by time and identity."""
         ...
 
     def forget(self, use_case: str, entity: str) -> int:

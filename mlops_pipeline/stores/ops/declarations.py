@@ -124,10 +124,7 @@ class Owner(NamedTuple):
 
 @dataclass(eq=False)
 class Declared:
-    """A table: what follows from its record, and what annotations cannot say.
-
-    `mlops audit verify` compares rows and events. `columns` also has those of the owner.
-    """
+    """A table: what its record and annotations say, and what not; `columns` also the owner's."""
 
     record: type
     name: str

@@ -248,11 +248,7 @@ class Transaction(Ledger):
 
 
 class OpsDatabase(Ledger, Closing):
-    """The ledger in its database: state that survives a killed run and every process sees.
-
-    Times are timezone-aware and come back in UTC; `now` is always passed in. One object may be
-    shared by threads; a child process opens its own.
-    """
+    """The ledger in its database: survives a killed run; shared by threads, not by processes."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine

@@ -135,11 +135,7 @@ class _Streamed:
 
 
 class Plan:
-    """How some features, named in the layout, are made; `sources` are those whose events it needs.
-
-    A row has the stored columns first, then streamed, requested and derived ones. A state is one
-    view's, and one of all that is requested.
-    """
+    """How some features of the layout are made; `sources` are those whose events it needs."""
 
     def __init__(self, layout: OnlineLayout, names: tuple[str, ...]) -> None:
         use_case = select_features(layout.use_case, names)
