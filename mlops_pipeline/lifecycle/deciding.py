@@ -95,7 +95,10 @@ class Decider:
     def decide(self, versions: Versions, entity_rows: Sequence[EntityRow]) -> Iterator[Decided]:
         """Yield what is decided about each entity, in their order."""
         began = time.perf_counter_ns()
-        found = self._features(versions, entity_rows)
+        if any(isinstance(one, LiveModel) for one in (versions.champion, versions.beside)):
+            found = self._features(versions.reads, entity_rows)
+        else:
+            found = [_Features(self._key(one)) for one in entity_rows]
         ready_us = (time.perf_counter_ns() - began) // NS_OF_US // len(entity_rows)
         for one, item in zip(entity_rows, found, strict=True):
             yield self._decided(versions, one, item, ready_us)
@@ -113,7 +116,7 @@ class Decider:
             if role == "previous" and isinstance(model, NoModel):
                 break  # why the champion did not decide is said
             if role == "previous" and one.features is None:
-                item = self._with_features_of(model, one, item)
+                item = self._with_features_of(model, one, item, versions.reads)
             tried = _try(role, model, item)
             if isinstance(tried, Decision):
                 by, version, decision = role, model.version, tried
@@ -130,12 +133,12 @@ class Decider:
             failed, beside,
         )  # fmt: skip
 
-    def _features(self, versions: Versions, entity_rows: Sequence[EntityRow]) -> list[_Features]:
+    def _features(
+        self, reads: Sequence[tuple[str, ...]], entity_rows: Sequence[EntityRow]
+    ) -> list[_Features]:
         """Return the features of each entity, and why no version may decide on them."""
-        if not any(isinstance(one, LiveModel) for one in (versions.champion, versions.beside)):
-            return [_Features(self._key(one)) for one in entity_rows]
         unknown = [one for one in entity_rows if one.features is None]
-        read = iter(self._read(versions.reads, unknown) if unknown else ())
+        read = iter(self._read(reads, unknown) if unknown else ())
         found = [
             next(read) if one.features is None else _Features(self._key(one), one.features)
             for one in entity_rows
@@ -172,11 +175,14 @@ class Decider:
             return [_Features(self._key(one), reasons=reasons) for one in entity_rows]
         return [_known(item) for item in read]
 
-    def _with_features_of(self, model: Version, one: EntityRow, item: _Features) -> _Features:
+    def _with_features_of(
+        self, model: Version, one: EntityRow, item: _Features, reads: Sequence[tuple[str, ...]]
+    ) -> _Features:
         """Read an entity again where a version needs features that were not read."""
         if item.values.keys() >= {*model.online}:
             return item
-        (again,) = self._read([model.online], [one])
+        every = tuple(dict.fromkeys((*reads[0], *model.online)))
+        (again,) = self._features((every, model.online), [one])
         return again
 
     def _key(self, one: EntityRow) -> str:

@@ -164,6 +164,22 @@ def test_canary_that_fails_is_answered_by_the_champion_with_the_reason(shop: Tri
     assert (found[other.id].version, found[other.id].probability) == (2, None)
 
 
+def test_version_in_trial_is_scored_rightly_where_the_version_before_answers(
+    shop: TrialShop,
+) -> None:
+    release(shop.settings, 1, names=("spent_a_visit",))
+    release(shop.settings, 2, names=("visits", "spent"))
+    release(shop.settings, 3, names=("spent", "last_kind"), policy=shop.policy)
+    service = shop.service()
+    replace_scorer(service.versions.champion, fail)
+    (one,) = service.predict([EntityRow(1)], caller="(none)")
+    assert (one.role, one.model_version, one.reasons) == ("previous", 1, ("version 2 fails",))
+    service.shadow.flush()
+    score = shop.shadows()[one.id]
+    own = RowScorer(shop_model(3, ("spent", "last_kind")))(one.features)
+    assert (score.version, score.probability) == (3, own.probability)
+
+
 def test_version_that_cannot_be_loaded_fails_on_every_row_and_harms_nobody(shop: TrialShop) -> None:
     shop.release()
     folder = Lake(shop.settings.lake_uri).documents_folder("shop", "fingerprint-2") / MODEL
