@@ -24,6 +24,7 @@ ASSETS = {  # name: (group, kinds, comes after)
     "deployment": ("release", {"sqlalchemy"}, {"registry_entry"}),
     "batch_predictions": ("serving", {"delta", "lightgbm"}, {"deployment", "features"}),
     "prediction_archive": ("serving", {"delta"}, {"batch_predictions"}),
+    "rollout_evidence": ("serving", {"scipy"}, {"deployment", "validated_data"}),
     "fairness_audit": ("monitoring", {"fairlearn"}, {"batch_predictions"}),
 }
 
@@ -64,14 +65,17 @@ def test_asset_reads_like_documentation(
 
 def test_job_names(defs: dg.Definitions) -> None:
     jobs = {job.name for job in defs.resolve_all_job_defs() if not job.name.startswith("__")}
-    kinds = ("lifecycle", "materialize", "batch_score", "archive", "fairness_audit", "card_review")
+    kinds = ("lifecycle", "materialize", "batch_score", "archive", "ingest", "rollout",
+             "fairness_audit", "card_review")  # fmt: skip
     assert jobs == {f"{case}_{kind}" for case in USE_CASES for kind in kinds}
 
 
 def test_lifecycle_runs_everything_but_scoring_and_its_audit(defs: dg.Definitions) -> None:
     job = defs.resolve_job_def("churn_lifecycle")
     keys = {key.path[-1] for key in job.asset_layer.executable_asset_keys}
-    assert keys == set(ASSETS) - {"batch_predictions", "prediction_archive", "fairness_audit"}
+    assert keys == set(ASSETS) - {
+        "batch_predictions", "prediction_archive", "rollout_evidence", "fairness_audit"
+    }  # fmt: skip
 
 
 def test_materialize_runs_online_features_only(defs: dg.Definitions) -> None:
@@ -109,6 +113,8 @@ def test_schedules(defs: dg.Definitions) -> None:
         **{f"{case}_monthly_retrain": "0 3 5 * *" for case in USE_CASES},
         **{f"{case}_online_features": "30 * * * *" for case in USE_CASES},
         **{f"{case}_archive": "0 1 * * *" for case in USE_CASES},
+        **{f"{case}_ingest": "0 2 * * *" for case in USE_CASES},
+        **{f"{case}_rollout": "45 * * * *" for case in USE_CASES},
         **{f"{case}_fairness_audit": "0 5 6 * *" for case in USE_CASES},
         **{f"{case}_model_card_review": "0 6 * * 1" for case in USE_CASES},
     }

@@ -16,10 +16,11 @@ from mlops_pipeline.config import load_use_case
 from mlops_pipeline.config.modelling import RolloutPolicy
 from mlops_pipeline.core.documents.records import EvaluatedTraining
 from mlops_pipeline.core.evaluation.outcomes import Gate, RuleResult
+from mlops_pipeline.core.rollout.machine import Event
 from mlops_pipeline.lifecycle.alerts import NewAlert, raise_alert
 from mlops_pipeline.lifecycle.bookkeeping import record_step_seconds, set_pointer, start_lifecycle
 from mlops_pipeline.lifecycle.exceptions import grant_exception
-from mlops_pipeline.lifecycle.rollouts import open_rollout
+from mlops_pipeline.lifecycle.rollouts import get_rollout, open_rollout, send
 from mlops_pipeline.lifecycle.status import use_case_status
 from mlops_pipeline.orchestration.build import build_definitions
 from mlops_pipeline.serving.http import create_app
@@ -165,14 +166,14 @@ def test_no_command_is_documented_that_is_not_there() -> None:
     assert headings == real
     words = re.findall(
         r"(?:`|^ +)mlops "
-        r"((?:simulate |config |features |exception |audit |registry |keys |review |clock "
+        r"((?:simulate |config |features |exception |audit |registry |keys |review |clock |rollout "
         r"|card (?=show|review))?"
         r"[a-z-]+)\b",
         all_of_it(),
         flags=re.M,
     )
     groups = {"simulate", "config", "features", "exception", "audit", "registry", "card", "keys",
-              "review", "clock"}  # fmt: skip
+              "review", "clock", "rollout"}  # fmt: skip
     assert {f"mlops {word}" for word in words if word not in groups} <= real
 
 
@@ -211,7 +212,7 @@ def _status_of_a_busy_use_case(tmp_path: Path) -> dict[str, Any]:
     evaluated = EvaluatedTraining(evaluation(), Gate(True, False, (rule,)))
     (folder / "evaluation.json").write_text(json.dumps(evaluated.document()), encoding="utf-8")
     with OpsDatabase.open(settings.database_url) as ops:
-        for version, state in ((1, "champion"), (2, "awaiting_approval")):
+        for version, state in ((1, "champion"), (2, "running")):
             open_rollout(
                 ops,
                 "churn",
@@ -219,12 +220,13 @@ def _status_of_a_busy_use_case(tmp_path: Path) -> dict[str, Any]:
                 mlflow_run_id="m",
                 dagster_run_id="d",
                 fingerprint=f"f{version}",
-                policy=RolloutPolicy(),
+                policy=RolloutPolicy.model_validate({"stages": ["shadow", "full"]}),
                 state=state,  # type: ignore[arg-type] # both are opening states
                 reason="a test",
                 waiting_for="somebody",
                 now=now,
             )
+        send(ops, get_rollout(ops, "churn", 2), Event("ask", "mlops", "good", now, "somebody"))
         accepted = {"accounts": {"version": 0, "rows": 9, "quarantined": 1}}
         set_pointer(ops, "churn", "accepted", accepted, run_id="d", now=now)
         trained = {"fingerprint": folder.name}

@@ -36,6 +36,7 @@ from mlops_pipeline.cli.console import (
 )
 from mlops_pipeline.cli.documents import audit_app, card_app, pack, reproduce
 from mlops_pipeline.cli.features import features_app
+from mlops_pipeline.cli.rollout import rollout_app
 from mlops_pipeline.cli.serving import keys_app, review_app, serve
 from mlops_pipeline.config import json_schema, load_use_case
 from mlops_pipeline.errors import ConfigError, MachineError, MlopsError, visible
@@ -54,7 +55,7 @@ config_app = typer.Typer(help="Check and describe configuration files.", no_args
 for name, group in {
     "simulate": simulate_app, "config": config_app, "features": features_app, "audit": audit_app,
     "registry": registry_app, "exception": exception_app, "card": card_app, "keys": keys_app,
-    "review": review_app, "clock": clock_app,
+    "review": review_app, "clock": clock_app, "rollout": rollout_app,
 }.items():  # fmt: skip
     app.add_typer(group, name=name)
 for command in (approve, reject, rollback, reproduce, forget, pack, serve):

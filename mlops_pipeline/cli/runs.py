@@ -205,6 +205,8 @@ def _headline(state: dict[str, Any]) -> None:
     if champion and champion["approval_expires"]:
         ended = "[red]ended[/]" if champion["approval_ended"] else "ends"
         console.print(f"its approval {ended} at {champion['approval_expires']}")
+    if trial := state["trial"]:
+        say(f"in trial: version {trial['version']}, stage {trial['stage']} ({trial['state']})")
     for item in state["waiting"]:
         version, kind, who = item["version"], item["approval_state"], item["waiting_for"] or ""
         say(f": mlops approve {state['use_case']} {version} --by NAME --reason TEXT",

@@ -118,13 +118,15 @@ def run_state(ops: Ledger, use_case: str, run_id: str) -> str:
     """Return what became of a run.
 
     `running`; `failed`; `interrupted`: it was stopped or killed; `finished`: it was no lifecycle;
-    of a lifecycle `refused`, `waiting` or `champion`, or what the version has become since.
+    of a lifecycle `refused`, `waiting`, `in_trial`, `champion`, or what its version became since.
     """
     row = ops.find(LifecycleRun, use_case=use_case, run_id=run_id)
     if row is not None and row.verdict == "refused":
         return row.verdict
     if row is not None and row.verdict is not None:
         made = ops.find(Rollout, use_case=use_case, fingerprint=row.fingerprint)
+        if made is not None and made.is_in_trial:
+            return "in_trial"
         state = made.state if made else row.verdict
         return "waiting" if state == "awaiting_approval" else state
     return run_outcome(ops, use_case, run_id)

@@ -4,15 +4,18 @@ Belongs here: what a run or a command does as one. The states are rollouts.py's;
 of the ledger follows in project.py.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from mlops_pipeline.config.modelling import RolloutPolicy
 from mlops_pipeline.config.use_case import UseCase
 from mlops_pipeline.core.documents.records import Provenance
+from mlops_pipeline.core.rollout.approvals import signed
+from mlops_pipeline.core.rollout.machine import Event, EventName
 from mlops_pipeline.core.rollout.records import MEANINGS, OpeningState, Rollout, RolloutEvent
+from mlops_pipeline.errors import StateError
 from mlops_pipeline.lifecycle.bookkeeping import NewDecision, record_configuration, record_decision
 from mlops_pipeline.lifecycle.champions import FILES, pinned_digest
 from mlops_pipeline.lifecycle.context import Context
@@ -21,15 +24,21 @@ from mlops_pipeline.lifecycle.rollouts import (
     PersonsDecision,
     decide,
     find_champion,
+    find_trial,
     list_approvals,
     open_rollout,
     roll_back,
     rollout_events,
+    send,
 )
 from mlops_pipeline.stores.ops import OpsDatabase
 from mlops_pipeline.stores.settings import Settings
 
 NOT_SHOWN = ("id", "rollout_id", "use_case")  # of an approval
+Steering = Literal["advance", "pause", "resume", "rollback"]
+STEERING: Mapping[Steering, EventName] = {
+    "advance": "pass", "pause": "pause", "resume": "resume", "rollback": "roll_back",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -122,6 +131,44 @@ def roll_back_champion(
         )
     what = f"{name} version {rollout.version}: champion again"
     project(ops, settings, use_case, reason=what, now=now)
+    return rollout
+
+
+def steer_trial(context: Context, action: Steering, *, by: str, reason: str) -> Rollout:
+    """Let a person move the version in trial on, hold it, or take it out; everything follows.
+
+    Moving on where the next stage wants an approval asks for it: `mlops approve` gives it.
+    """
+    ops, name, now = context.ops, context.use_case.name, context.now
+    said = signed(by, reason, now)
+    with ops.write(name) as tx:
+        trial = find_trial(tx, name)
+        if trial is None:
+            raise StateError(
+                f"{name} has no version in trial.",
+                expected="a version in a stage before full",
+                found="none",
+                way_out=f"The champion is taken out with: mlops rollback {name}",
+            )
+        event = STEERING[action]
+        if event == "pass" and trial.next_stage.approval:
+            event = "ask"
+        waiting_for = context.use_case.owner if event == "ask" else None
+        rollout = send(tx, trial.rollout, Event(event, said.by, said.reason, now, waiting_for))
+        record_decision(
+            tx,
+            name,
+            NewDecision(
+                "rollout",
+                event,
+                f"{said.by}: {said.reason}",
+                {"version": rollout.version, "from_stage": trial.stage.name},
+                actor=said.by,
+            ),
+            now=now,
+        )
+    what = f"{name} version {rollout.version}: {rollout.state}"
+    project(ops, context.settings, context.use_case, reason=what, now=now)
     return rollout
 
 

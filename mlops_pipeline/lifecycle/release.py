@@ -144,7 +144,7 @@ def deploy_model(run: RunContext) -> Rollout:
     documents = run.lake.documents_folder(run.use_case.name, entry.fingerprint)
     provenance = read_metadata(documents).provenance
     rollout = open_deployment(run, entry, provenance)
-    outcome = rollout.state.replace("_", " ")
+    outcome = "in trial" if rollout.is_in_trial else rollout.state.replace("_", " ")
     run.log.info(f"version {rollout.version}: {rollout.state}; {rollout.reason}")
     end_lifecycle(run, outcome, entry.fingerprint, rollout.reason)
     return rollout

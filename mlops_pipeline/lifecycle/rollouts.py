@@ -56,6 +56,11 @@ class Trial:
         """The share, 0 in shadow."""
         return self.stage.share
 
+    @property
+    def next_stage(self) -> Stage:
+        """The stage after this one; there always is one."""
+        return self.policy.stages[self.policy.stages.index(self.stage) + 1]
+
 
 def find_trial(ops: Ledger, use_case: str) -> Trial | None:
     """Return the version in trial; None if there is none."""
@@ -84,6 +89,12 @@ def find_judged(ops: Ledger, use_case: str) -> Trial | None:
         return None
     policy = policy_of(champion)
     return Trial(champion, policy, policy.stages[-1])
+
+
+def open_question(ops: Ledger, use_case: str) -> Rollout | None:
+    """Return the version in trial, or the champion whose verdict is open; None if there is none."""
+    found = find_trial(ops, use_case) or find_judged(ops, use_case)
+    return None if found is None else found.rollout
 
 
 def policy_of(rollout: Rollout) -> RolloutPolicy:

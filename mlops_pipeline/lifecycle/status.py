@@ -38,7 +38,7 @@ COSTS = ("total", "per_training_run", "per_1000_predictions", "per_accepted_impr
 
 
 def use_case_status(use_case: UseCase, settings: Settings) -> dict[str, Any]:
-    """Return use_case, champion, waiting, last_gate, exceptions, data, last_run, cost, alerts."""
+    """Return the document of a use case: see the table of its keys in docs/cli.md."""
     name, now, lake = use_case.name, settings.now(), Lake(settings.lake_uri)
     with OpsDatabase.open(settings.database_url) as ops:
         rollouts, approvals = list_rollouts(ops, name), list_approvals(ops, name)
@@ -56,6 +56,7 @@ def use_case_status(use_case: UseCase, settings: Settings) -> dict[str, Any]:
     return {
         "use_case": name,
         "champion": _champion(lake, rollouts, approvals, now),
+        "trial": next((_trial(item) for item in rollouts if item.is_in_trial), None),
         "waiting": [
             _keys(item, "version", "waiting_for", "reason")
             | {"approval_state": approval_state(item, approvals, now=now)}
@@ -133,6 +134,10 @@ def _champion(
         "approval_expires": plain(approval.expires_at) if approval else None,
         "approval_ended": has_ended(approval, now),
     }
+
+
+def _trial(rollout: Rollout) -> dict[str, Any]:
+    return _keys(rollout, "version", "state", "entered_at") | {"stage": rollout.stage_name}
 
 
 def _evaluation(folder: Path) -> EvaluatedTraining | None:

@@ -37,6 +37,14 @@ ASSETS: Mapping[str, tuple[Sequence[str], str]] = {  # by kind: what a job makes
         ("batch_predictions",),
         "Scores a period with the champion, idempotent by period.",
     ),
+    "ingest": (
+        ("raw_data", "validated_data"),
+        "Brings in and accepts what the sources delivered, and nothing else: labels for a rollout.",
+    ),
+    "rollout": (
+        ("rollout_evidence",),
+        "Looks at the evidence about the version in trial, and lets its rollout follow.",
+    ),
     "archive": (
         ("prediction_archive",),
         "Writes the log of predictions into the lake, and removes from it what is old.",

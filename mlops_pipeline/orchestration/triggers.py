@@ -85,6 +85,9 @@ def run_failures(names: tuple[str, ...], interval_seconds: int) -> dg.SensorDefi
     return failed
 
 
+STATUS = {True: dg.DefaultScheduleStatus.RUNNING, False: dg.DefaultScheduleStatus.STOPPED}
+
+
 class Planned(NamedTuple):
     """Work that is due by the calendar; `decide` returns its run, or why there is none."""
 
@@ -92,6 +95,7 @@ class Planned(NamedTuple):
     job: Any
     description: str
     decide: Decide
+    is_on: bool = False  # unless somebody turns it off
 
 
 def planned_work(use_case: UseCase, jobs: Mapping[str, Any]) -> list[Planned]:
@@ -102,6 +106,9 @@ def planned_work(use_case: UseCase, jobs: Mapping[str, Any]) -> list[Planned]:
 
     def refresh(settings: Settings, instance: dg.DagsterInstance) -> Request:
         return _request_online(use_case, settings, instance)
+
+    def roll_out(settings: Settings, _instance: dg.DagsterInstance) -> Request:
+        return _request_look(use_case, settings)
 
     def always(_settings: Settings, _instance: dg.DagsterInstance) -> Request:
         return dg.RunRequest()
@@ -120,6 +127,17 @@ def planned_work(use_case: UseCase, jobs: Mapping[str, Any]) -> list[Planned]:
             "case works: there is nothing to do while a lifecycle runs, which does it itself, or "
             "before the first one.",
             refresh,
+        ),
+        "ingest": (
+            "ingest",
+            "Brings in what the sources delivered, while a rollout waits for labels.",
+            roll_out,
+        ),
+        "rollout": (
+            "rollout",
+            "Looks at the evidence about the version in trial, or at a champion that its first "
+            "complete labels have not judged yet; on where `rollout.stages` has more than `full`.",
+            roll_out,
         ),
         "archive": (
             "archive",
@@ -141,7 +159,8 @@ def planned_work(use_case: UseCase, jobs: Mapping[str, Any]) -> list[Planned]:
     found = []
     for kind, plan in plans(use_case).items():
         job, description, decide = known[kind]
-        found.append(Planned(plan, jobs[job], description, decide))
+        is_on = use_case.rollout.is_staged and decide is roll_out
+        found.append(Planned(plan, jobs[job], description, decide, is_on))
     return found
 
 
@@ -153,7 +172,7 @@ def schedule(planned: Planned) -> dg.ScheduleDefinition:
         job=planned.job,
         cron_schedule=planned.plan.cron,
         execution_timezone="UTC",
-        default_status=dg.DefaultScheduleStatus.STOPPED,
+        default_status=STATUS[planned.is_on],
         description=planned.description,
     )
     def due(context: dg.ScheduleEvaluationContext, platform: dg.ResourceParam[Any]) -> Request:
@@ -163,6 +182,15 @@ def schedule(planned: Planned) -> dg.ScheduleDefinition:
         return planned.decide(settings, context.instance)
 
     return due
+
+
+def _request_look(use_case: UseCase, settings: Settings) -> Request:
+    from mlops_pipeline.lifecycle.rollout_evidence import why_no_look
+    from mlops_pipeline.stores.ops import OpsDatabase
+
+    with OpsDatabase.open(settings.database_url) as ops:
+        reason = why_no_look(ops, use_case.name, settings.now())
+    return dg.RunRequest() if reason is None else dg.SkipReason(reason)
 
 
 def _request_online(use_case: UseCase, settings: Settings, instance: dg.DagsterInstance) -> Request:

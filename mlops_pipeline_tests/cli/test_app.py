@@ -32,6 +32,7 @@ def test_status_json_has_stable_keys(mlops: Mlops) -> None:
     assert list(document) == [
         "use_case",
         "champion",
+        "trial",
         "waiting",
         "last_gate",
         "exceptions",

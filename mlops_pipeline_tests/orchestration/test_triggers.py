@@ -309,7 +309,7 @@ def test_daemon_runs_the_lifecycle_by_itself_once(world: World) -> None:
     finally:
         os.kill(daemon.process.pid, signal.SIGTERM)
         daemon.process.join(PATIENCE_S)
-        _end_group(daemon.process.pid)
+        end_group(daemon.process.pid)
     assert [(item.trigger, item.verdict) for item in lifecycles] == [
         ("new_labels", "refused"),
         ("manual", "champion"),
@@ -318,7 +318,7 @@ def test_daemon_runs_the_lifecycle_by_itself_once(world: World) -> None:
     assert _daemon_runs(world.root / "home") == 1
 
 
-def _end_group(group: int) -> None:
+def end_group(group: int) -> None:
     """End the code server that the daemon leaves for a while."""
     deadline = time.monotonic() + 5
     try:

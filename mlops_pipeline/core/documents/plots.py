@@ -7,7 +7,9 @@ plotting has no global state.
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from datetime import datetime
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -221,6 +223,42 @@ def mitigation_plot(outcome: Mitigated) -> bytes:
     axes.axvline(within, color=GREY, linestyle=":", label=f"within the margin {within:.3g}")
     axes.set_xlim(0, 1.35 * max([outcome.limit, *(disparity for _, disparity, _ in shown)]))
     axes.margins(y=0.15)
+    _legend(axes, "best")
+    return _png(axes)
+
+
+class LookPoint(NamedTuple):
+    """What a look at a rollout found: the share decided about, and the difference of Brier scores.
+
+    The difference is None, or its bounds are, where they are not computable.
+    """
+
+    at: datetime
+    share: float
+    value: float | None
+    lower: float | None
+    upper: float | None
+
+
+def rollout_plot(looks: Sequence[LookPoint], margin: float) -> bytes:
+    """Plot the evidence about a version in trial over time, under the share it decides about."""
+    axes = _axes("Brier score: new version minus champion", ylabel="less is better")
+    known = [item for item in looks if item.value is not None]
+    if not known:
+        return _message(axes, "no complete label yet")
+    at = [item.at for item in known]
+    bounded = [item for item in known if item.lower is not None and item.upper is not None]
+    low, high = ([getattr(item, name) for item in bounded] for name in ("lower", "upper"))
+    axes.fill_between([item.at for item in bounded], low, high, color=BLUE, alpha=0.2,
+                      label="holds at any time")  # fmt: skip
+    axes.plot(at, [item.value for item in known], color=BLUE, marker="o", markersize=3)
+    axes.axhline(0.0, color=GREY, linewidth=1)
+    axes.axhline(margin, color=RED, linestyle="--", label=f"margin {margin:g}")
+    for before, item in pairwise(looks):
+        if item.share != before.share:
+            axes.axvline(item.at, color=ORANGE, linestyle=":", linewidth=1)
+            axes.annotate(f"{item.share:.0%}", (item.at, margin), color=ORANGE, fontsize=8)
+    axes.figure.autofmt_xdate()
     _legend(axes, "best")
     return _png(axes)
 

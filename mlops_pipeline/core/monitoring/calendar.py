@@ -7,10 +7,12 @@ from datetime import datetime, timedelta
 from mlops_pipeline.config.use_case import UseCase
 
 ARCHIVE_HOUR_UTC = 1
+INGEST_HOUR_UTC = 2  # before what reads the new rows
 HOUR_UTC = 3  # after nightly loads
 AUDIT_HOUR_UTC = 5  # after a retraining of the same day
 REVIEW_HOUR_UTC = 6  # before people come to work on a Monday
 MINUTE = 30  # of every hour: not when the monthly run starts
+ROLLOUT_MINUTE = 45  # of every hour: when the online store is up to date
 MONDAY = 1  # in cron; Sunday is 0
 
 
@@ -59,6 +61,8 @@ def plans(use_case: UseCase) -> dict[str, Plan]:
         "monthly_retrain": Plan("", hour=HOUR_UTC, day=day),
         "online_features": Plan("", minute=MINUTE),
         "archive": Plan("", hour=ARCHIVE_HOUR_UTC),
+        "ingest": Plan("", hour=INGEST_HOUR_UTC),
+        "rollout": Plan("", minute=ROLLOUT_MINUTE),
         "fairness_audit": Plan("", hour=AUDIT_HOUR_UTC, day=use_case.fairness.audit_day),
         "model_card_review": Plan("", hour=REVIEW_HOUR_UTC, weekday=MONDAY),
     }

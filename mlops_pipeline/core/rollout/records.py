@@ -77,7 +77,13 @@ class Rollout:
     @property
     def is_in_trial(self) -> bool:
         """Whether it is tried beside the champion: in shadow, or for a share of entities."""
-        return self.stage is not None and self.state in IN_TRIAL
+        is_before_full = self.stage is not None and self.stage < len(self.stages) - 1
+        return is_before_full and self.state in IN_TRIAL
+
+    @property
+    def stage_name(self) -> str | None:
+        """The stage that it entered last."""
+        return None if self.stage is None else self.stages[self.stage]
 
 
 @dataclass(frozen=True)

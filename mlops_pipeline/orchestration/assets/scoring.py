@@ -10,6 +10,7 @@ from mlops_pipeline.orchestration.asset_run import BESIDE_SECONDS, asset_run, us
 
 if TYPE_CHECKING:
     from mlops_pipeline.core.fairness.parity import LiveAudit
+    from mlops_pipeline.lifecycle.rollout_evidence import Looked
 
 ARRIVES = "inputs_arrive"  # the asset check of `batch_predictions`
 WITHIN_LIMITS = "fairness_within_limits"  # the asset check of `fairness_audit`
@@ -25,7 +26,33 @@ class ScoredPeriod(dg.Config):
 def scoring_assets(use_case: UseCase) -> list[dg.AssetsDefinition]:
     """Return predictions, and their audit where there is an attribute to audit."""
     audits = [_fairness_audit(use_case)] if use_case.protected else []
-    return [_batch_predictions(use_case), _prediction_archive(use_case), *audits]
+    return [
+        _batch_predictions(use_case),
+        _prediction_archive(use_case),
+        _rollout_evidence(use_case),
+        *audits,
+    ]
+
+
+def _rollout_evidence(use_case: UseCase) -> dg.AssetsDefinition:
+    @use_case_asset(
+        use_case,
+        "rollout_evidence",
+        group="serving",
+        kinds={"scipy"},
+        description="What the logged answers say about the version in trial: every guardrail, and "
+        "what follows: the next stage, waiting, or the end. Also about a champion that its first "
+        "complete labels have not judged yet.",
+        after=("deployment", "validated_data"),
+    )
+    def rollout_evidence(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+        from mlops_pipeline.lifecycle.rollout_evidence import look_at_rollout
+
+        with asset_run(context, use_case, wait_s=BESIDE_SECONDS) as run:
+            looked = look_at_rollout(run)
+            return dg.MaterializeResult(metadata=_look_metadata(looked))
+
+    return rollout_evidence
 
 
 def _prediction_archive(use_case: UseCase) -> dg.AssetsDefinition:
@@ -53,6 +80,34 @@ def _prediction_archive(use_case: UseCase) -> dg.AssetsDefinition:
         )
 
     return prediction_archive
+
+
+def _look_metadata(looked: "Looked") -> dict[str, Any]:
+    """Return the sentence, every guardrail, what was decided otherwise, the evidence over time."""
+    from mlops_pipeline.orchestration.assets.model import picture
+
+    if looked.step is None:
+        return {"verdict": looked.sentence}
+    found, agreed = looked.document, looked.document["agreement"]
+    flips = [
+        dg.TableRecord({"column": column, "group": group, **counts})
+        for column, groups in agreed["flips"].items()
+        for group, counts in groups.items()
+    ]
+    return {
+        "verdict": looked.sentence,
+        "step": looked.step.event or "wait",
+        **{name: found[name] for name in ("version", "stage", "requests", "unpaired")},
+        "guardrails": dg.MetadataValue.table(
+            [
+                dg.TableRecord({**result, "needed": result["needed"] or ""})
+                for result in found["results"]
+            ]
+        ),
+        **{name: agreed[name] for name in ("same", "difference") if agreed[name] is not None},
+        **({"decided_otherwise": dg.MetadataValue.table(flips)} if flips else {}),
+        "evidence": picture(looked.plot),
+    }
 
 
 def _batch_predictions(use_case: UseCase) -> dg.AssetsDefinition:
