@@ -70,8 +70,8 @@ class Cell:
     @property
     def title(self) -> str:
         """Name it as the tables do."""
-        labels = "before it is in full use" if self.horizon_days == EARLY else "after"
-        return f"{self.base_rate:.0%} positive, margin {self.margin:g}, labels {labels}"
+        when = "before" if self.horizon_days == EARLY else "after"
+        return f"{self.base_rate:.0%} positive, margin {self.margin:g}, labels {when} full use"
 
     @property
     def rules(self) -> Rules:
@@ -88,7 +88,11 @@ WORLDS = (
     (0.25, EARLY, 0.005, 2_000),
     (0.08, LATE, 0.002, 3_000),
 )
-CELLS = tuple(Cell(*world, kind) for world in WORLDS for kind in KINDS)
+CELLS = tuple(
+    Cell(*world, kind)
+    for world in WORLDS
+    for kind in (KINDS if world[1] == EARLY else KINDS[:2])  # late labels stop nothing before full
+)
 
 
 def probability(strength: float, threshold: float, index: Floats) -> Floats:
@@ -352,7 +356,7 @@ def summary(found: Mapping[Cell, Tally]) -> Result:
     false_alarms = max(one.share("rolled back") for one in good.values())
     promoted = min(one.promoted_within(cell.stated) for cell, one in good.items())
     mistakes = max(one.share("promoted") for one in margin.values())
-    stopped = min(one.stopped_early for cell, one in bad.items() if cell.horizon_days == EARLY)
+    stopped = min(one.stopped_early for one in bad.values())
     titles = dict.fromkeys(cell.title for cell in found)
     return Result(
         name="rollouts",

@@ -20,11 +20,12 @@ from benchmarks.result import Result
 NAMES = (
     *("lifecycle", "one_month", "imports", "demo", "real_sets"),
     *("history", "windows", "online", "score_row", "fraud", "fairness"),
-    *("statistics", "gate_rules"),
+    *("statistics", "gate_rules", "rollouts"),
     *("serving", "serving.soak", "serving.shadow"),
 )
 SIZED = frozenset(NAMES) - {
     *("imports", "real_sets", "score_row", "fairness", "statistics", "gate_rules"),
+    "rollouts",
     *("serving", "serving.soak", "serving.shadow"),
 }  # take --customers
 

@@ -14,19 +14,22 @@ from mlops_pipeline.core.rollout.evidence import Evidence, GuardrailResult, Pair
 from mlops_pipeline.core.rollout.guardrails import FAST, GUARDRAILS, judge
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-GRACE = timedelta(days=1)  # so long a label may be late before it is missed
 NEWEST = 10  # labels have stopped when fewer than half of the newest tenth that is due are there
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a rollout is in time; `label_delay`: from an answer to its complete label, at most."""
+    """Where a rollout is in time; `label_delay`: from an answer to its complete label, at least.
+
+    `grace` is how much later it may be before it is missed: as sources deliver, by the day, month.
+    """
 
     stage: int
     opened_at: datetime
     entered_at: datetime
     now: datetime
     label_delay: timedelta
+    grace: timedelta = timedelta(days=1)
 
     @property
     def first_labels_at(self) -> datetime:
@@ -117,7 +120,7 @@ def _early(pairs: Pairs, rules: Rules, progress: Progress) -> str | None:
 
 def _stopped(evidence: Evidence, progress: Progress) -> list[str]:
     """Return what is to be said where labels that should be complete are not there."""
-    latest = progress.now - progress.label_delay - GRACE
+    latest = progress.now - progress.label_delay - progress.grace
     pairs = evidence.pairs
     due = int(np.searchsorted(pairs.at_us, _microseconds(latest), side="right"))
     if due == 0 or evidence.no_labels is not None:

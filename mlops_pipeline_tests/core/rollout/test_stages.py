@@ -124,6 +124,8 @@ def test_labels_that_stop_hold_and_are_named() -> None:
             "have one",
         )
     assert _step(_known(due), _progress(), REQUIRED).event == "pass"
+    monthly = replace(_progress(), grace=31 * DAY)
+    assert _step(_known(due - DAY), monthly, REQUIRED).event == "pass"
 
 
 def test_labels_that_there_cannot_be_are_said_once() -> None:
