@@ -21,7 +21,7 @@ from benchmarks.serving.world import make_project
 from mlops_pipeline.stores.predictions import PREDICTION, SHADOW, PredictionLog
 from mlops_pipeline.stores.settings import Settings
 
-SHARE, SECONDS, ROUNDS = 0.8, 10, 7
+SHARE, SECONDS, ROUNDS = 0.8, 6, 5
 ALONE, BESIDE = "no version in trial", "a version in shadow"
 
 

@@ -25,7 +25,6 @@ from mlops_pipeline.core.rollout.machine import TABLE, Event, advance
 from mlops_pipeline.core.rollout.records import MEANINGS, Rollout
 from mlops_pipeline.core.rollout.stages import Progress, Step, next_step, verdict
 from mlops_pipeline.errors import NotFoundError
-from mlops_pipeline.lifecycle.alerts import NewAlert, raise_alert
 from mlops_pipeline.lifecycle.bookkeeping import (
     NewDecision,
     get_pointer,
@@ -35,6 +34,7 @@ from mlops_pipeline.lifecycle.bookkeeping import (
 from mlops_pipeline.lifecycle.champions import RELEASE
 from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.lifecycle.live_pairs import LivePairs, read_pairs
+from mlops_pipeline.lifecycle.rollout_watch import KIND, raise_breach
 from mlops_pipeline.lifecycle.rollouts import (
     VERDICT,
     find_champion,
@@ -50,7 +50,6 @@ from mlops_pipeline.lifecycle.train import EVALUATION, read_facts
 from mlops_pipeline.stores.models.files import read_pinned
 from mlops_pipeline.stores.ops import Decision, Ledger
 
-KIND = "rollout"  # of decisions and alerts
 BY = "mlops"  # the actor of a step that evidence made
 REALISED = "realised"  # the guardrail that is plotted
 DAILY = timedelta(hours=20)
@@ -138,19 +137,6 @@ def _write(
         send(tx, rollout, Event(step.event, BY, step.reason, now, waiting_for, document))
     if step.event == "breach":
         raise_breach(tx, rollout, step.reason, now=now)
-
-
-def raise_breach(ops: Ledger, rollout: Rollout, reason: str, *, now: datetime) -> None:
-    """Raise the alert of a version that was taken out."""
-    version = rollout.version
-    alert = NewAlert(
-        KIND,
-        "error",
-        f"version {version} was rolled back: {reason}",
-        f"mlops rollout status {rollout.use_case}; docs/runbook.md#rollout",
-        dedupe_key=f"{KIND}:{version}",
-    )
-    raise_alert(ops, rollout.use_case, alert, now=now)
 
 
 def _kept_too_long(ops: Ledger, name: str, now: datetime) -> Rollout | None:
