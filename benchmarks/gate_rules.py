@@ -255,17 +255,22 @@ def _truths(rng: np.random.Generator) -> Floats:
 
 
 @cache
-def judged_rules() -> tuple[Judged, ...]:
+def judged_rules(draws: int) -> tuple[Judged, ...]:
     """Return every kind of rule with the truth of its figure, of many rows."""
-    drawn = [_truths(np.random.default_rng([99, at])) for at in range(TRUTH_DRAWS)]
+    drawn = [_truths(np.random.default_rng([99, at])) for at in range(draws)]
     whole, recall, gain, naive, worst, other, apart = np.mean(drawn, axis=0).tolist()
     train = given().train_figures[METRIC].value or 0.0
     against, like = _explained_truth()
     # not validated: some limits lie where nobody would write them
-    effect = {"metric": METRIC, "effect": "block"}
-    slices = partial(SliceRule.model_construct, rule="worst_slice", at_most=None, **effect)
-    better = partial(BetterRule.model_construct, rule="better_than_champion", **effect)
-    close = partial(NotWorseRule.model_construct, rule="not_worse_than_champion", **effect)
+    slices = partial(
+        SliceRule.model_construct, rule="worst_slice", metric=METRIC, at_most=None, effect="block"
+    )
+    better = partial(
+        BetterRule.model_construct, rule="better_than_champion", metric=METRIC, effect="block"
+    )
+    close = partial(
+        NotWorseRule.model_construct, rule="not_worse_than_champion", metric=METRIC, effect="block"
+    )
     return (
         Judged(
             *("metric roc_auc", whole, True),
@@ -329,13 +334,13 @@ def _explained_truth() -> tuple[float, float]:
     return check.violation or 0.0, float(spearmanr(*importance).statistic)
 
 
-def simulate(rows: int, *, simulations: int, seed: int = 0) -> list[Row]:
-    """Draw samples, and count what the gate says of each rule."""
+def simulate(rows: int, *, simulations: int, seed: int = 0, draws: int = TRUTH_DRAWS) -> list[Row]:
+    """Draw samples, and count what the gate says of each rule; the truth is of so many draws."""
     evaluations = [
         evaluate(draw(np.random.default_rng([seed, rows, sample]), rows))
         for sample in range(simulations)
     ]
-    return [_row(judged, rows, evaluations) for judged in judged_rules()]
+    return [_row(judged, rows, evaluations) for judged in judged_rules(draws)]
 
 
 def _row(judged: Judged, rows: int, evaluations: Sequence[Evaluation]) -> Row:
