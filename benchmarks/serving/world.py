@@ -36,7 +36,8 @@ from mlops_pipeline.stores.settings import Settings
 ENTITIES = 100_000
 BODIES = 1_000  # rows in files of the peers, of which wrk draws
 CHUNK_ROWS = 10_000
-SHADOW = RolloutPolicy.model_validate({"stages": ["shadow", "full"]})  # of who is not the first
+STAGES = ["shadow", {"share": 0.05}, {"share": 0.25}, {"share": 0.5}, "full"]
+TRIED = RolloutPolicy.model_validate({"stages": STAGES})  # who is not the first
 
 
 def make_project(root: Path, durability: str, *, is_tried: bool = False) -> str:
@@ -146,6 +147,6 @@ def _release(settings: Settings, model: ScoringModel, version: int) -> None:
         set_pointer(ops, "bench", f"{RELEASE}{fingerprint}", pins, run_id="run", now=now)
         open_rollout(
             ops, "bench", version, mlflow_run_id="run", dagster_run_id="run",
-            fingerprint=fingerprint, policy=SHADOW, state="champion", reason="benchmark",
+            fingerprint=fingerprint, policy=TRIED, state="champion", reason="benchmark",
             waiting_for=None, now=now,
         )  # fmt: skip
