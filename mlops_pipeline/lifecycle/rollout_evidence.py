@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mlops_pipeline.config.modelling import RolloutPolicy
+from mlops_pipeline.core.data.periods import step_of
 from mlops_pipeline.core.documents.plots import LookPoint, rollout_plot
 from mlops_pipeline.core.documents.records import EvaluatedTraining, from_plain, plain
 from mlops_pipeline.core.metrics.references import ScoreReference
@@ -52,6 +53,8 @@ from mlops_pipeline.stores.ops import Decision, Ledger
 
 BY = "mlops"  # the actor of a step that evidence made
 REALISED = "realised"  # the guardrail that is plotted
+# sources are taken to deliver once in a step of the grid; what is later is missed
+DELIVERED_DAYS: Mapping[str, int] = {"day": 1, "week": 8, "month": 32}
 DAILY = timedelta(hours=20)
 LOOKS = 5_000  # of a rollout that its plot shows: more than half a year of hourly ones
 
@@ -183,6 +186,7 @@ def _step(
         entered_at=rollout.entered_at or rollout.opened_at,
         now=now,
         label_delay=timedelta(days=use_case.label_horizon_days),
+        grace=timedelta(days=DELIVERED_DAYS[step_of(use_case.grid)]),
     )
     decide = verdict if rollout.state == "champion" else next_step
     return decide(evidence, rules, progress)

@@ -84,6 +84,7 @@ def _prediction_archive(use_case: UseCase) -> dg.AssetsDefinition:
 
 def _look_metadata(looked: "Looked") -> dict[str, Any]:
     """Return the sentence, every guardrail, what was decided otherwise, the evidence over time."""
+    from mlops_pipeline.core.rollout.guardrails import GUARDRAILS
     from mlops_pipeline.orchestration.assets.model import picture
 
     if looked.step is None:
@@ -100,7 +101,13 @@ def _look_metadata(looked: "Looked") -> dict[str, Any]:
         **{name: found[name] for name in ("version", "stage", "requests", "unpaired")},
         "guardrails": dg.MetadataValue.table(
             [
-                dg.TableRecord({**result, "needed": result["needed"] or ""})
+                dg.TableRecord(
+                    {
+                        **result,
+                        "needed": result["needed"] or "",
+                        "means": GUARDRAILS[result["name"]].text,
+                    }
+                )
                 for result in found["results"]
             ]
         ),
