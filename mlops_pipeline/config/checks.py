@@ -45,9 +45,9 @@ def problems(use_case: "UseCase") -> Problems:
 
 def _leaks(use_case: "UseCase") -> Problems:
     """Yield the expressions that read what they must not; docs/configuration.md lists it."""
-    outcome = _outcome_columns(use_case)
     for read in use_case.reads:
-        if read.source == use_case.label.source:
+        if read.source in use_case.label.sources:
+            outcome = _outcome_columns(use_case, read.source)
             for column in sorted(read.columns & set(outcome)):
                 yield (
                     f"{read.where}: reads {outcome[column]} {column}; that leaks the outcome (a "
@@ -63,12 +63,12 @@ def _leaks(use_case: "UseCase") -> Problems:
             )
 
 
-def _outcome_columns(use_case: "UseCase") -> Mapping[str, str]:
-    """Return {column of the label's source: what it is}, for labels that are a column."""
+def _outcome_columns(use_case: "UseCase", name: str) -> Mapping[str, str]:
+    """Return {column of a source of the label: what it is}, for labels that are a column."""
     label = use_case.label
     if label.kind != "column":
         return {}
-    source = use_case.sources[label.source]
+    source = use_case.sources[name]
     named = {
         label.treatment: "the treatment column",
         label.available_at: "the label's availability",
@@ -237,10 +237,11 @@ def _label_notes(use_case: "UseCase") -> Problems:
     if label.kind == "column":
         return
     yield f"label: known {label.horizon_days} + {delay} days after as_of (horizon_days, delay_days)"
-    lateness = use_case.sources[label.source].lateness_days
-    if delay < lateness:
-        yield (
-            f"label.delay_days: {delay} is less than sources.{label.source}.lateness_days "
-            f"({lateness}): an event that arrives later changes a label that counted as known; "
-            "without the key, labels wait so long"
-        )
+    for name in label.sources:
+        lateness = use_case.sources[name].lateness_days
+        if delay < lateness:
+            yield (
+                f"label.delay_days: {delay} is less than sources.{name}.lateness_days "
+                f"({lateness}): an event that arrives later changes a label that counted as known; "
+                "without the key, labels wait so long"
+            )

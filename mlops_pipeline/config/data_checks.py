@@ -38,6 +38,7 @@ def source_problems(use_case: "UseCase") -> Problems:
     used = {
         "population.source": use_case.population.source,
         "label.source": use_case.label.source,
+        **{f"label.also[{number}]": name for number, name in enumerate(use_case.label.also)},
         "population.leaves_with": use_case.population.leaves_with,
         **{f"views.{name}.source": view.source for name, view in use_case.views.items()},
         **{f"protected.{name}.source": item.source for name, item in use_case.protected.items()},
@@ -167,9 +168,12 @@ def label_and_grid_problems(use_case: "UseCase") -> Problems:
         yield from _label_column(use_case)
     elif not label.horizon_days:
         yield f"label.horizon_days: required for `kind: {label.kind}`"
+    if len(set(label.sources)) < len(label.sources):
+        yield "label.also: names a source of the label twice"
     if label.where:
         columns = sorted(label.where.columns)
-        yield from unknown_columns(use_case, "label.where", columns, label.source)
+        for name in label.sources:
+            yield from unknown_columns(use_case, "label.where", columns, name)
 
 
 def _grid(use_case: "UseCase") -> Problems:
@@ -198,3 +202,24 @@ def _label_column(use_case: "UseCase") -> Problems:
         yield f"sources.{label.source}.key: has to be [{key}]: one label of each on a grid `once`"
     for name, value in (("positive", label.positive), ("negative", label.negative)):
         yield from _misfit(f"label.{name}", source, label.column, value)
+    for name in label.also:
+        yield from _further_label(use_case, name, label.column)
+
+
+def _further_label(use_case: "UseCase", name: str, column: str) -> Problems:
+    """Yield what keeps a source from labelling the rows of the label's first source."""
+    home, source = use_case.sources[use_case.label.source], use_case.sources[name]
+    key = home.key or (use_case.entity.key, source.happened)
+    if source.key != key:
+        yield (
+            f"sources.{name}.key: has to be [{', '.join(key)}]: one label of each row of "
+            f"{use_case.label.source}"
+        )
+    named = [column, *home.key]
+    yield from unknown_columns(use_case, "label.also", named, name)
+    for same in named:
+        if same in source.columns and source.column(same).type != home.column(same).type:
+            yield (
+                f"sources.{name}.columns.{same}: has type {source.column(same).type} here and "
+                f"{home.column(same).type} in {use_case.label.source}"
+            )

@@ -157,6 +157,11 @@ class Label(Section):
 
     kind: Literal["column", "event_present", "event_absent"]
     source: str
+    also: tuple[str, ...] = Field(
+        (),
+        description="Further sources of the same label, which count where those before them say "
+        "nothing yet. Of a column: rows of the same key, or the same entity and event time.",
+    )
     column: str | None = Field(None, description="For `kind: column`.")
     positive: Scalar = 1
     negative: Scalar = 0
@@ -173,6 +178,11 @@ class Label(Section):
     treatment: str | None = Field(
         None, description="Column that says whether somebody acted on a prediction."
     )
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Every source of the label, in order of precedence."""
+        return (self.source, *self.also)
 
 
 class FeatureColumn(Section):

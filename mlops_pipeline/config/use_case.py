@@ -115,7 +115,7 @@ class UseCase(Section):
         if self.label.delay_days is not None:
             return self.label.delay_days
         is_column = self.label.kind == "column"
-        return 0 if is_column else self.sources[self.label.source].lateness_days
+        return 0 if is_column else max(self.sources[n].lateness_days for n in self.label.sources)
 
     @property
     def label_horizon_days(self) -> int:

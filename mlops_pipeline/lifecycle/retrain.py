@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 
 from mlops_pipeline.config.use_case import UseCase
-from mlops_pipeline.core.data.periods import default_as_of, periods
+from mlops_pipeline.core.data.periods import case_key, default_as_of, known_labels, periods
 from mlops_pipeline.core.data.periods import known_at as labels_known_at
 from mlops_pipeline.core.features.frames import population
 from mlops_pipeline.core.monitoring.retraining import Evidence, RetrainingDecision, Trigger, decide
@@ -133,17 +133,13 @@ def _watermarks(context: Context, now: datetime, erased: Collection[str]) -> dic
 
 def _new_labels(context: Context, since: datetime, until: datetime) -> int:
     use_case = context.use_case
-    if use_case.label.kind == "column":
-        source = use_case.sources[use_case.label.source]
-        column = known_at(source, use_case.label.available_at or source.availability)
-        days = use_case.label_delay_days
-        known = f"{column} + INTERVAL {days} DAY"
-        (count,) = context.engine.query(
-            f"SELECT count(*) FROM {quoted(use_case.label.source)} "
-            f"WHERE {known} > {sql_timestamp(since)} AND {known} <= {sql_timestamp(until)}"
-        )[0]
-        return int(count)
     tables = {name: context.engine.table(name) for name in use_case.sources}
+    if use_case.label.kind == "column":
+        labels = known_labels(use_case, tables, until)
+        if use_case.label.also:  # what a second source says of a labelled row is no new label
+            labels = labels.group_by(case_key(use_case)).agg(known_at=labels.known_at.min())
+        is_new = labels.known_at > since.replace(tzinfo=None)
+        return int(labels.filter(is_new).count().execute())
     return sum(
         int(population(use_case, tables, period).count().execute())
         for period in periods(use_case.grid, until)

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from mlops_pipeline.core.data.frame import LabelledFrame, Parts, split_periods
-from mlops_pipeline.core.data.periods import column_labels, no_label_yet
+from mlops_pipeline.core.data.periods import known_labels, no_label_yet
 from mlops_pipeline.core.documents.records import TrainingFacts, from_plain, plain
 from mlops_pipeline.core.modelling.scoring import ScoringModel
 from mlops_pipeline.core.recipe import train_candidates, training_facts
@@ -32,7 +32,6 @@ from mlops_pipeline.lifecycle.features import offline
 from mlops_pipeline.lifecycle.ingest.accepted import (
     accepted_sources,
     register_accepted,
-    with_revisions,
 )
 from mlops_pipeline.lifecycle.provenance import git_state, run_fingerprint
 from mlops_pipeline.lifecycle.rollouts import list_rollouts
@@ -210,10 +209,8 @@ def refuse_untrainable(context: Context, snapshot: Snapshot) -> None:
     if every and not labelled:
         raise no_label_yet(use_case, every[0], snapshot.as_of)
     if use_case.label.kind == "column":
-        revised = with_revisions(snapshot.accepted)
-        labels = context.engine.compile(column_labels(use_case, tables, FAR, revised=revised))
-        select = f"SELECT min(known_at) FROM ({labels}) WHERE label IS NOT NULL"
-        first = context.engine.query(select)[0][0]
+        labels = context.engine.compile(known_labels(use_case, tables, FAR))
+        first = context.engine.query(f"SELECT min(known_at) FROM ({labels})")[0][0]
         if first is not None and first.replace(tzinfo=UTC) > snapshot.as_of:
             raise no_label_yet(use_case, every[0], snapshot.as_of, first.replace(tzinfo=UTC))
     if use_case.split.method == "time" and every:

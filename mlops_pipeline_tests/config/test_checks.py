@@ -389,3 +389,53 @@ def test_in_set_value_of_the_column_type_is_accepted(column: str, values: list[o
 def test_label_value_of_another_type_is_refused() -> None:
     label = {"kind": "column", "source": "calls", "column": "agent", "negative": "no"}
     assert "label.positive: 1 is no string" in refusal(document(label=label))
+
+
+# labels of several sources
+
+
+def also(name: str = "sent", **changes: Any) -> dict[str, Any]:
+    """The calls, which a second source labels; some of the source's keys replaced."""
+    columns = {name: CALLS["columns"][name] for name in ("client", "at", "loaded_at", "bought")}
+    sent = {**CALLS, "uri": "sent", "columns": columns, **changes}
+    made = document(sources={"calls": CALLS, "sent": sent})
+    return {**made, "label": {**made["label"], "also": [name]}}
+
+
+def test_label_may_have_a_second_source() -> None:
+    assert accepted(also()).label.sources == ("calls", "sent")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (also("sentt"), "label.also[0]: 'sentt' is no source; did you mean 'sent'"),
+        (also("calls"), "label.also: names a source of the label twice"),
+        (also(key=["client"]), "sources.sent.key: has to be [client, at]"),
+        (
+            also(columns={**CALLS["columns"], "bought": "string"}),
+            "sources.sent.columns.bought: has type string here and boolean in calls",
+        ),
+    ],
+)
+def test_second_source_that_cannot_label_the_rows_is_refused(
+    given: dict[str, Any], expected: str
+) -> None:
+    assert expected in refusal(given)
+
+
+def test_second_source_without_the_label_column_names_the_nearest() -> None:
+    columns = {name: CALLS["columns"][name] for name in ("client", "at", "loaded_at")}
+    found = refusal(also(columns={**columns, "bougth": "boolean"}))
+    assert "label.also: 'bought' is no column of source sent; did you mean 'bougth'" in found
+
+
+def test_feature_that_reads_the_label_of_a_second_source_is_refused() -> None:
+    views = {
+        "told": {
+            "source": "sent",
+            "online": False,
+            "columns": {"frauds": {"aggregate": "count", "where": "bought", "dtype": "int64"}},
+        }
+    }
+    assert "reads the label column bought" in refusal({**also(), "views": views})

@@ -147,17 +147,61 @@ def is_current(rows: Any, until: Any) -> Any:
 
 
 def label_events(use_case: UseCase, tables: Mapping[str, Any], as_of: datetime) -> Any:
-    """Return (entity key, _happened) of every label event known strictly before `as_of`."""
-    label = use_case.label
-    source = use_case.sources[label.source]
-    rows = tables[label.source]
-    happened = rows[source.happened]
+    """Return (entity key, _happened) of every label event known strictly before `as_of`.
+
+    Whichever sources of the label tell of it, it is one event.
+    """
+    import ibis
+
+    label, key = use_case.label, use_case.entity.key
     until = as_of.replace(tzinfo=None)
-    visible = (rows._available_at < until) & rows[use_case.entity.key].notnull()
-    visible &= is_current(rows, until)
-    if label.where:
-        visible &= condition(label.where, rows)
-    return rows.filter(visible).select(use_case.entity.key, _happened=happened)
+    parts = []
+    for name in label.sources:
+        rows = tables[name]
+        visible = (rows._available_at < until) & rows[key].notnull() & is_current(rows, until)
+        if label.where:
+            visible &= condition(label.where, rows)
+        happened = rows[use_case.sources[name].happened].cast("timestamp(6)")
+        parts.append(rows.filter(visible).select(key, _happened=happened))
+    return ibis.union(*parts, distinct=True) if label.also else parts[0]
+
+
+def case_key(use_case: UseCase) -> tuple[str, ...]:
+    """Return what tells the labelled rows apart: their source's key, or entity and event time."""
+    return use_case.sources[use_case.label.source].key or (use_case.entity.key, "_happened")
+
+
+def known_labels(use_case: UseCase, tables: Mapping[str, Any], as_of: datetime) -> Any:
+    """Return (case key, label 0/1, known_at, _place, _row) of each column label known at `as_of`.
+
+    One source's label of a revised row is that of its version at `as_of`. A row that arrived late
+    was not known before it arrived, whatever its declared time says. `_place` 0 goes first.
+    `_row`: the only row that it is of, where no key tells rows of one entity and time apart.
+    """
+    import ibis
+
+    parts, has_key = [], bool(use_case.sources[use_case.label.source].key)
+    for place, name in enumerate(use_case.label.sources):
+        rows = _labelled_rows(use_case, tables[name], name, as_of)
+        parts.append(
+            rows.select(
+                **_case(use_case, rows, name),
+                label=rows._label,
+                known_at=rows._known_at,
+                _place=ibis.literal(place, "int8"),
+                _row=ibis.null("int64") if place or has_key else rows._row_no.cast("int64"),
+            )
+        )
+    return ibis.union(*parts) if use_case.label.also else parts[0]
+
+
+def label_conflicts(use_case: UseCase, tables: Mapping[str, Any], as_of: datetime) -> Any:
+    """Return how many rows have labels of several sources that differ, at `as_of`."""
+    labels = known_labels(use_case, tables, as_of)
+    said = labels.group_by(case_key(use_case)).agg(
+        _labels=labels.label.nunique(), _sources=labels._place.nunique()
+    )
+    return said.filter((said._labels > 1) & (said._sources > 1)).count()
 
 
 def column_labels(
@@ -167,47 +211,65 @@ def column_labels(
     *,
     revised: frozenset[str] = frozenset(),
 ) -> Any:
-    """Return (event_row, label 0/1, known_at) of every row of the label's source.
+    """Return (event_row, label 0/1, known_at) of every row whose label is known at `as_of`.
 
-    On a grid `once` a row is found by the entity's key, in place of event_row.
-
-    The label of a revised row is that of its version at `as_of`. A row that arrived late was not
-    known before it arrived, whatever its declared time says.
+    On a grid `once` a row is found by the entity's key, in place of event_row. Of several sources
+    that know a label by then, the first counts, with its own time.
     """
-    import ibis
-
-    label = use_case.label
-    if label.source != use_case.population.source:
+    label, name = use_case.label, use_case.label.source
+    if name != use_case.population.source:
         raise ConfigError(
             "a label column has to be in the population's source",
             where=f"{use_case.name}: label.source",
             expected=use_case.population.source,
-            found=label.source,
+            found=name,
             way_out="use `kind: event_present` for events of another source",
         )
-    source = use_case.sources[label.source]
+    every, is_once = tables[name], use_case.grid.every == "once"
+    if not label.also and (is_once or name not in revised):
+        rows = _labelled_rows(use_case, every, name, as_of)
+        row = {use_case.entity.key: rows[use_case.entity.key]}
+        if not is_once:
+            row = {"event_row": rows._row_no}
+        return rows.select(**row, label=rows._label, known_at=rows._known_at)
+    known, row = known_labels(use_case, tables, as_of), use_case.entity.key
+    if not is_once:
+        row, case = "event_row", _case(use_case, every, name)
+        versions = every.select(**case, event_row=every._row_no)
+        known = versions.join(known, case_key(use_case))
+        known = known.filter(known._row.isnull() | (known._row == known.event_row))
+    return known.group_by(row).agg(
+        label=known.label.argmin(known._place), known_at=known.known_at.argmin(known._place)
+    )
+
+
+def _case(use_case: UseCase, rows: Any, name: str) -> dict[str, Any]:
+    """Return the case key of a source's rows."""
+    own = {"_happened": rows[use_case.sources[name].happened].cast("timestamp(6)")}
+    return {key: own[key] if key in own else rows[key] for key in case_key(use_case)}
+
+
+def _labelled_rows(use_case: UseCase, every: Any, name: str, as_of: datetime) -> Any:
+    """Return one source's rows that tell a label by `as_of`, with _label and _known_at."""
+    import ibis
+
+    label, source = use_case.label, use_case.sources[name]
     until = as_of.replace(tzinfo=None)
-    every = tables[label.source]
     is_newest = every._superseded_at.isnull() | (every._superseded_at > until)
     rows = every.filter((every._available_at <= until) & is_newest)
     value = rows[label.column]
-    column = label.available_at or source.availability
+    is_first = name == label.source  # the others tell when their rows were known
+    column = (label.available_at if is_first else None) or source.availability
     known = rows[column]
     if source.is_day(column):  # known at the end of its day
         known = known + ibis.interval(days=1) - ibis.interval(microseconds=1)
     if use_case.label_delay_days:
         known = known + ibis.interval(days=use_case.label_delay_days)
-    known = ibis.greatest(known.cast("timestamp(6)"), rows._available_at)
     number = ibis.cases(
         (value == label.positive, ibis.literal(1, "int8")),
         (value == label.negative, ibis.literal(0, "int8")),
         else_=ibis.null("int8"),
     )
-    keys = source.key if label.source in revised else ()
-    if use_case.grid.every == "once":
-        return rows.select(use_case.entity.key, label=number, known_at=known)
-    labels = rows.select(*keys, event_row=rows._row_no, label=number, known_at=known)
-    if not keys:
-        return labels
-    versions = every.select(*keys, event_row=every._row_no)
-    return versions.join(labels.drop("event_row"), keys).select("event_row", "label", "known_at")
+    known = ibis.greatest(known.cast("timestamp(6)"), rows._available_at)
+    labelled = rows.mutate(_label=number, _known_at=known)
+    return labelled.filter(labelled._label.notnull() & (labelled._known_at <= until))

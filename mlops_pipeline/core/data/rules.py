@@ -52,9 +52,10 @@ def row_rules(
             bad = value.isnan() | value.isinf() | (value.abs() > REPRESENTABLE)
             broken[f"finite({column})"] = bad
     label = use_case.label
-    if label.kind == "column" and label.source == name and label.column is not None:
+    if label.kind == "column" and name in label.sources and label.column is not None:
         known = table[label.column].isin((label.positive, label.negative))
-        broken[f"label_values({label.column})"] = ~known.fill_null(False)
+        may_lack = bool(label.also)  # another source may have it
+        broken[f"label_values({label.column})"] = ~known.fill_null(may_lack)
     for rule in source.rules:
         broken.update(_row_rule(rule, table))
     return {key: value.fill_null(False) for key, value in broken.items()}

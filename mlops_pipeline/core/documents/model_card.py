@@ -115,10 +115,11 @@ class CardFacts:
         """Return what makes a case positive, from the label's definition."""
         label = self.use_case.label
         where = f" (of rows where {label.where})" if label.where and not is_short else ""
+        sources = " or ".join(label.sources)
         if label.kind == "column":
-            return f"{label.column} in {label.source} is {label.positive}{where}"
+            return f"{label.column} in {sources} is {label.positive}{where}"
         word = "no row" if label.kind == "event_absent" else "a row"
-        return f"{word} in {label.source} within {label.horizon_days} days{where}"
+        return f"{word} in {sources} within {label.horizon_days} days{where}"
 
     @property
     def groups(self) -> list[tuple[str, bool, Sequence[GroupRates]]]:

@@ -306,7 +306,7 @@ class _NoisySource:
         kept = {use_case.entity.key, *self.times}
         self.types = {column: every[column] for column in self.source.columns if column not in kept}
         self.labels: tuple[str | None, ...] = ()
-        if label.kind == "column" and label.source == name:
+        if label.kind == "column" and name in label.sources:
             self.labels = (label.column, label.available_at, label.treatment)
         texts = [name for name in self.types if self.source.column(name).type == "string"]
         self.words: dict[str, list[str]] = {}

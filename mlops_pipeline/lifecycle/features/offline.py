@@ -309,8 +309,7 @@ def with_labels(
         labels = engine.compile(column_labels(use_case, tables, as_of, revised=revised))
         engine.create_table(
             "_label_rows",
-            f"SELECT {row}, label AS _label, known_at AS _known_at FROM ({labels}) "
-            f"WHERE label IS NOT NULL AND known_at <= {sql_timestamp(as_of)}",
+            f"SELECT {row}, label AS _label, known_at AS _known_at FROM ({labels})",
         )
         return f"SELECT f.*, _label, _known_at FROM f JOIN _label_rows USING ({row})"
     by_event = use_case.grid.every == "event"
@@ -322,7 +321,7 @@ def with_labels(
     key = quoted(use_case.entity.key)
     same = f"l.{key} = f.{key} AND l.as_of = f.as_of"
     if by_event:  # of its own source the row itself is no outcome, only what happens later
-        after = ">" if use_case.label.source == use_case.population.source else ">="
+        after = ">" if use_case.population.source in use_case.label.sources else ">="
         until = f"f.as_of + INTERVAL {use_case.label.horizon_days} DAY"
         same = f"l.{key} = f.{key} AND l._happened {after} f.as_of AND l._happened < {until}"
     hit, miss = (1, 0) if use_case.label.kind == "event_present" else (0, 1)

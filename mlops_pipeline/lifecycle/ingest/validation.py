@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlops_pipeline.config.tables import Source
 from mlops_pipeline.config.use_case import UseCase
+from mlops_pipeline.core.data.periods import label_conflicts
 from mlops_pipeline.core.data.rules import (
     NOT_YET_KNOWN,
     RuleResult,
@@ -21,7 +22,13 @@ from mlops_pipeline.core.data.rules import (
 )
 from mlops_pipeline.errors import NotFoundError, ValidationError
 from mlops_pipeline.lifecycle.context import Accepted, AcceptedSource, Context, RunContext
-from mlops_pipeline.lifecycle.ingest.accepted import TABLES, accepted_tables, has_key, pinned_tables
+from mlops_pipeline.lifecycle.ingest.accepted import (
+    TABLES,
+    accepted_tables,
+    has_key,
+    pinned_tables,
+    register_accepted,
+)
 from mlops_pipeline.spec.rules import ClassBalance
 from mlops_pipeline.stores.lake.engine import Engine, literal, quoted
 from mlops_pipeline.stores.lake.tables import TableState
@@ -108,6 +115,15 @@ def accept_sources(run: RunContext, validations: Sequence[SourceValidation]) -> 
     run.set_pointer("accepted", {name: item.to_dict() for name, item in accepted.items()})
     run.set_pointer(TABLES, pins)
     return accepted
+
+
+def count_label_conflicts(context: Context, accepted: Accepted, *, now: datetime) -> int | None:
+    """Return how many rows the label's sources label differently; None where they cannot."""
+    use_case = context.use_case
+    if use_case.label.kind != "column" or not use_case.label.also:
+        return None
+    tables = register_accepted(context, accepted)
+    return int(label_conflicts(use_case, tables, now).execute())
 
 
 def quarantine_examples(context: Context, validation: SourceValidation) -> list[dict[str, Any]]:

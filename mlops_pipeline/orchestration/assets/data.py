@@ -153,6 +153,12 @@ def _validated_data(use_case: UseCase) -> dg.AssetsDefinition:
             for item in validations:
                 yield _check_result(item, validation.quarantine_examples(run, item))
             accepted = validation.accept_sources(run, validations)
+            conflicts = validation.count_label_conflicts(run, accepted, now=run.now)
+            if conflicts:
+                context.log.warning(
+                    f"{conflicts:,} rows have labels of several sources that differ; the first of "
+                    f"{', '.join(use_case.label.sources)} that has one counts"
+                )
             every = accepted.values()
             version = "+".join(f"{item.version}-{item.quarantine_version}" for item in every)
             yield dg.MaterializeResult(
@@ -160,6 +166,7 @@ def _validated_data(use_case: UseCase) -> dg.AssetsDefinition:
                 metadata={
                     "dagster/row_count": sum(item.rows for item in every),
                     "quarantined": sum(item.quarantined for item in every),
+                    **({} if conflicts is None else {"label_conflicts": conflicts}),
                     "accepted": {name: item.to_dict() for name, item in accepted.items()},
                 },
             )

@@ -185,8 +185,9 @@ class EventStream:
         content += [section.availability, self._kinds]
         content += ["known at the end of its day"] if section.is_day(section.availability) else []
         content += [rule.model_dump(mode="json") for rule in section.rules]
-        if label.kind == "column" and label.source == source:
+        if label.kind == "column" and source in label.sources:
             content += [label.column, label.positive, label.negative]
+            content += ["may lack it"] if label.also else []
         identity = digest(content)
         self.table = OnlineTable(use_case.name, f"events_{source}_{identity}")
         kinds = list(self._kinds.values())
