@@ -89,7 +89,7 @@ def read_pairs(
     entity = rows.column("entity").to_numpy(zero_copy_only=False)
     at_us = _array(rows, "at_us")
     share, is_canary = _assigned(at_us, buckets, _entered(context, rollout))
-    old, is_old = _said_by(versions[0], rows, ~is_canary)
+    old, is_old = _said_by(versions[0], rows, np.ones(len(at_us), bool))
     new, is_new = _said_by(versions[1], rows, is_canary)
     paired = is_old & is_new & ~is_test
     accepted = accepted_sources(context.ops, use_case)
@@ -153,16 +153,16 @@ def _entered(context: Context, rollout: Rollout) -> list[tuple[datetime, float]]
 
 
 def _said_by(
-    version: int, rows: Any, decides: "NDArray[np.bool_]"
+    version: int, rows: Any, asked: "NDArray[np.bool_]"
 ) -> "tuple[Scored, NDArray[np.bool_]]":
     """Return what a version said of each answer, and where it was asked.
 
-    The default that was answered is said by the version that was to decide.
+    An answer is the default when no version that was `asked` may decide: the champion always was.
     """
     shadow = _array(rows, "other_version", -1) == version
     answering = _array(rows, "model_version", -1)
     own = (answering == version) & ~shadow
-    default = (answering == -1) & decides & ~shadow
+    default = (answering == -1) & asked & ~shadow
     beside = np.where(shadow, _array(rows, "other_probability", np.nan), np.nan)
     timed = own | default
     said = Scored(

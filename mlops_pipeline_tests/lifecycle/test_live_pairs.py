@@ -173,25 +173,28 @@ def test_each_side_is_what_that_version_said_whoever_answered(work: Context) -> 
     canary = answer(new, at, model_version=2, role="canary", probability=0.8, decision=True)
     lost = answer(old, at + HOUR, model_version=None, role="default", probability=None)
     failed = answer(new, at + 2 * HOUR)
+    nobody = answer(new, at + 4 * HOUR, model_version=None, role="default", probability=None)
     log(
         work,
         (canary, shadow(canary, version=1, probability=0.2)),
         (lost, shadow(lost, probability=0.6, decision=True)),
         (failed, shadow(failed, probability=None, failure="ValueError")),
         (answer(old, at + 3 * HOUR), None),
+        (nobody, shadow(nobody, probability=None, is_default=True)),
     )
     found = read(work, rollout)
     pairs = found.pairs
     assert found.unpaired == 1
-    assert pairs.is_canary.tolist() == [True, False, True]
-    assert pairs.share.tolist() == [0.5, 0.5, 0.5]
-    np.testing.assert_array_equal(pairs.champion.probability, [0.2, np.nan, 0.3])
-    np.testing.assert_array_equal(pairs.challenger.probability, [0.8, 0.6, np.nan])
-    assert pairs.champion.is_default.tolist() == [False, True, False]
-    assert pairs.challenger.is_error.tolist() == [False, False, True]
-    assert pairs.challenger.decision.tolist() == [True, True, False]
-    assert pairs.champion.latency_us.tolist() == [700, 900, 900]
-    assert pairs.challenger.latency_us.tolist() == [900, 700, 700]
+    assert pairs.is_canary.tolist() == [True, False, True, True]
+    assert pairs.share.tolist() == [0.5] * 4
+    np.testing.assert_array_equal(pairs.champion.probability, [0.2, np.nan, 0.3, np.nan])
+    np.testing.assert_array_equal(pairs.challenger.probability, [0.8, 0.6, np.nan, np.nan])
+    assert pairs.champion.is_default.tolist() == [False, True, False, True]
+    assert pairs.challenger.is_default.tolist() == [False, False, False, True]
+    assert pairs.challenger.is_error.tolist() == [False, False, True, False]
+    assert pairs.challenger.decision.tolist() == [True, True, False, False]
+    assert pairs.champion.latency_us.tolist() == [700, 900, 900, 900]
+    assert pairs.challenger.latency_us.tolist() == [900, 700, 700, 700]
 
 
 def test_test_entities_batches_and_answers_before_are_no_evidence(work: Context) -> None:
