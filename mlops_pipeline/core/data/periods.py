@@ -226,15 +226,14 @@ def column_labels(
             way_out="use `kind: event_present` for events of another source",
         )
     every, is_once = tables[name], use_case.grid.every == "once"
+    row = use_case.entity.key if is_once else "event_row"
     if not label.also and (is_once or name not in revised):
         rows = _labelled_rows(use_case, every, name, as_of)
-        row = {use_case.entity.key: rows[use_case.entity.key]}
-        if not is_once:
-            row = {"event_row": rows._row_no}
-        return rows.select(**row, label=rows._label, known_at=rows._known_at)
-    known, row = known_labels(use_case, tables, as_of), use_case.entity.key
+        which = rows[row] if is_once else rows._row_no
+        return rows.select(**{row: which}, label=rows._label, known_at=rows._known_at)
+    known = known_labels(use_case, tables, as_of)
     if not is_once:
-        row, case = "event_row", _case(use_case, every, name)
+        case = _case(use_case, every, name)
         versions = every.select(**case, event_row=every._row_no)
         known = versions.join(known, case_key(use_case))
         known = known.filter(known._row.isnull() | (known._row == known.event_row))
