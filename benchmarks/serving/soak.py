@@ -1,8 +1,8 @@
 """Benchmark: the prediction service at 80 % of its highest load for a while.
 
 The highest load is measured first, for ten seconds; then wrk's connections pause between requests
-so that about 80 % of it is asked. In slices of half a minute: answers, latencies, memory. With
-`--tried` a version is in trial meanwhile, and goes from stage to stage.
+so that about 80 % of it is asked. Meanwhile a version goes from shadow to full, stage by stage. In
+slices of half a minute: answers, latencies, memory.
 """
 
 import argparse
@@ -25,12 +25,12 @@ from mlops_pipeline.stores.settings import Settings
 SHARE, SLICE_SECONDS, SECONDS = 0.8, 30, 600
 
 
-def main(seconds: int, *, is_tried: bool) -> None:
+def main(seconds: int) -> None:
     """Load the service, and print what each slice saw."""
     with TemporaryDirectory(dir=os.environ.get("BENCHMARK_DIR")) as folder:
         root = Path(folder)
         server = ours(
-            root / "disk", 8_421, make_project(root / "disk", "disk", is_tried=is_tried), "ours"
+            root / "disk", 8_421, make_project(root / "disk", "disk", is_tried=True), "ours"
         )
         with running(server, root) as (process, _):
             highest = load(server, process, root, 10)
@@ -38,7 +38,7 @@ def main(seconds: int, *, is_tried: bool) -> None:
             rows: list[Row] = []
             failed = 0.0
             for begun in range(0, seconds, SLICE_SECONDS):
-                stage = _stage(root / "disk", begun / seconds) if is_tried else "none"
+                stage = _stage(root / "disk", begun / seconds)
                 found = load(server, process, root, SLICE_SECONDS, pause_ms=max(pause_ms, 1))
                 failed += found["failed"]
                 rows.append(
@@ -55,7 +55,7 @@ def main(seconds: int, *, is_tried: bool) -> None:
     rates = [float(row["answers/s"]) for row in rows]
     grown = float(rows[-1]["memory (MB)"]) - float(rows[0]["memory (MB)"])
     Result(
-        name="serving.soak_tried" if is_tried else "serving.soak",
+        name="serving.soak",
         what=f"{seconds} seconds at {statistics.mean(rates) / highest['rate']:.0%} of the highest "
         f"load ({highest['rate']:.0f} answers a second), {CONNECTIONS} connections, answers synced",
         figure=f"{int(failed)} not answered of {sum(rates) * SLICE_SECONDS:,.0f}; memory "
@@ -85,6 +85,4 @@ def _resident_mb(process: int) -> float:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=int, default=SECONDS)
-    parser.add_argument("--tried", action="store_true")
-    given = parser.parse_args()
-    main(given.seconds, is_tried=given.tried)
+    main(parser.parse_args().seconds)
