@@ -112,6 +112,11 @@ def _look_metadata(looked: "Looked") -> dict[str, Any]:
             ]
         ),
         **{name: agreed[name] for name in ("same", "difference") if agreed[name] is not None},
+        **{
+            f"expected_auc_{who}": agreed[who]["roc_auc"]
+            for who in ("champion", "challenger")
+            if agreed[who]["roc_auc"] is not None
+        },
         **({"decided_otherwise": dg.MetadataValue.table(flips)} if flips else {}),
         "evidence": picture(looked.plot),
     }

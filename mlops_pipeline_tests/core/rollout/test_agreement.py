@@ -2,8 +2,15 @@
 
 import numpy as np
 import pytest
+from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from mlops_pipeline.core.rollout.agreement import Agreement, Flips, agreement
+from mlops_pipeline.core.rollout.agreement import (
+    Agreement,
+    Expected,
+    Flips,
+    agreement,
+    expected,
+)
 from mlops_pipeline.core.rollout.evidence import Pairs, Scored
 
 
@@ -40,6 +47,29 @@ def test_agreement_is_counted_by_group() -> None:
 
 def test_equal_versions_agree_and_nothing_is_not_computable() -> None:
     same = said([0.1, 0.6], [False, True])
-    assert agreement(pairs(same, same), {}, 1) == Agreement(2, 1.0, 0.0, 0.0, {})
-    none = said([], [])
-    assert agreement(pairs(none, none), {}, 1) == Agreement(0, None, None, None, {})
+    itself = expected(same.probability)
+    assert agreement(pairs(same, same), {}, 1) == Agreement(2, 1.0, 0.0, 0.0, {}, itself, itself)
+    none, nothing = said([], []), Expected(None, None)
+    assert agreement(pairs(none, none), {}, 1) == Agreement(
+        0, None, None, None, {}, nothing, nothing
+    )
+
+
+def test_expected_figures_by_hand() -> None:
+    # 0.8 positive and 0.2 negative in 0.64 of all worlds, the other way round in 0.04
+    found = expected(np.array([0.2, 0.8]))
+    assert found.roc_auc == pytest.approx(0.64 / 0.68)
+    assert found.brier == pytest.approx(0.16)
+    alike = expected(np.full(4, 0.3))
+    assert alike.roc_auc == pytest.approx(0.5)
+    assert alike.brier == pytest.approx(0.21)
+    assert expected(np.array([0.0, 0.0])) == Expected(None, 0.0)
+
+
+def test_expected_figures_are_those_of_labels_drawn_from_the_scores() -> None:
+    random = np.random.default_rng(11)
+    scores = random.beta(1, 6, size=40_000).round(3)
+    labels = random.random(40_000) < scores
+    found = expected(scores)
+    assert found.roc_auc == pytest.approx(roc_auc_score(labels, scores), abs=0.01)
+    assert found.brier == pytest.approx(brier_score_loss(labels, scores), abs=0.002)
