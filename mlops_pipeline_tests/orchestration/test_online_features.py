@@ -13,7 +13,7 @@ from mlops_pipeline.lifecycle.features.offline import build_features, definition
 from mlops_pipeline.lifecycle.features.online.materialize import materialize_accepted, open_writer
 from mlops_pipeline.lifecycle.features.online.reader import open_reader
 from mlops_pipeline.orchestration.assets.data import feature_assets
-from mlops_pipeline.orchestration.jobs import asset_job
+from mlops_pipeline.orchestration.jobs import ASSETS, asset_job
 from mlops_pipeline.orchestration.resources import Platform
 from mlops_pipeline.orchestration.triggers import planned_work, schedule
 from mlops_pipeline.stores.ops import OpsDatabase
@@ -76,9 +76,7 @@ def test_online_features_fills_the_store_once(world: World) -> None:
 
 def test_hourly_schedule_waits_for_features_and_for_runs(world: World, tmp_path: Path) -> None:
     jobs = {"materialize": asset_job(world.use_case, "materialize")}
-    jobs |= dict.fromkeys(
-        ("lifecycle", "archive", "fairness_audit", "card_review"), jobs["materialize"]
-    )
+    jobs |= dict.fromkeys((*ASSETS, "card_review"), jobs["materialize"])
     planned = planned_work(world.use_case, jobs)
     (due,) = (schedule(item) for item in planned if item.plan.name == "shop_online_features")
     (tmp_path / "dagster").mkdir()
