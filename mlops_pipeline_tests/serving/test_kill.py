@@ -233,11 +233,13 @@ def test_log_has_each_acknowledged_prediction_once_after_kills(
                     said = wait_for(lambda: httpx.get(f"{url}/v2/health/ready"), 503)
                     assert said.json()["type"] == "urn:mlops:problem:log-unavailable"
                 (victim or served).start()
-            load.more(50)
+            with PredictionLog(settings.predictions_url) as log:
+                until = time.monotonic() + PATIENCE_S
+                while not log.shadows("shop"):  # scores follow their answers
+                    assert time.monotonic() < until, "nothing is scored beside the answers"
+                    load.more(50)
         assert wait_for(lambda: httpx.get(f"{url}/v2/health/ready"), 200)
         assert sorted(rows_of_log(settings.predictions_url)) == sorted(load.acknowledged)
-        with PredictionLog(settings.predictions_url) as log:
-            assert log.shadows("shop")
     assert load.statuses <= ({200, 503, 504} if whom == "postgresql" else {200, 504})
 
 
