@@ -19,7 +19,7 @@ from mlops_pipeline.core.rollout.evidence import Pairs, Scored
 from mlops_pipeline.core.rollout.records import Rollout
 from mlops_pipeline.lifecycle.batch_log import CALLER
 from mlops_pipeline.lifecycle.context import Accepted, Context
-from mlops_pipeline.lifecycle.features.offline import features_uri
+from mlops_pipeline.lifecycle.features.offline import event_label, features_uri, in_horizon
 from mlops_pipeline.lifecycle.features.online.layout import to_us
 from mlops_pipeline.lifecycle.ingest.accepted import (
     accepted_sources,
@@ -200,23 +200,17 @@ def _label_query(context: Context, accepted: Accepted, through: datetime) -> tup
     none = f"SELECT _no, NULL::TINYINT AS _label, NULL::TIMESTAMP AS _known_at FROM {ROWS}"
     tables, key = register_accepted(context, accepted), quoted(use_case.entity.key)
     if label.kind != "column":
-        engine.create_table("_outcomes", engine.compile(label_events(use_case, tables, through)))
-        hit, miss = (1, 0) if label.kind == "event_present" else (0, 1)
-        return (
-            f"SELECT _no, CASE WHEN EXISTS (SELECT 1 FROM _outcomes AS o "
-            f"WHERE o.{key}::VARCHAR = _entity AND _happened >= _at "
-            f"AND _happened < _at + INTERVAL {label.horizon_days} DAY) "
-            f"THEN {hit} ELSE {miss} END AS _label, "
-            f"_at + INTERVAL {use_case.label_horizon_days} DAY AS _known_at FROM {ROWS}"
-        ), None
+        events = engine.compile(label_events(use_case, tables, through))
+        engine.create_table("_label_events", events)
+        same = f"l.{key}::VARCHAR = _entity AND {in_horizon(use_case, '_at')}"
+        return f"SELECT _no, {event_label(use_case, '_at', same)} FROM {ROWS}", None
     if use_case.grid.every == "event":
         return none, "an answer about an entity does not say which of its events the label is of"
     revised = with_revisions(accepted)
     labels = engine.compile(column_labels(use_case, tables, through, revised=revised))
-    engine.create_table("_outcomes", f"SELECT * FROM ({labels}) WHERE label IS NOT NULL")
     return (
         f"SELECT _no, label AS _label, known_at AS _known_at FROM {ROWS} "
-        f"LEFT JOIN _outcomes AS o ON o.{key}::VARCHAR = _entity"
+        f"LEFT JOIN ({labels}) AS l ON l.{key}::VARCHAR = _entity"
     ), None
 
 

@@ -35,7 +35,7 @@ from mlops_pipeline.lifecycle.bookkeeping import (
 from mlops_pipeline.lifecycle.champions import RELEASE
 from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.lifecycle.live_pairs import LivePairs, read_pairs
-from mlops_pipeline.lifecycle.rollout_watch import KIND, raise_breach
+from mlops_pipeline.lifecycle.rollout_watch import KIND, take_out
 from mlops_pipeline.lifecycle.rollouts import (
     VERDICT,
     find_champion,
@@ -105,7 +105,7 @@ def look_at_rollout(context: Context) -> Looked:
     with ops.write(name) as tx:
         if get_rollout(tx, name, rollout.version) != rollout:
             return Looked("the rollout was changed meanwhile: looked at again next time")
-        _write(tx, rollout, step, document, now)
+        _write(context, tx, rollout, step, document)
     return Looked(step.reason, step, document, _plot(ops, rollout))
 
 
@@ -124,22 +124,23 @@ def _plot(ops: Ledger, rollout: Rollout) -> bytes:
 
 
 def _write(
-    tx: Ledger, rollout: Rollout, step: Step, document: dict[str, Any], now: datetime
+    context: Context, tx: Ledger, rollout: Rollout, step: Step, document: dict[str, Any]
 ) -> None:
     """Write the decision, and the step that follows from it, if one does."""
-    name, is_champion = rollout.use_case, rollout.state == "champion"
-    action = step.event or "wait"
-    record_decision(tx, name, NewDecision(KIND, action, step.reason, document), now=now)
+    name, now, is_champion = rollout.use_case, context.now, rollout.state == "champion"
     if is_champion and step.event is not None:
         key = f"v{rollout.version}"
         verdict = "not worse" if step.event == "pass" else "worse"
         made = NewDecision(VERDICT, verdict, step.reason, document, run_key=key)
         record_decision(tx, name, made, now=now)
-    if step.event is not None and (rollout.state, step.event) in TABLE:
-        waiting_for = "a person's approval" if step.event == "ask" else None
-        send(tx, rollout, Event(step.event, BY, step.reason, now, waiting_for, document))
     if step.event == "breach":
-        raise_breach(tx, rollout, step.reason, now=now)
+        take_out(tx, rollout, step.reason, document, by=BY, now=now)
+        return
+    made = NewDecision(KIND, step.event or "wait", step.reason, document)
+    record_decision(tx, name, made, now=now)
+    if step.event is not None and (rollout.state, step.event) in TABLE:
+        waiting_for = context.use_case.owner if step.event == "ask" else None
+        send(tx, rollout, Event(step.event, BY, step.reason, now, waiting_for, document))
 
 
 def _kept_too_long(ops: Ledger, name: str, now: datetime) -> Rollout | None:
@@ -230,11 +231,12 @@ def _document(context: Context, rollout: Rollout, live: LivePairs, step: Step) -
 
 
 def rollout_status(context: Context) -> dict[str, Any]:
-    """Return the version in trial, or that waits for its verdict, its stages and the last look."""
+    """Return the version in trial, or the one that was tried last, its stages and the last look."""
     ops, name = context.ops, context.use_case.name
-    rollout = open_question(ops, name)
+    tried = (item for item in list_rollouts(ops, name) if len(item.stages) > 1)
+    rollout = open_question(ops, name) or next(tried, None)
     if rollout is None:
-        return {"use_case": name, "version": None, "sentence": "no rollout is under way"}
+        return {"use_case": name, "version": None, "sentence": "no version was tried yet"}
     policy = policy_of(rollout)
     events = reversed(rollout_events(ops, name, rollout.version))
     entered = {event.stage: event.at for event in events}  # the first of each stage stays

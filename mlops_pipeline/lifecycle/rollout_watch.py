@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from datetime import datetime
+from typing import Any
 
 from mlops_pipeline.core.documents.records import plain
 from mlops_pipeline.core.rollout.evidence import Counts, GuardrailResult
@@ -154,27 +155,28 @@ class RolloutWatch(Closing):
         }
         try:
             with self._ops.write(rollout.use_case) as tx:
-                send(tx, rollout, Event("breach", BY, reason, now, evidence=evidence))
-                made = NewDecision(KIND, "breach", reason, evidence, actor=BY)
-                record_decision(tx, rollout.use_case, made, now=now)
-                raise_breach(tx, rollout, reason, now=now)
+                take_out(tx, rollout, reason, evidence, by=BY, now=now)
         except StateError:
             if get_rollout(self._ops, rollout.use_case, rollout.version) == rollout:
                 raise  # nobody else was first
         self._rolled_back()
 
 
-def raise_breach(ops: Ledger, rollout: Rollout, reason: str, *, now: datetime) -> None:
-    """Raise the alert of a version that was taken out."""
-    version = rollout.version
+def take_out(
+    tx: Ledger, rollout: Rollout, reason: str, evidence: dict[str, Any], *, by: str, now: datetime
+) -> None:
+    """Write that a version broke a guardrail: its end, the decision and the alert."""
+    name, version = rollout.use_case, rollout.version
+    send(tx, rollout, Event("breach", by, reason, now, evidence=evidence))
+    record_decision(tx, name, NewDecision(KIND, "breach", reason, evidence, actor=by), now=now)
     alert = NewAlert(
         KIND,
         "error",
         f"version {version} was rolled back: {reason}",
-        f"mlops rollout status {rollout.use_case}; docs/runbook.md#rollout",
+        f"mlops rollout status {name}; docs/runbook.md#rollout",
         dedupe_key=f"{KIND}:{version}",
     )
-    raise_alert(ops, rollout.use_case, alert, now=now)
+    raise_alert(tx, name, alert, now=now)
 
 
 def _summed(rows: Sequence[RolloutWindow], side: str) -> Counts:

@@ -75,6 +75,7 @@ def test_shadow_is_passed_when_it_lasted_and_all_is_well(
     with trial.ops() as ops:
         event = rollout_events(ops, "churn", 2)[-1]
         looks = [item.action for item in list_decisions(ops, "churn", kind="rollout")]
+        assert get_rollout(ops, "churn", 2).waiting_for == trial.use_case.owner
     assert looks == ["ask", "wait"]
     assert event.evidence is not None
     assert event.evidence["requests"] == len(SCORES)
@@ -90,7 +91,7 @@ def test_shadow_is_passed_when_it_lasted_and_all_is_well(
 
 
 def test_errors_take_the_version_out_with_the_reason(
-    trial: World, monkeypatch: pytest.MonkeyPatch
+    trial: World, mlops: Mlops, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with trial.ops() as ops:
         rollout = get_rollout(ops, "churn", 2)
@@ -105,6 +106,9 @@ def test_errors_take_the_version_out_with_the_reason(
         assert rollout_events(ops, "churn", 2)[-1].actor == "mlops"
     assert "version 2 was rolled back: error_rate" in alert.message
     assert look(trial, monkeypatch, 2) == "no rollout is under way"
+    document = json.loads(mlops("rollout", "status", "churn", "--json").output)
+    assert (document["version"], document["state"]) == (2, "rolled_back")
+    assert document["last_look"]["reason"].startswith("error_rate: 199 of 199 requests")
 
 
 def test_stage_without_requests_is_not_passed(

@@ -17,9 +17,11 @@ from mlops_pipeline.lifecycle.batch_log import CALLER
 from mlops_pipeline.lifecycle.bookkeeping import set_pointer
 from mlops_pipeline.lifecycle.context import Context
 from mlops_pipeline.lifecycle.features.online.layout import to_us
+from mlops_pipeline.lifecycle.labels import deliver_labels
 from mlops_pipeline.lifecycle.live_pairs import LivePairs, read_pairs
 from mlops_pipeline.lifecycle.rollouts import get_rollout, open_rollout, send
 from mlops_pipeline.stores.predictions import SHADOW, LoggedPrediction, PredictionLog
+from mlops_pipeline_tests.lifecycle.features.test_label_sources import SENT
 from mlops_pipeline_tests.worlds import (
     DAY,
     HOUR,
@@ -218,3 +220,52 @@ def test_nothing_logged_is_nothing_paired(work: Context) -> None:
     found = read(work, open_trial(work))
     assert (len(found.pairs), found.unpaired) == (0, 0)
     assert found.pairs.protected["region"].tolist() == []
+
+
+def test_event_that_was_scored_is_no_outcome_of_itself(tmp_path: Path) -> None:
+    world = World(shop(grid={"every": "event", "start": "2025-01-01"}), tmp_path)
+    at = on(3, 10)
+    world.deliver("visits", [visit(on(1, 5), 4), visit(at, 4), visit(on(4, 12), 999)])
+    with world.open() as work:
+        advance(work, NOW, utc(on(4)))
+        rollout = open_trial(work)
+        log(work, both(4, utc(at) - HOUR), both(4, utc(at)))
+        found = read(work, rollout).pairs
+    assert found.is_complete.all()
+    assert found.label.tolist() == [1, 0]
+
+
+def test_label_of_a_column_counts_once_it_is_known(tmp_path: Path) -> None:
+    people = {
+        "uri": "people",
+        "columns": {"customer": "int64", "tier": "string", "left": "boolean"},
+        "key": ["customer"],
+    }
+    told = {**SENT, "key": ["customer"], "columns": {**SENT["columns"], "left": "boolean"}}
+    label = {"kind": "column", "source": "people", "column": "left", "also": ["sent"]}
+    last = {"aggregate": "last", "of": "tier", "dtype": "string"}
+    case = shop(
+        grid={"every": "once"},
+        population={"source": "people"},
+        sources={"people": people, "sent": told},
+        label={**label, "positive": True, "negative": False},
+        views={"history": {"source": "people", "columns": {"tier": last}}},
+        split={"method": "random"},
+    )
+    world = World(case, tmp_path)
+    left = (None, None, False)  # the last was known when both versions were trained
+    world.deliver(
+        "people",
+        [{"customer": n, "tier": "basic", "left": value} for n, value in enumerate(left)],
+    )
+    world.deliver("sent", [])
+    rows = [{"customer": n, "at": "2025-05-01", "left": n == 1} for n in range(2)]
+    deliver_labels(case, world.settings, "sent", rows, now=utc(on(5, 2)))
+    with world.open() as work:
+        advance(work, utc(on(6)))
+        rollout = open_trial(work)
+        log(work, *(both(who, utc(on(3, 4))) for who in range(3)))
+        found = read(work, rollout).pairs
+    assert found.entity.tolist() == ["0", "1", "2"]
+    assert found.is_complete.tolist() == [True, True, False]
+    assert found.label[:2].tolist() == [0, 1]

@@ -320,15 +320,27 @@ def with_labels(
     engine.create_table("_label_events", engine.compile(events))
     key = quoted(use_case.entity.key)
     same = f"l.{key} = f.{key} AND l.as_of = f.as_of"
-    if by_event:  # of its own source the row itself is no outcome, only what happens later
-        after = ">" if use_case.population.source in use_case.label.sources else ">="
-        until = f"f.as_of + INTERVAL {use_case.label.horizon_days} DAY"
-        same = f"l.{key} = f.{key} AND l._happened {after} f.as_of AND l._happened < {until}"
+    if by_event:
+        same = f"l.{key} = f.{key} AND {in_horizon(use_case, 'f.as_of')}"
+    return f"SELECT f.*, {event_label(use_case, 'f.as_of', same)} FROM f"
+
+
+def in_horizon(use_case: UseCase, at: str) -> str:
+    """Return SQL of whether a label event `l` is within the horizon of a row at the time `at`."""
+    # of its own source an event row itself is no outcome, only what happens later
+    is_own = use_case.population.source in use_case.label.sources
+    after = ">" if use_case.grid.every == "event" and is_own else ">="
+    until = f"{at} + INTERVAL {use_case.label.horizon_days} DAY"
+    return f"l._happened {after} {at} AND l._happened < {until}"
+
+
+def event_label(use_case: UseCase, at: str, same: str) -> str:
+    """Return SQL of _label and _known_at of a row at `at`, by events `l` of _label_events."""
     hit, miss = (1, 0) if use_case.label.kind == "event_present" else (0, 1)
     return (
-        f"SELECT f.*, CASE WHEN EXISTS (SELECT 1 FROM _label_events AS l WHERE {same}) "
+        f"CASE WHEN EXISTS (SELECT 1 FROM _label_events AS l WHERE {same}) "
         f"THEN {hit} ELSE {miss} END AS _label, "
-        f"f.as_of + INTERVAL {use_case.label_horizon_days} DAY AS _known_at FROM f"
+        f"{at} + INTERVAL {use_case.label_horizon_days} DAY AS _known_at"
     )
 
 
